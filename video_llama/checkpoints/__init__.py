@@ -1,0 +1,1 @@
+"""Weights on disk: reading them safely, fitting them into a model, writing them atomically."""

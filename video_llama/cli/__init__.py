@@ -1,0 +1,1 @@
+"""The command line, ``video-llama COMMAND``: one module a command."""

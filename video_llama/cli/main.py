@@ -1,0 +1,65 @@
+"""``video-llama``: picks the command, and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from video_llama import __version__
+from video_llama.common.errors import VideoLlamaError
+
+
+class Command(NamedTuple):
+    """A command: its module has ``add_arguments(parser)`` and ``run(args) -> exit code``."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "check-config": Command("video_llama.cli.check_config", "check YAML files before a run"),
+    "chat": Command("video_llama.cli.chat", "talk to a model about an image or a video"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 a problem was reported, 2 wrong usage, 130 interrupted."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        code = _run(argv)
+        sys.stdout.flush()  # here, where a closed pipe is caught, and not at exit
+        return code
+    except VideoLlamaError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader, such as `head`, is gone. Python flushes stdout at exit, which must not fail once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="video-llama", description="Train, evaluate and talk to audio-visual language models."
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    module = None
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.help, description=command.help.capitalize() + ".")
+        if argv[:1] == [name]:  # only the chosen command is imported, so that --help is quick
+            module = importlib.import_module(command.module)
+            module.add_arguments(subparser)
+    args = parser.parse_args(argv)
+    assert module is not None, "argparse accepts no other first word"
+    return int(module.run(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

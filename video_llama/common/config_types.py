@@ -1,0 +1,99 @@
+"""What a Config may say of a field beyond its Python type, as ``Annotated[type, mark]``.
+
+``Annotated[Any, Registered(PROCESSORS, key="name")]``   a mapping whose ``name`` picks a registered class
+``Annotated[str, RegisteredName(LR_SCHEDULERS)]``         a string that some class is registered under
+``Annotated[str, ExistingPath()]``                        a path that must be there once it is set
+``Annotated[int, AtLeast(1)]``, ``Annotated[float, Between(0, 1)]``
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from video_llama.common.registry import Registry
+
+UNSET = "???"
+"""What a YAML writes, and a built Config holds, where the user has still to set a value."""
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """A rule for one value that its type does not express."""
+
+    def problem(self, value: Any) -> str | None:
+        """Return what is wrong with a value of the right type, or None."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A mapping that is built as the ``Config`` of the registered class that it names."""
+
+    registry: Registry[Any]
+    key: str
+    """The key of the mapping that holds the name."""
+    default: str | None = None
+    """The name that is meant when the key, or the whole mapping, is absent."""
+
+
+@dataclass(frozen=True)
+class RegisteredKeys:
+    """A mapping whose keys are registered names, each over the ``Config`` of its class."""
+
+    registry: Registry[Any]
+
+
+@dataclass(frozen=True)
+class RegisteredName:
+    """A string that must be a registered name."""
+
+    registry: Registry[Any]
+
+    def problem(self, value: str) -> str | None:
+        """Return the known names and the nearest one when nothing has the name."""
+        return None if value in self.registry else str(self.registry.unknown(value))
+
+
+@dataclass(frozen=True)
+class ExistingPath:
+    """A path that must exist, relative to the working directory."""
+
+    kind: Literal["any", "file", "dir"] = "any"
+
+    def problem(self, value: str) -> str | None:
+        """Return what is missing."""
+        noun, exists = {
+            "any": ("directory or file", os.path.exists),
+            "file": ("file", os.path.isfile),
+            "dir": ("directory", os.path.isdir),
+        }[self.kind]
+        if exists(value):
+            return None
+        if os.path.exists(value):
+            return f"not a {noun}: {value}"
+        hint = " (~ is not expanded here; ${oc.env:HOME} is)" if value.startswith("~") else ""
+        return f"no such {noun}: {value}{hint}"
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A number with a lower bound."""
+
+    low: float
+
+    def problem(self, value: float) -> str | None:
+        """Return the bound when the value is below it."""
+        return None if value >= self.low else f"must be at least {self.low}, got {value}"
+
+
+@dataclass(frozen=True)
+class Between:
+    """A number with both bounds; they are allowed themselves."""
+
+    low: float
+    high: float
+
+    def problem(self, value: float) -> str | None:
+        """Return the bounds when the value is outside."""
+        return None if self.low <= value <= self.high else f"must be between {self.low} and {self.high}, got {value}"

@@ -1,0 +1,58 @@
+"""Errors a user can cause. Each message says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class VideoLlamaError(Exception):
+    """Base of every error that a user can cause; the command line prints its message without a traceback."""
+
+
+class UnknownName(VideoLlamaError):
+    """A name that no registry entry has."""
+
+
+class DuplicateName(VideoLlamaError):
+    """A name that is registered twice."""
+
+
+class ConfigError(VideoLlamaError):
+    """All problems found in one configuration, one line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+class DecodeError(VideoLlamaError):
+    """A media file that cannot be read. Carries the path and the reason."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path, self.reason = str(path), reason
+        super().__init__(f"{path}: {reason}")
+
+    def __reduce__(self) -> tuple[type, tuple[str, str]]:
+        return type(self), (self.path, self.reason)
+
+
+class DataError(VideoLlamaError):
+    """An annotation file or a folder that cannot be used as a whole."""
+
+
+class BadRecord(VideoLlamaError):
+    """One record of a data set that cannot become a sample. Counted, logged and replaced in training."""
+
+
+class WeightsError(VideoLlamaError):
+    """Weights that do not fit the model, or a file that is not a weights file."""
+
+
+class TooManyFrames(VideoLlamaError):
+    """A clip with more frames than the branch has frame positions."""
+
+
+class PromptTooLong(VideoLlamaError):
+    """A prompt that does not fit the decoder's context."""
+
+
+class TrainingError(VideoLlamaError):
+    """A run that must stop: a non-finite loss, too many bad samples, nothing to train."""

@@ -1,0 +1,103 @@
+"""Names to classes: one registry for each kind of thing a YAML can name."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Generic, TypeVar
+
+from video_llama.common.errors import DuplicateName, UnknownName
+
+T = TypeVar("T")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that ``name`` most likely misspells, or None."""
+    # One edit in a name of two letters leaves a similarity of 0.5; longer names need more in common.
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5 if len(name) <= 2 else 0.6)
+    return near[0] if near else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``' Did you mean X?'`` for the nearest known name, or an empty string."""
+    near = nearest(name, known)
+    return f" Did you mean {near}?" if near else ""
+
+
+class Registry(Generic[T]):
+    """A table from public names to classes of one kind.
+
+    Args:
+        kind: what the entries are, for messages ("model", "dataset", ...).
+        builtin: name -> module that registers it, imported when the name is first asked for.
+    """
+
+    def __init__(self, kind: str, builtin: Mapping[str, str] | None = None) -> None:
+        self.kind = kind
+        self._builtin = dict(builtin or {})
+        self._entries: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Class decorator that enters a class under ``name``.
+
+        Raises:
+            DuplicateName: another class has the name.
+        """
+
+        def enter(cls: type[T]) -> type[T]:
+            taken = self._entries.get(name)
+            if taken is None and name in self._builtin and cls.__module__ != self._builtin[name]:
+                raise DuplicateName(f"{self.kind} '{name}' is built in ({self._builtin[name]}); choose another name")
+            if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+                raise DuplicateName(
+                    f"{self.kind} '{name}' is already {taken.__module__}.{taken.__qualname__}; "
+                    f"{cls.__module__}.{cls.__qualname__} needs another name"
+                )
+            self._entries[name] = cls
+            return cls
+
+        return enter
+
+    def get(self, name: str) -> type[T]:
+        """Return the class registered under ``name``.
+
+        Raises:
+            UnknownName: nothing has that name; the message lists the known names and the nearest one.
+        """
+        if name not in self._entries and name in self._builtin:
+            importlib.import_module(self._builtin[name])
+        if name not in self._entries:
+            raise self.unknown(name)
+        return self._entries[name]
+
+    def unknown(self, name: str) -> UnknownName:
+        """Return the error for a name that nothing has: the known names, and the nearest one."""
+        known = self.names()
+        return UnknownName(
+            f"'{name}' is not a registered {self.kind}. Known: {', '.join(known)}.{did_you_mean(name, known)}"
+        )
+
+    def loaded(self) -> dict[str, type[T]]:
+        """Return the classes registered so far; built-in modules that nobody asked for are not imported."""
+        return dict(self._entries)
+
+    def names(self) -> list[str]:
+        """Return every known name, sorted."""
+        return sorted(self._entries.keys() | self._builtin.keys())
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries or name in self._builtin
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    @contextmanager
+    def scoped(self) -> Iterator[None]:
+        """Forget, on leaving, what was registered inside the block (for tests)."""
+        before = dict(self._entries)
+        try:
+            yield
+        finally:
+            self._entries = before

@@ -1,0 +1,132 @@
+"""A dialogue with a model: show it files, ask questions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from video_llama.common.config import JobConfig, load_config
+from video_llama.common.config_names import registered_class
+from video_llama.common.contracts import BuildContext, Media, MediaGroup, slot_id
+from video_llama.common.errors import VideoLlamaError
+from video_llama.common.registries import MODELS, PROCESSORS
+from video_llama.conversation.generation import generate
+from video_llama.conversation.session import Session
+from video_llama.prompts.labels import encode
+
+
+class Chat:
+    """One dialogue with one model.
+
+    Args:
+        model: built, filled, in eval mode.
+        context: its tokenizer, template and slot sizes.
+        video_processor: reads clips.
+        image_processor: reads images.
+    """
+
+    def __init__(self, model: Any, context: BuildContext, video_processor: Any, image_processor: Any) -> None:
+        self.model, self.context = model, context
+        self.video_processor, self.image_processor = video_processor, image_processor
+        self.reset()
+
+    @classmethod
+    def from_config(cls, cfg_path: str | Path, options: Iterable[str] = (), device: str = "auto") -> Chat:
+        """Build the model of a YAML for use.
+
+        Args:
+            cfg_path: such as ``eval_configs/toy.yaml``.
+            options: ``key=value`` overrides.
+            device: cpu, cuda, or auto: a GPU where there is one.
+        """
+        job = load_config(cfg_path, options, need=("model", "datasets"))
+        video, image = processors_for_use(job)
+        model_class: Any = registered_class(MODELS, job.model)
+        context = model_class.build_context(job.model)
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = model_class.from_config(job.model).to(device).eval()
+        return cls(model, context, video, image)
+
+    def reset(self) -> None:
+        """Start a new dialogue."""
+        self.session = Session(self.context.template)
+        self._encoded: list[MediaGroup] = []
+
+    def upload(self, *, video: str | Path | None = None, image: str | Path | None = None) -> Media:
+        """Show a clip or an image; the next question is about it.
+
+        Returns:
+            What the model sees: its frames and their times.
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        if (video is None) == (image is None):
+            raise VideoLlamaError("upload takes one of video and image")
+        processor, path = (self.video_processor, video) if video is not None else (self.image_processor, image)
+        media: Media = processor(path, np.random.default_rng(0))
+        self._encoded.append(self._encode(media))
+        self.session.show(media)
+        return media
+
+    def ask(self, question: str, max_new_tokens: int = 300) -> str:
+        """Answer a question, taking the dialogue so far into account.
+
+        Raises:
+            PromptTooLong: the dialogue no longer fits the decoder.
+            VideoLlamaError: the question is empty.
+        """
+        before = (list(self.session.turns), self.session.shown)
+        self.session.ask(question)
+        try:
+            answer = self._answer(max_new_tokens)
+        except BaseException:
+            self.session.turns, self.session.shown = before  # the dialogue stays usable
+            raise
+        self.session.answer(answer)
+        return answer
+
+    def _answer(self, max_new_tokens: int) -> str:
+        encoded = encode(self.session.prompt(), self.context.tokenizer, self.context.tokens_per_slot)
+        (answer,) = generate(
+            self.model,
+            self.context.tokenizer,
+            [encoded.input_ids],
+            self._encoded,
+            stop=self.context.template.end_sym,
+            max_new_tokens=max_new_tokens,
+        )
+        return answer
+
+    @torch.no_grad()
+    def _encode(self, media: Media) -> MediaGroup:
+        """Run the frozen encoders once, however many questions follow."""
+        device = next(self.model.parameters()).device
+        index = torch.tensor([0]), torch.tensor([slot_id(len(self._encoded))])
+        group = MediaGroup(media.kind, media.frames[None].to(device), *index)
+        (encoded,) = self.model.encode_frozen([group])
+        return encoded
+
+
+def processors_for_use(job: JobConfig) -> tuple[Any, Any]:
+    """Return the processors of clips and images that belong to a model in use.
+
+    They are those that the YAML's data sets name for ``eval``; else those for training, without their randomness.
+    """
+    chosen = {"video": PROCESSORS.get("alpro_video_eval"), "images": PROCESSORS.get("blip2_image_eval")}
+    built = {}
+    for kind, cls in chosen.items():
+        settings: dict[str, Any] = {"image_size": job.model.image_size}
+        for config in job.datasets.values():
+            if config.data_type == kind and config.vis_processor.eval is not None:
+                built[kind] = registered_class(PROCESSORS, config.vis_processor.eval)(config.vis_processor.eval)
+            elif config.data_type == kind:
+                names = ("n_frms", "image_size", "video_backend", "deadline_s")
+                train = config.vis_processor.train
+                settings |= {name: getattr(train, name) for name in names if hasattr(train, name)}
+        built.setdefault(kind, cls(cls.Config(**settings)))
+    return built["video"], built["images"]

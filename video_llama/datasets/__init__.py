@@ -1,0 +1,1 @@
+"""Annotation files and media in their published layouts, to samples, to batches."""

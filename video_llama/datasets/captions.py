@@ -1,0 +1,137 @@
+"""Caption data: WebVid clips and CC3M, LLaVA or MiniGPT-4 images (Video-LLaMA, section 2.2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+
+from video_llama.common.config_types import ExistingPath
+from video_llama.common.contracts import BuildContext, Sample
+from video_llama.common.errors import BadRecord, ConfigError, DataError
+from video_llama.common.registries import DATASETS
+from video_llama.datasets.dataset import Dataset, make_processor
+from video_llama.datasets.records import read_json, read_table
+from video_llama.datasets.settings import DatasetConfig, FilesConfig
+from video_llama.prompts.rendering import caption
+
+
+class CaptionRecord(NamedTuple):
+    """One medium, its caption, and where the caption was read."""
+
+    path: str
+    """Relative to the media folder."""
+    caption: str
+    place: str
+
+
+class CaptionDataset(Dataset):
+    """A medium, a prompt drawn for it, and its caption as the target."""
+
+    def __init__(self, config: Any, context: BuildContext, name: str) -> None:
+        super().__init__(config, context, name)
+        if config.text_processor is None:
+            raise ConfigError([f"datasets.{name}.text_processor: needed for captions, and not given"])
+        self.text_processor = make_processor(config.text_processor.train)
+
+    @property
+    def media_folder(self) -> Path:
+        """The folder that record paths are relative to."""
+        return Path(self.config.build_info.videos_dir)
+
+    def record_id(self, index: int) -> str:
+        """Name the record by its medium."""
+        return str(self.records[index].path)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Draw a prompt, clean the caption, read the medium."""
+        record, context = self.records[index], self.context
+        text = self.text_processor(record.caption)
+        if not text:
+            raise BadRecord(f"{record.place}: the caption {record.caption!r} is empty after cleaning")
+        prompt = context.caption_prompts[rng.integers(len(context.caption_prompts))]
+        media = self.vis_processor(self.media_folder / record.path, rng)
+        pieces = caption(prompt, text, context.end_sym, media)
+        return self.tokenized(index, pieces, [media], max_targets=context.max_txt_len)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebVidConfig(DatasetConfig):
+    """WebVid: ``*.csv`` or ``*.tsv`` with videoid, page_dir and name; clips at videos_dir/page_dir/videoid.mp4."""
+
+    data_type: Literal["video"] = "video"
+    """Kind of media."""
+
+    build_info: FilesConfig | None = None
+    """Where the annotations and clips lie."""
+
+
+@DATASETS.register("webvid")
+class WebVid(CaptionDataset):
+    """WebVid-2.5M, in its published layout."""
+
+    Config = WebVidConfig
+
+    def read_records(self) -> Sequence[CaptionRecord]:
+        """Read every CSV and TSV file of the annotation folder, in the order of their names."""
+        source = Path(self.source)
+        files = sorted(f for f in source.iterdir() if f.suffix in (".csv", ".tsv")) if source.is_dir() else [source]
+        if not files:
+            raise DataError(f"datasets.{self.name}.build_info.anno_dir: no .csv or .tsv file in {source}")
+        return [
+            CaptionRecord(f"{page_dir}/{videoid}.mp4", text, f"{file}:{line}")
+            for file in files
+            for line, (videoid, page_dir, text) in read_table(file, ("videoid", "page_dir", "name"))
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageConfig:
+    """Where an image caption set lies."""
+
+    storage: Annotated[str, ExistingPath(kind="dir")]
+    """Folder with filter_cap.json and image/."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CCSBUAlignConfig(DatasetConfig):
+    """``filter_cap.json`` with ``annotations: [{image_id, caption}]``; images at image/<image_id>.jpg."""
+
+    data_type: Literal["images"] = "images"
+    """Kind of media."""
+
+    build_info: StorageConfig | None = None
+    """Where the annotations and images lie."""
+
+
+@DATASETS.register("cc_sbu_align")
+class CCSBUAlign(CaptionDataset):
+    """LLaVA-CC3M-595K and MiniGPT-4's 3500 pairs, in their common layout."""
+
+    Config = CCSBUAlignConfig
+
+    @property
+    def source(self) -> str:
+        """The annotation file."""
+        return str(Path(self.config.build_info.storage) / "filter_cap.json")
+
+    @property
+    def media_folder(self) -> Path:
+        """The image folder."""
+        return Path(self.config.build_info.storage) / "image"
+
+    def read_records(self) -> Sequence[CaptionRecord]:
+        """Read ``annotations``."""
+        annotations = read_json(Path(self.source), dict).get("annotations")
+        if not isinstance(annotations, list):
+            raise DataError(f"{self.source}: no list under 'annotations'")
+        records = []
+        for i, entry in enumerate(annotations):
+            place = f"{self.source}: annotations[{i}]"
+            if not isinstance(entry, dict) or "image_id" not in entry or "caption" not in entry:
+                raise DataError(f"{place}: expected an object with image_id and caption, found {entry!r:.80}")
+            records.append(CaptionRecord(f"{entry['image_id']}.jpg", str(entry["caption"]), place))
+        return records

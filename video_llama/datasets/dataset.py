@@ -1,0 +1,113 @@
+"""What a data set is: records by index, each of which becomes a sample or a named failure."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from video_llama.common.config_names import registered_class
+from video_llama.common.contracts import IGNORE_LABEL, BuildContext, Media, Sample
+from video_llama.common.errors import BadRecord, ConfigError, DataError
+from video_llama.common.registries import PROCESSORS
+from video_llama.datasets.settings import DatasetConfig
+from video_llama.prompts.labels import Slot, Stretch, encode
+
+
+class Dataset(ABC):
+    """Base of the data sets. A subclass reads its annotations into ``self.records`` and makes samples of them.
+
+    Args:
+        config: its section of the YAML.
+        context: what the model asks of samples.
+        name: its key in the YAML, for messages.
+
+    Raises:
+        ConfigError: the section contradicts the model.
+        DataError: the annotations cannot be read, or hold no record.
+    """
+
+    Config: type = DatasetConfig
+
+    def __init__(self, config: Any, context: BuildContext, name: str) -> None:
+        problems = list(config.disagreements(name, context))
+        if config.build_info is None:
+            problems.append(f"datasets.{name}.build_info: needed for training, and not given")
+        if problems:
+            raise ConfigError(problems)
+        self.config, self.context, self.name = config, context, name
+        self.vis_processor = make_processor(config.vis_processor.train)
+        self.records: Sequence[Any] = self.read_records()
+        if not self.records:
+            raise DataError(f"datasets.{name}: no record in {self.source}")
+
+    @property
+    def source(self) -> str:
+        """The annotation file or folder."""
+        return str(self.config.build_info.anno_dir)
+
+    @abstractmethod
+    def read_records(self) -> Sequence[Any]:
+        """Read the annotations."""
+
+    @abstractmethod
+    def record_id(self, index: int) -> str:
+        """Name a record for logs."""
+
+    @abstractmethod
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Make the sample of a record; all chance comes from ``rng``.
+
+        Raises:
+            BadRecord: the record cannot become a sample.
+            DecodeError: its media cannot be read.
+        """
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def tokenized(
+        self,
+        index: int,
+        pieces: Sequence[Stretch | Slot],
+        media: Sequence[Media],
+        max_targets: int | None = None,
+    ) -> Sample:
+        """Tokenise a rendered prompt into a sample, cut at the end where it is too long.
+
+        Args:
+            index: the record.
+            pieces: its prompt and answers.
+            media: what the slots stand for.
+            max_targets: most tokens that may follow the context.
+        Raises:
+            BadRecord: nothing that carries loss fits into the context.
+        """
+        encoded = encode(pieces, self.context.tokenizer, self.context.tokens_per_slot)
+        length, limit = len(encoded.labels), self.context.max_context
+        if max_targets is not None:
+            limit = min(limit, encoded.labels.count(IGNORE_LABEL) + max_targets)
+        labels = encoded.labels[:limit]
+        if all(label == IGNORE_LABEL for label in labels):
+            reason = (
+                f"its prompt leaves no room for an answer: {length} tokens, and {limit} fit "
+                "(model.max_instruct_len, and the decoder's context)"
+                if length > limit
+                else "nothing in it carries loss: its answers are empty"
+            )
+            raise BadRecord(f"{self.source}: {self.record_id(index)}: {reason}")
+        return Sample(
+            id=f"{self.name}/{self.record_id(index)}",
+            input_ids=torch.tensor(encoded.input_ids[:limit]),
+            labels=torch.tensor(labels),
+            media=tuple(media),
+            cut=length > limit,
+        )
+
+
+def make_processor(config: Any) -> Any:
+    """Build the processor that a config belongs to."""
+    return registered_class(PROCESSORS, config)(config)

@@ -1,0 +1,137 @@
+"""Instruction data: LLaVA-150K conversations and VideoChat questions (Video-LLaMA, section 2.2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from video_llama.common.contracts import Media, Sample
+from video_llama.common.errors import BadRecord
+from video_llama.common.registries import DATASETS
+from video_llama.datasets.dataset import Dataset
+from video_llama.datasets.records import read_json
+from video_llama.datasets.settings import DatasetConfig, FilesConfig
+from video_llama.prompts.labels import clean
+from video_llama.prompts.rendering import conversation, tagged
+
+IMAGE_TOKEN = "<image>"
+
+
+class InstructDataset(Dataset):
+    """A JSON list of conversations, some of them about a medium."""
+
+    def read_records(self) -> Sequence[Any]:
+        """Read the annotation file."""
+        return read_json(Path(self.source), list)
+
+    def record_id(self, index: int) -> str:
+        """Name the record by its place in the file."""
+        return f"[{index}]"
+
+    def bad(self, index: int, reason: str) -> BadRecord:
+        """Return the error that names a record and what is wrong with it."""
+        return BadRecord(f"{self.source}: {self.record_id(index)}: {reason}")
+
+    def instruct(self, index: int, turns: Sequence[tuple[str, str]], media: Sequence[Media]) -> Sample:
+        """Render turns in the training layout and tokenise them."""
+        template = self.context.template
+        return self.tokenized(index, conversation(template, template.training, turns, media), media)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaInstructConfig(DatasetConfig):
+    """LLaVA: ``[{"image", "conversations": [{"from": "human" | "gpt", "value"}]}]``; records without image are text."""
+
+    data_type: Literal["images"] = "images"
+    """Kind of media."""
+
+    build_info: FilesConfig | None = None
+    """Where the annotations and images lie."""
+
+    image_prefix: str = "COCO_train2014_"
+    """Put before each file name of the annotations; LLaVA names COCO images without it."""
+
+
+@DATASETS.register("llava_instruct")
+class LlavaInstruct(InstructDataset):
+    """LLaVA-Instruct-150K, in its published layout."""
+
+    Config = LlavaInstructConfig
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Read the image, if any, and put it where ``<image>`` stands."""
+        turns = self._turns(index)
+        image = self.records[index].get("image")
+        places = sum(question.count(IMAGE_TOKEN) for question, _ in turns)
+        if places != (1 if image else 0):
+            raise self.bad(index, f"{places} times {IMAGE_TOKEN} for {'one image' if image else 'no image'}")
+        if not image:
+            return self.instruct(index, turns, [])
+        path = Path(self.config.build_info.videos_dir, image)
+        media = self.vis_processor(path.with_name(self.config.image_prefix + path.name), rng)
+        return self.instruct(index, [(q.replace(IMAGE_TOKEN, tagged(media, 0)), a) for q, a in turns], [media])
+
+    def _turns(self, index: int) -> list[tuple[str, str]]:
+        """Pair the questions and answers of a record."""
+        record = self.records[index]
+        said = record.get("conversations") if isinstance(record, dict) else None
+        if not isinstance(said, list) or not said:
+            raise self.bad(index, "no list under 'conversations'")
+        if not all(isinstance(s, dict) and isinstance(s.get("value"), str) for s in said):
+            raise self.bad(index, "a turn without a text under 'value'")
+        if [s.get("from") for s in said] != ["human", "gpt"] * (len(said) // 2):
+            raise self.bad(index, "turns must alternate from human to gpt")
+        return [(clean(q["value"]), clean(a["value"])) for q, a in zip(said[::2], said[1::2], strict=True)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebVidInstructConfig(DatasetConfig):
+    """VideoChat: ``[{"video", "QA": [{"q", "a"}]}]``; clips at videos_dir/video."""
+
+    data_type: Literal["video"] = "video"
+    """Kind of media."""
+
+    build_info: FilesConfig | None = None
+    """Where the annotations and clips lie."""
+
+
+@DATASETS.register("webvid_instruct")
+class WebVidInstruct(InstructDataset):
+    """VideoChat-Instruct-11K; the first question starts with the clip and the times of its frames."""
+
+    Config = WebVidInstructConfig
+    tells_times = True
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Read the clip and put it before the first question."""
+        turns = self._turns(index)
+        video = self.records[index].get("video")
+        if not isinstance(video, str) or not video:
+            raise self.bad(index, "no file name under 'video'")
+        media = self.vis_processor(Path(self.config.build_info.videos_dir, video), rng)
+        if not self.tells_times:
+            media = replace(media, message="")
+        first_question, first_answer = turns[0]
+        turns[0] = (tagged(media, 0) + first_question, first_answer)
+        return self.instruct(index, turns, [media])
+
+    def _turns(self, index: int) -> list[tuple[str, str]]:
+        """Read the questions and answers of a record."""
+        record = self.records[index]
+        pairs = record.get("QA") if isinstance(record, dict) else None
+        if not isinstance(pairs, list) or not pairs:
+            raise self.bad(index, "no list under 'QA'")
+        if not all(isinstance(p, dict) and isinstance(p.get("q"), str) and isinstance(p.get("a"), str) for p in pairs):
+            raise self.bad(index, "a question without texts under 'q' and 'a'")
+        return [(clean(p["q"]), clean(p["a"])) for p in pairs]
+
+
+@DATASETS.register("webvid_instruct_zh")
+class WebVidInstructZh(WebVidInstruct):
+    """VideoChat in Chinese: the same, without the English sentence on frame times."""
+
+    tells_times = False

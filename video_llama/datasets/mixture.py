@@ -1,0 +1,118 @@
+"""Which record is drawn when: several data sets in fixed shares, in an order that only the seed decides.
+
+The draw at a position of the run does not depend on the number of processes, workers or accumulation steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset as TorchDataset
+from torch.utils.data import Sampler
+
+from video_llama.common.contracts import Sample
+from video_llama.datasets.dataset import Dataset
+from video_llama.datasets.quarantine import sample_or_replacement
+
+
+class Draw(NamedTuple):
+    """One record to be read: which data set, which record, in which epoch."""
+
+    dataset: int
+    index: int
+    epoch: int
+
+
+class Mixture(TorchDataset[Sample]):
+    """Data sets drawn in the shares of their ``sample_ratio``.
+
+    Args:
+        datasets: the data sets.
+        ratios: their shares, of any sum.
+        seed: decides every order and every random choice within samples.
+    """
+
+    def __init__(self, datasets: Sequence[Dataset], ratios: Sequence[float], seed: int) -> None:
+        self.datasets, self.seed = datasets, seed
+        self.shares = np.asarray(ratios, dtype=float) / sum(ratios)
+
+    def __len__(self) -> int:
+        return sum(len(d) for d in self.datasets)
+
+    def epoch_draws(self, epoch: int, n: int) -> list[Draw]:
+        """Return the n draws of an epoch, each data set with its exact share.
+
+        Each data set goes on through its own shuffled passes where the epoch before left off, so no record comes
+        twice before every other came once.
+        """
+        counts = _apportion(self.shares, n)
+        chosen = np.repeat(np.arange(len(self.datasets)), counts)
+        np.random.default_rng([self.seed, epoch]).shuffle(chosen)
+        records = [iter(self._records(d, epoch * int(c), int(c))) for d, c in enumerate(counts)]
+        return [Draw(int(d), int(next(records[d])), epoch) for d in chosen]
+
+    def _records(self, dataset: int, start: int, count: int) -> np.ndarray:
+        """Return the records at positions start to start + count of a data set's endless shuffled passes."""
+        size = len(self.datasets[dataset])
+        first, last = start // size, (start + count) // size
+        passes = [np.random.default_rng([self.seed, dataset, p]).permutation(size) for p in range(first, last + 1)]
+        offset = start - first * size
+        return np.concatenate(passes)[offset : offset + count]
+
+    def __getitem__(self, draw: Draw) -> Sample:
+        return sample_or_replacement(self.datasets[draw.dataset], draw.index, [self.seed, draw.epoch, draw.dataset])
+
+
+class RankBatches(Sampler[list[Draw]]):
+    """The micro-batches of one process, over all epochs that are still to come.
+
+    Args:
+        mixture: what is drawn from.
+        batch_size: samples of a micro-batch.
+        accumulation: micro-batches of a step, on each process.
+        rank: this process.
+        world_size: number of processes.
+        steps_per_epoch: optimiser steps of an epoch.
+        epochs: which epochs to go through.
+        skip_steps: steps of the first epoch that are done already.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        *,
+        batch_size: int,
+        accumulation: int,
+        rank: int,
+        world_size: int,
+        steps_per_epoch: int,
+        epochs: range,
+        skip_steps: int = 0,
+    ) -> None:
+        self.mixture, self.batch_size, self.accumulation = mixture, batch_size, accumulation
+        self.rank, self.world_size = rank, world_size
+        self.steps_per_epoch, self.epochs, self.skip_steps = steps_per_epoch, epochs, skip_steps
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        size, world = self.batch_size, self.world_size
+        global_batch = size * world * self.accumulation
+        for epoch in self.epochs:
+            draws = self.mixture.epoch_draws(epoch, self.steps_per_epoch * global_batch)
+            first = self.skip_steps if epoch == self.epochs.start else 0
+            for micro in range(first * self.accumulation, self.steps_per_epoch * self.accumulation):
+                start = (micro * world + self.rank) * size
+                yield draws[start : start + size]
+
+    def __len__(self) -> int:
+        return (len(self.epochs) * self.steps_per_epoch - self.skip_steps) * self.accumulation
+
+
+def _apportion(shares: np.ndarray, n: int) -> np.ndarray:
+    """Split n into whole counts in the given shares, the largest remainders rounded up."""
+    exact = shares * n
+    counts = np.floor(exact).astype(int)
+    largest = np.argsort(counts - exact, kind="stable")[: n - counts.sum()]
+    counts[largest] += 1
+    return counts

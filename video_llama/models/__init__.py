@@ -1,0 +1,1 @@
+"""The encoders, the branches and the decoder, and the model they make."""

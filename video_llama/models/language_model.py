@@ -1,0 +1,102 @@
+"""The frozen decoder: any causal language model that transformers loads.
+
+Shapes: B sequences, L tokens, H hidden width, K distinct target columns, W vocabulary.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from video_llama.common.contracts import IGNORE_LABEL
+from video_llama.common.errors import WeightsError
+
+
+class LanguageModel(nn.Module):
+    """A causal decoder that is fed embeddings.
+
+    Args:
+        directory: a Hugging Face model folder.
+        dtype: of its weights.
+
+    Raises:
+        WeightsError: the folder is not a complete model.
+    """
+
+    def __init__(self, directory: str | Path, dtype: torch.dtype) -> None:
+        super().__init__()
+        try:
+            self.lm: Any = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=dtype, local_files_only=True, attn_implementation="sdpa"
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise WeightsError(f"model.llama_model: {directory} does not load as a causal language model: {error}") from error
+
+    @property
+    def width(self) -> int:
+        """H."""
+        return int(self.lm.get_input_embeddings().embedding_dim)
+
+    @property
+    def max_context(self) -> int:
+        """Longest sequence, in tokens."""
+        return max_context(self.lm.config)
+
+    def recompute_activations(self) -> None:
+        """Trade time for memory: layers recompute their activations in the backward pass.
+
+        The library does so only for layers in training mode, so the flag of each layer alone is raised, not its
+        children's: nothing in a frozen decoder may drop out.
+        """
+        self.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        for module in self.lm.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.training = True
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Return float[B, L, H]; slot ids (below 0) get the embedding of token 0, to be overwritten."""
+        return self.lm.get_input_embeddings()(input_ids.clamp(min=0))
+
+    def target_loss(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the next token, summed over the target positions.
+
+        Logits are computed only in columns where some row has a target.
+
+        Args:
+            inputs_embeds: float[B, L, H].
+            attention_mask: int64[B, L].
+            labels: int64[B, L], -100 where no loss is taken.
+        Returns:
+            float32[].
+        """
+        next_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_LABEL)
+        columns = (next_labels != IGNORE_LABEL).any(dim=0).nonzero().squeeze(1)
+        out = self.lm(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False, logits_to_keep=columns
+        )
+        logits = out.logits.float().flatten(0, 1)  # [B*K, W]
+        return F.cross_entropy(logits, next_labels[:, columns].flatten(), ignore_index=IGNORE_LABEL, reduction="sum")
+
+
+def max_context(config: Any) -> int:
+    """Return the longest sequence that a decoder's config allows, in tokens."""
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return int(getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", 2048))
+
+
+def read_config(directory: str | Path) -> Any:
+    """Read a decoder's config without its weights.
+
+    Raises:
+        WeightsError: there is no readable config.
+    """
+    try:
+        return AutoConfig.from_pretrained(directory, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise WeightsError(f"model.llama_model: {directory} has no readable config.json: {error}") from error

@@ -1,0 +1,80 @@
+"""Frames to patch features: a frozen vision transformer and ``ln_vision`` (BLIP-2, section 3).
+
+Shapes: N frames, H x W pixels, P tokens (patches and the class token), C features.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from video_llama.common.errors import VideoLlamaError
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+EVA_CLIP_G = "eva_giant_patch14_224"
+EVA_CLIP_G_ARGS: dict[str, Any] = {"depth": 39}
+
+
+class VisionEncoder(nn.Module):
+    """EVA ViT-G/14 (``eva_clip_g``) or any timm vision transformer (``timm/<name>``), without its final norm for EVA.
+
+    Args:
+        vit_model: ``eva_clip_g`` or ``timm/<name>``.
+        image_size: side of the square input, in pixels.
+        vit_args: overrides of the timm model's arguments, such as ``depth`` or ``embed_dim``.
+        drop_path_rate: stochastic depth, for a ViT that is trained.
+
+    Raises:
+        VideoLlamaError: timm does not know the name, or the model does not return a token sequence.
+    """
+
+    def __init__(
+        self,
+        vit_model: str = "eva_clip_g",
+        image_size: int = 224,
+        vit_args: dict[str, Any] | None = None,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if vit_model == "eva_clip_g":
+            name, args = EVA_CLIP_G, {**EVA_CLIP_G_ARGS, **(vit_args or {})}
+        else:
+            name, args = vit_model.removeprefix("timm/"), dict(vit_args or {})
+        if not timm.is_model(name):
+            raise VideoLlamaError(
+                f"model.vit_model: timm has no model named '{name}'. Use eva_clip_g or timm/<name>; "
+                "timm.list_models() gives the names."
+            )
+        self.vit = timm.create_model(
+            name, num_classes=0, global_pool="", img_size=image_size, drop_path_rate=drop_path_rate, **args
+        )
+        if vit_model == "eva_clip_g":
+            self.vit.norm = nn.Identity()  # the released weights have no final norm; ln_vision takes its place
+        self.num_features: int = self.vit.num_features
+        self.image_size = image_size
+        self.ln_vision = nn.LayerNorm(self.num_features, eps=1e-5)
+        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
+
+    def set_precision(self, dtype: torch.dtype) -> VisionEncoder:
+        """Cast the transformer once; ``ln_vision`` stays in float32."""
+        self.vit.to(dtype)
+        return self
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Encode frames.
+
+        Args:
+            frames: uint8[N, 3, H, W], or float[N, 3, H, W] already normalised.
+        Returns:
+            float32[N, P, C], after ``ln_vision``.
+        """
+        if frames.dtype == torch.uint8:
+            frames = (frames.float() / 255 - self.mean) / self.std
+        dtype = next(self.vit.parameters()).dtype
+        tokens = self.vit.forward_features(frames.to(dtype))
+        return self.ln_vision(tokens.float())

@@ -1,0 +1,70 @@
+"""The only place that opens media files: video through a table of backends, images through Pillow.
+
+Shapes: T frames, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from video_llama.common.errors import UnknownName
+from video_llama.common.registry import did_you_mean
+from video_llama.processors.decode.decord_backend import DecordReader
+from video_llama.processors.decode.image import read_image
+from video_llama.processors.decode.pyav_backend import PyavReader
+
+__all__ = ["VIDEO_BACKENDS", "VideoReader", "open_video", "read_image"]
+
+
+class VideoReader(Protocol):
+    """An opened video: what it holds is known, its frames are decoded when asked for."""
+
+    n_frames: int
+    """Frames that a player would show."""
+    fps: float
+    """Mean frame rate, in frames per second."""
+    times: tuple[float, ...]
+    """When each frame is shown, in seconds after the first frame is: ``times[0]`` is 0."""
+    duration: float
+    """From the start of the first frame to the end of the last, in seconds."""
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """Decode frames, in the order asked for; an index may repeat.
+
+        Returns:
+            uint8[T, H, W, 3], RGB, upright.
+        Raises:
+            DecodeError: a frame cannot be decoded, or the deadline passed.
+            IndexError: an index is not in ``range(n_frames)``.
+        """
+
+
+VIDEO_BACKENDS: dict[str, type[PyavReader] | type[DecordReader]] = {"pyav": PyavReader, "decord": DecordReader}
+
+
+def open_video(
+    path: str | Path,
+    backend: str = "pyav",
+    size: tuple[int, int] | None = None,
+    deadline_s: float = 60.0,
+) -> VideoReader:
+    """Open a video file.
+
+    Args:
+        backend: a key of ``VIDEO_BACKENDS``.
+        size: height and width that frames are scaled to, not keeping their aspect; None keeps the file's.
+        deadline_s: seconds that opening may take, and again each call of ``read``.
+    Raises:
+        DecodeError: the file is missing, no video, damaged, or slower than the deadline.
+        UnknownName: no such backend.
+    """
+    if backend not in VIDEO_BACKENDS:
+        known = list(VIDEO_BACKENDS)
+        raise UnknownName(
+            f"'{backend}' is not a video backend. Known: {', '.join(known)}.{did_you_mean(backend, known)}"
+        )
+    return VIDEO_BACKENDS[backend](str(path), size, deadline_s)

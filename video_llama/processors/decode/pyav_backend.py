@@ -1,0 +1,186 @@
+"""Video through PyAV: packets are listed without decoding, then only the groups of pictures needed are decoded.
+
+No seeking: a second pass over the packets drops those that are not needed, which costs 3 ms for 10 s of video and
+cannot land in the wrong place. Where packets do not tell the frames (see ``why_not_trusted``), all are decoded in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import av
+import numpy as np
+import torch
+from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+from torch import Tensor
+
+from video_llama.common.errors import DecodeError
+from video_llama.processors.decode.packets import (
+    Packet,
+    Span,
+    display_order,
+    pts_of,
+    seconds_from_first,
+    spans_for,
+    why_not_trusted,
+)
+from video_llama.processors.decode.rgb import to_rgb
+from video_llama.processors.decode.source import Deadline, check_file, check_indices, decode_errors
+
+NO_VIDEO_FORMATS = ("tty", "image2", "_pipe")
+"""FFmpeg's readers of text and of still pictures, by the end of their names."""
+
+SKIPS_UNREFERENCED = frozenset({"h264"})
+"""Codecs that mark in each packet that no other refers to it. HEVC's mark holds only within one temporal layer."""
+
+Frames = dict[int, NDArray[np.uint8]]
+
+
+class PyavReader:
+    """See ``VideoReader``."""
+
+    def __init__(self, path: str, size: tuple[int, int] | None, deadline_s: float) -> None:
+        self.path, self._size, self._deadline_s = path, size, deadline_s
+        check_file(path)
+        deadline = Deadline(path, deadline_s)
+        with _opened(path, deadline) as (container, stream):
+            self._packets = [Packet.of(packet) for packet in _packets(container, stream, deadline)]
+            self._codec = stream.codec_context.name
+            rate, time_base = stream.average_rate or stream.guessed_rate, stream.time_base
+            reorders = bool(stream.codec_context.has_b_frames)
+        self.why_in_order = why_not_trusted(self._packets, self._codec, reorders)
+        """Why all frames are decoded in order; empty where only the groups of pictures needed are."""
+        if self.why_in_order:
+            pts: list[int | None] = [frame.pts for frame in self._all_frames(deadline)]
+        else:
+            self._order = display_order(self._packets)
+            pts = [self._packets[i].pts for i in self._order]
+        self.n_frames = len(pts)
+        if not pts:
+            raise DecodeError(path, f"no frames in its {self._codec} stream")
+        known = [tick for tick in pts if tick is not None]
+        if time_base and len(known) == len(pts) and known == sorted(set(known)):
+            self.times = seconds_from_first(known, time_base)
+        else:
+            self.times = tuple(i / float(rate or 25) for i in range(len(pts)))
+        span = self.times[-1]
+        self.fps = float(rate) if rate else (self.n_frames - 1) / span if span else 25.0
+        self.duration = span + 1 / self.fps
+
+    def read(self, indices: Sequence[int]) -> Tensor:
+        """See ``VideoReader.read``."""
+        wanted = [int(i) for i in indices]
+        check_indices(wanted, self.n_frames)
+        deadline = Deadline(self.path, self._deadline_s)
+        frames = self._read_in_order(set(wanted), deadline) if self.why_in_order else self._read(set(wanted), deadline)
+        for i in wanted:
+            if i not in frames:
+                raise DecodeError(self.path, f"frame {i} of {self.n_frames} cannot be decoded")
+        if len({frame.shape for frame in frames.values()}) > 1:
+            raise DecodeError(self.path, "frames change size in the middle of the video")
+        return torch.from_numpy(np.stack([frames[i] for i in wanted]))
+
+    def _read(self, wanted: set[int], deadline: Deadline) -> Frames:
+        """Decode frames by index, from the keyframes they need."""
+        packet_of = {i: self._order[i] for i in wanted}
+        found = self._decode(spans_for(packet_of.values(), self._packets), set(packet_of.values()), deadline)
+        missing = set(packet_of.values()) - found.keys()
+        if missing:  # the decoder held a frame back: its keyframe is not enough to start from (intra refresh)
+            found |= self._decode([Span(0, max(missing))], missing, deadline)
+        return {i: found[position] for i, position in packet_of.items() if position in found}
+
+    def _decode(self, spans: list[Span], wanted: set[int], deadline: Deadline) -> Frames:
+        """Decode spans of packets, and return the wanted frames by the positions of their packets."""
+        found: Frames = {}
+        position_of = {self._packets[i].pts: i for i in wanted}
+        todo = iter(spans)
+        span = next(todo)
+        with _opened(self.path, deadline) as (container, stream):
+            decoder = stream.codec_context
+            for position, packet in enumerate(_packets(container, stream, deadline)):
+                if position < span.first:
+                    continue
+                if self._codec in SKIPS_UNREFERENCED:
+                    decoder.skip_frame = "DEFAULT" if position in wanted else "NONREF"
+                frames = self._decoded(stream, packet, position)
+                if position == span.last:
+                    frames += self._decoded(stream, None, position)
+                    decoder.flush_buffers()
+                for frame in frames:
+                    if frame.pts is None or frame.pts < pts_of(self._packets[span.first]):
+                        continue  # shown before the keyframe it was decoded after: lacks what it refers to
+                    self._check_whole(frame)
+                    if frame.pts in position_of:
+                        found[position_of[frame.pts]] = self._rgb(frame)
+                if position == span.last:
+                    span = next(todo, Span(-1, -1))
+                    if span.last < 0:
+                        break
+        return found
+
+    def _read_in_order(self, wanted: set[int], deadline: Deadline) -> Frames:
+        """Decode every frame up to the last one wanted."""
+        found: Frames = {}
+        for i, frame in enumerate(self._all_frames(deadline)):
+            self._check_whole(frame)
+            if i in wanted:
+                found[i] = self._rgb(frame)
+            if i == max(wanted):
+                break
+        return found
+
+    def _all_frames(self, deadline: Deadline) -> Iterator[av.VideoFrame]:
+        with _opened(self.path, deadline) as (container, stream):
+            position = -1
+            for position, packet in enumerate(_packets(container, stream, deadline)):
+                yield from self._decoded(stream, packet, position)
+            yield from self._decoded(stream, None, position)
+
+    def _decoded(self, stream: VideoStream, packet: av.Packet | None, position: int) -> list[av.VideoFrame]:
+        """Give the decoder a packet, or None for the end, and return the frames that come out."""
+        with decode_errors(self.path, f"decode packet {position + 1} of {len(self._packets)}"):
+            return stream.codec_context.decode(packet)
+
+    def _check_whole(self, frame: av.VideoFrame) -> None:
+        if frame.is_corrupt:
+            at = f" at {frame.time:.2f} s" if frame.time is not None else ""
+            raise DecodeError(self.path, f"damaged: the {self._codec} decoder had to guess parts of the frame{at}")
+
+    def _rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
+        with decode_errors(self.path, "convert a frame to RGB"):
+            return to_rgb(frame, self._size)
+
+
+@contextmanager
+def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a file and pick its video stream."""
+    with decode_errors(path, "open it as video"):
+        # "file:" keeps FFmpeg from reading a colon in the name as a protocol.
+        container = av.open(f"file:{path}", timeout=deadline.seconds, metadata_errors="replace")
+    with container:
+        stream = container.streams.best("video")
+        if container.format.name.endswith(NO_VIDEO_FORMATS):
+            raise DecodeError(path, f"not a video (FFmpeg reads it as {container.format.name})")
+        if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+            raise DecodeError(path, "no video stream")
+        if stream.codec_context is None:
+            raise DecodeError(path, "no decoder for its video stream")
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def _packets(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[av.Packet]:
+    """Yield the stream's packets, undecoded; the deadline is checked between them."""
+    packets = container.demux(stream)
+    while True:
+        deadline.check()
+        with decode_errors(deadline.path, "read its packets"):
+            packet = next(packets, None)
+        if packet is None:
+            return
+        if packet.size:  # the last one is empty: it means the end
+            yield packet

@@ -1,0 +1,44 @@
+"""Captions: lower case, without the punctuation that web captions are strewn with, cut to a number of words."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from video_llama.common.config_types import AtLeast
+from video_llama.common.registries import PROCESSORS
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionConfig:
+    """What cleaning a caption needs."""
+
+    prompt: str = ""
+    """Text put before every caption, as it is."""
+
+    max_words: Annotated[int, AtLeast(1)] = 50
+    """Words kept of a caption, the prompt not counted."""
+
+
+@PROCESSORS.register("blip_caption")
+class BlipCaption:
+    """Captions as BLIP cleans them."""
+
+    Config = CaptionConfig
+
+    def __init__(self, config: CaptionConfig) -> None:
+        self.config = config
+
+    def __call__(self, text: str, rng: np.random.Generator | None = None) -> str:
+        """Clean a caption; nothing is drawn from ``rng``, which all processors take. What held no words comes back as the prompt alone."""
+        return self.config.prompt + clean(text, self.config.max_words)
+
+
+def clean(caption: str, max_words: int) -> str:
+    """Return a caption in lower case, with ``.!"()*#:;~`` and runs of white space made single spaces."""
+    text = re.sub(r"""[.!"()*#:;~]""", " ", caption.lower())
+    text = re.sub(r"\s{2,}", " ", text).rstrip("\n").strip(" ")
+    return " ".join(text.split(" ")[:max_words])

@@ -1,0 +1,104 @@
+"""Clips: decoded, sampled, and for training cropped. Frames leave as uint8; the model normalises them on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from einops import rearrange
+
+from video_llama.common.config_types import AtLeast, Between
+from video_llama.common.contracts import Media
+from video_llama.common.registries import PROCESSORS
+from video_llama.processors.crop import cut, random_box, resize_clip
+from video_llama.processors.decode import open_video
+from video_llama.processors.sampling import Sampling, sample, timestamp_message
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoConfig:
+    """What reading a clip needs."""
+
+    n_frms: Annotated[int, AtLeast(1)] = 8
+    """Frames taken from a clip; all of them where it has fewer."""
+
+    image_size: Annotated[int, AtLeast(1)] = 224
+    """Side of the square frames, in pixels."""
+
+    sampling: Sampling = "uniform"
+    """Which frames: at equal distances, or drawn at random, half from each half of the clip."""
+
+    video_backend: Literal["pyav", "decord"] = "pyav"
+    """Library that decodes: decord is for comparison with the original."""
+
+    deadline_s: Annotated[float, AtLeast(0)] = 60.0
+    """Time that opening a file may take, and again decoding its frames, in seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTrainConfig(VideoConfig):
+    """What reading and cropping a clip needs."""
+
+    sampling: Sampling = "headtail"
+    """Which frames: at equal distances, or drawn at random, half from each half of the clip."""
+
+    min_scale: Annotated[float, Between(0, 1)] = 0.5
+    """Least area of the random crop, as a part of the frame's."""
+
+    max_scale: Annotated[float, Between(0, 1)] = 1.0
+    """Greatest area of the random crop, as a part of the frame's."""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that contradicts another, with what is wrong."""
+        if self.min_scale > self.max_scale:
+            yield "min_scale", f"{self.min_scale} is above max_scale, {self.max_scale}"
+
+
+def read_clip(path: str | Path, config: VideoConfig, rng: np.random.Generator) -> Media:
+    """Read the sampled frames of a clip, each scaled to a square without keeping its aspect.
+
+    Returns:
+        Media: frames uint8[3, T, S, S], T = ``min(n_frms, frames in the file)``, S = ``image_size``.
+    Raises:
+        DecodeError: the file cannot be read.
+    """
+    size = (config.image_size, config.image_size)
+    video = open_video(path, config.video_backend, size, config.deadline_s)
+    indices = sample(config.sampling, video.n_frames, config.n_frms, rng)
+    times = tuple(video.times[i] for i in indices)
+    frames = rearrange(video.read(indices), "t h w c -> c t h w").contiguous()
+    return Media("video", frames, timestamp_message(times), times)
+
+
+@PROCESSORS.register("alpro_video_train")
+class AlproVideoTrain:
+    """Sampled frames with one random crop for the whole clip. No flip: it would turn "to the left" into a lie."""
+
+    Config = VideoTrainConfig
+
+    def __init__(self, config: VideoTrainConfig) -> None:
+        self.config = config
+
+    def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
+        """Read, sample and crop a clip; see ``read_clip``. All chance comes from ``rng``."""
+        media = read_clip(path, self.config, rng)
+        side = self.config.image_size
+        box = random_box(side, side, self.config.min_scale, self.config.max_scale, rng)
+        return Media("video", resize_clip(cut(media.frames, box), side), media.message, media.times)
+
+
+@PROCESSORS.register("alpro_video_eval")
+class AlproVideoEval:
+    """Sampled frames as they are."""
+
+    Config = VideoConfig
+
+    def __init__(self, config: VideoConfig) -> None:
+        self.config = config
+
+    def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
+        """Read and sample a clip; see ``read_clip``."""
+        return read_clip(path, self.config, rng)

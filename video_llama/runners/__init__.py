@@ -1,0 +1,1 @@
+"""Training: the loop, the optimiser, the learning-rate schedules."""

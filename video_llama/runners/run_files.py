@@ -1,0 +1,66 @@
+"""What a run leaves in its output folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from video_llama.checkpoints.state import write_checkpoint
+from video_llama.common.contracts import Replaced
+from video_llama.common.distributed import World
+from video_llama.common.errors import TrainingError
+
+
+class RunFiles:
+    """``config.yaml``, ``metrics.jsonl``, ``bad_samples.rank<N>.jsonl`` and ``checkpoint_<epoch>.pth``.
+
+    Args:
+        folder: the run's output folder.
+        world: only the first process writes what all share.
+        resuming: the folder may hold the run already.
+
+    Raises:
+        TrainingError: the folder holds another run.
+    """
+
+    def __init__(self, folder: str | Path, world: World, resuming: bool) -> None:
+        self.folder, self.world = Path(folder), world
+        if not resuming and (self.folder / "metrics.jsonl").exists():
+            raise TrainingError(
+                f"run.output_dir: {folder} already holds a run. Choose another folder, move that one away, "
+                "or go on with it: --options run.resume_ckpt_path=<its checkpoint>"
+            )
+        world.barrier()  # every process has looked before the first one writes
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def checkpoint(self, epoch: int) -> Path:
+        """Path of an epoch's checkpoint."""
+        return self.folder / f"checkpoint_{epoch}.pth"
+
+    def save_config(self, yaml: str) -> None:
+        """Write the resolved config."""
+        if self.world.is_main:
+            (self.folder / "config.yaml").write_text(yaml, encoding="utf-8")
+
+    def log_metrics(self, metrics: dict[str, Any]) -> None:
+        """Append one line of metrics."""
+        if self.world.is_main:
+            self._append("metrics.jsonl", [metrics])
+
+    def log_replaced(self, step: int, replaced: Iterable[Replaced]) -> None:
+        """Append the bad samples that this process met."""
+        lines = [{"step": step, **asdict(r)} for r in replaced]
+        if lines:
+            self._append(f"bad_samples.rank{self.world.rank}.jsonl", lines)
+
+    def save_checkpoint(self, epoch: int, content: dict[str, Any]) -> None:
+        """Write an epoch's checkpoint, atomically."""
+        if self.world.is_main:
+            write_checkpoint(self.checkpoint(epoch), content)
+
+    def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
+        with open(self.folder / name, "a", encoding="utf-8") as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

@@ -1,0 +1,230 @@
+"""The training loop: the same numbers from one process or many, with or without accumulation.
+
+The loss of a step is the sum over its target tokens, of all processes and micro-batches, divided by their number.
+Gradients are therefore summed, not averaged, over processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from video_llama.checkpoints.state import read_checkpoint
+from video_llama.common.contracts import Batch
+from video_llama.common.distributed import World
+from video_llama.common.errors import TrainingError, WeightsError
+from video_llama.common.registries import LR_SCHEDULERS, RUNNERS
+from video_llama.datasets.collate import collate
+from video_llama.datasets.mixture import Mixture, RankBatches
+from video_llama.runners.optim import build_optimizer
+from video_llama.runners.run_config import RunConfig
+from video_llama.runners.run_files import RunFiles
+
+AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+SEEN_BEFORE_JUDGING = 100
+
+
+@RUNNERS.register("runner_base")
+class RunnerBase:
+    """Trains a ``TrainableModel`` on a mixture of data sets.
+
+    Args:
+        config: the ``run`` section.
+        model: the model, built, filled and frozen.
+        mixture: the data.
+        pad_id: token that fills batches.
+        world: the processes of the run.
+        files: where results go.
+        resolved_config: the whole YAML, saved beside the results and in checkpoints.
+
+    Raises:
+        TrainingError: nothing is left to train, or the processes are not those of the config.
+    """
+
+    Config = RunConfig
+
+    def __init__(
+        self,
+        config: RunConfig,
+        model: Any,
+        mixture: Mixture,
+        *,
+        pad_id: int,
+        world: World,
+        files: RunFiles,
+        resolved_config: str,
+    ) -> None:
+        self.config, self.world, self.files, self.resolved_config = config, world, files, resolved_config
+        self.mixture, self.pad_id = mixture, pad_id
+        self.model = model.to(world.device)
+        self.trainables: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
+        if not self.trainables:
+            raise TrainingError("nothing to train: every part of the model is frozen. Set one frozen_* key to false.")
+        if config.world_size not in (1, world.size):
+            raise TrainingError(f"run.world_size: {config.world_size}, but torchrun started {world.size} processes")
+        if world.size > 1 and not config.distributed:
+            raise TrainingError(f"run.distributed: false, but torchrun started {world.size} processes")
+        world.broadcast(p.data for p in self.trainables)
+        self.optimizer = build_optimizer(model, config.init_lr, config.weight_decay, config.beta2)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp and config.amp_dtype == "fp16")
+        global_batch = config.batch_size_train * config.accum_grad_iters * world.size
+        self.steps_per_epoch = config.iters_per_epoch or max(1, len(mixture) // global_batch)
+        self.learning_rate: Any = LR_SCHEDULERS.get(config.lr_sched)(
+            init_lr=config.init_lr,
+            min_lr=config.min_lr,
+            warmup_lr=config.warmup_lr,
+            warmup_steps=config.warmup_steps,
+            steps_per_epoch=self.steps_per_epoch,
+            max_epoch=config.max_epoch,
+            decay_rate=config.lr_decay_rate,
+        )
+        self.seen = self.bad = self.first_epoch = 0
+
+    def train(self) -> None:
+        """Run all epochs, with a checkpoint after each."""
+        if self.config.resume_ckpt_path:
+            self.resume(self.config.resume_ckpt_path)
+        self.files.save_config(self.resolved_config)
+        micro_batches = iter(self.loader())
+        total = self.config.max_epoch * self.steps_per_epoch
+        bar = tqdm(total=total, initial=self.first_epoch * self.steps_per_epoch, unit="step", disable=not self.world.is_main)
+        for epoch in range(self.first_epoch, self.config.max_epoch):
+            torch.manual_seed(hash((self.config.seed, epoch, self.world.rank)) % 2**63)  # so a resumed epoch drops the same
+            self.model.train()
+            for step in range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch):
+                metrics = self.train_step(step, list(itertools.islice(micro_batches, self.config.accum_grad_iters)))
+                self.files.log_metrics({"step": step, "epoch": epoch, **metrics})
+                bar.set_postfix(epoch=epoch, loss=f"{metrics['loss']:.3f}", lr=f"{metrics['lr']:.1e}", refresh=False)
+                bar.update()
+            self.files.save_checkpoint(epoch, self.state(epoch))
+        bar.close()
+        self.world.barrier()
+
+    def loader(self) -> DataLoader[Batch]:
+        """Load this process's micro-batches of all epochs to come."""
+        batches = RankBatches(
+            self.mixture,
+            batch_size=self.config.batch_size_train,
+            accumulation=self.config.accum_grad_iters,
+            rank=self.world.rank,
+            world_size=self.world.size,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=range(self.first_epoch, self.config.max_epoch),
+        )
+        return DataLoader(
+            self.mixture,
+            batch_sampler=batches,
+            num_workers=self.config.num_workers,
+            collate_fn=partial(collate, pad_id=self.pad_id),
+            pin_memory=self.world.device.type == "cuda",
+        )
+
+    def train_step(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, float]:
+        """Take one optimiser step over micro-batches; returns the metrics of the whole step."""
+        started = time.perf_counter()
+        lr = self.learning_rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        (n_targets,) = self.world.sum(sum(b.n_target_tokens for b in micro_batches))
+        loss_sum = 0.0
+        for batch in micro_batches:
+            self.files.log_replaced(step, batch.replaced)
+            loss = self.forward(batch)
+            loss_sum += self.finite(loss, step, batch)
+            self.scaler.scale(loss / n_targets).backward()
+        grad_norm = self.apply_gradients()
+        samples = sum(len(b.ids) for b in micro_batches)
+        replaced, cut = sum(len(b.replaced) for b in micro_batches), sum(b.n_cut for b in micro_batches)
+        loss_sum, samples, replaced, cut = self.world.sum(loss_sum, samples, replaced, cut)
+        self.stop_when_too_many_are_bad(int(samples), int(replaced))
+        return {
+            "loss": loss_sum / n_targets,
+            "lr": lr,
+            "grad_norm": grad_norm,
+            "target_tokens": int(n_targets),
+            "samples": int(samples),
+            "replaced": int(replaced),
+            "cut": int(cut),
+            "seconds": round(time.perf_counter() - started, 4),
+        }
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Sum the loss of one micro-batch."""
+        with self.autocast():
+            return self.model(batch.to(self.world.device)).loss_sum
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """Mixed precision as configured."""
+        dtype = AMP_DTYPES[self.config.amp_dtype]
+        return torch.autocast(self.world.device.type, dtype=dtype, enabled=self.config.amp)
+
+    def apply_gradients(self) -> float:
+        """Sum the gradients over processes, clip, step; returns their norm before clipping."""
+        self.world.sum_gradients(self.trainables)
+        self.scaler.unscale_(self.optimizer)
+        limit = self.config.max_grad_norm or float("inf")
+        norm = nn.utils.clip_grad_norm_(self.trainables, limit)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return float(norm)
+
+    def finite(self, loss: torch.Tensor, step: int, batch: Batch) -> float:
+        """Return the loss as a number.
+
+        Raises:
+            TrainingError: it is NaN or infinite; the samples are named.
+        """
+        value = float(loss.detach())
+        if not torch.isfinite(loss.detach()):
+            raise TrainingError(f"step {step}: the loss is {value} for samples {', '.join(batch.ids)}")
+        return value
+
+    def stop_when_too_many_are_bad(self, samples: int, replaced: int) -> None:
+        """Count samples; raise TrainingError when the bad ones are too large a share."""
+        self.seen, self.bad = self.seen + samples, self.bad + replaced
+        if self.seen >= SEEN_BEFORE_JUDGING and self.bad > self.config.max_bad_fraction * self.seen:
+            raise TrainingError(
+                f"{self.bad} bad samples among {self.seen}: more than run.max_bad_fraction, "
+                f"{self.config.max_bad_fraction}. {self.files.folder}/bad_samples.rank*.jsonl lists them with reasons."
+            )
+
+    def state(self, epoch: int) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "model": self.model.trainable_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "config": self.resolved_config,
+            "epoch": epoch,
+            "step": (epoch + 1) * self.steps_per_epoch,
+        }
+
+    def resume(self, path: str) -> None:
+        """Go on after the epoch that a checkpoint was written at the end of.
+
+        Raises:
+            WeightsError: it is not a checkpoint of a run like this one.
+        """
+        content = read_checkpoint(path)
+        lacking = [k for k in ("model", "optimizer", "scaler", "epoch", "step") if k not in content]
+        if lacking:
+            raise WeightsError(f"run.resume_ckpt_path: {path} has no {', '.join(lacking)}; use it as model.ckpt instead")
+        if content["step"] != (content["epoch"] + 1) * self.steps_per_epoch:
+            raise WeightsError(
+                f"run.resume_ckpt_path: {path} was written at step {content['step']} after epoch {content['epoch']}; "
+                f"this run has {self.steps_per_epoch} steps an epoch. Resume with the batch size and processes it had."
+            )
+        self.model.load_trainable_state(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scaler.load_state_dict(content["scaler"])
+        self.first_epoch = content["epoch"] + 1

@@ -1,0 +1,70 @@
+"""What is said about a toy scene: captions, questions and answers.
+
+Captions tell colour, shape and motion but never size: only instructions teach that, and they answer in another form.
+"""
+
+from __future__ import annotations
+
+import random
+
+from video_llama.toy.scene import COLOURS, MOTIONS, SHAPES, SIZES, Scene
+
+QUESTIONS = {
+    "colour": "What colour is the shape?",
+    "shape": "What shape is it?",
+    "motion": "How does it move?",
+    "size": "How large is it?",
+}
+"""The question asked for each kind of attribute."""
+
+CHANCE = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "motion": 1 / len(MOTIONS), "size": 1 / len(SIZES)}
+"""Exact match of somebody who guesses, for each kind."""
+
+MOVES = {
+    "left": "moves left",
+    "right": "moves right",
+    "up": "moves up",
+    "down": "moves down",
+    "still": "stays still",
+    "around": "goes around",
+}
+"""Each motion as a verb phrase."""
+
+TEXT_ONLY = (
+    ("Who are you?", "I describe what a video shows."),
+    ("What can you do?", "I can tell colour, shape, motion and size."),
+)
+"""Questions that need no media."""
+
+
+def answer(kind: str, scene: Scene) -> str:
+    """Return the answer to the question of a kind."""
+    return {
+        "colour": f"It is {scene.colour}.",
+        "shape": f"It is a {scene.shape}.",
+        "motion": f"It {MOVES[scene.motion]}.",
+        "size": f"It is {scene.size}.",
+    }[kind]
+
+
+def clip_captions(colour: str, shape: str, motion: str) -> tuple[str, ...]:
+    """Return the wordings of a clip's caption."""
+    return (
+        f"A {colour} {shape} {MOVES[motion]}.",
+        f"There is a {colour} {shape} that {MOVES[motion]}.",
+    )
+
+
+def image_captions(colour: str, shape: str) -> tuple[str, ...]:
+    """Return the wordings of a still's caption."""
+    return f"A {colour} {shape}.", f"There is a {colour} {shape}."
+
+
+def caption(scene: Scene, rng: random.Random) -> str:
+    """Draw a caption of a clip."""
+    return rng.choice(clip_captions(scene.colour, scene.shape, scene.motion))
+
+
+def still_caption(scene: Scene, rng: random.Random) -> str:
+    """Draw a caption of one frame."""
+    return rng.choice(image_captions(scene.colour, scene.shape))

@@ -1,0 +1,4 @@
+"""How the frozen weights of ``toy/weights`` were trained: ``python -m video_llama.toy.pretrain``.
+
+Nobody needs to run it: the weights ship with the package. It is here so that they can be checked and changed.
+"""

@@ -1,0 +1,124 @@
+"""Write the toy world: real files in the layouts of WebVid, CC3M, LLaVA and VideoChat, and held-out questions.
+
+    <directory>/webvid/filter_annotation/{0.tsv,1.csv}      webvid/videos/<page_dir>/<videoid>.mp4
+                cc3m/filter_cap.json                        cc3m/image/<image_id>.jpg
+                llava/llava_instruct.json                   llava/train2014/COCO_train2014_<name>.jpg
+                videochat/videochat_instruct.json           (its videos are relative to webvid/videos)
+                heldout/questions.json                      heldout/videos/<name>.mp4
+                world.json                                  the arguments; written last
+
+No training file shows one of the 36 held-out combinations of shape, colour and motion.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from video_llama.toy import layouts
+from video_llama.toy.encode import write_clip, write_still
+from video_llama.toy.layouts import Item
+from video_llama.toy.scene import Scene, scenes
+
+VERSION = 1
+"""Raised when the same arguments give another world."""
+LAYOUTS = ("webvid", "cc3m", "llava", "videochat", "heldout")
+MANIFEST = "world.json"
+
+_FEW = 200
+"""Files that one process writes sooner than several processes start."""
+
+
+def write_world(
+    directory: str | Path, n_clips: int = 3000, n_heldout: int = 216, n_images: int = 600, seed: int = 0
+) -> Path:
+    """Write a world, or find that it is already there.
+
+    The arguments are kept in ``world.json``, which is written last: a directory with the same arguments is left as it
+    is, and one with others, or without the file, is written anew.
+
+    Args:
+        directory: where to; only the folders named above are touched.
+        n_clips: training clips, in WebVid and VideoChat.
+        n_heldout: clips of held-out combinations; a multiple of 108 shows each of them, in each size, equally often.
+        n_images: stills, in each of CC3M and LLaVA.
+        seed: the same seed gives the same bytes.
+    Returns:
+        The directory.
+    """
+    directory = Path(directory)
+    manifest = directory / MANIFEST
+    arguments = {
+        "version": VERSION,
+        "n_clips": n_clips,
+        "n_heldout": n_heldout,
+        "n_images": n_images,
+        "seed": seed,
+    }
+    if _read(manifest) == arguments:
+        return directory
+    manifest.unlink(missing_ok=True)
+    for name in LAYOUTS:
+        shutil.rmtree(directory / name, ignore_errors=True)
+
+    clips = _items(n_clips, 4 * seed, layouts.webvid_file, held_out=False)
+    captioned = _items(n_images, 4 * seed + 1, layouts.cc3m_file, held_out=False)
+    instructed = _items(n_images, 4 * seed + 2, layouts.llava_file, held_out=False)
+    heldout = _items(n_heldout, 4 * seed + 3, "heldout_{:04d}.mp4".format, held_out=True)
+    _write_media(
+        [(directory / "webvid" / "videos" / clip.file, clip.scene) for clip in clips]
+        + [(directory / "heldout" / "videos" / clip.file, clip.scene) for clip in heldout]
+        + [(directory / "cc3m" / "image" / still.file, still.scene) for still in captioned]
+        + [(directory / "llava" / "train2014" / still.file, still.scene) for still in instructed]
+    )
+    layouts.write_webvid(directory / "webvid" / "filter_annotation", clips)
+    layouts.write_cc3m(directory / "cc3m" / "filter_cap.json", captioned)
+    layouts.write_llava(directory / "llava" / "llava_instruct.json", instructed)
+    layouts.write_videochat(directory / "videochat" / "videochat_instruct.json", clips)
+    layouts.write_heldout(directory / "heldout" / "questions.json", heldout)
+
+    partial = manifest.with_suffix(".partial")
+    partial.write_text(json.dumps(arguments, indent=1) + "\n", encoding="utf-8")
+    partial.replace(manifest)
+    return directory
+
+
+def _items(n: int, seed: int, name: Callable[[int], str], *, held_out: bool) -> list[Item]:
+    return [Item(name(i), scene) for i, scene in enumerate(scenes(n, seed, held_out=held_out))]
+
+
+def _read(manifest: Path) -> object:
+    try:
+        return json.loads(manifest.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _write_media(jobs: list[tuple[Path, Scene]]) -> None:
+    """Write every file, on all cores when there are many."""
+    for folder in {file.parent for file, _ in jobs}:
+        folder.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(total=len(jobs), desc="toy world", unit="file", mininterval=0.5)
+    with bar:
+        if len(jobs) <= _FEW:
+            for job in jobs:
+                bar.update(_write_one(job))
+            return
+        # Spawned, not forked: the caller may hold threads of PyTorch, which a fork would leave half alive.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
+            for done in pool.map(_write_one, jobs, chunksize=16):
+                bar.update(done)
+
+
+def _write_one(job: tuple[Path, Scene]) -> int:
+    file, scene = job
+    (write_clip if file.suffix == ".mp4" else write_still)(file, scene)
+    return 1
