@@ -181,7 +181,7 @@ class Builder:
                 near = nearest(key, known)
                 meant.add(near or "")
                 suggestion = f" Did you mean {dotted((*path, near))}?" if near else ""
-                self._problem((*path, key), f"unknown key.{suggestion}")
+                self.report.add((*path, key), f"unknown key.{suggestion}")
         return meant
 
     def _check(self, config: Any, path: KeyPath) -> None:

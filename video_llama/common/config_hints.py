@@ -80,4 +80,6 @@ def describe(value: Any, *, quote: bool = True) -> str:
         return f"the string {value!r}" if quote else value
     if isinstance(value, int | float):
         return f"the {'integer' if isinstance(value, int) else 'number'} {value}" if quote else str(value)
-    return {dict: "a mapping", list: "a list"}.get(type(value), f"a value of type {type(value).__name__}")
+    if isinstance(value, dict | list):
+        return _WORDS[type(value)]
+    return f"a value of type {type(value).__name__}"

@@ -131,7 +131,8 @@ def read_yaml(report: Report) -> dict[str, Any]:
 def _syntax_problem(file: str, error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         context = f" ({error.context})" if error.context else ""
-        return f"{file}:{error.problem_mark.line + 1}  not valid YAML: {error.problem}{context}"
+        hint = "; inside { } or [ ], write '???' with its quotes" if "found '?'" in str(error.problem) else ""
+        return f"{file}:{error.problem_mark.line + 1}  not valid YAML: {error.problem}{context}{hint}"
     return f"{file}: not valid YAML: {str(error).splitlines()[0]}"
 
 

@@ -47,8 +47,6 @@ LR_SCHEDULERS: Registry[Any] = Registry(
     },
 )
 
-EVALUATORS: Registry[Any] = Registry("evaluator", {"exact_match": "video_llama.evaluation.evaluators"})
-
 
 def import_extensions(modules: Iterable[str]) -> None:
     """Import the installed entry points of ``video_llama.plugins`` and the ``imports:`` of a YAML.

@@ -36,7 +36,9 @@ class LanguageModel(nn.Module):
                 directory, dtype=dtype, local_files_only=True, attn_implementation="sdpa"
             )
         except (OSError, ValueError, RuntimeError) as error:
-            raise WeightsError(f"model.llama_model: {directory} does not load as a causal language model: {error}") from error
+            raise WeightsError(
+                f"model.llama_model: {directory} does not load as a causal language model: {error}"
+            ) from error
 
     @property
     def width(self) -> int:

@@ -30,4 +30,3 @@ def splice(embeds: Tensor, input_ids: Tensor, features: Tensor, rows: Tensor, sl
         )
     item, column = places.nonzero(as_tuple=True)
     return embeds.index_put((rows[item], column), features.flatten(0, 1).to(embeds.dtype))
-

@@ -149,7 +149,10 @@ class VideoLLaMAConfig:
                 f"{self.template.end_sym!r}. Leave end_sym out, or change model_type.",
             )
         if self.drop_path_rate and self.freeze_vit:
-            yield "drop_path_rate", "has no effect while freeze_vit is true, since frozen parts never drop. Set it to 0."
+            yield (
+                "drop_path_rate",
+                "has no effect while freeze_vit is true, since frozen parts never drop. Set it to 0.",
+            )
 
 
 @MODELS.register("video_llama")
@@ -266,7 +269,9 @@ class VideoLLaMA(nn.Module):
         return tuple(
             group
             if group.encoded
-            else replace(group, frames=rearrange(next(parts), "(n t) q d -> n t q d", t=group.frames.shape[2]), encoded=True)
+            else replace(
+                group, frames=rearrange(next(parts), "(n t) q d -> n t q d", t=group.frames.shape[2]), encoded=True
+            )
             for group in media
         )
 
@@ -324,7 +329,10 @@ def read_prompts(path: str | None) -> list[str]:
     lacking = [line for line in prompts if line.count(PLACEHOLDER) != 1]
     if lacking or not prompts:
         raise ConfigError(
-            [f"model.prompt_path: {path}: each line needs {PLACEHOLDER} once; found {lacking[0]!r}" if lacking
-             else f"model.prompt_path: {path} holds no prompt"]
+            [
+                f"model.prompt_path: {path}: each line needs {PLACEHOLDER} once; found {lacking[0]!r}"
+                if lacking
+                else f"model.prompt_path: {path} holds no prompt"
+            ]
         )
     return prompts

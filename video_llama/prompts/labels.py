@@ -39,9 +39,7 @@ class Encoded:
     labels: list[int]
 
 
-def encode(
-    pieces: Sequence[Stretch | Slot], tokenizer: Tokenizer, tokens_per_slot: Mapping[MediaKind, int]
-) -> Encoded:
+def encode(pieces: Sequence[Stretch | Slot], tokenizer: Tokenizer, tokens_per_slot: Mapping[MediaKind, int]) -> Encoded:
     """Tokenise a prompt: the start token, then every stretch and slot in order."""
     input_ids = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     labels = [IGNORE_LABEL] * len(input_ids)

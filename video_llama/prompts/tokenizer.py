@@ -68,7 +68,9 @@ class SentencePieceTokenizer(Tokenizer):
                 tokens.append(Token(self._special[stretch], offset, offset + len(stretch)))
             elif stretch:
                 out = self._model.encode(stretch, return_type="offset_mapping")
-                tokens += [Token(i, offset + a, offset + b) for i, (a, b) in zip(out["ids"], out["offsets"], strict=True)]
+                tokens += [
+                    Token(i, offset + a, offset + b) for i, (a, b) in zip(out["ids"], out["offsets"], strict=True)
+                ]
             offset += len(stretch)
         return tokens
 

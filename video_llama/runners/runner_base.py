@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -96,9 +97,17 @@ class RunnerBase:
         self.files.save_config(self.resolved_config)
         micro_batches = iter(self.loader())
         total = self.config.max_epoch * self.steps_per_epoch
-        bar = tqdm(total=total, initial=self.first_epoch * self.steps_per_epoch, unit="step", disable=not self.world.is_main)
+        bar = tqdm(
+            total=total,
+            initial=self.first_epoch * self.steps_per_epoch,
+            unit="step",
+            disable=not self.world.is_main,
+            mininterval=0.2 if sys.stderr.isatty() else 10,  # a log file wants a line now and then
+        )
         for epoch in range(self.first_epoch, self.config.max_epoch):
-            torch.manual_seed(hash((self.config.seed, epoch, self.world.rank)) % 2**63)  # so a resumed epoch drops the same
+            torch.manual_seed(
+                hash((self.config.seed, epoch, self.world.rank)) % 2**63
+            )  # so a resumed epoch drops the same
             self.model.train()
             for step in range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch):
                 metrics = self.train_step(step, list(itertools.islice(micro_batches, self.config.accum_grad_iters)))
@@ -218,7 +227,9 @@ class RunnerBase:
         content = read_checkpoint(path)
         lacking = [k for k in ("model", "optimizer", "scaler", "epoch", "step") if k not in content]
         if lacking:
-            raise WeightsError(f"run.resume_ckpt_path: {path} has no {', '.join(lacking)}; use it as model.ckpt instead")
+            raise WeightsError(
+                f"run.resume_ckpt_path: {path} has no {', '.join(lacking)}; use it as model.ckpt instead"
+            )
         if content["step"] != (content["epoch"] + 1) * self.steps_per_epoch:
             raise WeightsError(
                 f"run.resume_ckpt_path: {path} was written at step {content['step']} after epoch {content['epoch']}; "

@@ -9,6 +9,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from video_llama.processors.decode.rgb import to_rgb
+
 
 def picture(index: int, height: int = 64, width: int = 96) -> np.ndarray:
     """A frame unlike any other: uint8[H, W, 3], moving waves over a brightness that tells its index."""
@@ -50,9 +52,9 @@ def write_clip(
 
 
 def played(path: Path) -> np.ndarray:
-    """Every frame as a player decodes them, one after the other from the start: uint8[T, H, W, 3], not turned."""
+    """Every frame as a player decodes them, one after the other from the start: uint8[T, H, W, 3]."""
     with av.open(str(path)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        return np.stack([to_rgb(frame, None) for frame in container.decode(video=0)])
 
 
 def set_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:

@@ -26,7 +26,7 @@ class VideoReader(Protocol):
     n_frames: int
     """Frames that a player would show."""
     fps: float
-    """Mean frame rate, in frames per second."""
+    """Mean frame rate by the file's header, in frames per second. Where frames have uneven distances, see ``times``."""
     times: tuple[float, ...]
     """When each frame is shown, in seconds after the first frame is: ``times[0]`` is 0."""
     duration: float

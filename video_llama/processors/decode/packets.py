@@ -22,11 +22,11 @@ class Packet:
 
     pts: int | None
     """When it is shown, in ticks of the stream's time base; None where the file does not say."""
-    dts: int | None
-    """When it decodes, in the same ticks."""
     is_key: bool
     is_shown: bool
     """False for what the file's edit list cuts: decoded, because others refer to it, and dropped."""
+    is_cut: bool
+    """Part of its data is not in the file."""
     has_new_header: bool
     """Carries decoder settings that later packets need."""
 
@@ -34,7 +34,7 @@ class Packet:
     def of(cls, packet: av.Packet) -> Packet:
         """Keep what the index needs of a demuxed packet."""
         header = packet.has_sidedata("new_extradata")
-        return cls(packet.pts, packet.dts, packet.is_keyframe, not packet.is_discard, header)
+        return cls(packet.pts, packet.is_keyframe, not packet.is_discard, packet.is_corrupt, header)
 
 
 @dataclass(frozen=True)
@@ -45,24 +45,27 @@ class Span:
     last: int
 
 
-def why_not_trusted(packets: list[Packet], codec: str, reorders: bool) -> str:
+def why_not_trusted(packets: list[Packet], container: str, codec: str, reorders: bool) -> str:
     """Return why packets do not tell which frames a decoder will show, and when; empty when they do.
 
     Args:
-        reorders: the stream has B-frames, so that the order of decoding is not that of showing.
+        container, codec: FFmpeg's names of the file's format and of the stream's.
+        reorders: the stream's header tells of B-frames, so that frames are not shown in the order they decode.
     """
-    shown = [p.pts for p in packets if p.is_shown]
     if codec not in ONE_FRAME_PER_PACKET:
         return f"{codec} may have packets that show no frame"
+    if container == "avi":
+        return "AVI keeps no presentation times"
     if any(p.pts is None for p in packets):
         return "packets without presentation times"
-    if len(set(shown)) < len(shown):
-        return "two frames with one presentation time"
-    if reorders and all(p.pts == p.dts for p in packets):
-        return "B-frames, but presentation times that are only decoding times"
+    pts = [pts_of(p) for p in packets]
+    if len(set(pts)) < len(pts):
+        return "two packets with one presentation time"
+    if reorders and len(pts) > 1 and pts == sorted(pts):
+        return "B-frames, but presentation times in the order of decoding"
     if packets and not packets[0].is_key:
         return "starts in the middle of a group of pictures"
-    if packets and any(pts_of(p) < pts_of(packets[0]) for p in packets):
+    if packets and min(pts) < pts[0]:
         return "frames shown before the first keyframe, which may lack what they refer to"
     if any(p.has_new_header for p in packets):
         return "decoder settings that change"

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.stream import Disposition
+from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
@@ -49,10 +50,12 @@ class PyavReader:
         deadline = Deadline(path, deadline_s)
         with _opened(path, deadline) as (container, stream):
             self._packets = [Packet.of(packet) for packet in _packets(container, stream, deadline)]
-            self._codec = stream.codec_context.name
+            if self._packets and self._packets[-1].is_cut:
+                raise DecodeError(path, f"cut short in packet {len(self._packets)} of its video")
+            self._codec = stream.codec_context.codec.canonical_name
             rate, time_base = stream.average_rate or stream.guessed_rate, stream.time_base
-            reorders = bool(stream.codec_context.has_b_frames)
-        self.why_in_order = why_not_trusted(self._packets, self._codec, reorders)
+            reorders, file_format = bool(stream.codec_context.has_b_frames), container.format.name
+        self.why_in_order = why_not_trusted(self._packets, file_format, self._codec, reorders)
         """Why all frames are decoded in order; empty where only the groups of pictures needed are."""
         if self.why_in_order:
             pts: list[int | None] = [frame.pts for frame in self._all_frames(deadline)]
@@ -89,7 +92,7 @@ class PyavReader:
         packet_of = {i: self._order[i] for i in wanted}
         found = self._decode(spans_for(packet_of.values(), self._packets), set(packet_of.values()), deadline)
         missing = set(packet_of.values()) - found.keys()
-        if missing:  # the decoder held a frame back: its keyframe is not enough to start from (intra refresh)
+        if missing:  # a keyframe was not enough to start from
             found |= self._decode([Span(0, max(missing))], missing, deadline)
         return {i: found[position] for i, position in packet_of.items() if position in found}
 
@@ -97,30 +100,40 @@ class PyavReader:
         """Decode spans of packets, and return the wanted frames by the positions of their packets."""
         found: Frames = {}
         position_of = {self._packets[i].pts: i for i in wanted}
-        todo = iter(spans)
-        span = next(todo)
         with _opened(self.path, deadline) as (container, stream):
-            decoder = stream.codec_context
-            for position, packet in enumerate(_packets(container, stream, deadline)):
-                if position < span.first:
-                    continue
-                if self._codec in SKIPS_UNREFERENCED:
-                    decoder.skip_frame = "DEFAULT" if position in wanted else "NONREF"
-                frames = self._decoded(stream, packet, position)
-                if position == span.last:
-                    frames += self._decoded(stream, None, position)
-                    decoder.flush_buffers()
-                for frame in frames:
-                    if frame.pts is None or frame.pts < pts_of(self._packets[span.first]):
-                        continue  # shown before the keyframe it was decoded after: lacks what it refers to
+            packets = enumerate(_packets(container, stream, deadline))
+            for span in spans:
+                for frame in self._frames_of(span, packets, stream, wanted):
                     self._check_whole(frame)
                     if frame.pts in position_of:
                         found[position_of[frame.pts]] = self._rgb(frame)
-                if position == span.last:
-                    span = next(todo, Span(-1, -1))
-                    if span.last < 0:
-                        break
         return found
+
+    def _frames_of(
+        self, span: Span, packets: Iterator[tuple[int, av.Packet]], stream: VideoStream, wanted: set[int]
+    ) -> Iterator[av.VideoFrame]:
+        """Decode a span, and yield the frames that had all that they refer to.
+
+        Not those shown before its keyframe, which refer to what came earlier; none at all where the keyframe is no
+        picture of its own, as in streams that refresh bit by bit and mark where a refresh starts.
+        """
+        decoder = stream.codec_context
+        key, sound = pts_of(self._packets[span.first]), span.first == 0
+        for position, packet in packets:
+            if position < span.first:
+                continue
+            if self._codec in SKIPS_UNREFERENCED:
+                decoder.skip_frame = "DEFAULT" if position in wanted else "NONREF"
+            frames = self._decoded(stream, packet, position)
+            if position == span.last:
+                frames += self._decoded(stream, None, position)
+            for frame in frames:
+                sound = sound or (frame.pts == key and frame.pict_type == PictureType.I)
+                if sound and frame.pts is not None and frame.pts >= key:
+                    yield frame
+            if position == span.last:
+                break
+        decoder.flush_buffers()
 
     def _read_in_order(self, wanted: set[int], deadline: Deadline) -> Frames:
         """Decode every frame up to the last one wanted."""
@@ -147,7 +160,7 @@ class PyavReader:
 
     def _check_whole(self, frame: av.VideoFrame) -> None:
         if frame.is_corrupt:
-            at = f" at {frame.time:.2f} s" if frame.time is not None else ""
+            at = f" at {frame.time:.2f} s" if frame.pts is not None else ""
             raise DecodeError(self.path, f"damaged: the {self._codec} decoder had to guess parts of the frame{at}")
 
     def _rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
@@ -158,9 +171,9 @@ class PyavReader:
 @contextmanager
 def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and pick its video stream."""
-    with decode_errors(path, "open it as video"):
+    with _read_errors(deadline, "open it as video"):
         # "file:" keeps FFmpeg from reading a colon in the name as a protocol.
-        container = av.open(f"file:{path}", timeout=deadline.seconds, metadata_errors="replace")
+        container = av.open(f"file:{path}", timeout=max(deadline.seconds, 0.001), metadata_errors="replace")
     with container:
         stream = container.streams.best("video")
         if container.format.name.endswith(NO_VIDEO_FORMATS):
@@ -173,12 +186,24 @@ def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, Vid
         yield container, stream
 
 
+@contextmanager
+def _read_errors(deadline: Deadline, doing: str) -> Iterator[None]:
+    """Name what FFmpeg raises where it reads the file: cut short, stopped at the deadline, or anything else."""
+    with decode_errors(deadline.path, doing):
+        try:
+            yield
+        except av.error.ExitError as error:
+            raise deadline.passed() from error
+        except av.error.InvalidDataError as error:
+            raise DecodeError(deadline.path, f"cannot {doing}: no video, damaged, or cut short") from error
+
+
 def _packets(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[av.Packet]:
     """Yield the stream's packets, undecoded; the deadline is checked between them."""
     packets = container.demux(stream)
     while True:
         deadline.check()
-        with decode_errors(deadline.path, "read its packets"):
+        with _read_errors(deadline, "read its packets"):
             packet = next(packets, None)
         if packet is None:
             return

@@ -32,7 +32,11 @@ class Deadline:
     def check(self) -> None:
         """Raise DecodeError when the time is over."""
         if time.monotonic() > self._end:
-            raise DecodeError(self.path, f"not read within its deadline of {self.seconds:g} s")
+            raise self.passed()
+
+    def passed(self) -> DecodeError:
+        """Return the error that says that the time is over."""
+        return DecodeError(self.path, f"not read within its deadline of {self.seconds:g} s")
 
 
 @contextmanager

@@ -1,0 +1,129 @@
+"""Names to classes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from video_llama.common import registries
+from video_llama.common.errors import ConfigError, DuplicateName, UnknownName
+from video_llama.common.registry import Registry, did_you_mean, nearest
+
+
+@pytest.fixture
+def models() -> Registry[Any]:
+    registry: Registry[Any] = Registry("model")
+    registry.register("video_llama")(First)
+    return registry
+
+
+class First:
+    pass
+
+
+class Second:
+    pass
+
+
+def test_a_registered_class_is_found_by_its_name(models: Registry[Any]) -> None:
+    assert models.get("video_llama") is First
+    assert "video_llama" in models
+    assert list(models) == ["video_llama"]
+
+
+def test_an_unknown_name_lists_the_known_ones_and_the_nearest(models: Registry[Any]) -> None:
+    with pytest.raises(UnknownName) as caught:
+        models.get("video_lama")
+    assert str(caught.value) == (
+        "'video_lama' is not a registered model. Known: video_llama. Did you mean video_llama?"
+    )
+
+
+def test_a_name_like_no_other_gets_no_suggestion(models: Registry[Any]) -> None:
+    assert str(models.unknown("resnet")) == "'resnet' is not a registered model. Known: video_llama."
+
+
+def test_a_second_class_cannot_take_a_name(models: Registry[Any]) -> None:
+    with pytest.raises(DuplicateName, match="already .*First"):
+        models.register("video_llama")(Second)
+    assert models.get("video_llama") is First
+
+
+def test_registering_the_same_class_again_is_harmless(models: Registry[Any]) -> None:
+    models.register("video_llama")(First)  # as a module that is imported twice does
+    assert models.get("video_llama") is First
+
+
+def test_a_built_in_name_cannot_be_taken_before_its_module_is_imported() -> None:
+    registry: Registry[Any] = Registry("model", {"video_llama": "video_llama.models.video_llama"})
+    with pytest.raises(DuplicateName, match="built in"):
+        registry.register("video_llama")(First)
+
+
+def test_a_built_in_module_is_imported_when_its_name_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "built_in_kind.py").write_text(
+        "from tests_registry_of_kinds import KINDS\n@KINDS.register('lazy')\nclass Lazy: pass\n"
+    )
+    (tmp_path / "tests_registry_of_kinds.py").write_text(
+        "from video_llama.common.registry import Registry\nKINDS = Registry('kind', {'lazy': 'built_in_kind'})\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    from tests_registry_of_kinds import KINDS  # type: ignore[import-not-found]
+
+    assert "lazy" in KINDS
+    assert KINDS.loaded() == {}
+    assert KINDS.get("lazy").__name__ == "Lazy"
+
+
+def test_what_is_registered_in_a_scope_is_forgotten_after_it(models: Registry[Any]) -> None:
+    with models.scoped():
+        models.register("other")(Second)
+        assert models.get("other") is Second
+    assert list(models) == ["video_llama"]
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("lx", "lr"), ("l", "lr"), ("rl", "lr"), ("max_epcoh", "max_epoch")])
+def test_one_edit_in_a_name_still_finds_it(typed: str, meant: str) -> None:
+    assert nearest(typed, ["lr", "max_epoch"]) == meant
+    assert did_you_mean(typed, ["lr", "max_epoch"]) == f" Did you mean {meant}?"
+
+
+def test_extensions_that_cannot_be_imported_are_all_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_extension.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        registries.import_extensions(["no_such_extension", "json", "broken_extension"])
+    assert caught.value.problems == [
+        "imports: cannot import no_such_extension: ModuleNotFoundError: No module named 'no_such_extension' "
+        "(is its folder on PYTHONPATH?)",
+        "imports: cannot import broken_extension: ZeroDivisionError: division by zero",
+    ]
+
+
+class FakeEntryPoint:
+    def __init__(self, name: str, error: Exception | None = None) -> None:
+        self.name, self.value, self.error, self.loaded = name, f"{name}.module", error, False
+
+    def load(self) -> None:
+        if self.error is not None:
+            raise self.error
+        self.loaded = True
+
+
+def test_installed_plugins_are_loaded_and_a_broken_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = FakeEntryPoint("good"), FakeEntryPoint("bad", RuntimeError("out of date"))
+    monkeypatch.setattr(registries, "entry_points", lambda group: [bad, good])
+    with pytest.raises(ConfigError, match=r"^entry point bad = bad.module: RuntimeError: out of date$"):
+        registries.import_extensions([])
+    assert good.loaded
+
+
+def test_registries_and_config_are_imported_without_torch() -> None:
+    code = "import sys, video_llama.common.config, video_llama.cli.main; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
