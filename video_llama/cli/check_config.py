@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check each file; return 1 if any has a problem."""
-    return int(not all([_check(file, args.options) for file in args.files]))
+    failed = [file for file in args.files if not _check(file, args.options)]
+    return 1 if failed else 0
 
 
 def _check(file: str, options: list[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -20,7 +20,7 @@ TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which a date stays a string."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != TIMESTAMP_TAG]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -48,8 +48,9 @@ class _Reader:
     def sequence(self, node: Node, path: KeyPath) -> list[Any]:
         items = []
         for index, item in enumerate(node.value):
-            self.lines[(*path, index)] = _line(item)
-            items.append(self.value(item, (*path, index)))
+            here = (*path, index)
+            self.lines[here] = _line(item)
+            items.append(self.value(item, here))
         return items
 
     def mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:

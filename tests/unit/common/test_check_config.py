@@ -7,8 +7,8 @@ import sys
 import types
 
 import pytest
-from tests.unit.common.conftest import Folder
 
+from tests.unit.common.conftest import Folder
 from video_llama.cli import main as cli
 from video_llama.cli.main import main
 
@@ -91,7 +91,8 @@ def test_a_reader_that_goes_away_is_no_traceback(folder: Folder) -> None:
         "sys.exit(cli.main(['talk']))"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 1

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.common.conftest import MODELS, PROCESSORS, FakeEvalProcessor, FakeModel, FakeProcessor, Folder
 
+from tests.unit.common.conftest import MODELS, PROCESSORS, FakeEvalProcessor, FakeModel, FakeProcessor, Folder
 from video_llama.common.config import JobConfig, load_config, registered_class, registered_name
 from video_llama.common.errors import UnknownName
 
@@ -144,7 +144,8 @@ def test_a_key_that_yaml_takes_for_a_truth_value_stays_a_word(folder: Folder) ->
 def test_only_the_sections_that_are_needed_are_built(folder: Folder) -> None:
     text = MODEL + "datasets: {webvid: {}}\n"
     job = folder.load(text, need=("model",))
-    assert job.datasets == {} and job.run is None
+    assert job.datasets == {}
+    assert job.run is None
     assert folder.problems(text, need=("model", "run")) == ["mine.yaml  run: the section is missing"]
 
 

@@ -48,7 +48,7 @@ def test_a_name_like_no_other_gets_no_suggestion(models: Registry[Any]) -> None:
 
 
 def test_a_second_class_cannot_take_a_name(models: Registry[Any]) -> None:
-    with pytest.raises(DuplicateName, match="already .*First"):
+    with pytest.raises(DuplicateName, match=r"already .*First"):
         models.register("video_llama")(Second)
     assert models.get("video_llama") is First
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def write_clip(
     rate: int = 25,
     ticks: list[int] | None = None,
     pix_fmt: str = "yuv420p",
+    draw: Callable[[int], np.ndarray] = picture,
     **options: str,
 ) -> Path:
     """Write a clip.
@@ -34,17 +36,19 @@ def write_clip(
     Args:
         x264: x264's own settings, or x265's, such as "bframes=2:keyint=10".
         ticks: presentation time of each frame, in 1/1000 s; by default they are 1/rate apart.
+        draw: index of a frame -> uint8[64, 96, 3].
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=dict(options))
         stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
+        stream.codec_context.thread_count = 1
         if x264:
             name = codec.removeprefix("lib")
             stream.options = {f"{name}-params": f"{x264}:log-level=none" if name == "x265" else x264, **options}
         if ticks is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
         for i in range(n_frames):
-            frame = av.VideoFrame.from_ndarray(picture(i), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(draw(i), format="rgb24")
             frame.pts, frame.time_base = (ticks[i], Fraction(1, 1000)) if ticks else (i, Fraction(1, rate))
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))

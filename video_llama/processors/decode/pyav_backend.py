@@ -53,7 +53,7 @@ class PyavReader:
             if self._packets and self._packets[-1].is_cut:
                 raise DecodeError(path, f"cut short in packet {len(self._packets)} of its video")
             self._codec = stream.codec_context.codec.canonical_name
-            rate, time_base = stream.average_rate or stream.guessed_rate, stream.time_base
+            rate, self._time_base = stream.average_rate or stream.guessed_rate, stream.time_base
             reorders, file_format = bool(stream.codec_context.has_b_frames), container.format.name
         self.why_in_order = why_not_trusted(self._packets, file_format, self._codec, reorders)
         """Why all frames are decoded in order; empty where only the groups of pictures needed are."""
@@ -66,8 +66,8 @@ class PyavReader:
         if not pts:
             raise DecodeError(path, f"no frames in its {self._codec} stream")
         known = [tick for tick in pts if tick is not None]
-        if time_base and len(known) == len(pts) and known == sorted(set(known)):
-            self.times = seconds_from_first(known, time_base)
+        if self._time_base and len(known) == len(pts) and known == sorted(set(known)):
+            self.times = seconds_from_first(known, self._time_base)
         else:
             self.times = tuple(i / float(rate or 25) for i in range(len(pts)))
         span = self.times[-1]
@@ -160,8 +160,8 @@ class PyavReader:
 
     def _check_whole(self, frame: av.VideoFrame) -> None:
         if frame.is_corrupt:
-            at = f" at {frame.time:.2f} s" if frame.pts is not None else ""
-            raise DecodeError(self.path, f"damaged: the {self._codec} decoder had to guess parts of the frame{at}")
+            at = f" at {float(frame.pts * self._time_base):.2f} s" if frame.pts and self._time_base else ""
+            raise DecodeError(self.path, f"damaged: the {self._codec} decoder had to guess parts of a frame{at}")
 
     def _rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         with decode_errors(self.path, "convert a frame to RGB"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import av
 import numpy as np
 from av.filter import Graph
@@ -27,7 +29,8 @@ def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uin
         height, width = reversed(size) if transposed else size
     graph = Graph()
     graph.threads = 1  # each worker of a data loader has one decoding thread
-    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base)
+    any_clock = Fraction(1, 1000)  # frames that end a stream come without one, and nothing here depends on it
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=any_clock)
     scale = graph.add("scale", f"{width}:{height}:flags=bilinear")
     graph.link_nodes(source, scale, graph.add("format", "rgb24"), graph.add("buffersink")).configure()
     graph.vpush(frame)

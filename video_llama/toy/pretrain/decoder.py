@@ -157,9 +157,14 @@ def loss_of(model: LlamaForCausalLM, tokens: Tokens, disturbed: float = 0.0) -> 
 
 @torch.no_grad()
 def measure(model: LlamaForCausalLM, encoder: Encoder, disturbed: float = 0.0, n: int = 384) -> dict[str, float]:
-    """Return the share of new conversations whose answers are all right: match questions, and the others."""
+    """Return the share of new conversations whose answers are all right: match questions, and the others.
+
+    Captions are left out, for their wording is drawn, and so are empty media.
+    """
     rng, table = random.Random(99), model.get_input_embeddings()
-    drawn = [parts for parts in (example(rng) for _ in range(n)) if Slots(()) not in parts]
+    drawn = [
+        parts for parts in (example(rng) for _ in range(n)) if Slots(()) not in parts and "<Image>" not in str(parts)
+    ]
     right: dict[str, list[bool]] = {"match": [], "other": []}
     for start in range(0, len(drawn), BATCH):
         chunk = drawn[start : start + BATCH]
@@ -170,6 +175,13 @@ def measure(model: LlamaForCausalLM, encoder: Encoder, disturbed: float = 0.0, n
         for parts, is_wrong in zip(chunk, wrong.tolist(), strict=True):
             right["match" if BELONGS in str(parts) else "other"].append(not is_wrong)
     return {kind: sum(values) / max(1, len(values)) for kind, values in right.items()}
+
+
+def _save(model: LlamaForCausalLM, directory: Path) -> None:
+    model.half().save_pretrained(directory)
+    model.float()
+    for file in directory.iterdir():
+        file.chmod(0o644)
 
 
 def train_decoder(weights: Path) -> dict[str, float]:
@@ -194,6 +206,5 @@ def train_decoder(weights: Path) -> dict[str, float]:
             optimizer.step()
             if step % 200 == 0 or step == phase.steps - 1:
                 bar.write(f"decoder {step}: loss {loss.item():.4f} {measure(model, encoder, phase.disturbed)}")
-        model.half().save_pretrained(directory)
-        model.float()
+    _save(model, directory)
     return measure(model, encoder)

@@ -10,12 +10,11 @@ Shapes: N frames, H x W pixels, P tokens, C tower width, Q queries.
 
 from __future__ import annotations
 
-import io
 import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
@@ -25,6 +24,7 @@ from tqdm import tqdm
 
 from video_llama.models.qformer import QFormer, QFormerConfig
 from video_llama.models.vision_encoder import VisionEncoder
+from video_llama.processors.decode import open_video
 from video_llama.toy.encode import write_clip
 from video_llama.toy.scene import COLOURS, RADIUS, SHAPES, SIDE, SIZES, Scene, path, scenes
 
@@ -74,11 +74,11 @@ class Frames:
 
 def decode(scene: Scene) -> np.ndarray:
     """Return the frames of a scene as they come out of its file: uint8[T, H, W, 3]."""
-    file = io.BytesIO()
-    write_clip(file, scene)
-    file.seek(0)
-    with av.open(file) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "clip.mp4"
+        write_clip(file, scene)
+        reader = open_video(file)
+        return reader.read(range(reader.n_frames)).numpy()
 
 
 def make_frames(n_clips: int, seed: int, *, held_out: bool) -> Frames:
@@ -178,4 +178,5 @@ def train_towers(weights: Path, steps: int = 2000, batch: int = 64, lr: float = 
     weights.mkdir(parents=True, exist_ok=True)
     for module, file in ((probe.vision, VISION_FILE), (probe.qformer, QFORMER_FILE)):
         save_file({k: v.half().contiguous() for k, v in module.state_dict().items()}, weights / file)
+        (weights / file).chmod(0o644)
     return probe.measure(unseen)

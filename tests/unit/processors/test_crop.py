@@ -1,0 +1,68 @@
+"""The random crop and the scaling after it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from video_llama.processors.crop import ASPECTS, Box, central_box, cut, random_box, resize_clip, resize_image
+
+GOLDENS = load_file(Path(__file__).parents[2] / "fixtures/processors/transforms.safetensors")
+
+
+def test_a_cropped_clip_is_the_originals_except_where_its_cast_wrapped_around():
+    box = Box(*GOLDENS["clip/box"].tolist())
+    ours = resize_clip(cut(GOLDENS["clip/in"], box), 32).int()
+    theirs = GOLDENS["clip/out"].int()
+    differs = ours != theirs
+    assert 0.018 < differs.float().mean() < 0.019  # measured: 1.86 %
+    assert set(ours[differs].tolist()) == {0, 255}  # clamped, where the original went round to the other end
+    assert (ours - theirs)[differs].abs().min() > 200
+
+
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_a_scaled_image_is_the_originals(k):
+    ours = resize_image(GOLDENS[f"image{k}/in"], 224)
+    assert torch.equal(ours[:, ::8], GOLDENS[f"image{k}/out_every_8th_row"])
+
+
+sides = st.integers(1, 600)
+
+
+@settings(deadline=None)
+@given(sides, sides, st.integers(0, 2**32 - 1))
+def test_a_random_box_lies_inside(height, width, seed):
+    box = random_box(height, width, 0.5, 1.0, np.random.default_rng(seed))
+    assert box.height > 0
+    assert box.width > 0
+    assert 0 <= box.top <= height - box.height
+    assert 0 <= box.left <= width - box.width
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_random_box_has_an_area_and_an_aspect_within_bounds(seed):
+    box = random_box(300, 400, 0.5, 0.8, np.random.default_rng(seed))
+    assert 0.49 < box.height * box.width / (300 * 400) < 0.81
+    assert ASPECTS[0] * 0.99 < box.width / box.height < ASPECTS[1] * 1.01
+
+
+def test_a_strip_too_narrow_for_a_drawn_box_gives_its_middle():
+    assert random_box(10, 1000, 0.9, 1.0, np.random.default_rng(0)) == central_box(10, 1000) == Box(0, 493, 10, 13)
+    assert central_box(1000, 30) == Box(480, 0, 40, 30)
+
+
+def test_boxes_are_spread_over_the_picture():
+    rng = np.random.default_rng(0)
+    boxes = [random_box(224, 224, 0.5, 1.0, rng) for _ in range(2000)]
+    areas = np.array([box.height * box.width / 224**2 for box in boxes])
+    centres = np.array([(b.top + b.height / 2, b.left + b.width / 2) for b in boxes])
+    assert abs(centres.mean(0) - 112).max() < 2
+    assert areas.min() < 0.52
+    assert areas.max() > 0.94

@@ -1,0 +1,168 @@
+"""Frames read by index are, bit for bit, those that a player shows, whatever way the file is coded."""
+
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+
+from tests.unit.processors.clips import cut_start, picture, played, set_matrix, write_clip
+from video_llama.common.errors import UnknownName
+from video_llama.processors.decode import VIDEO_BACKENDS, open_video
+from video_llama.processors.decode.packets import Packet, Span, spans_for
+from video_llama.processors.decode.rgb import to_rgb
+
+B_FRAMES = "bframes=3:keyint=10:min-keyint=10:scenecut=0"
+FROM_KEYFRAMES = {
+    "no_b_frames.mp4": {"x264": "bframes=0:keyint=10"},
+    "closed_gop.mp4": {"x264": f"{B_FRAMES}:open-gop=0"},
+    "open_gop.mp4": {"x264": f"{B_FRAMES}:open-gop=1:b-pyramid=normal"},
+    "open_gop.mkv": {"x264": f"{B_FRAMES}:open-gop=1"},
+    "open_gop.ts": {"x264": f"{B_FRAMES}:open-gop=1"},
+    "one_gop.mp4": {"x264": "bframes=2:keyint=100:ref=6"},
+    "intra_refresh.mp4": {"x264": "bframes=2:keyint=10:intra-refresh=1"},
+    "interlaced.mp4": {"x264": "bframes=2:keyint=10:tff=1"},
+    "ten_bits.mp4": {"x264": B_FRAMES, "pix_fmt": "yuv420p10le"},
+    "hevc_open_gop.mp4": {"codec": "libx265", "x264": "bframes=3:keyint=10:min-keyint=10:open-gop=1"},
+    "mpeg4.mp4": {"codec": "mpeg4", "bf": "2", "g": "12"},
+    "mpeg2.ts": {"codec": "mpeg2video", "bf": "2", "g": "12"},
+    "vp9.webm": {"codec": "libvpx-vp9", "auto-alt-ref": "1", "lag-in-frames": "16", "g": "20"},
+}
+IN_ORDER = {
+    "hidden_frames.webm": {"codec": "libvpx", "auto-alt-ref": "1", "lag-in-frames": "16", "g": "20"},
+    "h264.avi": {"x264": B_FRAMES},
+    "mpeg4.avi": {"codec": "mpeg4", "bf": "2", "g": "12"},
+    "no_times.h264": {"x264": B_FRAMES},
+}
+
+
+def read_one_by_one(path):
+    """Every frame by a call of its own, so that each has to find where to start."""
+    video = open_video(path)
+    return np.concatenate([video.read([i]).numpy() for i in range(video.n_frames)])
+
+
+@pytest.mark.parametrize("name", FROM_KEYFRAMES | IN_ORDER)
+def test_frames_are_those_a_player_shows(tmp_path, name):
+    path = write_clip(tmp_path / name, n_frames=45, **(FROM_KEYFRAMES | IN_ORDER)[name])
+    shown = played(path)
+    video = open_video(path)
+    assert video.n_frames == len(shown) == 45
+    assert np.array_equal(video.read(range(45)).numpy(), shown)
+    assert np.array_equal(read_one_by_one(path), shown)
+    assert np.array_equal(video.read([40, 7, 7, 0]).numpy(), shown[[40, 7, 7, 0]])
+    assert video.times == pytest.approx([i / 25 for i in range(45)], abs=1e-3)
+    assert video.duration == pytest.approx(45 / 25, abs=1e-3)
+    assert bool(video.why_in_order) == (name in IN_ORDER)
+
+
+def test_the_open_gop_clip_has_frames_that_refer_to_the_gop_before(tmp_path):
+    """Else the test above would show nothing about them."""
+    path = write_clip(tmp_path / "clip.mp4", n_frames=45, **FROM_KEYFRAMES["open_gop.mp4"])
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    keys = [i for i, packet in enumerate(packets) if packet.is_keyframe]
+    assert len(keys) > 2
+    assert packets[keys[1] + 1].pts < packets[keys[1]].pts
+
+
+def test_only_packets_that_wanted_frames_need_are_decoded():
+    closed = [
+        Packet(pts, i % 4 == 0, True, False, False) for i, pts in enumerate([0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11])
+    ]
+    assert spans_for([6], closed) == [Span(4, 6)]
+    assert spans_for([1, 6, 5, 9], closed) == [Span(0, 1), Span(4, 6), Span(8, 9)]
+    leading = [Packet(pts, i in (0, 3), True, False, False) for i, pts in enumerate([0, 2, 1, 5, 3, 4, 6])]
+    assert spans_for([4], leading) == [Span(0, 4)]
+    assert spans_for([6], leading) == [Span(3, 6)]
+    assert spans_for([4, 6], leading) == [Span(0, 6)]
+
+
+@pytest.mark.parametrize("cut", [3, 7, 13])
+def test_frames_that_the_edit_list_cuts_are_not_counted_nor_shown(tmp_path, cut):
+    path = write_clip(tmp_path / "clip.mp4", n_frames=40, x264=B_FRAMES)
+    whole = played(path)
+    cut_start(path, media_ticks=512 * cut)
+    video = open_video(path)
+    assert video.n_frames == 40 - cut
+    assert np.array_equal(read_one_by_one(path), whole[cut:])
+    assert video.times[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "shown"), [("neg.mkv", -80, 30), ("neg.mp4", -80, 28), ("late.mp4", 5000, 30)]
+)
+def test_the_first_frame_shown_is_at_zero_whenever_the_stream_starts(tmp_path, name, first, shown):
+    path = write_clip(tmp_path / name, x264=B_FRAMES, ticks=[first + 40 * i for i in range(30)])
+    video = open_video(path)
+    assert video.n_frames == shown
+    assert video.times == pytest.approx([i * 0.04 for i in range(shown)])
+    assert np.array_equal(video.read(range(shown)).numpy(), played(path))
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_times_are_those_of_the_frames_where_the_rate_varies(tmp_path, name):
+    ticks = sorted(np.random.default_rng(0).choice(3000, 30, replace=False).tolist())
+    path = write_clip(tmp_path / name, x264=B_FRAMES, ticks=ticks)
+    assert open_video(path).times == pytest.approx([(tick - ticks[0]) / 1000 for tick in ticks], abs=1e-4)
+    assert np.array_equal(read_one_by_one(path), played(path))
+
+
+TURNS = {
+    "upright": ((1, 0, 0, 1), lambda p: p),
+    "turned_right": ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
+    "upside_down": ((-1, 0, 0, -1), lambda p: np.rot90(p, 2)),
+    "turned_left": ((0, -1, 1, 0), lambda p: np.rot90(p)),
+    "mirrored": ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
+    "transposed": ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_frames_are_turned_upright(tmp_path, turn):
+    matrix, turned = TURNS[turn]
+    path = write_clip(tmp_path / "clip.mp4", n_frames=3, x264="qp=1")
+    set_matrix(path, *matrix)
+    expected = turned(picture(1)).astype(int)
+    frame = open_video(path).read([1])[0].numpy().astype(int)
+    assert frame.shape == expected.shape
+    assert abs(frame - expected).mean() < 8  # half of the colour samples are not stored
+    scaled = open_video(path, size=(40, 30)).read([1])[0].numpy()
+    assert scaled.shape == (40, 30, 3)
+
+
+def test_the_turn_is_the_one_ffmpeg_reports(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", n_frames=2)
+    set_matrix(path, *TURNS["turned_right"][0])
+    with av.open(str(path)) as container:
+        assert next(container.decode(video=0)).rotation == -90  # FFmpeg counts counter-clockwise
+
+
+def test_unscaled_frames_are_ffmpegs_own_conversion(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", n_frames=2)
+    with av.open(str(path)) as container:
+        frame = next(container.decode(video=0))
+        assert np.array_equal(to_rgb(frame, None), frame.to_ndarray(format="rgb24"))
+
+
+@pytest.mark.parametrize("size", [None, (224, 224), (30, 50)])
+def test_decord_agrees_to_the_last_bit_on_a_plain_file(tmp_path, size):
+    pytest.importorskip("decord")
+    path = write_clip(tmp_path / "clip.mp4", n_frames=20, x264="bframes=2:keyint=10:open-gop=0")
+    ours, decords = (open_video(path, backend, size) for backend in VIDEO_BACKENDS)
+    assert ours.n_frames == decords.n_frames == 20
+    assert ours.fps == decords.fps == 25.0
+    assert ours.times == pytest.approx(decords.times, abs=1e-6)
+    assert np.array_equal(ours.read([0, 5, 19]).numpy(), decords.read([0, 5, 19]).numpy())
+
+
+def test_an_index_that_no_frame_has_is_refused(tmp_path):
+    video = open_video(write_clip(tmp_path / "clip.mp4", n_frames=5))
+    for index in (5, -1):
+        with pytest.raises(IndexError, match="of 5 frames"):
+            video.read([index])
+
+
+def test_an_unknown_backend_is_named_with_those_known(tmp_path):
+    with pytest.raises(UnknownName, match="Did you mean decord"):
+        open_video(tmp_path / "clip.mp4", backend="decrod")

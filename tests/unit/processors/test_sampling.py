@@ -1,0 +1,64 @@
+"""Which frames are taken of a clip, and what the prompt says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from video_llama.processors.sampling import headtail, timestamp_message, uniform
+
+GOLDENS = json.loads((Path(__file__).parents[2] / "fixtures/processors/goldens.json").read_text())
+
+lengths = st.integers(1, 5000)
+counts = st.integers(1, 64)
+
+
+@pytest.mark.parametrize("case", GOLDENS["uniform"], ids=lambda c: f"{c['n_frms']}_of_{c['vlen']}")
+def test_frames_and_message_are_the_originals_where_it_had_the_right_count(case):
+    indices = uniform(case["vlen"], case["n_frms"])
+    assert indices == case["indices"]
+    assert timestamp_message(i / case["fps"] for i in indices) == case["msg"]
+
+
+@settings(deadline=None)
+@given(lengths, counts)
+def test_uniform_is_the_originals_arange_without_the_frame_too_many(n_frames, n_frms):
+    n = min(n_frames, n_frms)
+    assert uniform(n_frames, n_frms) == np.arange(0, n_frames, n_frames / n).astype(int).tolist()[:n]
+
+
+@pytest.mark.parametrize(("n_frames", "n_frms"), GOLDENS["one_too_many"])
+def test_where_the_original_took_a_frame_too_many_there_are_exactly_n(n_frames, n_frms):
+    assert len(uniform(n_frames, n_frms)) == n_frms
+
+
+@settings(deadline=None)
+@given(lengths, counts)
+def test_uniform_gives_exactly_n_increasing_frames_of_the_clip_from_the_first_on(n_frames, n_frms):
+    indices = uniform(n_frames, n_frms)
+    assert len(indices) == min(n_frames, n_frms)
+    assert indices == sorted(set(indices))
+    assert indices[0] == 0
+    assert indices[-1] < n_frames
+
+
+@settings(deadline=None)
+@given(lengths, counts, st.integers(0, 2**32 - 1))
+def test_headtail_gives_exactly_n_increasing_frames_half_from_each_half(n_frames, n_frms, seed):
+    indices = headtail(n_frames, n_frms, np.random.default_rng(seed))
+    n = min(n_frames, n_frms)
+    assert len(indices) == n
+    assert indices == sorted(set(indices))
+    assert 0 <= indices[0]
+    assert indices[-1] < n_frames
+    assert sum(i < n_frames // 2 for i in indices) == n // 2
+
+
+def test_the_seed_alone_decides_what_headtail_draws():
+    draws = [headtail(300, 8, np.random.default_rng(seed)) for seed in (3, 3, 4)]
+    assert draws[0] == draws[1] != draws[2]
