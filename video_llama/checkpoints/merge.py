@@ -40,7 +40,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, whole: b
         raise WeightsError("\n".join(lines))
     broken = [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if broken:
-        raise WeightsError(f"{source}: not finite (NaN or infinity): {', '.join(broken[:3])}")
+        raise WeightsError("\n".join([f"{source} holds NaN or infinity:", *_some("! not finite", broken)]))
     with torch.no_grad():
         for name, value in tensors.items():
             own[name].copy_(value)

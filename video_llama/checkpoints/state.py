@@ -7,9 +7,9 @@ A checkpoint of ours is one ``.pth`` with ``model`` (the trainable tensors), ``o
 from __future__ import annotations
 
 import os
-import pickle
-import zipfile
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from video_llama.common.downloads import failed_download
 from video_llama.common.errors import WeightsError
 
 FORMAT = "video_llama/1"
@@ -31,13 +32,16 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     """
     path = Path(path)
     if path.suffix == ".safetensors":
+        _check_file(path)
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise WeightsError(f"{path}: not a readable safetensors file: {error}") from error
+            raise WeightsError(f"{path}: truncated, or not a safetensors file ({error})") from error
     content = read_checkpoint(path)
     tensors = content.get("model", content)
-    if not isinstance(tensors, dict) or not all(isinstance(t, Tensor) for t in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
+    ):
         raise WeightsError(f"{path}: holds no table of tensors, neither at the top nor under 'model'")
     return tensors
 
@@ -49,15 +53,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         WeightsError: as ``read_weights``; also a checkpoint of a newer format.
     """
     path = Path(path)
-    if not path.is_file():
-        raise WeightsError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}; expected a weights file")
+    _check_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path}: refused, not a file of plain tensors ({reason})") from error
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, ValueError) as error:
-        raise WeightsError(f"{path}: truncated, or not a weights file ({error})") from error
+    except Exception as error:  # a damaged pickle makes the reader fail in any way: KeyError, struct.error, ...
+        raise WeightsError(f"{path}: {_why_unreadable(error)}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a table")
     written = content.get("format", FORMAT)
@@ -66,37 +66,69 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}; expected a weights file")
+    if (instead := failed_download(path)) is not None:
+        raise WeightsError(f"{path}: {instead}")
+
+
+def _why_unreadable(error: Exception) -> str:
+    """Say why ``torch.load`` refused, in our words: its own advise switching the safety off."""
+    if (wanted := re.search(r"GLOBAL ([\w.]*\w)", str(error))) is not None:
+        return (
+            f"refused: beside tensors it holds {wanted[1]}, and building that could run code. "
+            "If you trust the file, save its state_dict() again, with tensors only."
+        )
+    if "Weights only load failed" in str(error):
+        return "not a weights file, or damaged"
+    return f"truncated, or not a weights file ({type(error).__name__}: {str(error).split('. ')[0]})"
+
+
 def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a ``.pth`` file; a crash leaves the old file or the new one, never half of one."""
+    """Write a ``.pth`` file; a crash leaves the old file or the new one, never half of one.
+
+    Raises:
+        WeightsError: it cannot be written, for example because the disk is full.
+    """
     with _replacing(Path(path)) as temporary:
         torch.save({"format": FORMAT, **content}, temporary)
 
 
 def write_weights(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write a ``.safetensors`` file, whole or not at all."""
+    """Write a ``.safetensors`` file, whole or not at all.
+
+    Raises:
+        WeightsError: as ``write_checkpoint``; also tensors that share memory.
+    """
     with _replacing(Path(path)) as temporary:
         save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
 
 
-class _replacing:
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path`` that is synced to disk and renamed onto it on success, removed on failure."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # that of any new file here; safetensors makes its own private
+        yield temporary
+        os.chmod(temporary, mode)
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is a RuntimeError to torch
+        raise WeightsError(f"{path}: cannot be written, and left as it was: {' '.join(str(error).split())}") from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
-    def __enter__(self) -> Path:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        return self.temporary
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self.temporary.unlink(missing_ok=True)
-            return
-        with open(self.temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(self.temporary, self.path)
-        folder = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

@@ -41,8 +41,10 @@ class World:
         owners = list(parameters)
         flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in owners])
         dist.all_reduce(flat)
-        for p, part in zip(owners, flat.split([p.numel() for p in owners]), strict=True):
-            p.grad = part.view_as(p)
+        start = 0
+        for p in owners:
+            p.grad = flat[start : start + p.numel()].view_as(p)
+            start += p.numel()
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Give every process the first one's values."""

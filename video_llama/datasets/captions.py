@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
@@ -36,6 +36,7 @@ class CaptionDataset(Dataset):
         if config.text_processor is None:
             raise ConfigError([f"datasets.{name}.text_processor: needed for captions, and not given"])
         self.text_processor = make_processor(config.text_processor.train)
+        self.no_words = self.text_processor("", np.random.default_rng(0))
 
     @property
     def media_folder(self) -> Path:
@@ -49,8 +50,8 @@ class CaptionDataset(Dataset):
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Draw a prompt, clean the caption, read the medium."""
         record, context = self.records[index], self.context
-        text = self.text_processor(record.caption)
-        if not text:
+        text = self.text_processor(record.caption, rng)
+        if text in ("", self.no_words):
             raise BadRecord(f"{record.place}: the caption {record.caption!r} is empty after cleaning")
         prompt = context.caption_prompts[rng.integers(len(context.caption_prompts))]
         media = self.vis_processor(self.media_folder / record.path, rng)
@@ -82,7 +83,7 @@ class WebVid(CaptionDataset):
         if not files:
             raise DataError(f"datasets.{self.name}.build_info.anno_dir: no .csv or .tsv file in {source}")
         return [
-            CaptionRecord(f"{page_dir}/{videoid}.mp4", text, f"{file}:{line}")
+            CaptionRecord(str(PurePosixPath(page_dir, f"{videoid}.mp4")), text, f"{file}:{line}")
             for file in files
             for line, (videoid, page_dir, text) in read_table(file, ("videoid", "page_dir", "name"))
         ]
@@ -131,7 +132,15 @@ class CCSBUAlign(CaptionDataset):
         records = []
         for i, entry in enumerate(annotations):
             place = f"{self.source}: annotations[{i}]"
-            if not isinstance(entry, dict) or "image_id" not in entry or "caption" not in entry:
-                raise DataError(f"{place}: expected an object with image_id and caption, found {entry!r:.80}")
-            records.append(CaptionRecord(f"{entry['image_id']}.jpg", str(entry["caption"]), place))
+            if not _is_caption(entry):
+                raise DataError(f"{place}: expected an object with image_id and a text caption, found {entry!r:.80}")
+            records.append(CaptionRecord(f"{entry['image_id']}.jpg", entry["caption"], place))
         return records
+
+
+def _is_caption(entry: Any) -> bool:
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("image_id"), str | int)
+        and isinstance(entry.get("caption"), str)
+    )

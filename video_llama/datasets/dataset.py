@@ -14,7 +14,7 @@ from video_llama.common.contracts import IGNORE_LABEL, BuildContext, Media, Samp
 from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registries import PROCESSORS
 from video_llama.datasets.settings import DatasetConfig
-from video_llama.prompts.labels import Slot, Stretch, encode
+from video_llama.prompts.labels import Encoded, Slot, Stretch, encode
 
 
 class Dataset(ABC):
@@ -84,25 +84,18 @@ class Dataset(ABC):
             media: what the slots stand for.
             max_targets: most tokens that may follow the context.
         Raises:
-            BadRecord: nothing that carries loss fits into the context.
+            BadRecord: nothing that carries loss fits into the context, or an image or clip does not.
         """
         encoded = encode(pieces, self.context.tokenizer, self.context.tokens_per_slot)
         length, limit = len(encoded.labels), self.context.max_context
         if max_targets is not None:
             limit = min(limit, encoded.labels.count(IGNORE_LABEL) + max_targets)
-        labels = encoded.labels[:limit]
-        if all(label == IGNORE_LABEL for label in labels):
-            reason = (
-                f"its prompt leaves no room for an answer: {length} tokens, and {limit} fit "
-                "(model.max_instruct_len, and the decoder's context)"
-                if length > limit
-                else "nothing in it carries loss: its answers are empty"
-            )
+        if (reason := _unusable(encoded, limit)) is not None:
             raise BadRecord(f"{self.source}: {self.record_id(index)}: {reason}")
         return Sample(
             id=f"{self.name}/{self.record_id(index)}",
             input_ids=torch.tensor(encoded.input_ids[:limit]),
-            labels=torch.tensor(labels),
+            labels=torch.tensor(encoded.labels[:limit]),
             media=tuple(media),
             cut=length > limit,
         )
@@ -111,3 +104,15 @@ class Dataset(ABC):
 def make_processor(config: Any) -> Any:
     """Build the processor that a config belongs to."""
     return registered_class(PROCESSORS, config)(config)
+
+
+def _unusable(encoded: Encoded, limit: int) -> str | None:
+    """Return why a prompt that is cut after ``limit`` tokens cannot be trained on, or None."""
+    if all(label == IGNORE_LABEL for label in encoded.labels):
+        return "nothing in it carries loss: its answers are empty"
+    fit = f"{len(encoded.labels)} tokens, and {limit} fit (model.max_instruct_len, and the decoder's context)"
+    if all(label == IGNORE_LABEL for label in encoded.labels[:limit]):
+        return f"its prompt leaves no room for an answer: {fit}"
+    if any(token < 0 for token in encoded.input_ids[limit:]):
+        return f"one of its images or clips would be cut off: {fit}"
+    return None

@@ -66,9 +66,13 @@ class LlavaInstruct(InstructDataset):
         """Read the image, if any, and put it where ``<image>`` stands."""
         turns = self._turns(index)
         image = self.records[index].get("image")
+        if image and not isinstance(image, str):
+            raise self.bad(index, f"expected a file name under 'image', found {image!r:.80}")
         places = sum(question.count(IMAGE_TOKEN) for question, _ in turns)
         if places != (1 if image else 0):
-            raise self.bad(index, f"{places} times {IMAGE_TOKEN} for {'one image' if image else 'no image'}")
+            raise self.bad(
+                index, f"its questions hold {IMAGE_TOKEN} {places} times, for {'one' if image else 'no'} image"
+            )
         if not image:
             return self.instruct(index, turns, [])
         path = Path(self.config.build_info.videos_dir, image)

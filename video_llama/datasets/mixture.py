@@ -13,6 +13,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from video_llama.common.contracts import Sample
+from video_llama.common.errors import ConfigError
 from video_llama.datasets.dataset import Dataset
 from video_llama.datasets.quarantine import sample_or_replacement
 
@@ -21,7 +22,7 @@ class Draw(NamedTuple):
     """One record to be read: which data set, which record, in which epoch."""
 
     dataset: int
-    index: int
+    record: int
     epoch: int
 
 
@@ -32,9 +33,16 @@ class Mixture(TorchDataset[Sample]):
         datasets: the data sets.
         ratios: their shares, of any sum.
         seed: decides every order and every random choice within samples.
+
+    Raises:
+        ConfigError: the shares do not add up to anything.
     """
 
     def __init__(self, datasets: Sequence[Dataset], ratios: Sequence[float], seed: int) -> None:
+        if not 0 < sum(ratios) < float("inf"):
+            raise ConfigError(
+                [f"datasets.*.sample_ratio: {list(ratios)}; at least one must be above 0, and all finite"]
+            )
         self.datasets, self.seed = datasets, seed
         self.shares = np.asarray(ratios, dtype=float) / sum(ratios)
 
@@ -62,7 +70,7 @@ class Mixture(TorchDataset[Sample]):
         return np.concatenate(passes)[offset : offset + count]
 
     def __getitem__(self, draw: Draw) -> Sample:
-        return sample_or_replacement(self.datasets[draw.dataset], draw.index, [self.seed, draw.epoch, draw.dataset])
+        return sample_or_replacement(self.datasets[draw.dataset], draw.record, [self.seed, draw.epoch, draw.dataset])
 
 
 class RankBatches(Sampler[list[Draw]]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -21,22 +22,29 @@ def sample_or_replacement(dataset: Dataset, index: int, seed: list[int]) -> Samp
         index: the record.
         seed: with the index, decides all chance in the sample and which record replaces it.
     Raises:
-        TrainingError: ``ATTEMPTS`` records in a row are bad.
+        TrainingError: ``ATTEMPTS`` records in a row are bad, or all that the data set has.
     """
-    chance = np.random.default_rng([*seed, index])
-    replaced: tuple[Replaced, ...] = ()
-    wanted = index
-    for _ in range(ATTEMPTS):
+    bad: list[tuple[str, str]] = []
+    for candidate in _candidates(index, len(dataset), np.random.default_rng([*seed, index])):
+        name = f"{dataset.name}/{dataset.record_id(candidate)}"
         try:
-            sample = dataset.sample(index, np.random.default_rng([*seed, index]))
+            sample = dataset.sample(candidate, np.random.default_rng([*seed, candidate]))
         except (BadRecord, DecodeError) as error:
-            bad, reason = index, str(error)
-            index = int(chance.integers(len(dataset)))
-            name = f"{dataset.name}/{dataset.record_id(bad)}"
-            replaced += (Replaced(name, reason, f"{dataset.name}/{dataset.record_id(index)}"),)
+            bad.append((name, str(error)))
         else:
-            return replace(sample, replaced=replaced)
+            return replace(sample, replaced=tuple(Replaced(was, reason, name) for was, reason in bad))
+    those = f"all {len(bad)} records are bad" if len(bad) == len(dataset) else f"{len(bad)} bad records in a row"
     raise TrainingError(
-        f"datasets.{dataset.name}: {ATTEMPTS} bad records in a row, starting at {dataset.record_id(wanted)}. "
-        f"The last one: {replaced[-1].reason}"
+        f"datasets.{dataset.name}: {those}, starting at {bad[0][0]}. The last one, {bad[-1][0]}: {bad[-1][1]}"
     )
+
+
+def _candidates(index: int, n: int, chance: np.random.Generator) -> Iterator[int]:
+    """Yield a record and then others to try in its place, no record twice."""
+    tried = {index}
+    yield index
+    while len(tried) < min(ATTEMPTS, n):
+        other = int(chance.integers(n))
+        if other not in tried:
+            tried.add(other)
+            yield other

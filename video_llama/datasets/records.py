@@ -19,19 +19,28 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tupl
     Yields:
         (line number, values); a value that a short row lacks is empty.
     Raises:
-        DataError: the file cannot be read, or lacks a column.
+        DataError: the file cannot be read, lacks a column, has a row of too many values or a quote that never ends.
     """
     delimiter = "\t" if path.suffix == ".tsv" else ","
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter=delimiter)
-            lacking = [c for c in columns if c not in (reader.fieldnames or [])]
+            reader = csv.DictReader(file, delimiter=delimiter, strict=True)  # strict: an open quote is an error
+            named = list(reader.fieldnames or [])
+            lacking = [c for c in columns if c not in named]
             if lacking:
-                raise DataError(f"{path}:1: no column {', '.join(lacking)}; the first line names {reader.fieldnames}")
+                found = f"the first line names {', '.join(named)}" if named else "the file is empty"
+                raise DataError(f"{path}:1: no column {', '.join(lacking)}; {found}")
             for row in reader:
+                if None in row:
+                    raise DataError(
+                        f"{path}:{reader.line_num}: {len(named) + len(row[None])} values under {len(named)} columns. "
+                        f"Put a text that holds {delimiter!r} in double quotes."
+                    )
                 yield reader.line_num, tuple(row[c] or "" for c in columns)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as {path.suffix or 'a table'}: {error}") from error
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not a valid {path.suffix or 'table'}: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def read_json(path: Path, expected: type) -> Any:
@@ -44,9 +53,11 @@ def read_json(path: Path, expected: type) -> Any:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder; expected a JSON file") from error
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, expected):
-        kinds = {list: "a list", dict: "an object"}
+        kinds: dict[type, str] = {list: "a list", dict: "an object"}
         raise DataError(f"{path}: expected {kinds[expected]} at the top level, found {type(content).__name__}")
     return content

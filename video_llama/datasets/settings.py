@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -41,7 +42,7 @@ class DatasetConfig:
     """How images or clips are read."""
 
     text_processor: ProcessorsConfig | None = None
-    """How captions are cleaned."""
+    """How captions are cleaned. Conversations are taken as they are."""
 
     sample_ratio: Annotated[float, AtLeast(0)] = 1.0
     """Share of the samples drawn from this data set, relative to the others' shares."""
@@ -53,14 +54,14 @@ class DatasetConfig:
     """Repeats model.llama_model; must agree with it."""
 
     model_type: str | None = None
-    """Repeats model.model_type (vicuna or llama_v2); must agree with it."""
+    """Repeats model.model_type, with or without its pretrain_; must agree with it."""
 
     def disagreements(self, name: str, context: BuildContext) -> Iterable[str]:
         """Yield a line for each setting that contradicts the model's."""
         model = context.model_args
-        for key in ("num_video_query_token", "tokenizer_name", "model_type"):
+        for key, repeated in _REPEATED.items():
             value = getattr(self, key)
-            if value is not None and key in model and value != model[key]:
+            if value is not None and key in model and repeated(value) != repeated(model[key]):
                 yield f"datasets.{name}.{key}: {value!r}, but the model has {model[key]!r}. Leave it out here."
         for split in ("train", "eval"):
             processor = getattr(self.vis_processor, split)
@@ -70,3 +71,11 @@ class DatasetConfig:
                 yield f"{place}.n_frms: {n_frms} frames, but model.max_frame_pos is {model['max_frame_pos']}"
             if image_size is not None and image_size != model.get("image_size", image_size):
                 yield f"{place}.image_size: {image_size}, but model.image_size is {model['image_size']}"
+
+
+_REPEATED: dict[str, Callable[[Any], Any]] = {
+    "num_video_query_token": int,
+    "tokenizer_name": os.path.realpath,
+    "model_type": lambda name: name.removeprefix("pretrain_"),
+}
+"""Settings of the model that a data set may repeat, and what of a value counts when the two are compared."""

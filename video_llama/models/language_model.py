@@ -87,9 +87,16 @@ class LanguageModel(nn.Module):
 
 
 def max_context(config: Any) -> int:
-    """Return the longest sequence that a decoder's config allows, in tokens."""
+    """Return the longest sequence that a decoder's config allows, in tokens.
+
+    Raises:
+        WeightsError: it does not say.
+    """
     text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return int(getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", 2048))
+    longest = getattr(text_config, "max_position_embeddings", None) or getattr(text_config, "n_positions", None)
+    if longest is None:
+        raise WeightsError(f"model.llama_model: its config.json ({config.model_type}) names no longest context")
+    return int(longest)
 
 
 def read_config(directory: str | Path) -> Any:

@@ -67,7 +67,6 @@ class QFormer(nn.Module):
                 hidden_dropout_prob=config.dropout,
                 attention_probs_dropout_prob=config.dropout,
                 layer_norm_eps=1e-12,
-                attn_implementation="sdpa",
             )
         )
 

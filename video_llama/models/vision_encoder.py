@@ -32,6 +32,9 @@ class VisionEncoder(nn.Module):
         VideoLlamaError: timm does not know the name, or the model does not return a token sequence.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         vit_model: str = "eva_clip_g",
@@ -40,20 +43,7 @@ class VisionEncoder(nn.Module):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        if vit_model == "eva_clip_g":
-            name, args = EVA_CLIP_G, {**EVA_CLIP_G_ARGS, **(vit_args or {})}
-        else:
-            name, args = vit_model.removeprefix("timm/"), dict(vit_args or {})
-        if not timm.is_model(name):
-            raise VideoLlamaError(
-                f"model.vit_model: timm has no model named '{name}'. Use eva_clip_g or timm/<name>; "
-                "timm.list_models() gives the names."
-            )
-        self.vit = timm.create_model(
-            name, num_classes=0, global_pool="", img_size=image_size, drop_path_rate=drop_path_rate, **args
-        )
-        if vit_model == "eva_clip_g":
-            self.vit.norm = nn.Identity()  # the released weights have no final norm; ln_vision takes its place
+        self.vit = _build_vit(vit_model, image_size, vit_args or {}, drop_path_rate)
         self.num_features: int = self.vit.num_features
         self.image_size = image_size
         self.ln_vision = nn.LayerNorm(self.num_features, eps=1e-5)
@@ -78,3 +68,20 @@ class VisionEncoder(nn.Module):
         dtype = next(self.vit.parameters()).dtype
         tokens = self.vit.forward_features(frames.to(dtype))
         return self.ln_vision(tokens.float())
+
+
+def _build_vit(vit_model: str, image_size: int, vit_args: dict[str, Any], drop_path_rate: float) -> Any:
+    eva = vit_model == "eva_clip_g"
+    name = EVA_CLIP_G if eva else vit_model.removeprefix("timm/")
+    if not timm.is_model(name):
+        raise VideoLlamaError(
+            f"model.vit_model: timm has no model named '{name}'. Use eva_clip_g or timm/<name>; "
+            "timm.list_models() gives the names."
+        )
+    args = {**EVA_CLIP_G_ARGS, **vit_args} if eva else vit_args
+    vit: Any = timm.create_model(
+        name, num_classes=0, global_pool="", img_size=image_size, drop_path_rate=drop_path_rate, **args
+    )
+    if eva:
+        vit.norm = nn.Identity()  # the released weights have no final norm; ln_vision takes its place
+    return vit

@@ -6,6 +6,7 @@ ends them (the space that leads into an answer is the model's own). Everything e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -97,8 +98,11 @@ def marker(index: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Remove the characters that ``marker`` is built of."""
-    return text.replace("\ufdd0", "").replace("\ufdd1", "")
+    """Remove the characters that ``marker`` is built of, and halves of surrogate pairs, which no tokenizer takes."""
+    return _NO_TEXT.sub("", text)
+
+
+_NO_TEXT = re.compile("[\ufdd0\ufdd1\ud800-\udfff]")
 
 
 def _stretch(run: list[Span]) -> Stretch:

@@ -11,11 +11,13 @@ import json
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import sentencepiece
 
+from video_llama.common.downloads import failed_download
 from video_llama.common.errors import WeightsError
 
 
@@ -50,12 +52,23 @@ class SentencePieceTokenizer(Tokenizer):
 
     Args:
         model_file: the ``tokenizer.model``.
+
+    Raises:
+        WeightsError: the file is no SentencePiece model, or one without start, end and unknown token.
     """
 
+    bos_id: int
+
     def __init__(self, model_file: Path) -> None:
-        self._model = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+        try:
+            self._model = sentencepiece.SentencePieceProcessor(model_file=str(model_file))
+        except (OSError, RuntimeError) as error:
+            reason = failed_download(model_file) or f"not a SentencePiece model ({error})"
+            raise WeightsError(f"{model_file}: {reason}") from error
         self.bos_id, self.eos_id = self._model.bos_id(), self._model.eos_id()
         self.pad_id = self._model.unk_id()
+        if min(self.bos_id, self.eos_id, self.pad_id) < 0:
+            raise WeightsError(f"{model_file}: lacks a start, end or unknown token, which LLaMA tokenizers have")
         self.vocab_size = self._model.get_piece_size()
         self._special = {self._model.id_to_piece(i): i for i in (self.bos_id, self.eos_id, self.pad_id)}
         self._split = re.compile("(" + "|".join(re.escape(piece) for piece in self._special) + ")")
@@ -75,16 +88,16 @@ class SentencePieceTokenizer(Tokenizer):
         return tokens
 
     def decode(self, ids: list[int]) -> str:
-        """Decode the stretches between special tokens."""
-        text, stretch = "", []
-        for i in [*ids, self.bos_id]:
-            if i not in (self.bos_id, self.eos_id, self.pad_id):
-                stretch.append(i)
-                continue
-            text += self._model.decode(stretch)
-            stretch = []
-            if i == self.eos_id:
-                text += self._model.id_to_piece(i)
+        """Decode the stretches between special tokens.
+
+        Ids beyond the vocabulary are skipped: some decoders have rows for more tokens than their tokenizer knows.
+        """
+        text = ""
+        for special, stretch in groupby(ids, self._special.values().__contains__):
+            if special:
+                text += "".join(self._model.id_to_piece(i) for i in stretch if i == self.eos_id)
+            else:
+                text += self._model.decode([i for i in stretch if i < self.vocab_size])
         return text
 
 
@@ -93,13 +106,19 @@ class HuggingFaceTokenizer(Tokenizer):
 
     Args:
         directory: a Hugging Face model folder.
-        end_sym: text whose single token ends an answer, where the tokenizer names no end token.
+
+    Raises:
+        WeightsError: the folder's tokenizer cannot be loaded, gives no offsets, or names no end token.
     """
 
     def __init__(self, directory: Path) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        except Exception as error:  # the library raises nearly anything on an incomplete or damaged folder
+            reason = " ".join(str(error).split())[:300]
+            raise WeightsError(f"{directory}: its tokenizer cannot be loaded ({reason})") from error
         if not self._tokenizer.is_fast:
             raise WeightsError(f"{directory}: its tokenizer has no fast version, which gives no character offsets")
         if self._tokenizer.eos_token_id is None:
@@ -125,13 +144,11 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
     """Return the tokenizer of a decoder folder.
 
     Raises:
-        WeightsError: the folder holds no tokenizer.
+        WeightsError: the folder holds no tokenizer, or a broken one.
     """
     directory = Path(directory)
-    model_file = directory / "tokenizer.model"
-    settings = directory / "tokenizer_config.json"
-    named = json.loads(settings.read_text()).get("tokenizer_class", "") if settings.is_file() else "LlamaTokenizer"
-    if model_file.is_file() and named.startswith("Llama"):
+    model_file, settings = directory / "tokenizer.model", directory / "tokenizer_config.json"
+    if model_file.is_file() and _tokenizer_class(settings).lower().startswith("llama"):
         return SentencePieceTokenizer(model_file)
     if not settings.is_file() and not (directory / "tokenizer.json").is_file():
         raise WeightsError(
@@ -139,3 +156,14 @@ def load_tokenizer(directory: str | Path) -> Tokenizer:
             "Point model.llama_model at a complete Hugging Face folder."
         )
     return HuggingFaceTokenizer(directory)
+
+
+def _tokenizer_class(settings: Path) -> str:
+    """Return the class that ``tokenizer_config.json`` names: LlamaTokenizer, or LLaMATokenizer in early conversions."""
+    if not settings.is_file():
+        return "LlamaTokenizer"
+    try:
+        content = json.loads(settings.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{settings}: {failed_download(settings) or f'not valid JSON ({error})'}") from error
+    return str(content.get("tokenizer_class") or "") if isinstance(content, dict) else ""

@@ -10,7 +10,8 @@ from torch import nn
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, object]]:
     """Split trainable parameters: matrices decay; biases, norms and other vectors do not."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, p in named:
         if p.requires_grad:
             (plain if p.ndim < 2 or "bias" in name else decayed).append(p)

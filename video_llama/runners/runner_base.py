@@ -118,7 +118,7 @@ class RunnerBase:
         bar.close()
         self.world.barrier()
 
-    def loader(self) -> DataLoader[Batch]:
+    def loader(self) -> DataLoader[Any]:
         """Load this process's micro-batches of all epochs to come."""
         batches = RankBatches(
             self.mixture,
@@ -151,9 +151,12 @@ class RunnerBase:
             loss_sum += self.finite(loss, step, batch)
             self.scaler.scale(loss / n_targets).backward()
         grad_norm = self.apply_gradients()
-        samples = sum(len(b.ids) for b in micro_batches)
-        replaced, cut = sum(len(b.replaced) for b in micro_batches), sum(b.n_cut for b in micro_batches)
-        loss_sum, samples, replaced, cut = self.world.sum(loss_sum, samples, replaced, cut)
+        loss_sum, samples, replaced, cut = self.world.sum(
+            loss_sum,
+            sum(len(b.ids) for b in micro_batches),
+            sum(len(b.replaced) for b in micro_batches),
+            sum(b.n_cut for b in micro_batches),
+        )
         self.stop_when_too_many_are_bad(int(samples), int(replaced))
         return {
             "loss": loss_sum / n_targets,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.unit.processors.clips import picture, played, write_clip
+from tests.unit.processors.clips import cut_start, picture, played, write_clip
 from video_llama.common.errors import DecodeError
 from video_llama.processors.decode import open_video
 
@@ -21,11 +21,15 @@ def clip(tmp_path_factory):
     return write_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", n_frames=60, x264="bframes=2:keyint=10")
 
 
+def read_all(path, **settings):
+    video = open_video(path, **settings)
+    return video.read(range(video.n_frames))
+
+
 def reason(path, **settings):
     """Why the file's frames cannot be read."""
     with pytest.raises(DecodeError) as error:
-        video = open_video(path, **settings)
-        video.read(range(video.n_frames))
+        read_all(path, **settings)
     assert error.value.path == str(path)
     assert str(error.value).startswith(f"{path}: ")
     return error.value.reason
@@ -69,10 +73,8 @@ def test_sound_without_video_is_said_to_have_no_video_stream(tmp_path):
 
 
 def test_a_video_without_frames_is_refused(tmp_path, clip):
-    with av.open(str(clip)) as source, av.open(str(tmp_path / "none.mp4"), "w") as container:
-        container.add_stream_from_template(source.streams.video[0])
-        container.start_encoding()
-    assert "no frames" in reason(tmp_path / "none.mp4") or "cannot open" in reason(tmp_path / "none.mp4")
+    nothing_left = cut_start(written(tmp_path / "none.mp4", clip.read_bytes()), media_ticks=512 * 1000)
+    assert reason(nothing_left) == "no frames in its h264 stream"
 
 
 def test_a_file_cut_short_is_refused(tmp_path, clip):
@@ -100,7 +102,7 @@ def test_a_frame_that_was_damaged_is_refused_and_others_are_not(tmp_path, clip):
     data[start + size // 2 : start + size] = bytes(size - size // 2)
     video = open_video(written(tmp_path / "damaged.mp4", bytes(data)))
     assert np.array_equal(video.read([0, 5]).numpy(), played(clip)[[0, 5]])
-    with pytest.raises(DecodeError, match="damaged|cannot decode packet"):
+    with pytest.raises(DecodeError, match=r"damaged|cannot decode packet"):
         video.read([keys[2] + 5])
 
 
@@ -111,8 +113,7 @@ def test_damage_anywhere_raises_nothing_but_decode_errors(tmp_path, clip):
         start = dice.randrange(len(data) - 8)
         damaged = written(tmp_path / "damaged.mp4", data[:start] + dice.randbytes(8) + data[start + 8 :])
         try:
-            video = open_video(damaged, deadline_s=20)
-            assert video.read(range(video.n_frames)).shape == (video.n_frames, 64, 96, 3)
+            assert read_all(damaged, deadline_s=20).shape[1:] == (64, 96, 3)
         except DecodeError:
             failed += 1
     assert failed > 10

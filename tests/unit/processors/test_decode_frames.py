@@ -156,6 +156,15 @@ def test_decord_agrees_to_the_last_bit_on_a_plain_file(tmp_path, size):
     assert np.array_equal(ours.read([0, 5, 19]).numpy(), decords.read([0, 5, 19]).numpy())
 
 
+@pytest.mark.parametrize("turn", ["turned_right", "turned_left", "upside_down"])
+def test_decord_turns_and_scales_frames_the_same_way(tmp_path, turn):
+    pytest.importorskip("decord")
+    path = write_clip(tmp_path / "clip.mp4", n_frames=3)
+    set_matrix(path, *TURNS[turn][0])
+    ours, decords = (open_video(path, backend, (40, 30)).read([1]).numpy() for backend in VIDEO_BACKENDS)
+    assert np.array_equal(ours, decords)
+
+
 def test_an_index_that_no_frame_has_is_refused(tmp_path):
     video = open_video(write_clip(tmp_path / "clip.mp4", n_frames=5))
     for index in (5, -1):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -81,6 +83,7 @@ def test_an_image_of_too_many_pixels_is_refused_before_it_is_read(tmp_path, pixe
         read_image(tmp_path / "image.png")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_damage_anywhere_raises_nothing_but_decode_errors(tmp_path, pixels):
     dice = np.random.default_rng(0)
     for name in ("x.jpg", "x.png", "x.gif", "x.webp", "x.tiff", "x.bmp"):
@@ -89,7 +92,5 @@ def test_damage_anywhere_raises_nothing_but_decode_errors(tmp_path, pixels):
         for _ in range(20):
             start = int(dice.integers(min(len(data) - 4, 400)))
             (tmp_path / name).write_bytes(data[:start] + dice.bytes(4) + data[start + 4 :])
-            try:
+            with contextlib.suppress(DecodeError):
                 assert read_image(tmp_path / name).shape[0] == 3
-            except DecodeError:
-                pass

@@ -54,7 +54,7 @@ def test_headtail_gives_exactly_n_increasing_frames_half_from_each_half(n_frames
     n = min(n_frames, n_frms)
     assert len(indices) == n
     assert indices == sorted(set(indices))
-    assert 0 <= indices[0]
+    assert indices[0] >= 0
     assert indices[-1] < n_frames
     assert sum(i < n_frames // 2 for i in indices) == n // 2
 

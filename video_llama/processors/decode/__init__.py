@@ -39,7 +39,7 @@ class VideoReader(Protocol):
             uint8[T, H, W, 3], RGB, upright.
         Raises:
             DecodeError: a frame cannot be decoded, or the deadline passed.
-            IndexError: an index is not in ``range(n_frames)``.
+            IndexError: an index is not in ``range(n_frames)``, or there is none.
         """
 
 

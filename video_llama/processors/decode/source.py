@@ -52,7 +52,9 @@ def decode_errors(path: str, doing: str) -> Iterator[None]:
 
 
 def check_indices(indices: list[int], n_frames: int) -> None:
-    """Raise IndexError when an index is not that of a frame."""
+    """Raise IndexError when an index is not that of a frame, or there is none."""
+    if not indices:
+        raise IndexError("no frame asked for")
     for i in indices:
         if not 0 <= i < n_frames:
             raise IndexError(f"frame {i} of a video of {n_frames} frames")

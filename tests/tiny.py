@@ -1,0 +1,107 @@
+"""A model small enough for a test, and samples for it: random, made on the spot, the same each time.
+
+Shapes: B samples, T frames, V = 3 tokens a media item takes, D = H = 16 widths, W = 560 vocabulary.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import video_llama.toy
+from video_llama.common.contracts import IGNORE_LABEL, Batch, Media, Sample, slot_id
+from video_llama.datasets.collate import collate
+from video_llama.models.qformer import QFormerConfig
+from video_llama.models.video_llama import VideoLLaMA, VideoLLaMAConfig
+
+TOKENIZER = Path(video_llama.toy.__file__).parent / "weights" / "decoder"
+VOCABULARY = 560
+BOS = 1
+SIDE = 32
+"""Pixels."""
+TOKENS_PER_SLOT = 3
+
+
+def write_decoder(folder: Path, width: int = 16, **changes: Any) -> Path:
+    """Write a random LLaMA with the toy tokenizer, as the folder that ``model.llama_model`` names."""
+    settings = {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.3,  # far from flat, so that the likeliest token is clearly so
+        "vocab_size": VOCABULARY,
+        "pad_token_id": 0,
+        **changes,
+    }
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(LlamaConfig(**settings)).save_pretrained(folder)
+    for name in ("tokenizer.model", "tokenizer_config.json"):
+        shutil.copy(TOKENIZER / name, folder)
+    return folder
+
+
+def config(decoder: Path, dropout: float = 0.0, **changes: Any) -> VideoLLaMAConfig:
+    """The model section of a YAML, tiny."""
+    settings: dict[str, Any] = {
+        "vit_args": {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 16, "mlp_ratio": 2.0},
+        "vit_precision": "fp32",
+        "image_size": SIDE,
+        "qformer": QFormerConfig(
+            hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, dropout=dropout
+        ),
+        "num_query_token": 4,
+        "num_video_query_token": TOKENS_PER_SLOT,
+        "max_frame_pos": 4,
+        "llama_model": str(decoder),
+        "llama_precision": "fp32",
+        **changes,
+    }
+    return VideoLLaMAConfig(**settings)
+
+
+def model(decoder: Path, seed: int = 0, **changes: Any) -> VideoLLaMA:
+    """A model with random weights, in training mode."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        built = VideoLLaMA.from_config(config(decoder, **changes))
+        for part in (built.vision, built.qformer, built.video_branch):
+            livelier(part)
+    return built
+
+
+@torch.no_grad()
+def livelier(module: nn.Module) -> None:
+    """Draw matrices large enough for every input to show in the output; the usual 0.02 hides it at these sizes."""
+    for p in module.parameters():
+        if p.ndim > 1:
+            p.normal_(std=0.3)
+
+
+def sample(name: str, *n_frames: int, words: int = 6) -> Sample:
+    """A sample with an image (1) or a clip (more) for each of ``n_frames``, and an answer of so many words."""
+    chance = torch.Generator().manual_seed(sum(map(ord, name)))
+    context, media = [BOS], []
+    for k, n in enumerate(n_frames):
+        frames = torch.randint(256, (3, n, SIDE, SIDE), generator=chance, dtype=torch.uint8)
+        media.append(Media("image" if n == 1 else "video", frames))
+        context += [slot_id(k)] * TOKENS_PER_SLOT + [20 + k]
+    answer = torch.randint(3, VOCABULARY, (words,), generator=chance).tolist()
+    return Sample(
+        id=name,
+        input_ids=torch.tensor([*context, *answer]),
+        labels=torch.tensor([IGNORE_LABEL] * len(context) + answer),
+        media=tuple(media),
+    )
+
+
+def batch(*samples: Sample) -> Batch:
+    """Samples as the loader hands them over."""
+    return collate(samples, pad_id=0)

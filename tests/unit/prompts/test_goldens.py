@@ -1,0 +1,98 @@
+"""Token ids and labels against the original's: what it trained the released checkpoints on."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.unit.prompts.goldens import CHATS, MAX_CONTEXT, PLACEHOLDER_ID, SAMPLES, STRINGS, TOKENS_PER_SLOT, Golden
+
+from video_llama.common.contracts import IGNORE_LABEL, Media
+from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, Stretch, encode
+from video_llama.prompts.rendering import conversation, tagged
+from video_llama.prompts.templates import LLAMA_2, MODEL_TYPES, VICUNA, Span
+from video_llama.prompts.tokenizer import Tokenizer
+
+SLOTS = {"image": TOKENS_PER_SLOT, "video": TOKENS_PER_SLOT}
+FRAME = torch.zeros(3, 1, 1, 1, dtype=torch.uint8)
+
+VICUNA_OPENS_THE_DIALOGUE = ["##", "#"]
+"""What the original trained by mistake at the start of the first human turn: the rest of ``###Human:`` it left out."""
+VICUNA_OPENS_AN_ANSWER = ["##", "#", "As", "s", "is", "ta", "nt", ":"]
+"""What it trained before each answer, although the template, not the model, writes it."""
+
+
+def encoded(golden: Golden, tokenizer: Tokenizer) -> Encoded:
+    """Our ids and labels of a golden's sample, cut where the original cut."""
+    template = MODEL_TYPES[golden.model_type]
+    if golden.kind == "video":
+        media = [Media("video", FRAME, golden.record["message"])]
+        turns = [(pair["q"], pair["a"]) for pair in golden.record["QA"]]
+        turns[0] = (tagged(media[0], 0) + turns[0][0], turns[0][1])
+    else:
+        said = [turn["value"] for turn in golden.record["conversations"]]
+        media = [Media("image", FRAME)] if "<image>" in "".join(said) else []
+        turns = list(zip(said[::2], said[1::2], strict=True))
+        turns = [(q.replace("<image>", tagged(media[0], 0)) if media else q, a) for q, a in turns]
+    whole = encode(conversation(template, template.training, turns, media), tokenizer, SLOTS)
+    return Encoded(whole.input_ids[:MAX_CONTEXT], whole.labels[:MAX_CONTEXT])
+
+
+@pytest.mark.parametrize("golden", SAMPLES, ids=str)
+def test_the_ids_of_an_instruction_sample_are_those_of_the_original(golden: Golden, tokenizer: Tokenizer) -> None:
+    ids = [PLACEHOLDER_ID if i < 0 else i for i in encoded(golden, tokenizer).input_ids]
+    assert ids == golden.input_ids
+
+
+@pytest.mark.parametrize("golden", SAMPLES, ids=str)
+def test_every_token_that_carries_loss_here_does_in_the_original(golden: Golden, tokenizer: Tokenizer) -> None:
+    ours = encoded(golden, tokenizer)
+    trained = {i for i, label in enumerate(ours.labels) if label != IGNORE_LABEL}
+    assert trained <= golden.trained
+    assert all(ours.labels[i] == ours.input_ids[i] for i in trained)
+
+
+@pytest.mark.parametrize("golden", [g for g in SAMPLES if g.model_type == "vicuna"], ids=str)
+def test_the_original_also_trains_what_the_vicuna_template_writes_before_answers(
+    golden: Golden, tokenizer: Tokenizer
+) -> None:
+    labels = encoded(golden, tokenizer).labels
+    only_theirs = [golden.input_ids[i] for i in sorted(golden.trained) if labels[i] == IGNORE_LABEL]
+    answers = golden.record.get("QA") or golden.record["conversations"][1::2]
+    within = 1 if "overflow" in golden.name else len(answers)  # the second turn lies behind the cut
+    assert pieces(only_theirs) == VICUNA_OPENS_THE_DIALOGUE + within * VICUNA_OPENS_AN_ANSWER
+
+
+@pytest.mark.parametrize("golden", [g for g in SAMPLES if g.model_type == "llama_v2"], ids=str)
+def test_under_the_llama_2_template_the_labels_are_those_of_the_original(golden: Golden, tokenizer: Tokenizer) -> None:
+    labels = encoded(golden, tokenizer).labels
+    assert {i for i, label in enumerate(labels) if label != IGNORE_LABEL} == golden.trained
+
+
+@pytest.mark.parametrize("string", STRINGS, ids=lambda s: repr(s["text"]))
+def test_a_plain_string_has_the_ids_of_the_original(string: dict, tokenizer: Tokenizer) -> None:
+    before, *after = [[Stretch((Span(text),))] if text else [] for text in string["text"].split(PLACEHOLDER)]
+    found = [*before]
+    for k, rest in enumerate(after):
+        found += [Slot(k, "image"), *rest]
+    ids = encode(found, tokenizer, {"image": 1, "video": 1}).input_ids
+    assert [PLACEHOLDER_ID if i < 0 else i for i in ids] == string["ids"]
+
+
+@pytest.mark.parametrize("chat", CHATS, ids=lambda c: f"{c['template']}-{c['turns'][0][0][:20]}")
+def test_a_chat_prompt_has_the_bytes_of_the_original(chat: dict) -> None:
+    template = {"default_conversation": VICUNA, "conv_llava_llama_2": LLAMA_2}[chat["template"]]
+    assert "".join(span.text for span in template.render(template.chat, chat["turns"])) == chat["prompt"]
+
+
+def pieces(ids: list[int]) -> list[str]:
+    """The texts of tokens; none of the ones compared here starts with a space."""
+    return [NAMES[i] for i in ids]
+
+
+NAMES: dict[int, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def _names(tokenizer: Tokenizer) -> None:
+    for text in VICUNA_OPENS_AN_ANSWER:
+        NAMES[tokenizer.encode("\n" + text)[-1].id] = text
