@@ -1,7 +1,7 @@
 """Weights files: what is read runs no code, what is written is whole or not there.
 
 A checkpoint of ours is one ``.pth`` with ``model`` (the trainable tensors), ``optimizer``, ``scaler``, ``config``
-(the resolved YAML as text), ``epoch``, ``step`` and ``format``. It loads as ``ckpt`` and as ``resume_ckpt_path``.
+(the resolved YAML as text), ``epoch``, ``step``, ``samples`` and ``format``. It loads as ``ckpt`` and as ``resume_ckpt_path``.
 """
 
 from __future__ import annotations

@@ -96,6 +96,7 @@ def load_config(
     options: Iterable[str] = (),
     *,
     need: Sequence[str] | None = ("model",),
+    also: Sequence[str] = (),
     allow_unset: bool = False,
 ) -> JobConfig:
     """Read and check a YAML.
@@ -105,6 +106,7 @@ def load_config(
         options: ``a.b=value`` strings that override it.
         need: sections that must be there and are built. Others are left alone, so that a checkpoint's
             configuration serves for chat where its data sets are not. None: the model, and all that is there.
+        also: sections that are built too where they are there.
         allow_unset: let ``???`` pass; the built Configs then hold that string.
     Raises:
         ConfigError: everything that is wrong, one line each, sorted by line.
@@ -118,7 +120,8 @@ def load_config(
     misspelt = builder.unknown_keys(data, ["imports", "paths", *SECTIONS], ())
     imports = _imports(builder, data.get("imports"))
     if need is None:
-        need = ["model", *(name for name in SECTIONS if name != "model" and name in data)]
+        need, also = ["model"], tuple(SECTIONS)
+    need = [*need, *(name for name in also if name in data and name not in need)]
     sections = {}
     for name in SECTIONS:
         if name in need and name in data:

@@ -36,10 +36,13 @@ class World:
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up the gradients of all processes, in one message; a parameter without one counts as zero."""
+        owners = list(parameters)
+        for p in owners:
+            if p.grad is None:
+                p.grad = torch.zeros_like(p)
         if self.size == 1:
             return
-        owners = list(parameters)
-        flat = torch.cat([(p.grad if p.grad is not None else torch.zeros_like(p)).flatten() for p in owners])
+        flat = torch.cat([p.grad.flatten() for p in owners if p.grad is not None])
         dist.all_reduce(flat)
         start = 0
         for p in owners:

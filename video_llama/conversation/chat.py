@@ -43,7 +43,7 @@ class Chat:
             options: ``key=value`` overrides.
             device: cpu, cuda, or auto: a GPU where there is one.
         """
-        job = load_config(cfg_path, options, need=("model", "datasets"))
+        job = load_config(cfg_path, options, also=("datasets",))
         video, image = processors_for_use(job)
         model_class: Any = registered_class(MODELS, job.model)
         context = model_class.build_context(job.model)
@@ -122,9 +122,11 @@ def processors_for_use(job: JobConfig) -> tuple[Any, Any]:
     for kind, cls in chosen.items():
         settings: dict[str, Any] = {"image_size": job.model.image_size}
         for config in job.datasets.values():
-            if config.data_type == kind and config.vis_processor.eval is not None:
+            if getattr(config, "data_type", None) != kind:  # a data set from outside need not say
+                continue
+            if config.vis_processor.eval is not None:
                 built[kind] = registered_class(PROCESSORS, config.vis_processor.eval)(config.vis_processor.eval)
-            elif config.data_type == kind:
+            else:
                 names = ("n_frms", "image_size", "video_backend", "deadline_s")
                 train = config.vis_processor.train
                 settings |= {name: getattr(train, name) for name in names if hasattr(train, name)}

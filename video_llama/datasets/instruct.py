@@ -66,7 +66,7 @@ class LlavaInstruct(InstructDataset):
         """Read the image, if any, and put it where ``<image>`` stands."""
         turns = self._turns(index)
         image = self.records[index].get("image")
-        if image and not isinstance(image, str):
+        if image and not (isinstance(image, str) and Path(image).name):
             raise self.bad(index, f"expected a file name under 'image', found {image!r:.80}")
         places = sum(question.count(IMAGE_TOKEN) for question, _ in turns)
         if places != (1 if image else 0):

@@ -38,7 +38,10 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tupl
                     )
                 yield reader.line_num, tuple(row[c] or "" for c in columns)
     except csv.Error as error:
-        raise DataError(f"{path}:{reader.line_num}: not a valid {path.suffix or 'table'}: {error}") from error
+        kind, line = path.suffix or "table", reader.line_num + 1  # where the row starts that could not be read
+        raise DataError(
+            f"{path}:{line}: not a valid {kind}: {error}. Inside a quoted text, write a double quote twice."
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 

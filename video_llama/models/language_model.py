@@ -5,12 +5,15 @@ Shapes: B sequences, L tokens, H hidden width, K distinct target columns, W voca
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -53,13 +56,12 @@ class LanguageModel(nn.Module):
     def recompute_activations(self) -> None:
         """Trade time for memory: layers recompute their activations in the backward pass.
 
-        The library does so only for layers in training mode, so the flag of each layer alone is raised, not its
-        children's: nothing in a frozen decoder may drop out.
+        The library does so only for layers in training mode, in which they may also drop out. A frozen decoder's never
+        are, so each layer's forward is wrapped here.
         """
-        self.lm.gradient_checkpointing_enable({"use_reentrant": False})
         for module in self.lm.modules():
             if isinstance(module, GradientCheckpointingLayer):
-                module.training = True
+                module.forward = partial(_recomputed, module.forward)  # type: ignore[method-assign]
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Return float[B, L, H]; slot ids (below 0) get the embedding of token 0, to be overwritten."""
@@ -84,6 +86,13 @@ class LanguageModel(nn.Module):
         )
         logits = out.logits.float().flatten(0, 1)  # [B*K, W]
         return F.cross_entropy(logits, next_labels[:, columns].flatten(), ignore_index=IGNORE_LABEL, reduction="sum")
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a layer so that the backward pass, if there is one, computes its activations again."""
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def max_context(config: Any) -> int:

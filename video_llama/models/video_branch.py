@@ -32,6 +32,15 @@ class VideoBranch(nn.Module):
         self.qformer = QFormer(num_queries, width, config, num_layers=num_layers, cross_attention_frequency=1)
         self.to_decoder = nn.Linear(width, decoder_width)
 
+    def check_length(self, n_frames: int) -> None:
+        """Raise TooManyFrames for a clip with more frames than there are frame positions."""
+        max_frames = self.frame_position.num_embeddings
+        if n_frames > max_frames:
+            raise TooManyFrames(
+                f"a clip of {n_frames} frames: the branch has {max_frames} frame positions. "
+                "Lower n_frms, or raise model.max_frame_pos and train the branch with it."
+            )
+
     def forward(self, frame_queries: Tensor) -> Tensor:
         """Fuse the queries of each frame over time.
 
@@ -42,11 +51,7 @@ class VideoBranch(nn.Module):
         Raises:
             TooManyFrames: T exceeds the frame position table.
         """
-        n_frames, max_frames = frame_queries.shape[1], self.frame_position.num_embeddings
-        if n_frames > max_frames:
-            raise TooManyFrames(
-                f"a clip of {n_frames} frames: the branch has {max_frames} frame positions. "
-                "Lower n_frms, or raise model.max_frame_pos and train the branch with it."
-            )
+        n_frames = frame_queries.shape[1]
+        self.check_length(n_frames)
         x = frame_queries + rearrange(self.frame_position.weight[:n_frames], "t d -> t 1 d")
         return self.to_decoder(self.qformer(rearrange(x, "n t q d -> n (t q) d")))

@@ -153,6 +153,8 @@ class VideoLLaMAConfig:
                 "drop_path_rate",
                 "has no effect while freeze_vit is true, since frozen parts never drop. Set it to 0.",
             )
+        if not self.freeze_vit and self.vit_precision != "fp32":
+            yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
 
 
 @MODELS.register("video_llama")
@@ -197,7 +199,7 @@ class VideoLLaMA(nn.Module):
             tokens_per_slot={"image": config.num_video_query_token, "video": config.num_video_query_token},
             max_txt_len=config.max_txt_len,
             max_context=min(max_context(read_config(config.llama_model)), config.max_instruct_len),
-            caption_prompts=tuple(around.format(prompt) for prompt in read_prompts(config.prompt_path)),
+            caption_prompts=tuple(around.replace("{}", prompt) for prompt in read_prompts(config.prompt_path)),
             end_sym=config.end_sym or config.template.end_sym,
             model_args={
                 "num_video_query_token": config.num_video_query_token,
@@ -212,7 +214,7 @@ class VideoLLaMA(nn.Module):
         """Fill the encoders and the branch from the files the config names.
 
         Raises:
-            WeightsError: a file does not fit, or holds nothing that is trained here.
+            WeightsError: a file does not fit, or holds no tensor.
         """
         if self.config.vit_ckpt:
             fill(self.vision, read_weights(self.config.vit_ckpt), self.config.vit_ckpt)
@@ -246,8 +248,6 @@ class VideoLLaMA(nn.Module):
         """Set the mode; frozen modules stay in eval mode."""
         super().train(mode)
         keep_frozen_in_eval(self)
-        if self.config.use_grad_checkpoint and mode:
-            self.decoder.recompute_activations()
         return self
 
     def encode_frozen(self, media: Sequence[MediaGroup]) -> tuple[MediaGroup, ...]:
@@ -257,10 +257,14 @@ class VideoLLaMA(nn.Module):
             media: groups with uint8[N, 3, T, H, W] frames; groups already encoded pass through.
         Returns:
             The groups with float[N, T, Q, D] features.
+        Raises:
+            TooManyFrames: a clip is longer than the branch takes; nothing was computed.
         """
         raw = [group for group in media if not group.encoded]
         if not raw:
             return tuple(media)
+        for group in raw:
+            self.video_branch.check_length(group.frames.shape[2])
         trained = torch.is_grad_enabled() and (is_trainable(self.vision) or is_trainable(self.qformer))
         with contextlib.nullcontext() if trained else torch.no_grad(), _no_autocast(raw[0].frames):
             frames = torch.cat([rearrange(group.frames, "n c t h w -> (n t) c h w") for group in raw])
@@ -304,10 +308,11 @@ class VideoLLaMA(nn.Module):
         if own.keys() != state.keys():
             missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
             raise WeightsError(f"trainable tensors differ: missing {missing[:3]}, not of this model {extra[:3]}")
+        for name, p in own.items():
+            if p.shape != state[name].shape:
+                raise WeightsError(f"{name}: shape {tuple(state[name].shape)}, expected {tuple(p.shape)}")
         with torch.no_grad():
             for name, p in own.items():
-                if p.shape != state[name].shape:
-                    raise WeightsError(f"{name}: shape {tuple(state[name].shape)}, expected {tuple(p.shape)}")
                 p.copy_(state[name])
 
 

@@ -29,7 +29,7 @@ class VisionEncoder(nn.Module):
         drop_path_rate: stochastic depth, for a ViT that is trained.
 
     Raises:
-        VideoLlamaError: timm does not know the name, or the model does not return a token sequence.
+        VideoLlamaError: timm does not know the name, or the model does not take the arguments.
     """
 
     mean: Tensor
@@ -62,11 +62,18 @@ class VisionEncoder(nn.Module):
             frames: uint8[N, 3, H, W], or float[N, 3, H, W] already normalised.
         Returns:
             float32[N, P, C], after ``ln_vision``.
+        Raises:
+            VideoLlamaError: the encoder gives a grid of features, not a sequence.
         """
         if frames.dtype == torch.uint8:
             frames = (frames.float() / 255 - self.mean) / self.std
         dtype = next(self.vit.parameters()).dtype
         tokens = self.vit.forward_features(frames.to(dtype))
+        if tokens.ndim != 3:
+            raise VideoLlamaError(
+                f"model.vit_model: its features have the shape {tuple(tokens.shape)}, which is no sequence of tokens. "
+                "Use a vision transformer, such as timm/vit_base_patch16_224."
+            )
         return self.ln_vision(tokens.float())
 
 
@@ -79,9 +86,14 @@ def _build_vit(vit_model: str, image_size: int, vit_args: dict[str, Any], drop_p
             "timm.list_models() gives the names."
         )
     args = {**EVA_CLIP_G_ARGS, **vit_args} if eva else vit_args
-    vit: Any = timm.create_model(
-        name, num_classes=0, global_pool="", img_size=image_size, drop_path_rate=drop_path_rate, **args
-    )
+    try:
+        vit: Any = timm.create_model(
+            name, num_classes=0, global_pool="", img_size=image_size, drop_path_rate=drop_path_rate, **args
+        )
+    except TypeError as error:
+        raise VideoLlamaError(
+            f"model.vit_model: {vit_model} cannot be built as a vision transformer with vit_args {vit_args}: {error}"
+        ) from error
     if eva:
         vit.norm = nn.Identity()  # the released weights have no final norm; ln_vision takes its place
     return vit

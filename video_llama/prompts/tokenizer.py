@@ -93,7 +93,7 @@ class SentencePieceTokenizer(Tokenizer):
         Ids beyond the vocabulary are skipped: some decoders have rows for more tokens than their tokenizer knows.
         """
         text = ""
-        for special, stretch in groupby(ids, self._special.values().__contains__):
+        for special, stretch in groupby(ids, lambda i: i in self._special.values()):
             if special:
                 text += "".join(self._model.id_to_piece(i) for i in stretch if i == self.eos_id)
             else:

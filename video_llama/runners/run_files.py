@@ -23,18 +23,23 @@ class RunFiles:
         resuming: the folder may hold the run already.
 
     Raises:
-        TrainingError: the folder holds another run.
+        TrainingError: the folder holds another run, or cannot be made.
     """
 
     def __init__(self, folder: str | Path, world: World, resuming: bool) -> None:
         self.folder, self.world = Path(folder), world
-        if not resuming and (self.folder / "metrics.jsonl").exists():
+        self.metrics = self.folder / "metrics.jsonl"
+        self.bad_samples = self.folder / f"bad_samples.rank{world.rank}.jsonl"
+        if not resuming and self.metrics.exists():
             raise TrainingError(
                 f"run.output_dir: {folder} already holds a run. Choose another folder, move that one away, "
                 "or go on with it: --options run.resume_ckpt_path=<its checkpoint>"
             )
         world.barrier()  # every process has looked before the first one writes
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrainingError(f"run.output_dir: {folder} cannot be made: {error.strerror}") from error
 
     def checkpoint(self, epoch: int) -> Path:
         """Path of an epoch's checkpoint."""
@@ -48,19 +53,27 @@ class RunFiles:
     def log_metrics(self, metrics: dict[str, Any]) -> None:
         """Append one line of metrics."""
         if self.world.is_main:
-            self._append("metrics.jsonl", [metrics])
+            _append(self.metrics, [metrics])
 
     def log_replaced(self, step: int, replaced: Iterable[Replaced]) -> None:
         """Append the bad samples that this process met."""
         lines = [{"step": step, **asdict(r)} for r in replaced]
         if lines:
-            self._append(f"bad_samples.rank{self.world.rank}.jsonl", lines)
+            _append(self.bad_samples, lines)
+
+    def forget_from(self, step: int) -> None:
+        """Drop what was logged at a step or later: a resumed run takes these steps once more."""
+        for file in (self.metrics, self.bad_samples) if self.world.is_main else (self.bad_samples,):
+            if file.exists():
+                lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+                file.write_text("".join(s for s in lines if s.endswith("\n") and json.loads(s)["step"] < step), "utf-8")
 
     def save_checkpoint(self, epoch: int, content: dict[str, Any]) -> None:
         """Write an epoch's checkpoint, atomically."""
         if self.world.is_main:
             write_checkpoint(self.checkpoint(epoch), content)
 
-    def _append(self, name: str, lines: list[dict[str, Any]]) -> None:
-        with open(self.folder / name, "a", encoding="utf-8") as file:
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+def _append(path: Path, lines: list[dict[str, Any]]) -> None:
+    with open(path, "a", encoding="utf-8") as file:
+        file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

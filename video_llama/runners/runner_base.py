@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -77,8 +78,8 @@ class RunnerBase:
         world.broadcast(p.data for p in self.trainables)
         self.optimizer = build_optimizer(model, config.init_lr, config.weight_decay, config.beta2)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp and config.amp_dtype == "fp16")
-        global_batch = config.batch_size_train * config.accum_grad_iters * world.size
-        self.steps_per_epoch = config.iters_per_epoch or max(1, len(mixture) // global_batch)
+        self.samples_per_step = config.batch_size_train * config.accum_grad_iters * world.size
+        self.steps_per_epoch = config.iters_per_epoch or max(1, len(mixture) // self.samples_per_step)
         self.learning_rate: Any = LR_SCHEDULERS.get(config.lr_sched)(
             init_lr=config.init_lr,
             min_lr=config.min_lr,
@@ -96,26 +97,25 @@ class RunnerBase:
             self.resume(self.config.resume_ckpt_path)
         self.files.save_config(self.resolved_config)
         micro_batches = iter(self.loader())
-        total = self.config.max_epoch * self.steps_per_epoch
-        bar = tqdm(
-            total=total,
+        with tqdm(
+            total=self.config.max_epoch * self.steps_per_epoch,
             initial=self.first_epoch * self.steps_per_epoch,
             unit="step",
             disable=not self.world.is_main,
             mininterval=0.2 if sys.stderr.isatty() else 10,  # a log file wants a line now and then
-        )
-        for epoch in range(self.first_epoch, self.config.max_epoch):
-            torch.manual_seed(
-                hash((self.config.seed, epoch, self.world.rank)) % 2**63
-            )  # so a resumed epoch drops the same
-            self.model.train()
-            for step in range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch):
-                metrics = self.train_step(step, list(itertools.islice(micro_batches, self.config.accum_grad_iters)))
-                self.files.log_metrics({"step": step, "epoch": epoch, **metrics})
-                bar.set_postfix(epoch=epoch, loss=f"{metrics['loss']:.3f}", lr=f"{metrics['lr']:.1e}", refresh=False)
-                bar.update()
-            self.files.save_checkpoint(epoch, self.state(epoch))
-        bar.close()
+        ) as bar:
+            for epoch in range(self.first_epoch, self.config.max_epoch):
+                # so that a resumed epoch drops the same
+                torch.manual_seed(hash((self.config.seed, epoch, self.world.rank)) % 2**63)
+                self.model.train()
+                for step in range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch):
+                    metrics = self.train_step(step, self.next_of(micro_batches))
+                    self.files.log_metrics({"step": step, "epoch": epoch, **metrics})
+                    bar.set_postfix(
+                        epoch=epoch, loss=f"{metrics['loss']:.3f}", lr=f"{metrics['lr']:.1e}", refresh=False
+                    )
+                    bar.update()
+                self.files.save_checkpoint(epoch, self.state(epoch))
         self.world.barrier()
 
     def loader(self) -> DataLoader[Any]:
@@ -137,6 +137,17 @@ class RunnerBase:
             pin_memory=self.world.device.type == "cuda",
         )
 
+    def next_of(self, micro_batches: Iterator[Batch]) -> list[Batch]:
+        """Return the micro-batches of one step.
+
+        Raises:
+            TrainingError: the data are no good; what a loader process raised comes without its traceback.
+        """
+        try:
+            return list(itertools.islice(micro_batches, self.config.accum_grad_iters))
+        except TrainingError as error:
+            raise TrainingError(str(error).rpartition(f"{TrainingError.__name__}: ")[2].rstrip()) from error
+
     def train_step(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, float]:
         """Take one optimiser step over micro-batches; returns the metrics of the whole step."""
         started = time.perf_counter()
@@ -148,9 +159,13 @@ class RunnerBase:
         for batch in micro_batches:
             self.files.log_replaced(step, batch.replaced)
             loss = self.forward(batch)
-            loss_sum += self.finite(loss, step, batch)
-            self.scaler.scale(loss / n_targets).backward()
-        grad_norm = self.apply_gradients()
+            loss_sum += finite(float(loss.detach()), "the loss", step, [batch])
+            if loss.requires_grad:  # text alone meets nothing that is trained
+                self.scaler.scale(loss / n_targets).backward()
+        grad_norm = self.gather_gradients()
+        if not self.scaler.is_enabled():  # it skips such a step by itself, and scales less from then on
+            finite(grad_norm, "the norm of the gradients", step, micro_batches)
+        self.apply_gradients()
         loss_sum, samples, replaced, cut = self.world.sum(
             loss_sum,
             sum(len(b.ids) for b in micro_batches),
@@ -179,27 +194,17 @@ class RunnerBase:
         dtype = AMP_DTYPES[self.config.amp_dtype]
         return torch.autocast(self.world.device.type, dtype=dtype, enabled=self.config.amp)
 
-    def apply_gradients(self) -> float:
-        """Sum the gradients over processes, clip, step; returns their norm before clipping."""
+    def gather_gradients(self) -> float:
+        """Sum the gradients over processes and clip them; returns their norm before clipping."""
         self.world.sum_gradients(self.trainables)
         self.scaler.unscale_(self.optimizer)
-        limit = self.config.max_grad_norm or float("inf")
-        norm = nn.utils.clip_grad_norm_(self.trainables, limit)
+        return float(nn.utils.clip_grad_norm_(self.trainables, self.config.max_grad_norm or float("inf")))
+
+    def apply_gradients(self) -> None:
+        """Take the step, and forget the gradients."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(norm)
-
-    def finite(self, loss: torch.Tensor, step: int, batch: Batch) -> float:
-        """Return the loss as a number.
-
-        Raises:
-            TrainingError: it is NaN or infinite; the samples are named.
-        """
-        value = float(loss.detach())
-        if not torch.isfinite(loss.detach()):
-            raise TrainingError(f"step {step}: the loss is {value} for samples {', '.join(batch.ids)}")
-        return value
 
     def stop_when_too_many_are_bad(self, samples: int, replaced: int) -> None:
         """Count samples; raise TrainingError when the bad ones are too large a share."""
@@ -219,6 +224,7 @@ class RunnerBase:
             "config": self.resolved_config,
             "epoch": epoch,
             "step": (epoch + 1) * self.steps_per_epoch,
+            "samples": (epoch + 1) * self.steps_per_epoch * self.samples_per_step,
         }
 
     def resume(self, path: str) -> None:
@@ -228,17 +234,33 @@ class RunnerBase:
             WeightsError: it is not a checkpoint of a run like this one.
         """
         content = read_checkpoint(path)
-        lacking = [k for k in ("model", "optimizer", "scaler", "epoch", "step") if k not in content]
+        lacking = [k for k in ("model", "optimizer", "scaler", "epoch", "step", "samples") if k not in content]
         if lacking:
             raise WeightsError(
                 f"run.resume_ckpt_path: {path} has no {', '.join(lacking)}; use it as model.ckpt instead"
             )
-        if content["step"] != (content["epoch"] + 1) * self.steps_per_epoch:
+        steps, samples = content["step"] // (content["epoch"] + 1), content["samples"] // content["step"]
+        if (steps, samples) != (self.steps_per_epoch, self.samples_per_step):
             raise WeightsError(
-                f"run.resume_ckpt_path: {path} was written at step {content['step']} after epoch {content['epoch']}; "
-                f"this run has {self.steps_per_epoch} steps an epoch. Resume with the batch size and processes it had."
+                f"run.resume_ckpt_path: {path} is of a run with {steps} steps of {samples} samples to an epoch; this one "
+                f"has {self.steps_per_epoch} of {self.samples_per_step}. Resume with the batch size, accumulation and "
+                "processes it had."
             )
         self.model.load_trainable_state(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        groups = self.optimizer.state_dict()["param_groups"]  # the settings of this run's config, not the file's
+        self.optimizer.load_state_dict({**content["optimizer"], "param_groups": groups})
         self.scaler.load_state_dict(content["scaler"])
         self.first_epoch = content["epoch"] + 1
+        self.files.forget_from(content["step"])
+
+
+def finite(value: float, what: str, step: int, batches: Sequence[Batch]) -> float:
+    """Return a number that must be one.
+
+    Raises:
+        TrainingError: it is NaN or infinite; the samples are named.
+    """
+    if not math.isfinite(value):
+        samples = ", ".join(i for batch in batches for i in batch.ids)
+        raise TrainingError(f"step {step}: {what} is {value} for samples {samples}")
+    return value

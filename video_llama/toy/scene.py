@@ -32,7 +32,7 @@ RGB = {
     "purple": (150, 40, 185),
     "white": (245, 245, 245),
 }
-RADIUS = {"small": 5.5, "medium": 9.0, "large": 13.5}
+RADIUS = {"small": 6.5, "medium": 10.0, "large": 14.5}
 """Half the extent of a shape, in pixels."""
 
 Triple = tuple[str, str, str]
@@ -143,7 +143,7 @@ def _triangle(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    tip, notch, sector = 1.15, 0.45, math.pi / 5
+    tip, notch, sector = 1.25, 0.42, math.pi / 5
     angle = abs((np.arctan2(x, -y) + sector) % (2 * sector) - sector)
     u, v = np.hypot(x, y) * np.cos(angle), np.hypot(x, y) * np.sin(angle)
     edge = (notch * math.cos(sector) - tip, notch * math.sin(sector))
@@ -151,7 +151,7 @@ def _star(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _cross(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    bar = 0.32
+    bar = 0.3
     return np.minimum(np.maximum(abs(x) - 1, abs(y) - bar), np.maximum(abs(x) - bar, abs(y) - 1))
 
 

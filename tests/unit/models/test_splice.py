@@ -27,4 +27,6 @@ def test_the_token_embeddings_are_left_as_they_were():
 @pytest.mark.parametrize("ids", [[1, -1, -1], [1, -1, -1, -1, -1], [1, 2, 3]])
 def test_a_slot_of_another_size_than_the_features_is_refused(ids):
     with pytest.raises(VideoLlamaError, match=r"hold \[\d\] tokens.*makes 3.*num_video_query_token"):
-        splice(torch.zeros(1, len(ids), 2), torch.tensor([ids]), torch.ones(1, 3, 2), torch.tensor([0]), torch.tensor([-1]))
+        splice(
+            torch.zeros(1, len(ids), 2), torch.tensor([ids]), torch.ones(1, 3, 2), torch.tensor([0]), torch.tensor([-1])
+        )

@@ -64,7 +64,9 @@ def test_more_frames_than_positions_are_refused_with_both_numbers():
 @pytest.mark.parametrize(("decoder_width", "n_parameters"), [(4096, 22_104_064), (5120, 22_891_520)])
 def test_at_full_size_the_branch_has_the_tensors_of_the_released_checkpoints(decoder_width, n_parameters):
     with torch.device("meta"):
-        full = VideoBranch(num_queries=32, max_frames=32, num_layers=2, decoder_width=decoder_width, config=QFormerConfig())
+        full = VideoBranch(
+            num_queries=32, max_frames=32, num_layers=2, decoder_width=decoder_width, config=QFormerConfig()
+        )
     trained = [p for p in full.parameters() if p.requires_grad]
     assert len(trained) == 58
     assert sum(p.numel() for p in trained) == n_parameters

@@ -75,7 +75,10 @@ def test_stored_features_stand_for_their_frames(model):
 
 
 def test_features_have_frames_and_queries_as_their_axes(model):
-    by_frames = {g.frames.shape[2]: e.frames for g, e in zip(EVERYTHING.media, model.encode_frozen(EVERYTHING.media))}
+    by_frames = {
+        g.frames.shape[2]: e.frames
+        for g, e in zip(EVERYTHING.media, model.encode_frozen(EVERYTHING.media), strict=True)
+    }
     assert {t: tuple(f.shape[1:]) for t, f in by_frames.items()} == {t: (t, 4, 16) for t in (1, 2, 4)}
 
 
@@ -153,7 +156,7 @@ def test_recomputing_activations_changes_no_gradient(decoder):
 def test_recomputing_runs_the_decoder_layers_twice(decoder):
     model = tiny.model(decoder, use_grad_checkpoint=True)
     calls = []
-    model.decoder.lm.model.layers[0].mlp.register_forward_hook(lambda *_: calls.append(1))
+    model.decoder.lm.model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
     gradients(model)
     assert len(calls) == 2
 
@@ -161,8 +164,14 @@ def test_recomputing_runs_the_decoder_layers_twice(decoder):
 def test_a_frozen_decoder_with_dropout_does_not_drop_out_while_it_recomputes(tmp_path):
     OPTForCausalLM(
         OPTConfig(
-            vocab_size=560, hidden_size=16, word_embed_proj_dim=16, ffn_dim=32, num_hidden_layers=1, dropout=0.5,
-            num_attention_heads=2, max_position_embeddings=64,
+            vocab_size=560,
+            hidden_size=16,
+            word_embed_proj_dim=16,
+            ffn_dim=32,
+            num_hidden_layers=1,
+            dropout=0.5,
+            num_attention_heads=2,
+            max_position_embeddings=64,
         )
     ).save_pretrained(tmp_path)
     model = tiny.model(tmp_path, use_grad_checkpoint=True)
@@ -216,9 +225,9 @@ def test_trainable_tensors_of_another_model_are_refused_and_change_nothing(decod
     before = model.trainable_state()
     changed = {name: t + 1 for name, t in before.items()}
     last = list(changed)[-1]
-    with pytest.raises(WeightsError, match="missing.*to_decoder"):
+    with pytest.raises(WeightsError, match=r"missing.*to_decoder"):
         model.load_trainable_state({n: t for n, t in changed.items() if n != last})
-    with pytest.raises(WeightsError, match="not of this model.*audio"):
+    with pytest.raises(WeightsError, match=r"not of this model.*audio"):
         model.load_trainable_state({**changed, "audio": torch.zeros(1)})
     with pytest.raises(WeightsError, match=rf"{last}: shape \(7,\), expected"):
         model.load_trainable_state({**changed, last: torch.zeros(7)})
@@ -248,7 +257,11 @@ def test_ckpt_2_goes_on_top_of_ckpt(decoder, model, tmp_path):
     [
         ("vit_ckpt", lambda t: {"ln_vision.weight": None}, "missing: ln_vision.weight"),
         ("vit_ckpt", lambda t: {"vit.head.bias": torch.zeros(2)}, "unexpected: vit.head.bias"),
-        ("q_former_model", lambda t: {"query_tokens": torch.zeros(1, 32, 16)}, r"query_tokens: file \(1, 32, 16\), mod"),
+        (
+            "q_former_model",
+            lambda t: {"query_tokens": torch.zeros(1, 32, 16)},
+            r"query_tokens: file \(1, 32, 16\), mod",
+        ),
         ("ckpt", lambda t: {"video_branch.to_decoder.weight": torch.zeros(8, 16)}, r"file \(8, 16\), model \(16, 16\)"),
         ("ckpt", lambda t: dict.fromkeys(t), "holds no tensor"),
     ],

@@ -46,9 +46,8 @@ def test_eva_has_39_blocks_at_full_size():
         assert len(VisionEncoder().vit.blocks) == 39
 
 
-@pytest.mark.parametrize("name", ["timm/vit_tiny_patch16_224", "timm/deit3_small_patch16_224"])
-def test_any_vision_transformer_of_timm_works_by_its_name(name, frames):
-    encoder = VisionEncoder(name, image_size=32).eval()
+def test_any_vision_transformer_of_timm_works_by_its_name(frames):
+    encoder = VisionEncoder("timm/vit_tiny_patch16_224", image_size=32).eval()
     assert encoder(frames).shape == (2, 1 + 4, encoder.num_features)
 
 
@@ -67,17 +66,17 @@ def test_an_unknown_encoder_is_named_with_where_to_look(name):
         VisionEncoder(name)
 
 
-@pytest.mark.parametrize("name", ["timm/resnet18", "timm/swin_tiny_patch4_window7_224"])
-def test_an_encoder_that_gives_no_token_sequence_is_refused_by_name(name):
-    with pytest.raises(VideoLlamaError, match=rf"model.vit_model: {name}"):
-        VisionEncoder(name, image_size=224)
+def test_an_encoder_that_is_no_transformer_is_refused_by_name():
+    with pytest.raises(VideoLlamaError, match=r"model.vit_model: timm/resnet18 cannot be built"):
+        VisionEncoder("timm/resnet18")
+
+
+def test_a_transformer_that_keeps_a_grid_is_refused():
+    swin = VisionEncoder("timm/swin_tiny_patch4_window7_224", vit_args={"depths": (1, 1, 1, 1)})
+    with pytest.raises(VideoLlamaError, match=r"model.vit_model.*\(1, 7, 7, 768\).*no sequence"):
+        swin(torch.zeros(1, 3, 224, 224, dtype=torch.uint8))
 
 
 def test_an_argument_that_the_encoder_does_not_take_is_named():
-    with pytest.raises(VideoLlamaError, match="model.vit_args.*embed_dimm"):
+    with pytest.raises(VideoLlamaError, match=r"vit_args.*embed_dimm"):
         VisionEncoder("eva_clip_g", image_size=32, vit_args={**TINY, "embed_dimm": 16})
-
-
-def test_an_image_size_that_is_no_multiple_of_the_patch_is_refused():
-    with pytest.raises(VideoLlamaError, match="model.image_size: 40 .*16"):
-        VisionEncoder("eva_clip_g", image_size=40, vit_args=TINY)

@@ -1,0 +1,78 @@
+"""The toy world of these tests, and the commands of the package run inside this process where one will do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import train as train_script
+from video_llama.cli.main import main as video_llama
+from video_llama.toy.world import write_world
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Result(NamedTuple):
+    """What a command left: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy world of 60 clips, and 12 of held-out combinations."""
+    return write_world(tmp_path_factory.mktemp("toy") / "world", n_clips=60, n_heldout=12, n_images=8)
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The repository, as the working directory: the shipped YAMLs name their files relative to it."""
+    monkeypatch.chdir(ROOT)
+    return ROOT
+
+
+@pytest.fixture
+def train(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """``python train.py --cfg-path YAML --options ...``."""
+
+    def run(cfg_path: str | Path, *options: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["train.py", "--cfg-path", str(cfg_path), "--options", *options])
+        capfd.readouterr()
+        return Result(train_script.main(), *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def command(root: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """``video-llama ...``."""
+
+    def run(*argv: object) -> Result:
+        capfd.readouterr()
+        return Result(video_llama([str(word) for word in argv]), *capfd.readouterr())
+
+    return run
+
+
+def torchrun(processes: int, cfg_path: str, *options: str) -> None:
+    """``torchrun --nproc_per_node=N train.py ...`` in processes of its own."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    words += ["train.py", "--cfg-path", cfg_path, "--options", *options]
+    result = subprocess.run(
+        words, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+def losses(folder: Path) -> list[float]:
+    """The loss of each step of a run."""
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]

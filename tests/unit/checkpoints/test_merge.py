@@ -1,0 +1,123 @@
+"""Filling a module: every tensor of the file and of the module is accounted for, or nothing is filled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from video_llama.checkpoints.merge import fill
+from video_llama.common.errors import WeightsError
+
+
+class Tower(nn.Module):
+    """Two layers and a buffer."""
+
+    def __init__(self, n_layers: int = 2) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(2, 3) for _ in range(n_layers))
+        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("cache", torch.zeros(1), persistent=False)
+
+
+def values(module: nn.Module, value: float = 7.0) -> dict[str, Tensor]:
+    return {name: torch.full_like(tensor, value) for name, tensor in module.state_dict().items()}
+
+
+def refused(tower: nn.Module, tensors: dict[str, Tensor], whole: bool = True) -> list[str]:
+    """The lines of the refusal; the module must be as it was."""
+    before = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
+    with pytest.raises(WeightsError) as caught:
+        fill(tower, tensors, "mine.pth", whole=whole)
+    assert all(torch.equal(before[name], tensor) for name, tensor in tower.state_dict().items())
+    return str(caught.value).splitlines()
+
+
+def test_every_parameter_and_buffer_takes_the_value_of_its_name() -> None:
+    tower = Tower()
+    fill(tower, values(tower), "mine.pth")
+    assert all(bool((tensor == 7).all()) for tensor in tower.state_dict().values())
+
+
+def test_parameters_stay_the_same_objects_and_stay_trainable() -> None:
+    tower = Tower()
+    before = dict(tower.named_parameters())
+    fill(tower, values(tower), "mine.pth")
+    assert all(p is before[name] and p.requires_grad for name, p in tower.named_parameters())
+
+
+def test_values_take_the_number_format_of_the_module() -> None:
+    tower = Tower()
+    fill(tower, {name: t.half() for name, t in values(tower, 0.5).items()}, "mine.pth")
+    assert {t.dtype for t in tower.state_dict().values()} == {torch.float32}
+    assert float(tower.scale) == 0.5
+
+
+def test_a_missing_tensor_is_named() -> None:
+    tensors = values(Tower())
+    del tensors["layers.1.bias"]
+    assert refused(Tower(), tensors) == ["mine.pth does not fit Tower:", "  - missing: layers.1.bias"]
+
+
+def test_a_tensor_that_the_module_does_not_have_is_named() -> None:
+    tensors = values(Tower()) | {"layers.2.weight": torch.ones(3, 2)}
+    assert refused(Tower(), tensors) == ["mine.pth does not fit Tower:", "  + unexpected: layers.2.weight"]
+
+
+def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
+    tensors = values(Tower()) | {"layers.0.weight": torch.ones(3, 4)}
+    assert refused(Tower(), tensors) == [
+        "mine.pth does not fit Tower:",
+        "  ! shape: layers.0.weight: file (3, 4), model (3, 2)",
+    ]
+
+
+def test_everything_that_is_wrong_is_told_at_once_and_long_lists_are_shortened() -> None:
+    tensors = {f"other.{i}": torch.ones(1) for i in range(8)} | {"scale": torch.ones(2)}
+    assert refused(Tower(4), tensors) == [
+        "mine.pth does not fit Tower:",
+        *(
+            f"  - missing: layers.{i}.{p}"
+            for i, p in [(0, "bias"), (0, "weight"), (1, "bias"), (1, "weight"), (2, "bias")]
+        ),
+        "  - missing: and 3 more",
+        *(f"  + unexpected: other.{i}" for i in range(5)),
+        "  + unexpected: and 3 more",
+        "  ! shape: scale: file (2,), model (1,)",
+    ]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_tensor_that_is_not_finite_is_named(value: float) -> None:
+    tensors = values(Tower())
+    tensors["layers.1.weight"][2, 1] = value
+    assert refused(Tower(), tensors) == ["mine.pth holds NaN or infinity:", "  ! not finite: layers.1.weight"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_file_without_tensors_fills_nothing(whole: bool) -> None:
+    assert refused(Tower(), {}, whole)[-1] == "  the file holds no tensor"
+
+
+def test_a_partial_file_fills_what_it_holds_and_leaves_the_rest() -> None:
+    tower = Tower()
+    before = tower.layers[1].weight.clone()
+    fill(tower, {"layers.0.weight": torch.full((3, 2), 7.0)}, "mine.pth", whole=False)
+    assert bool((tower.layers[0].weight == 7).all())
+    assert torch.equal(tower.layers[1].weight, before)
+
+
+def test_a_partial_file_may_hold_nothing_else() -> None:
+    tensors = {"layers.0.weight": torch.ones(3, 2), "optimizer": torch.ones(1)}
+    assert refused(Tower(), tensors, whole=False) == ["mine.pth does not fit Tower:", "  + unexpected: optimizer"]
+
+
+def test_what_a_module_does_not_save_it_does_not_ask_for() -> None:
+    assert "cache" not in values(Tower())
+    assert refused(Tower(), values(Tower()) | {"cache": torch.zeros(1)})[1:] == ["  + unexpected: cache"]
+
+
+def test_how_much_was_filled_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        fill(Tower(), {"scale": torch.ones(1)}, "mine.pth", whole=False)
+    assert caplog.messages == ["mine.pth: 1 of 5 tensors of Tower filled"]

@@ -1,0 +1,71 @@
+"""A dialogue as text: what is shown stands before the next question, and nothing typed is taken for it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from video_llama.common.contracts import Media
+from video_llama.common.errors import VideoLlamaError
+from video_llama.conversation.session import Session
+from video_llama.prompts.labels import Slot, Stretch, marker
+from video_llama.prompts.templates import LLAMA_2, VICUNA
+
+IMAGE = Media("image", torch.zeros(3, 1, 2, 2, dtype=torch.uint8))
+CLIP = Media("video", torch.zeros(3, 2, 2, 2, dtype=torch.uint8), "The video contains 2 frames.")
+
+
+def text(session: Session) -> str:
+    """The prompt, with [k] where media item k goes."""
+    return "".join(
+        f"[{piece.index}]" if isinstance(piece, Slot) else "".join(span.text for span in piece.spans)
+        for piece in session.prompt()
+    )
+
+
+def test_what_is_shown_stands_before_the_next_question():
+    session = Session(VICUNA)
+    session.show(CLIP)
+    session.ask("What moves?")
+    assert text(session) == ("###Human: <Video>[0]</Video> The video contains 2 frames. What moves?###Assistant:")
+
+
+def test_a_dialogue_goes_on_after_an_answer():
+    session = Session(VICUNA)
+    session.ask("Who?")
+    session.answer("A dog.")
+    session.show(IMAGE)
+    session.show(CLIP)
+    session.ask("And now?")
+    assert text(session) == (
+        "###Human: Who?###Assistant: A dog.###Human: <Image>[0]</Image>  <Video>[1]</Video> The video contains 2 frames. "
+        "And now?###Assistant:"
+    )
+
+
+def test_the_template_of_llama_2_opens_with_its_system_message():
+    session = Session(LLAMA_2)
+    session.ask("Who?")
+    assert text(session).startswith("[INST] <<SYS>>\nYou are a helpful language and vision assistant.")
+    assert text(session).endswith("\n<</SYS>>\n\nWho? [/INST]")
+
+
+@pytest.mark.parametrize("typed", ["<ImageHere>", "<Image>x</Image>", "</s>", "{text}", "{system}", marker(0)])
+def test_what_is_typed_is_never_taken_for_a_medium(typed):
+    session = Session(VICUNA)
+    session.show(CLIP)
+    session.ask(f"What is {typed}?")
+    assert [piece for piece in session.prompt() if isinstance(piece, Slot)] == [Slot(0, "video")]
+    assert all(isinstance(piece, Slot | Stretch) for piece in session.prompt())
+    kept = typed.translate({0xFDD0: None, 0xFDD1: None})
+    assert text(session).endswith(f"What is {kept}?###Assistant:")
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "\ufdd0\ufdd1"])
+def test_an_empty_question_is_refused_and_leaves_what_was_shown(question):
+    session = Session(VICUNA)
+    session.show(IMAGE)
+    with pytest.raises(VideoLlamaError, match="the question is empty"):
+        session.ask(question)
+    session.ask("What is it?")
+    assert "[0]" in text(session)

@@ -1,0 +1,182 @@
+"""Data sets over files of a few bytes: what a clip or image file says is what a processor for tests sees in it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from video_llama.common.contracts import BuildContext, Media
+from video_llama.common.errors import DecodeError
+from video_llama.datasets.captions import CCSBUAlign, CCSBUAlignConfig, StorageConfig, WebVid, WebVidConfig
+from video_llama.datasets.dataset import Dataset
+from video_llama.datasets.instruct import (
+    LlavaInstruct,
+    LlavaInstructConfig,
+    WebVidInstruct,
+    WebVidInstructConfig,
+    WebVidInstructZh,
+)
+from video_llama.datasets.settings import FilesConfig, ProcessorsConfig
+from video_llama.processors.text import CaptionConfig
+
+TIMES = "The video contains 2 frames sampled at 0.0, 0.5 seconds. "
+"""What a clip may say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FakeVisionConfig:
+    """What the processors for tests take, with the names of the real ones' settings."""
+
+    n_frms: int = 2
+    image_size: int = 224
+
+
+class FakeClip:
+    """Makes every file a clip of ``n_frms`` frames of a drawn brightness; what the file says becomes its message.
+
+    A file that says ``broken`` is broken.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(FakeVisionConfig):
+        """Its settings."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
+        path = Path(path)
+        if not path.is_file():
+            raise DecodeError(str(path), "no such file")
+        if path.read_text(encoding="utf-8") == "broken":
+            raise DecodeError(str(path), "moov atom not found")
+        return self.media(path, torch.full((3, self.config.n_frms, 2, 2), int(rng.integers(256)), dtype=torch.uint8))
+
+    def media(self, path: Path, frames: torch.Tensor) -> Media:
+        return Media("video", frames, path.read_text(encoding="utf-8"))
+
+
+class FakeImage(FakeClip):
+    """Makes every file an image."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config(FakeVisionConfig):
+        """Its settings."""
+
+    def media(self, path: Path, frames: torch.Tensor) -> Media:
+        return Media("image", frames[:, :1])
+
+
+CLIPS = ProcessorsConfig(train=FakeClip.Config())
+IMAGES = ProcessorsConfig(train=FakeImage.Config())
+CAPTIONS = ProcessorsConfig(train=CaptionConfig())
+
+
+@dataclass
+class Folder:
+    """A user's data: annotations and media to be written, and the data sets over them.
+
+    ``context`` is what the model asks for; settings given to a method go into the data set's section of the YAML.
+    """
+
+    path: Path
+    context: BuildContext
+    media: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.media = self.path / "media"
+        self.media.mkdir()
+
+    def file(self, name: str, content: str | bytes = "") -> Path:
+        """Write a file below the folder."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    def clips(self, *names: str, content: str = "") -> None:
+        """Write clips or images that say ``content``."""
+        for name in names:
+            self.file(f"media/{name}", content)
+
+    def table(self, name: str, rows: Iterable[tuple[str, ...]], columns: tuple[str, ...]) -> Path:
+        """Write a CSV or TSV file."""
+        path = self.file(f"annotations/{name}")
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, delimiter="\t" if name.endswith(".tsv") else ",").writerows([columns, *rows])
+        return path
+
+    def webvid(self, *rows: tuple[str, ...], **settings: Any) -> WebVid:
+        """Make a WebVid set over ``annotations``; rows of videoid, page_dir, name are written there first."""
+        if rows:
+            self.table("0.csv", rows, ("videoid", "page_dir", "name"))
+        files = FilesConfig(anno_dir=str(self.path / "annotations"), videos_dir=str(self.media))
+        defaults = {"build_info": files, "vis_processor": CLIPS, "text_processor": CAPTIONS}
+        return WebVid(WebVidConfig(**(defaults | settings)), self.context, "webvid")
+
+    def cc_sbu_align(self, content: Any, **settings: Any) -> CCSBUAlign:
+        """Make an image caption set over ``filter_cap.json``."""
+        self.file("cc/filter_cap.json", content if isinstance(content, str | bytes) else json.dumps(content))
+        (self.path / "cc" / "image").mkdir(exist_ok=True)
+        storage = StorageConfig(storage=str(self.path / "cc"))
+        defaults = {"build_info": storage, "vis_processor": IMAGES, "text_processor": CAPTIONS}
+        return CCSBUAlign(CCSBUAlignConfig(**(defaults | settings)), self.context, "cc_sbu_align")
+
+    def llava(self, content: Any, **settings: Any) -> LlavaInstruct:
+        """Make a LLaVA set over ``instruct.json``."""
+        config = LlavaInstructConfig(
+            **({"build_info": self._instructions(content), "vis_processor": IMAGES} | settings)
+        )
+        return LlavaInstruct(config, self.context, "llava_instruct")
+
+    def videochat(self, content: Any, chinese: bool = False, **settings: Any) -> WebVidInstruct:
+        """Make a VideoChat set over ``instruct.json``."""
+        config = WebVidInstructConfig(
+            **({"build_info": self._instructions(content), "vis_processor": CLIPS} | settings)
+        )
+        return (WebVidInstructZh if chinese else WebVidInstruct)(config, self.context, "webvid_instruct")
+
+    def _instructions(self, content: Any) -> FilesConfig:
+        file = self.file("instruct.json", content if isinstance(content, str | bytes) else json.dumps(content))
+        return FilesConfig(anno_dir=str(file), videos_dir=str(self.media))
+
+    def limited(self, **changes: Any) -> Folder:
+        """The same folder for a model that asks for something else."""
+        self.context = replace(self.context, **changes)
+        return self
+
+
+def sample_text(dataset: Dataset, index: int = 0) -> str:
+    """What the decoder reads in a sample, each place of a medium as one ``@``."""
+    return "".join(read(dataset, dataset.sample(index, np.random.default_rng(0)).input_ids.tolist()))
+
+
+def target_text(dataset: Dataset, index: int = 0) -> str:
+    """What the decoder learns to say in a sample."""
+    labels = dataset.sample(index, np.random.default_rng(0)).labels.tolist()
+    return dataset.context.tokenizer.decode([label for label in labels if label >= 0])
+
+
+def read(dataset: Dataset, ids: list[int]) -> Iterator[str]:
+    """Decode ids with slot ids among them."""
+    stretch: list[int] = []
+    for i in [*ids, -1000]:
+        if i >= 0:
+            stretch.append(i)
+            continue
+        yield dataset.context.tokenizer.decode(stretch)
+        stretch = []
+        if i != -1000:
+            yield "@"
+
+
+def turns(*said: str) -> list[Mapping[str, str]]:
+    """A LLaVA conversation."""
+    return [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(said)]

@@ -1,0 +1,129 @@
+"""Which record is drawn when: exact shares, every record once before any twice, whatever the number of processes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+from math import floor
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from video_llama.common.errors import ConfigError
+from video_llama.datasets.mixture import Draw, Mixture, RankBatches
+
+seeds = st.integers(0, 2**32)
+sizes = st.lists(st.integers(1, 30), min_size=1, max_size=4)
+
+
+@st.composite
+def mixtures(draw: st.DrawFn) -> Mixture:
+    """Data sets of some sizes, in some shares, one of which is not zero."""
+    lengths = draw(sizes)
+    ratios = draw(st.lists(st.integers(0, 100), min_size=len(lengths), max_size=len(lengths)).filter(any))
+    return mixture(lengths, ratios, draw(seeds))
+
+
+def mixture(lengths: list[int], ratios: list[Any], seed: int = 0) -> Mixture:
+    return Mixture([range(n) for n in lengths], ratios, seed)  # type: ignore[misc]
+
+
+def batches(mixed: Mixture, rank: int = 0, **changes: Any) -> list[list[Draw]]:
+    settings = {"batch_size": 2, "accumulation": 1, "world_size": 1, "steps_per_epoch": 3, "epochs": range(2)}
+    return list(RankBatches(mixed, rank=rank, **(settings | changes)))
+
+
+@given(mixtures(), st.integers(1, 200), st.integers(0, 5))
+def test_every_epoch_holds_each_data_set_in_its_exact_share(mixed: Mixture, n: int, epoch: int) -> None:
+    drawn = Counter(draw.dataset for draw in mixed.epoch_draws(epoch, n))
+    assert drawn.total() == n
+    for dataset, share in enumerate(mixed.shares):
+        exact = Fraction(float(share)).limit_denominator(10**6) * n
+        assert floor(exact) <= drawn[dataset] <= floor(exact) + (exact.denominator > 1)
+
+
+def test_what_is_left_over_goes_to_the_largest_remainders() -> None:
+    drawn = Counter(draw.dataset for draw in mixture([50] * 4, [50, 30, 19, 1]).epoch_draws(0, 33))
+    # exact: 16.5, 9.9, 6.27, 0.33
+    assert drawn == {0: 17, 1: 10, 2: 6}
+
+
+@pytest.mark.parametrize("ratios", [[0.9, 0.1], [90, 10], [9, 1]])
+def test_only_the_proportions_of_the_shares_count(ratios: list[float]) -> None:
+    assert mixture([40, 40], ratios).epoch_draws(1, 30) == mixture([40, 40], [0.9, 0.1]).epoch_draws(1, 30)
+
+
+@given(mixtures(), st.integers(1, 60), st.integers(1, 6))
+def test_across_epochs_every_record_comes_once_before_any_comes_twice(mixed: Mixture, n: int, epochs: int) -> None:
+    draws = [draw for epoch in range(epochs) for draw in mixed.epoch_draws(epoch, n)]
+    for dataset, records in enumerate(mixed.datasets):
+        size = len(records)
+        drawn = [draw.record for draw in draws if draw.dataset == dataset]
+        passes = [drawn[i : i + size] for i in range(0, len(drawn), size)]
+        assert all(sorted(whole) == list(range(size)) for whole in passes[: len(drawn) // size])
+        assert all(len(set(part)) == len(part) for part in passes)
+
+
+@given(
+    mixtures(),
+    st.sampled_from([(12, 1, 1), (6, 1, 2), (4, 1, 3), (3, 2, 2), (2, 3, 2), (1, 12, 1), (1, 1, 12), (1, 3, 4)]),
+    st.integers(1, 3),
+)
+def test_how_a_step_is_split_over_processes_and_batches_does_not_change_what_it_draws(
+    mixed: Mixture, split: tuple[int, int, int], steps: int
+) -> None:
+    size, accumulation, world = split
+    shape = {"batch_size": size, "accumulation": accumulation, "world_size": world, "steps_per_epoch": steps}
+    ranks = [batches(mixed, rank, **shape) for rank in range(world)]
+    in_order = [draw for micro in zip(*ranks, strict=True) for batch in micro for draw in batch]
+    assert in_order == [draw for epoch in range(2) for draw in mixed.epoch_draws(epoch, 12 * steps)]
+    assert all(len(batch) == size for rank in ranks for batch in rank)
+
+
+@given(mixtures(), st.integers(0, 3), st.integers(0, 2), st.integers(1, 3), st.integers(0, 1))
+def test_a_resumed_run_draws_what_the_whole_run_would_have(
+    mixed: Mixture, epoch: int, skip_steps: int, accumulation: int, rank: int
+) -> None:
+    shape: dict[str, Any] = {"accumulation": accumulation, "world_size": 2, "rank": rank}
+    whole = batches(mixed, epochs=range(4), **shape)
+    resumed = batches(mixed, epochs=range(epoch, 4), skip_steps=skip_steps, **shape)
+    assert resumed == whole[(epoch * 3 + skip_steps) * accumulation :]
+
+
+@given(mixtures(), st.integers(0, 2), st.integers(1, 3))
+def test_the_number_of_batches_is_known_beforehand(mixed: Mixture, skip_steps: int, accumulation: int) -> None:
+    sampler = RankBatches(
+        mixed,
+        batch_size=2,
+        accumulation=accumulation,
+        rank=0,
+        world_size=1,
+        steps_per_epoch=3,
+        epochs=range(1, 4),
+        skip_steps=skip_steps,
+    )
+    assert len(sampler) == len(list(sampler))
+
+
+def test_the_seed_and_the_epoch_decide_the_order_and_nothing_else_does() -> None:
+    mixed = mixture([40, 20], [2, 1])
+    assert mixed.epoch_draws(1, 30) == mixture([40, 20], [2, 1]).epoch_draws(1, 30)
+    assert mixed.epoch_draws(1, 30) != mixed.epoch_draws(2, 30)
+    assert mixed.epoch_draws(1, 30) != mixture([40, 20], [2, 1], seed=1).epoch_draws(1, 30)
+
+
+def test_data_sets_are_interleaved_not_one_after_the_other() -> None:
+    order = [draw.dataset for draw in mixture([500, 500], [1, 1]).epoch_draws(0, 400)]
+    assert 60 < sum(order[:200]) < 140
+
+
+@pytest.mark.parametrize("ratios", [[0.0, 0.0], [float("inf"), 1.0], [float("nan"), 1.0]])
+def test_shares_that_add_up_to_nothing_are_refused(ratios: list[float]) -> None:
+    with pytest.raises(ConfigError, match=r"sample_ratio"):
+        mixture([3, 3], ratios)
+
+
+def test_a_data_set_of_no_share_is_never_drawn() -> None:
+    assert {draw.dataset for draw in mixture([5, 5], [0, 1]).epoch_draws(0, 50)} == {1}

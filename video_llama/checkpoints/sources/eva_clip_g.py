@@ -1,0 +1,14 @@
+"""EVA-CLIP ViT-G/14 as BAAI published it (``eva_vit_g.pth``)."""
+
+from __future__ import annotations
+
+TABLE: dict[str, str | None] = {
+    "blocks.39.{rest}": None,  # BLIP-2 takes the output of the block before the last
+    "norm.{p}": None,  # ln_vision stands in its place
+    "fc_norm.{p}": None,
+    "head.{p}": None,
+    "cls_token": "vit.cls_token",
+    "pos_embed": "vit.pos_embed",
+    "patch_embed.{rest}": "vit.patch_embed.{rest}",
+    "blocks.{i}.{rest}": "vit.blocks.{i}.{rest}",
+}
