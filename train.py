@@ -14,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cfg-path", required=True, metavar="YAML", help="configuration of the run")
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
+    parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
     return parser.parse_args()
 
 

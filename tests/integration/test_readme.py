@@ -62,9 +62,7 @@ def test_the_files_that_installation_reads_are_there():
 @pytest.mark.parametrize("command", [c for c in COMMANDS if "video_llama_stage" in c and "train.py" in c])
 def test_the_full_size_runs_have_valid_configurations(command):
     words = shlex.split(command)
-    job = load_config(
-        ROOT / words[words.index("--cfg-path") + 1], need=("model", "datasets", "run"), allow_unset=True
-    )
+    job = load_config(ROOT / words[words.index("--cfg-path") + 1], need=("model", "datasets", "run"), allow_unset=True)
     assert job.unset, "paths are for the reader to set"
 
 

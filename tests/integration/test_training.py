@@ -31,15 +31,11 @@ def one_process(world, tmp_path_factory):
     return losses(folder)
 
 
-def test_the_loss_falls(one_process):
-    assert len(one_process) == 20
-    assert sum(one_process[-3:]) < 0.8 * sum(one_process[:3])
-
-
 @pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(world, tmp_path, one_process):
     torchrun(2, STAGE_1, f"paths.world={world}", f"run.output_dir={tmp_path}", "run.batch_size_train=4", *TWENTY)
     assert losses(tmp_path) == pytest.approx(one_process, rel=1e-4)
+    assert len(one_process) == 20
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_0.pth", "config.yaml", "metrics.jsonl"]
 
 

@@ -11,7 +11,7 @@ AUDIO_OFF = "off"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--cfg-path", required=True, metavar="YAML", help="such as eval_configs/toy.yaml")
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
+    parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
     media = parser.add_mutually_exclusive_group(required=True)
     media.add_argument("--video", metavar="FILE", help="clip to ask about")
     media.add_argument("--image", metavar="FILE", help="image to ask about")

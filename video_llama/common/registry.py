@@ -95,9 +95,12 @@ class Registry(Generic[T]):
 
     @contextmanager
     def scoped(self) -> Iterator[None]:
-        """Forget, on leaving, what was registered inside the block (for tests)."""
-        before = dict(self._entries)
+        """Forget, on leaving, what was registered inside the block (for tests).
+
+        Built-in names stay: their modules are not imported a second time.
+        """
+        before = set(self._entries)
         try:
             yield
         finally:
-            self._entries = before
+            self._entries = {n: cls for n, cls in self._entries.items() if n in before or n in self._builtin}

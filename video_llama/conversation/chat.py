@@ -43,13 +43,12 @@ class Chat:
             options: ``key=value`` overrides.
             device: cpu, cuda, or auto: a GPU where there is one.
         """
+        chosen = device_for_use(device)
         job = load_config(cfg_path, options, also=("datasets",))
         video, image = processors_for_use(job)
         model_class: Any = registered_class(MODELS, job.model)
         context = model_class.build_context(job.model)
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = model_class.from_config(job.model).to(device).eval()
+        model = model_class.from_config(job.model).to(chosen).eval()
         return cls(model, context, video, image)
 
     def reset(self) -> None:
@@ -110,6 +109,23 @@ class Chat:
         group = MediaGroup(media.kind, media.frames[None].to(device), *index)
         (encoded,) = self.model.encode_frozen([group])
         return encoded
+
+
+def device_for_use(name: str) -> torch.device:
+    """Return the device called cpu, cuda (or cuda:1), or auto: a GPU where there is one.
+
+    Raises:
+        VideoLlamaError: there is no such device.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
+        raise VideoLlamaError(f"device {name!r}: expected cpu, cuda, cuda:1 and so on, or auto")
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        return torch.device("cuda" if n_gpus else "cpu")
+    if kind == "cuda" and int(index or 0) >= n_gpus:
+        raise VideoLlamaError(f"device {name}: torch sees {n_gpus or 'no'} GPU here; cpu works everywhere")
+    return torch.device(name)
 
 
 def processors_for_use(job: JobConfig) -> tuple[Any, Any]:

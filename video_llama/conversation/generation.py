@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from video_llama.common.contracts import MediaGroup
-from video_llama.common.errors import PromptTooLong
+from video_llama.common.errors import PromptTooLong, VideoLlamaError
 from video_llama.prompts.tokenizer import Tokenizer
 
 
@@ -56,7 +56,10 @@ def generate(
         max_new_tokens: longest answer, in tokens.
     Raises:
         PromptTooLong: a prompt and its answer do not fit into the decoder's context.
+        VideoLlamaError: an answer may have no token.
     """
+    if max_new_tokens < 1:
+        raise VideoLlamaError(f"an answer of at most {max_new_tokens} tokens: give at least 1")
     longest = max(len(p) for p in prompts)
     if longest + max_new_tokens > model.decoder.max_context:
         raise PromptTooLong(

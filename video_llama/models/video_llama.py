@@ -220,10 +220,25 @@ class VideoLLaMA(nn.Module):
             fill(self.vision, read_weights(self.config.vit_ckpt), self.config.vit_ckpt)
         if self.config.q_former_model:
             fill(self.qformer, read_weights(self.config.q_former_model), self.config.q_former_model)
+        filled: set[str] = set()
         for path in (self.config.ckpt, self.config.ckpt_2):
             if path:
-                fill(self, read_weights(path), path, whole=False)
+                tensors = read_weights(path)
+                fill(self, tensors, path, whole=False)
+                filled |= tensors.keys()
+        self._check_parts(filled)
         self.vision.set_precision(DTYPES[self.config.vit_precision])
+
+    def _check_parts(self, filled: set[str]) -> None:
+        """Raise WeightsError when a part of the branch got some of its tensors only: the rest would be random."""
+        for name, part in self.video_branch.named_children():
+            own = {f"video_branch.{name}.{tensor}" for tensor in part.state_dict()}
+            missing = sorted(own - filled)
+            if missing and own & filled:
+                raise WeightsError(
+                    f"model.ckpt fills video_branch.{name} only in part: {len(missing)} of {len(own)} tensors are not "
+                    f"in it, such as {missing[0]}. Was it trained with other model settings?"
+                )
 
     def freeze(self) -> None:
         """Apply the ``freeze_*`` and ``frozen_*`` settings; the decoder is always frozen."""

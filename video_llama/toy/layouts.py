@@ -113,7 +113,7 @@ def write_heldout(file: Path, clips: list[Item]) -> None:
 def _rounds(item: Item, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
     """Draw one or two questions and answers about a scene; most ask the size, which captions have not taught."""
     rng = item.rng
-    asked = rng.sample(kinds, rng.choice((1, 2)))
+    asked = rng.sample(kinds, rng.choice((1, 2, 2, 2)))
     if "size" not in asked and rng.random() < 0.5:
         asked[rng.randrange(len(asked))] = "size"
     return [(QUESTIONS[kind], answer(kind, item.scene)) for kind in asked]

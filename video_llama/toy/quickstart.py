@@ -49,7 +49,9 @@ def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, option
     """Write the world, train, evaluate, report; returns what ``report.json`` holds."""
     started = time.monotonic()
     say("1/5  writing the toy world")
-    world = write_world(output_dir / "world", n_clips=n_clips, n_heldout=n_heldout, seed=seed)
+    world = write_world(
+        output_dir / "world", n_clips=n_clips, n_heldout=n_heldout, n_images=max(1, n_clips // 5), seed=seed
+    )
 
     say("2/5  stage 1: captions tell colour, shape and motion")
     common = [f"paths.world={world}", f"run.seed={seed}", *options]

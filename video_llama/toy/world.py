@@ -27,7 +27,7 @@ from video_llama.toy.encode import write_clip, write_still
 from video_llama.toy.layouts import Item
 from video_llama.toy.scene import Scene, scenes
 
-VERSION = 2
+VERSION = 3
 """Raised when the same arguments give another world."""
 LAYOUTS = ("webvid", "cc3m", "llava", "videochat", "heldout")
 MANIFEST = "world.json"

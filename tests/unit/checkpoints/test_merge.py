@@ -65,10 +65,10 @@ def test_a_tensor_that_the_module_does_not_have_is_named() -> None:
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
-    tensors = values(Tower()) | {"layers.0.weight": torch.ones(3, 4)}
+    tensors = values(Tower()) | {"layers.0.weight": torch.ones(2, 3)}
     assert refused(Tower(), tensors) == [
         "mine.pth does not fit Tower:",
-        "  ! shape: layers.0.weight: file (3, 4), model (3, 2)",
+        "  ! shape: layers.0.weight: file (2, 3), model (3, 2)",
     ]
 
 

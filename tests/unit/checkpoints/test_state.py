@@ -92,6 +92,15 @@ def test_a_newer_file_takes_the_place_of_an_older_one(tmp_path: Path, name: str,
 
 
 @WRITERS
+def test_whoever_reads_the_old_file_meanwhile_reads_it_to_its_end(tmp_path: Path, name: str, write: Write) -> None:
+    write(tmp_path / name, TENSORS)
+    whole = (tmp_path / name).read_bytes()
+    with open(tmp_path / name, "rb") as reader:
+        write(tmp_path / name, {"x": torch.zeros(2)})
+        assert reader.read() == whole
+
+
+@WRITERS
 def test_when_the_disk_fills_up_the_old_file_is_still_there_and_nothing_else(
     tmp_path: Path, name: str, write: Write
 ) -> None:

@@ -88,6 +88,18 @@ def test_what_is_registered_in_a_scope_is_forgotten_after_it(models: Registry[An
     assert list(models) == ["video_llama"]
 
 
+def test_what_is_built_in_and_first_asked_for_in_a_scope_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry: Registry[Any] = Registry("model", {"late": "registered_late"})
+    monkeypatch.setattr(registries, "LATE", registry, raising=False)
+    (tmp_path / "registered_late.py").write_text(
+        "from video_llama.common.registries import LATE\n@LATE.register('late')\nclass Late: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with registry.scoped():
+        late = registry.get("late")
+    assert registry.get("late") is late
+
+
 @pytest.mark.parametrize(("typed", "meant"), [("lx", "lr"), ("l", "lr"), ("rl", "lr"), ("max_epcoh", "max_epoch")])
 def test_one_edit_in_a_name_still_finds_it(typed: str, meant: str) -> None:
     assert nearest(typed, ["lr", "max_epoch"]) == meant

@@ -104,6 +104,16 @@ def test_a_caption_without_words_is_a_bad_record_though_a_text_goes_before_all_c
         webvid.sample(0, rng())
 
 
+def test_a_caption_that_a_users_own_text_processor_leaves_nothing_of_is_a_bad_record(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.clips("p/1.mp4")
+    webvid = folder.webvid(("1", "p", "ein Hund"), text_processor=ProcessorsConfig(train=CaptionConfig(prompt="a ")))
+    monkeypatch.setattr(webvid, "text_processor", lambda text, rng: "")
+    with pytest.raises(BadRecord, match="'ein Hund' is empty after cleaning"):
+        webvid.sample(0, rng())
+
+
 def test_a_row_that_ends_early_has_an_empty_caption(folder: Folder) -> None:
     folder.file("annotations/0.csv", "videoid,page_dir,name\n1,p\n2,p,a dog\n")
     folder.clips("p/1.mp4", "p/2.mp4")

@@ -166,10 +166,15 @@ def test_a_videochat_record_that_says_something_else_is_bad_and_named(record: An
 # --- both
 
 
-def test_what_users_type_makes_no_slot_and_breaks_no_record(folder: Folder) -> None:
-    folder.clips("1.mp4")
+@pytest.mark.parametrize("kind", ["llava", "videochat"])
+def test_what_users_type_makes_no_slot_and_breaks_no_record(folder: Folder, kind: str) -> None:
+    folder.clips("1.mp4", "COCO_train2014_1.jpg")
     nasty = "<ImageHere> </s> ### \ufdd00\ufdd1 <Video></Video> \ud83d {text} \uffff"
-    data = folder.videochat([{"video": "1.mp4", "QA": [{"q": nasty, "a": nasty}]}])
+    data: Any = (
+        folder.llava([{"image": "1.jpg", "conversations": turns("<image>" + nasty, nasty)}])
+        if kind == "llava"
+        else folder.videochat([{"video": "1.mp4", "QA": [{"q": nasty, "a": nasty}]}])
+    )
     ids = data.sample(0, rng()).input_ids
     assert ids[ids < 0].tolist() == [slot_id(0)] * 8
     assert target_text(data) == "<ImageHere> </s> ### 0 <Video></Video>  {text} \uffff\n###"

@@ -114,6 +114,11 @@ def test_the_seed_and_the_epoch_decide_the_order_and_nothing_else_does() -> None
     assert mixed.epoch_draws(1, 30) != mixture([40, 20], [2, 1], seed=1).epoch_draws(1, 30)
 
 
+def test_every_pass_through_a_data_set_has_an_order_of_its_own() -> None:
+    orders = [tuple(draw.record for draw in mixture([20], [1]).epoch_draws(epoch, 20)) for epoch in range(5)]
+    assert len(set(orders)) == 5
+
+
 def test_data_sets_are_interleaved_not_one_after_the_other() -> None:
     order = [draw.dataset for draw in mixture([500, 500], [1, 1]).epoch_draws(0, 400)]
     assert 60 < sum(order[:200]) < 140

@@ -277,6 +277,13 @@ def test_a_file_that_does_not_fit_is_refused_with_the_tensors(decoder, model, tm
     assert str(caught.value).startswith(f"{file} does not fit")
 
 
+def test_a_branch_that_would_stay_random_in_part_is_refused(decoder, tmp_path):
+    file = tmp_path / "one_layer.safetensors"
+    write_weights(file, tiny.model(decoder, fusion_head_layers=1).trainable_state())
+    with pytest.raises(WeightsError, match=r"fills video_branch.qformer only in part: 26 of .*encoder.layer.1"):
+        VideoLLaMA.from_config(tiny.config(decoder, fusion_head_layers=2, ckpt=str(file)))
+
+
 @pytest.mark.parametrize("keep", [[], ["config.json"]])
 def test_a_folder_that_is_no_whole_decoder_is_refused_by_name(decoder, tmp_path, keep):
     for name in keep:

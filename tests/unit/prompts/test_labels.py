@@ -118,6 +118,16 @@ def test_every_byte_of_the_last_character_of_an_answer_carries_loss(tokenizer: T
     assert tokenizer.decode(run) == "é"
 
 
+@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("first_is_the_models", [True, False])
+def test_a_token_with_any_character_of_the_models_carries_loss(
+    tokenizer: Tokenizer, at: int, first_is_the_models: bool
+) -> None:
+    man = tokenizer.encode("\nman")[-1].id
+    spans = (Span("\n"), Span("man"[:at], first_is_the_models), Span("man"[at:], not first_is_the_models))
+    assert encode([Stretch(spans)], tokenizer, SLOTS).labels[-1] == man
+
+
 def test_a_dialogue_starts_with_the_start_token_and_takes_no_loss_on_it(tokenizer: Tokenizer) -> None:
     encoded = dialogue(VICUNA, [("Hello", "Hi")], [], tokenizer)
     assert encoded.input_ids[0] == tokenizer.bos_id

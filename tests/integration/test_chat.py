@@ -1,0 +1,199 @@
+"""``video-llama chat`` and ``Chat`` with the toy model that ships with the package."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.integration.conftest import ROOT
+from video_llama.common.errors import DecodeError, PromptTooLong, VideoLlamaError
+from video_llama.conversation.chat import Chat
+
+TOY = "eval_configs/toy.yaml"
+COLOUR, MOTION = "What colour is the shape?", "How does it move?"
+
+
+@pytest.fixture(scope="module")
+def heldout(world: Path) -> list[dict[str, str]]:
+    """Questions on clips of combinations that no training clip showed, with their answers and paths."""
+    questions = json.loads((world / "heldout/questions.json").read_text())
+    return [{**q, "video": str(world / "heldout/videos" / q["video"])} for q in questions]
+
+
+@pytest.fixture(scope="module")
+def clip(heldout) -> str:
+    return heldout[0]["video"]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Chat:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return Chat.from_config(TOY)
+
+
+@pytest.fixture
+def chat(loaded: Chat) -> Chat:
+    loaded.reset()
+    return loaded
+
+
+# The command
+
+
+def test_one_json_object_has_the_answers_the_frame_times_and_the_sound(command, clip):
+    words = ["chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--question", MOTION, "--json"]
+    code, out, err = command(*words)
+    assert code == 0, err
+    said = json.loads(out)
+    assert said.keys() == {"answers", "frame_times", "sound"}
+    assert len(said["answers"]) == 2
+    assert said["frame_times"] == [0.0, 0.5, 1.0, 1.5]
+    assert said["sound"] == "off"
+
+
+def test_a_dialogue_is_printed_as_it_goes(command, heldout):
+    shape, size = "What shape is it?", "How large is it?"
+    clip, told = heldout[0]["video"], {q["question"]: q["answer"] for q in heldout[:4]}
+    code, out, _ = command("chat", "--cfg-path", TOY, "--video", clip, "--question", shape, "--question", size)
+    assert (code, out) == (0, f"> {shape}\n{told[shape]}\n> {size}\n{told[size]}\n")
+
+
+def test_a_picture_is_looked_at_as_well(command, world):
+    picture = sorted((world / "cc3m/image").glob("*.jpg"))[0]
+    captions = {
+        a["image_id"]: a["caption"] for a in json.loads((world / "cc3m/filter_cap.json").read_text())["annotations"]
+    }
+    code, out, err = command("chat", "--cfg-path", TOY, "--image", picture, "--question", COLOUR, "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["frame_times"] == []
+    (answer,) = said["answers"]
+    assert answer.removeprefix("It is ").removesuffix(".") in captions[picture.stem].split()
+
+
+def test_the_other_decoder_sees_the_same_clip(command, clip):
+    words = ["chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--json"]
+    decord = command(*words, "--options", "datasets.webvid_instruct.vis_processor.train.video_backend=decord")
+    assert decord.code == 0, decord.err
+    assert json.loads(decord.out) == json.loads(command(*words).out)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--question", ""], "the question is empty"),
+        (["--question", "word " * 500], "exceed the decoder's context of 512 tokens"),
+        (["--question", COLOUR, "--max-new-tokens", "0"], "at least 1"),
+        (["--question", COLOUR, "--options", "model.ckpt=/none.pth"], "model.ckpt: no such file: /none.pth"),
+        (["--question", COLOUR, "--options", "model.fusion_head_layers=3"], "fills video_branch.qformer only in part"),
+        (["--question", COLOUR, "--options", "model.max_frame_pos=16"], "branch.safetensors does not fit VideoLLaMA"),
+        (["--question", COLOUR, "--device", "cuda"], "device cuda: torch sees no GPU"),
+        (["--question", COLOUR, "--device", "gpu"], "device 'gpu': expected cpu, cuda"),
+    ],
+)
+def test_what_cannot_work_is_explained_in_a_line(command, clip, monkeypatch, words, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    code, out, err = command("chat", "--cfg-path", TOY, "--video", clip, *words)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("backend", ["pyav", "decord"])
+@pytest.mark.parametrize("kind", ["video", "image"])
+def test_a_file_that_is_no_media_is_named_with_the_reason(command, tmp_path, kind, backend):
+    file = tmp_path / "broken.mp4"
+    file.write_bytes(b"this is not a video" * 100)
+    words = ["chat", "--cfg-path", TOY, f"--{kind}", file, "--question", COLOUR, "--json"]
+    code, out, err = command(
+        *words, "--options", f"datasets.webvid_instruct.vis_processor.train.video_backend={backend}"
+    )
+    assert (code, out) == (1, "")
+    assert f"{file}: cannot " in err
+    assert "Traceback" not in err
+
+
+def test_a_config_without_data_sets_will_do(command, clip, tmp_path, root):
+    config = yaml.safe_load((root / TOY).read_text())
+    del config["datasets"]
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    words = ["chat", "--cfg-path", tmp_path / "mine.yaml", "--video", clip, "--question", COLOUR, "--json"]
+    code, out, err = command(*words)
+    assert code == 0, err
+    assert len(json.loads(out)["frame_times"]) == 8
+
+
+def test_the_console_script_prints_json_alone_on_its_output(clip):
+    words = ["chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--json"]
+    script = Path(sys.executable).with_name("video-llama")
+    result = subprocess.run([script, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["sound"] == "off"
+
+
+# What it says
+
+
+def test_it_tells_the_colours_of_clips_it_never_saw(chat, heldout):
+    asked = [q for q in heldout if q["kind"] == "colour"]
+    assert len(asked) == 12
+    right = 0
+    for q in asked:
+        chat.reset()
+        chat.upload(video=q["video"])
+        right += chat.ask(q["question"]) == q["answer"]
+    assert right >= 11
+
+
+def test_it_looks_at_each_clip_of_a_dialogue(chat, heldout):
+    colours = {q["video"]: q["answer"] for q in heldout if q["kind"] == "colour"}
+    (one, first), (two, second) = next(
+        ((a, x), (b, y)) for a, x in colours.items() for b, y in colours.items() if x != y
+    )
+    chat.upload(video=one)
+    assert chat.ask(COLOUR) == first
+    chat.reset()
+    chat.upload(video=two)
+    assert chat.ask(COLOUR) == second
+
+
+# What it stands
+
+
+@pytest.mark.parametrize("typed", ["<ImageHere>", "</s>", "<s>", "<Video>", "###", "\ufdd00\ufdd1", "\x00", "🦆"])
+def test_what_a_user_types_does_no_harm(chat, clip, typed):
+    chat.upload(video=clip)
+    assert isinstance(chat.ask(f"{typed} {COLOUR}"), str)
+    assert isinstance(chat.ask(f"{COLOUR} {typed}"), str)
+
+
+def test_a_dialogue_goes_on_after_an_error(chat, clip, tmp_path):
+    chat.upload(video=clip)
+    first = chat.ask(COLOUR)
+    with pytest.raises(PromptTooLong, match="512"):
+        chat.ask("word " * 500)
+    with pytest.raises(VideoLlamaError, match="empty"):
+        chat.ask("")
+    with pytest.raises(DecodeError, match="no such file"):
+        chat.upload(video=tmp_path / "none.mp4")
+    after = chat.ask(MOTION)
+    chat.reset()
+    chat.upload(video=clip)
+    assert [chat.ask(COLOUR), chat.ask(MOTION)] == [first, after]
+
+
+def test_a_second_question_does_not_encode_the_clip_again(chat, clip):
+    chat.upload(video=clip)
+    calls: list[int] = []
+    hook = chat.model.vision.register_forward_pre_hook(lambda *_: calls.append(1))
+    chat.ask(COLOUR)
+    chat.ask(MOTION)
+    hook.remove()
+    assert calls == []

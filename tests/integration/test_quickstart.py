@@ -1,0 +1,91 @@
+"""``make quickstart``, small: what it leaves, what it prints, and that it does the same the second time."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.integration.conftest import ROOT
+from video_llama.toy import quickstart
+from video_llama.toy.language import CHANCE
+
+pytestmark = pytest.mark.slow
+
+SHORT = ["run.iters_per_epoch=3", "run.max_epoch=1", "run.warmup_steps=0", "run.batch_size_train=4"]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a small quickstart, and what it printed."""
+    folder = tmp_path_factory.mktemp("quickstart")
+    words = [sys.executable, "-m", "video_llama.toy.quickstart", "--output-dir", str(folder)]
+    words += ["--clips", "100", "--heldout", "12", "--options", *SHORT]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder, result.stdout
+
+
+@pytest.fixture(scope="module")
+def report(first: tuple[Path, str]) -> dict[str, Any]:
+    return json.loads((first[0] / "report.json").read_text())
+
+
+def figures(report: dict[str, Any]) -> dict[str, Any]:
+    """All of a report but what depends on the machine's speed and on the folder."""
+    stages = {
+        name: {key: value for key, value in stage.items() if key not in ("seconds", "checkpoint")}
+        for name, stage in report["stages"].items()
+    }
+    return {**report, "stages": stages, "seconds": None}
+
+
+def test_the_report_has_each_kind_of_question_with_and_without_the_picture(report):
+    assert report["questions"].keys() == {"colour", "shape", "motion", "size"}
+    for kind, row in report["questions"].items():
+        assert row.keys() == {"full", "blank_video", "chance", "n", "after_stage1"}
+        assert row["n"] == 12
+        assert row["chance"] == CHANCE[kind]
+        assert all(0 <= row[column] <= 1 for column in ("full", "blank_video", "after_stage1"))
+
+
+def test_the_report_has_the_losses_and_the_time_of_each_stage(report):
+    assert report["stages"].keys() == {"stage1", "stage2"}
+    for stage in report["stages"].values():
+        assert {"first_loss", "last_loss", "seconds"} <= stage.keys()
+        assert stage["steps"] == 3
+        assert stage["first_loss"] > 0
+        assert stage["seconds"] > 0
+        assert Path(stage["checkpoint"]).is_file()
+
+
+def test_the_report_can_be_read_and_seen(first):
+    text = (first[0] / "report.md").read_text()
+    assert all(f"| {kind} | 12 |" in text for kind in CHANCE)
+    with Image.open(first[0] / "report.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_it_prints_the_report_and_an_answer_that_the_chat_command_gave(first):
+    folder, out = first
+    assert (folder / "report.md").read_text() in out
+    question = out[out.index("$ video-llama chat") :].splitlines()
+    assert str(folder / "world/heldout/videos/heldout_0000.mp4") in question[0]
+    assert question[1].startswith("> ")
+    assert question[2]
+
+
+def test_the_same_seed_gives_the_same_figures(first, report, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(quickstart, "ask_once", lambda *_: None)  # the first run has shown it
+    shutil.copytree(first[0] / "world", tmp_path / "world")
+    again = quickstart.quickstart(tmp_path, 100, 12, 0, SHORT)
+    assert figures(again) == figures(report)

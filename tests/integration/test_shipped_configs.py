@@ -1,0 +1,157 @@
+"""Every YAML in the repository can be used as it is, and the full-size ones are the published runs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.integration.conftest import ROOT
+from video_llama.common.config import JobConfig, load_config
+
+CONFIGS = sorted(
+    str(p.relative_to(ROOT)) for folder in ("train_configs", "eval_configs") for p in (ROOT / folder).rglob("*.yaml")
+)
+
+MODEL = {
+    "vit_model": "eva_clip_g",
+    "image_size": 224,
+    "drop_path_rate": 0.0,
+    "use_grad_checkpoint": False,
+    "vit_precision": "fp16",
+    "freeze_vit": True,
+    "freeze_qformer": True,
+    "num_query_token": 32,
+    "fusion_header_type": "seqTransf",
+    "fusion_head_layers": 2,
+    "max_frame_pos": 32,
+    "num_video_query_token": 32,
+    "frozen_video_Qformer": False,
+    "frozen_llama_proj": False,
+    "equip_audio_branch": False,
+    "low_resource": False,
+    "max_txt_len": 320,
+    "end_sym": "###",
+    "prompt_template": "###Human: {} ###Assistant: ",
+    "prompt_path": "prompts/alignment_image.txt",
+    "model_type": "pretrain_vicuna",
+}
+RUN = {
+    "task": "video_text_pretrain",
+    "lr_sched": "linear_warmup_cosine_lr",
+    "warmup_lr": 1e-6,
+    "weight_decay": 0.05,
+    "beta2": 0.999,
+    "accum_grad_iters": 1,
+    "seed": 42,
+    "amp": True,
+    "evaluate": False,
+    "train_splits": ("train",),
+    "device": "cuda",
+    "world_size": 1,
+    "dist_url": "env://",
+    "distributed": True,
+}
+PUBLISHED = {
+    "train_configs/video_llama_stage1_pretrain.yaml": {
+        **RUN,
+        "init_lr": 1e-4,
+        "min_lr": 8e-5,
+        "warmup_steps": 2500,
+        "max_epoch": 5,
+        "iters_per_epoch": 2500,
+        "batch_size_train": 32,
+        "batch_size_eval": 32,
+        "num_workers": 8,
+    },
+    "train_configs/video_llama_stage2_finetune.yaml": {
+        **RUN,
+        "init_lr": 3e-5,
+        "min_lr": 1e-5,
+        "warmup_steps": 1000,
+        "max_epoch": 3,
+        "iters_per_epoch": 1000,
+        "batch_size_train": 4,
+        "num_workers": 4,
+    },
+}
+
+
+@pytest.fixture
+def load(root: Path) -> Any:
+    def loaded(file: str) -> JobConfig:
+        return load_config(file, need=None, allow_unset=True)
+
+    return loaded
+
+
+def test_the_repository_ships_the_published_configurations_and_toy_ones():
+    assert {*PUBLISHED, "train_configs/toy/stage1_pretrain.yaml", "train_configs/toy/stage2_finetune.yaml"} <= {
+        *CONFIGS
+    }
+    assert {"eval_configs/toy.yaml", "eval_configs/video_llama_eval_only_vl.yaml"} <= {*CONFIGS}
+
+
+@pytest.mark.parametrize("file", CONFIGS)
+def test_check_config_finds_nothing_wrong(file, command):
+    code, out, err = command("check-config", file)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{file}: ok\n")
+
+
+@pytest.mark.parametrize("file", CONFIGS)
+def test_no_path_of_anybodys_machine_is_left_in_it(file, root):
+    text = (root / file).read_text()
+    assert not re.search(r"(^|[\s:'\"])(/|~|[A-Za-z]:\\)[\w.-]+/", re.sub(r"#.*", "", text))
+    for value in (yaml.safe_load(text).get("paths") or {}).values():
+        assert value == "???" or (root / value).exists()
+
+
+@pytest.mark.parametrize("file", CONFIGS)
+def test_what_is_still_to_be_set_stands_in_the_paths_block_alone(file, load):
+    assert all(line.startswith("paths.") for line in load(file).unset)
+
+
+@pytest.mark.parametrize("file", PUBLISHED)
+def test_a_full_size_run_has_the_published_hyper_parameters(file, load):
+    job = load(file)
+    run, model = asdict(job.run), asdict(job.model)
+    assert {key: run[key] for key in PUBLISHED[file]} == PUBLISHED[file]
+    assert {key: model[key] for key in MODEL} == MODEL
+    qformer = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
+    assert model["qformer"] == {**qformer, "cross_attention_frequency": 2, "dropout": 0.1}
+
+
+def test_the_full_size_runs_draw_from_the_published_data_sets(load):
+    stage1, stage2 = (load(file).datasets for file in PUBLISHED)
+    assert {name: d.sample_ratio for name, d in stage1.items()} == {"webvid": 100, "cc_sbu_align": 50}
+    assert stage2.keys() == {"cc_sbu_align", "llava_instruct", "webvid_instruct"}
+    for datasets in (stage1, stage2):
+        for config in datasets.values():
+            assert config.vis_processor.train.image_size == 224
+            assert getattr(config.vis_processor.train, "n_frms", 8) == 8
+
+
+def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
+    towers = (
+        "vit_args",
+        "image_size",
+        "qformer",
+        "num_query_token",
+        "num_video_query_token",
+        "max_frame_pos",
+        "llama_model",
+    )
+    stage1, stage2, chat = (
+        asdict(load(file).model)
+        for file in (
+            "train_configs/toy/stage1_pretrain.yaml",
+            "train_configs/toy/stage2_finetune.yaml",
+            "eval_configs/toy.yaml",
+        )
+    )
+    assert [stage1[key] for key in towers] == [stage2[key] for key in towers] == [chat[key] for key in towers]
