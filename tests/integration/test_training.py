@@ -64,6 +64,15 @@ def test_the_config_that_a_run_saved_starts_the_same_run(world, tmp_path, train)
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
 
 
+def test_the_config_and_the_checkpoint_of_a_run_are_enough_to_chat(world, tmp_path, train, command):
+    assert train(STAGE_1, f"paths.world={world}", f"run.output_dir={tmp_path / 'run'}", *SHORT).code == 0
+    clip = sorted((world / "heldout/videos").glob("*.mp4"))[0]
+    words = ["chat", "--cfg-path", tmp_path / "run/config.yaml", "--video", clip, "--question", "What is it?", "--json"]
+    code, out, err = command(*words, "--options", f"model.ckpt={tmp_path / 'run/checkpoint_0.pth'}")
+    assert code == 0, err
+    assert len(json.loads(out)["frame_times"]) == 4
+
+
 def test_a_clip_that_cannot_be_read_is_replaced_and_listed(world, tmp_path, train):
     mine = shutil.copytree(world, tmp_path / "world")
     for clip in sorted((mine / "webvid/videos").rglob("*.mp4"))[:20]:

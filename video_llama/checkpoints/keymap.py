@@ -7,7 +7,7 @@ A table pairs name templates: ``{i}`` stands for a number, ``{p}`` (or any other
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 _FIELDS = {"i": r"\d+", "rest": r".+"}
@@ -55,7 +55,7 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile(pattern + r"\Z")
 
 
-def _rename(names: Iterable[str], lines: list[tuple[re.Pattern[str], str | None]]) -> Renamed:
+def _rename(names: Iterable[str], lines: Sequence[tuple[re.Pattern[str], str | None]]) -> Renamed:
     result = Renamed({})
     for name in names:
         for pattern, template in lines:

@@ -43,7 +43,7 @@ class Session:
     def answer(self, text: str) -> None:
         """Answer the last question."""
         question, _ = self.turns[-1]
-        self.turns[-1] = (question, text)
+        self.turns[-1] = (question, clean(text))
 
     def prompt(self) -> Sequence[Stretch | Slot]:
         """Render the dialogue up to where the model goes on."""

@@ -47,7 +47,7 @@ class Mixture(TorchDataset[Sample]):
         self.shares = np.asarray(ratios, dtype=float) / sum(ratios)
 
     def __len__(self) -> int:
-        return sum(len(d) for d in self.datasets)
+        return sum(len(d) for d, share in zip(self.datasets, self.shares, strict=True) if share)
 
     def epoch_draws(self, epoch: int, n: int) -> list[Draw]:
         """Return the n draws of an epoch, each data set with its exact share.

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from video_llama.common.contracts import IGNORE_LABEL
@@ -35,13 +36,19 @@ class LanguageModel(nn.Module):
     def __init__(self, directory: str | Path, dtype: torch.dtype) -> None:
         super().__init__()
         try:
-            self.lm: Any = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=dtype, local_files_only=True, attn_implementation="sdpa"
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=dtype, local_files_only=True, attn_implementation="sdpa", output_loading_info=True
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise WeightsError(
                 f"model.llama_model: {directory} does not load as a causal language model: {error}"
             ) from error
+        self.lm: Any = loaded[0]
+        if missing := sorted(loaded[1]["missing_keys"]):
+            raise WeightsError(
+                f"model.llama_model: {directory} is not whole: {len(missing)} tensors are missing, such as {missing[0]}"
+            )
+        self.lm.generation_config = GenerationConfig()  # the folder may suggest sampling, beams, penalties
 
     @property
     def width(self) -> int:
@@ -61,7 +68,7 @@ class LanguageModel(nn.Module):
         """
         for module in self.lm.modules():
             if isinstance(module, GradientCheckpointingLayer):
-                module.forward = partial(_recomputed, module.forward)  # type: ignore[method-assign]
+                module.forward = partial(_recomputed, module.forward)
 
     def embed(self, input_ids: Tensor) -> Tensor:
         """Return float[B, L, H]; slot ids (below 0) get the embedding of token 0, to be overwritten."""

@@ -104,6 +104,19 @@ def test_answers_in_a_batch_are_those_given_one_by_one(model, tokenizer):
     assert len(set(together)) == 4
 
 
+def test_answers_are_greedy_whatever_the_folder_of_the_decoder_suggests(model, tokenizer, tmp_path):
+    tiny.write_decoder(tmp_path)
+    (tmp_path / "generation_config.json").write_text(
+        '{"do_sample": true, "temperature": 5.0, "num_beams": 3, "repetition_penalty": 9.0, "max_length": 3}'
+    )
+    prompt = sample("text", words=9).input_ids.tolist()
+    plain, suggested = (
+        generate(m, tokenizer, [prompt], [], stop="###", max_new_tokens=12)
+        for m in (model, tiny.model(tmp_path).eval())
+    )
+    assert plain == suggested
+
+
 def test_answers_depend_on_what_was_shown(model, tokenizer):
     clip, other = sample("clip", 4), sample("other clip", 4)
     prompt = clip.input_ids.tolist()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from transformers import OPTConfig, OPTForCausalLM
 
 from tests import tiny
@@ -288,6 +290,23 @@ def test_a_branch_that_would_stay_random_in_part_is_refused(decoder, tmp_path):
 def test_a_folder_that_is_no_whole_decoder_is_refused_by_name(decoder, tmp_path, keep):
     for name in keep:
         (tmp_path / name).write_bytes((decoder / name).read_bytes())
+    with pytest.raises(WeightsError, match=f"model.llama_model: {tmp_path}"):
+        tiny.model(tmp_path)
+
+
+def test_a_decoder_that_lacks_tensors_is_refused_not_made_up(decoder, tmp_path):
+    shutil.copytree(decoder, tmp_path, dirs_exist_ok=True)
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=rf"model.llama_model: {tmp_path} .*model.layers.1.mlp.up_proj.weight"):
+        tiny.model(tmp_path)
+
+
+def test_a_decoder_file_that_was_cut_short_is_refused_by_name(decoder, tmp_path):
+    shutil.copytree(decoder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(WeightsError, match=f"model.llama_model: {tmp_path}"):
         tiny.model(tmp_path)
 

@@ -143,9 +143,15 @@ def disturb(embedded: Tensor, slot: Tensor, share: float, spread: float) -> Tens
     return embedded
 
 
+def _table(model: LlamaForCausalLM) -> nn.Embedding:
+    table = model.get_input_embeddings()
+    assert isinstance(table, nn.Embedding)
+    return table
+
+
 def loss_of(model: LlamaForCausalLM, tokens: Tokens, disturbed: float = 0.0) -> Tensor:
     """Return the weighted cross-entropy of a batch."""
-    table = model.get_input_embeddings()
+    table = _table(model)
     embedded = table(tokens.ids)
     if disturbed:
         embedded = disturb(embedded, tokens.slot, disturbed, table.weight.detach().std().item())
@@ -161,7 +167,7 @@ def measure(model: LlamaForCausalLM, encoder: Encoder, disturbed: float = 0.0, n
 
     Captions are left out, for their wording is drawn, and so are empty media.
     """
-    rng, table = random.Random(99), model.get_input_embeddings()
+    rng, table = random.Random(99), _table(model)
     drawn = [
         parts for parts in (example(rng) for _ in range(n)) if Slots(()) not in parts and "<Image>" not in str(parts)
     ]

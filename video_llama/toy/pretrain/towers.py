@@ -28,7 +28,8 @@ from video_llama.processors.decode import open_video
 from video_llama.toy.encode import write_clip
 from video_llama.toy.scene import COLOURS, SHAPES, SIDE, SIZES, Scene, path, scenes
 
-VIT_ARGS = {"embed_dim": 96, "depth": 4, "num_heads": 4, "patch_size": 8, "mlp_ratio": 4.0}
+VIT_WIDTH, PATCH = 96, 8
+VIT_ARGS = {"embed_dim": VIT_WIDTH, "depth": 4, "num_heads": 4, "patch_size": PATCH, "mlp_ratio": 4.0}
 QFORMER = QFormerConfig(hidden_size=96, num_hidden_layers=2, num_attention_heads=4, intermediate_size=384, dropout=0.0)
 NUM_QUERIES = 8
 VISION_FILE, QFORMER_FILE = "vision.safetensors", "qformer.safetensors"
@@ -43,7 +44,7 @@ SHIFT = 3
 def build_towers() -> tuple[VisionEncoder, QFormer]:
     """Return the towers with random weights."""
     vision = VisionEncoder("eva_clip_g", image_size=SIDE, vit_args=VIT_ARGS)
-    return vision, QFormer(NUM_QUERIES, VIT_ARGS["embed_dim"], QFORMER)
+    return vision, QFormer(NUM_QUERIES, VIT_WIDTH, QFORMER)
 
 
 def load_towers(weights: Path) -> tuple[VisionEncoder, QFormer]:
@@ -149,7 +150,7 @@ def shift(frames: Frames) -> Frames:
 
 
 def _initialise(vision: VisionEncoder, qformer: QFormer) -> None:
-    side, width = SIDE // VIT_ARGS["patch_size"], VIT_ARGS["embed_dim"]
+    side, width = SIDE // PATCH, VIT_WIDTH
     grid = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij"), -1).reshape(-1, 2)
     waves = torch.exp(-math.log(100.0) * torch.arange(width // 4) / (width // 4))
     angles = (grid[:, :, None] * waves).flatten(1)
