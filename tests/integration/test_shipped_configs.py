@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from tests.integration.conftest import ROOT
-from video_llama.common.config import JobConfig, load_config
+from video_llama.common.config import ConfigError, JobConfig, load_config
+from video_llama.conversation.chat import processors_for_use
 
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for folder in ("train_configs", "eval_configs") for p in (ROOT / folder).rglob("*.yaml")
@@ -155,3 +156,14 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
         )
     )
     assert [stage1[key] for key in towers] == [stage2[key] for key in towers] == [chat[key] for key in towers]
+
+
+def test_a_training_yaml_serves_for_chat_where_its_data_are_not(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    branch = "paths.stage1=video_llama/toy/weights/branch.safetensors"
+    for world in ("paths.world=no/such/folder", "paths.world=???"):
+        job = load_config("train_configs/toy/stage2_finetune.yaml", [branch, world], also=("datasets",))
+        video, _ = processors_for_use(job)
+        assert video.config.n_frms == 4
+    with pytest.raises(ConfigError, match=r"datasets.webvid_instruct.build_info.videos_dir: no such directory"):
+        load_config("train_configs/toy/stage2_finetune.yaml", [branch, "paths.world=no/such/folder"], need=None)

@@ -106,7 +106,7 @@ def load_config(
         options: ``a.b=value`` strings that override it.
         need: sections that must be there and are built. Others are left alone, so that a checkpoint's
             configuration serves for chat where its data sets are not. None: the model, and all that is there.
-        also: sections that are built too where they are there.
+        also: sections that are built too where they are there; their files need not be.
         allow_unset: let ``???`` pass; the built Configs then hold that string.
     Raises:
         ConfigError: everything that is wrong, one line each, sorted by line.
@@ -116,7 +116,7 @@ def load_config(
     apply_options(data, options, report)
     resolver = Resolver(report)
     data = resolver.resolve(data)
-    builder = Builder(report, resolver.origins)
+    builder = Builder(report, resolver.origins, elsewhere=also)
     misspelt = builder.unknown_keys(data, ["imports", "paths", *SECTIONS], ())
     imports = _imports(builder, data.get("imports"))
     if need is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -13,7 +13,7 @@ from video_llama.common.config_hints import describe, kind_of, mark, split, take
 from video_llama.common.config_names import remember_name
 from video_llama.common.config_report import KeyPath, Report, dotted
 from video_llama.common.config_resolve import BROKEN, Unset
-from video_llama.common.config_types import UNSET, Constraint, Registered, RegisteredKeys
+from video_llama.common.config_types import UNSET, Constraint, ExistingPath, Registered, RegisteredKeys
 from video_llama.common.errors import UnknownName
 from video_llama.common.registry import Registry, did_you_mean, nearest
 
@@ -29,6 +29,8 @@ class Builder:
     report: Report
     origins: Mapping[KeyPath, str]
     """Where interpolated values came from."""
+    elsewhere: Sequence[str] = ()
+    """Sections whose files need not be here: their paths are neither looked for nor asked for."""
     unset: list[tuple[str, KeyPath]] = field(default_factory=list)
     """Each ``???`` that was met: the key that holds it, and the key that needs it."""
     _untyped: int = 0
@@ -39,7 +41,8 @@ class Builder:
         hint, marks = split(hint)
         if isinstance(value, Unset):
             self._untyped += not takes_text(hint)
-            self.unset.append((value.origin, path))
+            if path[0] not in self.elsewhere:
+                self.unset.append((value.origin, path))
             return UNSET
         if value is BROKEN:
             self._untyped += 1
@@ -58,6 +61,8 @@ class Builder:
 
     def _constrain(self, marks: tuple[Any, ...], value: Any, path: KeyPath) -> None:
         for rule in marks:
+            if isinstance(rule, ExistingPath) and path[0] in self.elsewhere:
+                continue
             if isinstance(rule, Constraint) and (problem := rule.problem(value)):
                 self._problem(path, problem)
 
