@@ -13,25 +13,22 @@ from video_llama.common.errors import WeightsError
 log = logging.getLogger(__name__)
 
 
-def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str, whole: bool = True) -> None:
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into the module's parameters and buffers of the same names.
 
     Args:
         module: what is filled.
         tensors: name -> value.
         source: the file they came from, for messages.
-        whole: every tensor of the module must be there; otherwise the file may hold some of them.
 
     Raises:
-        WeightsError: a name is unknown, a shape differs, a tensor is missing, a value is not finite, or nothing fits.
+        WeightsError: a name is unknown, a shape differs, a value is not finite, or there is no tensor.
     """
     own = module.state_dict()
     unexpected = sorted(tensors.keys() - own.keys())
-    missing = sorted(own.keys() - tensors.keys()) if whole else []
     reshaped = sorted(n for n in tensors.keys() & own.keys() if tensors[n].shape != own[n].shape)
-    if unexpected or missing or reshaped or not tensors:
+    if unexpected or reshaped or not tensors:
         lines = [f"{source} does not fit {type(module).__name__}:"]
-        lines += _some("- missing", missing)
         lines += _some("+ unexpected", unexpected)
         lines += _some(
             "! shape", [f"{n}: file {tuple(tensors[n].shape)}, model {tuple(own[n].shape)}" for n in reshaped]

@@ -7,154 +7,28 @@ H decoder width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from video_llama.checkpoints.merge import fill
-from video_llama.checkpoints.state import read_weights
-from video_llama.common.config_types import AtLeast, ExistingPath
 from video_llama.common.contracts import Batch, BuildContext, MediaGroup, ModelOutput
 from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.common.registries import MODELS
 from video_llama.models.freezing import freeze, is_trainable, keep_frozen_in_eval
 from video_llama.models.language_model import LanguageModel, max_context, read_config
-from video_llama.models.qformer import QFormer, QFormerConfig
+from video_llama.models.qformer import QFormer
 from video_llama.models.splice import splice
 from video_llama.models.video_branch import VideoBranch
+from video_llama.models.video_llama_config import DTYPES, VideoLLaMAConfig
 from video_llama.models.vision_encoder import VisionEncoder
+from video_llama.models.weights_files import WeightsFile, read_weights_files
 from video_llama.prompts.labels import PLACEHOLDER
-from video_llama.prompts.templates import MODEL_TYPES, Template
 from video_llama.prompts.tokenizer import load_tokenizer
-
-Precision = Literal["fp16", "bf16", "fp32"]
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoLLaMAConfig:
-    """The ``model`` section of a YAML with ``arch: video_llama``."""
-
-    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2"] = "pretrain_vicuna"
-    """Names the conversation template of the decoder."""
-
-    vit_model: str = "eva_clip_g"
-    """Frame encoder: eva_clip_g, or timm/<name> for any other timm vision transformer."""
-
-    vit_args: dict[str, Any] = field(default_factory=dict)
-    """Overrides of the timm model's arguments, such as depth or embed_dim."""
-
-    vit_ckpt: Annotated[str, ExistingPath(kind="file")] | None = None
-    """Weights of the frame encoder and ln_vision."""
-
-    vit_precision: Precision = "fp16"
-    """Number format of the frame encoder."""
-
-    image_size: Annotated[int, AtLeast(1)] = 224
-    """Side of a frame, in pixels."""
-
-    drop_path_rate: float = 0.0
-    """Stochastic depth of the frame encoder, where it is trained."""
-
-    use_grad_checkpoint: bool = False
-    """Recompute activations of the decoder, and of a trained frame encoder, in the backward pass."""
-
-    freeze_vit: bool = True
-    """Keep the frame encoder and ln_vision as they are."""
-
-    q_former_model: Annotated[str, ExistingPath(kind="file")] | None = None
-    """Weights of the image Q-Former and its query tokens."""
-
-    num_query_token: Annotated[int, AtLeast(1)] = 32
-    """Q: queries of the image Q-Former, for each frame."""
-
-    qformer: QFormerConfig = QFormerConfig()
-    """Size of the image Q-Former; the video Q-Former has the same widths."""
-
-    freeze_qformer: bool = True
-    """Keep the image Q-Former as it is."""
-
-    llama_model: Annotated[str, ExistingPath(kind="dir")]
-    """Folder of the decoder: any Hugging Face causal language model."""
-
-    llama_precision: Precision = "fp16"
-    """Number format of the decoder."""
-
-    low_resource: Literal[False] = False
-    """Load the decoder in 8 bits."""
-
-    frozen_llama_proj: bool = False
-    """Keep the linear layer to the decoder as it is."""
-
-    frozen_video_Qformer: bool = False
-    """Keep the video Q-Former, its queries and the frame positions as they are."""
-
-    fusion_header_type: Literal["seqTransf"] = "seqTransf"
-    """How frames are fused: by the video Q-Former."""
-
-    fusion_head_layers: Annotated[int, AtLeast(1)] = 2
-    """Layers of the video Q-Former."""
-
-    max_frame_pos: Annotated[int, AtLeast(1)] = 32
-    """Longest clip, in frames."""
-
-    num_video_query_token: Annotated[int, AtLeast(1)] = 32
-    """V: tokens that a clip or an image takes in the decoder's sequence."""
-
-    equip_audio_branch: Literal[False] = False
-    """Build the audio-language branch."""
-
-    frozen_audio_Qformer: Literal[True] = True
-    """Keep the audio Q-Former as it is."""
-
-    prompt_path: Annotated[str, ExistingPath(kind="file")] | None = None
-    """Prompts for captions, one a line, each with <ImageHere>; one is drawn for each caption. null: no prompt."""
-
-    prompt_template: str | None = None
-    """Text around a caption prompt, with {} for the prompt. null: the template's own."""
-
-    end_sym: str | None = None
-    """Text that ends a caption. null: the template's own."""
-
-    max_txt_len: Annotated[int, AtLeast(1)] = 32
-    """Longest caption, in tokens; longer ones are cut."""
-
-    max_instruct_len: Annotated[int, AtLeast(1)] = 512
-    """Longest instruction sample, in tokens; longer ones are cut at the end."""
-
-    ckpt: Annotated[str, ExistingPath(kind="file")] | None = None
-    """Trained weights of the branch, such as an earlier stage's."""
-
-    ckpt_2: Annotated[str, ExistingPath(kind="file")] | None = None
-    """More trained weights, put on top of ckpt's."""
-
-    @property
-    def template(self) -> Template:
-        """The conversation template that ``model_type`` names."""
-        return MODEL_TYPES[self.model_type]
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        """Yield the settings that contradict each other."""
-        if self.prompt_template is not None and self.prompt_template.count("{}") != 1:
-            yield "prompt_template", f"needs {{}} once, where the prompt goes; it is {self.prompt_template!r}"
-        if self.end_sym is not None and self.end_sym != self.template.end_sym:
-            yield (
-                "end_sym",
-                f"{self.end_sym!r} contradicts model_type {self.model_type}, whose answers end with "
-                f"{self.template.end_sym!r}. Leave end_sym out, or change model_type.",
-            )
-        if self.drop_path_rate and self.freeze_vit:
-            yield (
-                "drop_path_rate",
-                "has no effect while freeze_vit is true, since frozen parts never drop. Set it to 0.",
-            )
-        if not self.freeze_vit and self.vit_precision != "fp32":
-            yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
 
 
 @MODELS.register("video_llama")
@@ -183,9 +57,10 @@ class VideoLLaMA(nn.Module):
 
     @classmethod
     def from_config(cls, config: VideoLLaMAConfig) -> VideoLLaMA:
-        """Build, fill with the weights that the config names, freeze."""
+        """Build, fill with the weights that the config names, freeze; what can be refused is before the decoder."""
+        files = read_weights_files(config)
         model = cls(config)
-        model.load_weights()
+        model.load_weights(files)
         model.freeze()
         return model
 
@@ -210,34 +85,31 @@ class VideoLLaMA(nn.Module):
             },
         )
 
-    def load_weights(self) -> None:
-        """Fill the encoders and the branch from the files the config names.
+    def load_weights(self, files: Sequence[WeightsFile]) -> None:
+        """Fill the encoders and the branch, each file on top of those before it.
 
         Raises:
-            WeightsError: a file does not fit, or holds no tensor.
+            WeightsError: a file does not fit, or leaves a part of the model half filled.
         """
-        if self.config.vit_ckpt:
-            fill(self.vision, read_weights(self.config.vit_ckpt), self.config.vit_ckpt)
-        if self.config.q_former_model:
-            fill(self.qformer, read_weights(self.config.q_former_model), self.config.q_former_model)
         filled: set[str] = set()
-        for path in (self.config.ckpt, self.config.ckpt_2):
-            if path:
-                tensors = read_weights(path)
-                fill(self, tensors, path, whole=False)
-                filled |= tensors.keys()
+        for file in files:
+            fill(self, file.tensors, file.place)
+            filled |= file.tensors.keys()
         self._check_parts(filled)
         self.vision.set_precision(DTYPES[self.config.vit_precision])
 
     def _check_parts(self, filled: set[str]) -> None:
-        """Raise WeightsError when a part of the branch got some of its tensors only: the rest would be random."""
-        for name, part in self.video_branch.named_children():
-            own = {f"video_branch.{name}.{tensor}" for tensor in part.state_dict()}
+        """Raise WeightsError when a part got some of its tensors only: the rest would be random."""
+        parts = {"vision": self.vision, "qformer": self.qformer}
+        parts |= {f"video_branch.{name}": part for name, part in self.video_branch.named_children()}
+        for name, part in parts.items():
+            own = {f"{name}.{tensor}" for tensor in part.state_dict()}
             missing = sorted(own - filled)
             if missing and own & filled:
+                keys = "model.ckpt" if name.startswith("video_branch") else "model.vit_ckpt and q_former_model"
                 raise WeightsError(
-                    f"model.ckpt fills video_branch.{name} only in part: {len(missing)} of {len(own)} tensors are not "
-                    f"in it, such as {missing[0]}. Was it trained with other model settings?"
+                    f"{keys}: {name} is filled only in part: {len(missing)} of {len(own)} tensors are in no file, "
+                    f"such as {missing[0]}. Is a file missing, or was it made with other model settings?"
                 )
 
     def freeze(self) -> None:

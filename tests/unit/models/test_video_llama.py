@@ -257,14 +257,22 @@ def test_ckpt_2_goes_on_top_of_ckpt(decoder, model, tmp_path):
 @pytest.mark.parametrize(
     ("key", "change", "message"),
     [
-        ("vit_ckpt", lambda t: {"ln_vision.weight": None}, "missing: ln_vision.weight"),
-        ("vit_ckpt", lambda t: {"vit.head.bias": torch.zeros(2)}, "unexpected: vit.head.bias"),
+        (
+            "vit_ckpt",
+            lambda t: {"ln_vision.weight": None},
+            "1 of 32 tensors are in no file, such as vision.ln_vision.weight",
+        ),
+        ("vit_ckpt", lambda t: {"vit.head.bias": torch.zeros(2)}, "unexpected: vision.vit.head.bias"),
         (
             "q_former_model",
             lambda t: {"query_tokens": torch.zeros(1, 32, 16)},
             r"query_tokens: file \(1, 32, 16\), mod",
         ),
-        ("ckpt", lambda t: {"video_branch.to_decoder.weight": torch.zeros(8, 16)}, r"file \(8, 16\), model \(16, 16\)"),
+        (
+            "ckpt",
+            lambda t: {"video_branch.to_decoder.weight": torch.zeros(8, 16)},
+            "decoder of width 8; .* has width 16",
+        ),
         ("ckpt", lambda t: dict.fromkeys(t), "holds no tensor"),
     ],
 )
@@ -276,13 +284,13 @@ def test_a_file_that_does_not_fit_is_refused_with_the_tensors(decoder, model, tm
     write_weights(file, {name: t for name, t in tensors.items() if t is not None})
     with pytest.raises(WeightsError, match=message) as caught:
         VideoLLaMA.from_config(tiny.config(decoder, **{key: str(file)}))
-    assert str(caught.value).startswith(f"{file} does not fit")
+    assert f"model.{key}" in str(caught.value)
 
 
 def test_a_branch_that_would_stay_random_in_part_is_refused(decoder, tmp_path):
     file = tmp_path / "one_layer.safetensors"
     write_weights(file, tiny.model(decoder, fusion_head_layers=1).trainable_state())
-    with pytest.raises(WeightsError, match=r"fills video_branch.qformer only in part: 26 of .*encoder.layer.1"):
+    with pytest.raises(WeightsError, match=r"video_branch.qformer is filled only in part: 26 of .*encoder.layer.1"):
         VideoLLaMA.from_config(tiny.config(decoder, fusion_head_layers=2, ckpt=str(file)))
 
 

@@ -7,8 +7,8 @@ TABLE: dict[str, str | None] = {
     "norm.{p}": None,  # ln_vision stands in its place
     "fc_norm.{p}": None,
     "head.{p}": None,
-    "cls_token": "vit.cls_token",
-    "pos_embed": "vit.pos_embed",
-    "patch_embed.{rest}": "vit.patch_embed.{rest}",
-    "blocks.{i}.{rest}": "vit.blocks.{i}.{rest}",
+    "cls_token": "vision.vit.cls_token",
+    "pos_embed": "vision.vit.pos_embed",
+    "patch_embed.{rest}": "vision.vit.patch_embed.{rest}",
+    "blocks.{i}.{rest}": "vision.vit.blocks.{i}.{rest}",
 }

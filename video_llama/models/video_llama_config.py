@@ -1,0 +1,140 @@
+"""The ``model`` section of a YAML with ``arch: video_llama``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import torch
+
+from video_llama.common.config_types import AtLeast, ExistingPath
+from video_llama.models.qformer import QFormerConfig
+from video_llama.prompts.templates import MODEL_TYPES, Template
+
+Precision = Literal["fp16", "bf16", "fp32"]
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoLLaMAConfig:
+    """The ``model`` section of a YAML with ``arch: video_llama``."""
+
+    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2"] = "pretrain_vicuna"
+    """Names the conversation template of the decoder."""
+
+    vit_model: str = "eva_clip_g"
+    """Frame encoder: eva_clip_g, or timm/<name> for any other timm vision transformer."""
+
+    vit_args: dict[str, Any] = field(default_factory=dict)
+    """Overrides of the timm model's arguments, such as depth or embed_dim."""
+
+    vit_ckpt: Annotated[str, ExistingPath(kind="file")] | None = None
+    """Weights of the frame encoder and ln_vision."""
+
+    vit_precision: Precision = "fp16"
+    """Number format of the frame encoder."""
+
+    image_size: Annotated[int, AtLeast(1)] = 224
+    """Side of a frame, in pixels."""
+
+    drop_path_rate: float = 0.0
+    """Stochastic depth of the frame encoder, where it is trained."""
+
+    use_grad_checkpoint: bool = False
+    """Recompute activations of the decoder, and of a trained frame encoder, in the backward pass."""
+
+    freeze_vit: bool = True
+    """Keep the frame encoder and ln_vision as they are."""
+
+    q_former_model: Annotated[str, ExistingPath(kind="file")] | None = None
+    """Weights of the image Q-Former and its query tokens."""
+
+    num_query_token: Annotated[int, AtLeast(1)] = 32
+    """Q: queries of the image Q-Former, for each frame."""
+
+    qformer: QFormerConfig = QFormerConfig()
+    """Size of the image Q-Former; the video Q-Former has the same widths."""
+
+    freeze_qformer: bool = True
+    """Keep the image Q-Former as it is."""
+
+    llama_model: Annotated[str, ExistingPath(kind="dir")]
+    """Folder of the decoder: any Hugging Face causal language model."""
+
+    llama_precision: Precision = "fp16"
+    """Number format of the decoder."""
+
+    low_resource: Literal[False] = False
+    """Load the decoder in 8 bits."""
+
+    frozen_llama_proj: bool = False
+    """Keep the linear layer to the decoder as it is."""
+
+    frozen_video_Qformer: bool = False
+    """Keep the video Q-Former, its queries and the frame positions as they are."""
+
+    fusion_header_type: Literal["seqTransf"] = "seqTransf"
+    """How frames are fused: by the video Q-Former."""
+
+    fusion_head_layers: Annotated[int, AtLeast(1)] = 2
+    """Layers of the video Q-Former."""
+
+    max_frame_pos: Annotated[int, AtLeast(1)] = 32
+    """Longest clip, in frames."""
+
+    num_video_query_token: Annotated[int, AtLeast(1)] = 32
+    """V: tokens that a clip or an image takes in the decoder's sequence."""
+
+    equip_audio_branch: Literal[False] = False
+    """Build the audio-language branch."""
+
+    frozen_audio_Qformer: Literal[True] = True
+    """Keep the audio Q-Former as it is."""
+
+    prompt_path: Annotated[str, ExistingPath(kind="file")] | None = None
+    """Prompts for captions, one a line, each with <ImageHere>; one is drawn for each caption. null: no prompt."""
+
+    prompt_template: str | None = None
+    """Text around a caption prompt, with {} for the prompt. null: the template's own."""
+
+    end_sym: str | None = None
+    """Text that ends a caption. null: the template's own."""
+
+    max_txt_len: Annotated[int, AtLeast(1)] = 32
+    """Longest caption, in tokens; longer ones are cut."""
+
+    max_instruct_len: Annotated[int, AtLeast(1)] = 512
+    """Longest instruction sample, in tokens; longer ones are cut at the end."""
+
+    llama_proj_model: Annotated[str, ExistingPath(kind="file")] | None = None
+    """MiniGPT-4's linear layer, to start the branch's from."""
+
+    ckpt: Annotated[str, ExistingPath(kind="file")] | None = None
+    """Trained weights of the branch, such as an earlier stage's or a released file."""
+
+    ckpt_2: Annotated[str, ExistingPath(kind="file")] | None = None
+    """More trained weights, put on top of ckpt's."""
+
+    @property
+    def template(self) -> Template:
+        """The conversation template that ``model_type`` names."""
+        return MODEL_TYPES[self.model_type]
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield the settings that contradict each other."""
+        if self.prompt_template is not None and self.prompt_template.count("{}") != 1:
+            yield "prompt_template", f"needs {{}} once, where the prompt goes; it is {self.prompt_template!r}"
+        if self.end_sym is not None and self.end_sym != self.template.end_sym:
+            yield (
+                "end_sym",
+                f"{self.end_sym!r} contradicts model_type {self.model_type}, whose answers end with "
+                f"{self.template.end_sym!r}. Leave end_sym out, or change model_type.",
+            )
+        if self.drop_path_rate and self.freeze_vit:
+            yield (
+                "drop_path_rate",
+                "has no effect while freeze_vit is true, since frozen parts never drop. Set it to 0.",
+            )
+        if not self.freeze_vit and self.vit_precision != "fp32":
+            yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
