@@ -30,8 +30,9 @@ def train(cfg_path: str, options: list[str]) -> None:
     from video_llama.runners.run_files import RunFiles
 
     world = join_world(job.run.device)
+    logging.getLogger().setLevel(logging.INFO if world.is_main else logging.WARNING)
     try:
-        files = RunFiles(job.run.output_dir, world, resuming=job.run.resume_ckpt_path is not None)
+        files = RunFiles(job.run.output_dir, world, job.run.resume_ckpt_path)
         model_class = registered_class(MODELS, job.model)
         context = model_class.build_context(job.model)
         datasets = [registered_class(DATASETS, config)(config, context, name) for name, config in job.datasets.items()]

@@ -31,10 +31,11 @@ def context(tokenizer: Tokenizer) -> BuildContext:
         template=VICUNA,
         tokens_per_slot={"image": 8, "video": 8},
         max_txt_len=32,
+        max_instruct_len=512,
         max_context=512,
         caption_prompts=("###Human: <Image><ImageHere></Image> Describe it. ###Assistant: ",),
         end_sym="###",
-        model_args={
+        shared_settings={
             "num_video_query_token": 8,
             "tokenizer_name": "models/vicuna",
             "model_type": "vicuna",

@@ -86,8 +86,19 @@ def test_the_other_decoder_sees_the_same_clip(command, clip):
         (["--question", "word " * 500], "exceed the decoder's context of 512 tokens"),
         (["--question", COLOUR, "--max-new-tokens", "0"], "at least 1"),
         (["--question", COLOUR, "--options", "model.ckpt=/none.pth"], "model.ckpt: no such file: /none.pth"),
-        (["--question", COLOUR, "--options", "model.fusion_head_layers=3"], "fills video_branch.qformer only in part"),
+        (
+            ["--question", COLOUR, "--options", "model.fusion_head_layers=3"],
+            "video_branch.qformer is filled only in part",
+        ),
         (["--question", COLOUR, "--options", "model.max_frame_pos=16"], "branch.safetensors does not fit VideoLLaMA"),
+        (
+            ["--question", COLOUR, "--options", "model.ckpt=null"],
+            "model.ckpt is not set: the branch would answer at ran",
+        ),
+        (
+            ["--question", COLOUR, "--options", "datasets.webvid_instruct.vis_processor.train.image_size=224"],
+            "datasets.webvid_instruct.vis_processor.train.image_size: 224, but model.image_size is 64",
+        ),
         (["--question", COLOUR, "--device", "cuda"], "device cuda: torch sees no GPU"),
         (["--question", COLOUR, "--device", "gpu"], "device 'gpu': expected cpu, cuda"),
     ],

@@ -117,6 +117,8 @@ model:
   llama_precision: fp32
   vit_args: {{embed_dim: 16, depth: 2, num_heads: 2, patch_size: 16, mlp_ratio: 2.0}}
   vit_precision: fp32
+  freeze_vit: false
+  freeze_qformer: false
   image_size: 32
   qformer: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32}}
   num_video_query_token: 3
@@ -174,8 +176,10 @@ def test_text_alone_trains_without_a_crash(mine, train):
     assert code == 0, err
 
 
-def test_one_can_talk_to_a_model_from_outside(mine, command):
+def test_one_can_talk_to_a_model_from_outside(mine, train, command):
+    assert train(mine / "mine.yaml")[0] == 0
     words = ["chat", "--cfg-path", mine / "mine.yaml", "--video", mine / "clip.mp4", "--question", "What is it?"]
+    words += ["--options", f"model.ckpt={mine / 'run' / 'checkpoint_0.pth'}"]
     code, out, err = command(*words, "--max-new-tokens", 4, "--json")
     assert code == 0, err
     assert len(json.loads(out)["answers"]) == 1

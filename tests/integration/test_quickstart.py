@@ -14,8 +14,10 @@ import pytest
 from PIL import Image
 
 from tests.integration.conftest import ROOT
+from video_llama.common.errors import DataError
 from video_llama.toy import quickstart
 from video_llama.toy.language import CHANCE
+from video_llama.toy.quickstart import claim
 
 pytestmark = pytest.mark.slow
 
@@ -89,3 +91,11 @@ def test_the_same_seed_gives_the_same_figures(first, report, tmp_path, monkeypat
     shutil.copytree(first[0] / "world", tmp_path / "world")
     again = quickstart.quickstart(tmp_path, 100, 12, 0, SHORT)
     assert figures(again) == figures(report)
+
+
+def test_a_folder_with_something_else_in_it_is_not_taken(tmp_path):
+    (tmp_path / "stage1").mkdir()
+    with pytest.raises(DataError, match="holds something else than a quickstart"):
+        claim(tmp_path)
+    claim(tmp_path / "new")
+    claim(tmp_path / "new")

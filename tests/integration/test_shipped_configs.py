@@ -158,6 +158,16 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
     assert [stage1[key] for key in towers] == [stage2[key] for key in towers] == [chat[key] for key in towers]
 
 
+def test_what_data_sets_ask_of_the_model_in_vain_is_reported_with_its_line(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    asked = ["datasets.webvid.vis_processor.train.n_frms=64", "datasets.cc_sbu_align.num_video_query_token=3"]
+    with pytest.raises(ConfigError) as caught:
+        load_config("train_configs/toy/stage1_pretrain.yaml", asked, need=None, allow_unset=True)
+    text = str(caught.value)
+    assert "datasets.webvid.vis_processor.train.n_frms: 64 frames, but model.max_frame_pos is 32" in text
+    assert "datasets.cc_sbu_align.num_video_query_token: 3, but the model has 8" in text
+
+
 def test_a_training_yaml_serves_for_chat_where_its_data_are_not(monkeypatch):
     monkeypatch.chdir(ROOT)
     branch = "paths.stage1=video_llama/toy/weights/branch.safetensors"

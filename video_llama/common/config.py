@@ -128,6 +128,8 @@ def load_config(
             sections[name] = builder.build(SECTIONS[name], data[name], (name,))
         elif name in need and name not in misspelt:
             report.add_line(None, f"{name}: the section is missing")
+    if not report.problems:
+        _report_disagreements(report, sections)
     _report_idle_options(report, need)
     if not allow_unset:
         _report_unset(report, builder.unset)
@@ -148,6 +150,14 @@ def _imports(builder: Builder, value: Any) -> tuple[str, ...]:
         if problem:
             builder.report.add(("imports", index), problem)
     return tuple(name for _, name in names)
+
+
+def _report_disagreements(report: Report, sections: dict[str, Any]) -> None:
+    """Data sets may repeat what the model says, or ask for what it cannot do."""
+    shared_settings: dict[str, Any] = getattr(sections.get("model"), "shared_settings", dict)()
+    for name, config in sections.get("datasets", {}).items():
+        for key, message in config.disagreements(shared_settings) if hasattr(config, "disagreements") else ():
+            report.add(("datasets", name, *key.split(".")), message)
 
 
 def _report_idle_options(report: Report, need: Sequence[str]) -> None:

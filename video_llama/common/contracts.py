@@ -132,13 +132,15 @@ class BuildContext:
     """Tokens that an item of each kind takes in the decoder's sequence."""
     max_txt_len: int
     """Longest text of a caption, in tokens."""
+    max_instruct_len: int
+    """Longest instruction sample, in tokens."""
     max_context: int
     """Longest sequence the decoder takes, in tokens."""
     caption_prompts: tuple[str, ...] = ()
     """Prompts for captions, with the template around them and ``<ImageHere>`` in them; one is drawn for each sample."""
     end_sym: str = ""
     """Text that ends a caption."""
-    model_args: Mapping[str, Any] = field(default_factory=dict)
+    shared_settings: Mapping[str, Any] = field(default_factory=dict)
     """Model settings that a data set's published keys may repeat: checked against them."""
 
 

@@ -80,7 +80,11 @@ def join_world(device: str) -> World:
             raise VideoLlamaError(
                 "run.device: cuda, but torch sees no GPU here. Give --options run.device=cpu to train on the CPU."
             )
-        chosen = torch.device("cuda", local_rank) if size > 1 or device == "cuda" else torch.device(device)
+        if size > 1 and device != "cuda":
+            raise VideoLlamaError(
+                f"run.device: {device} names one GPU, but torchrun started {size} processes; say cuda"
+            )
+        chosen = torch.device("cuda", local_rank) if device == "cuda" else torch.device(device)
         if (chosen.index or 0) >= torch.cuda.device_count():
             raise VideoLlamaError(
                 f"process {local_rank} of this machine wants GPU {chosen.index}; there are "

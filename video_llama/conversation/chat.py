@@ -46,6 +46,8 @@ class Chat:
         chosen = device_for_use(device)
         job = load_config(cfg_path, options, also=("datasets",))
         video, image = processors_for_use(job)
+        if getattr(job.model, "ckpt", "") is None:
+            raise VideoLlamaError(f"{cfg_path}: model.ckpt is not set: the branch would answer at random")
         model_class: Any = registered_class(MODELS, job.model)
         context = model_class.build_context(job.model)
         model = model_class.from_config(job.model).to(chosen).eval()

@@ -23,9 +23,10 @@ class CaptionRecord(NamedTuple):
     """One medium, its caption, and where the caption was read."""
 
     path: str
-    """Relative to the media folder."""
+    """Relative to the media folder; empty where the entry is malformed."""
     caption: str
     place: str
+    """Where it was read, for messages; and what is wrong with a malformed entry."""
 
 
 class CaptionDataset(Dataset):
@@ -45,11 +46,13 @@ class CaptionDataset(Dataset):
 
     def record_id(self, index: int) -> str:
         """Name the record by its medium."""
-        return str(self.records[index].path)
+        return self.records[index].path or f"[{index}]"
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Draw a prompt, clean the caption, read the medium."""
         record, context = self.records[index], self.context
+        if not record.path:
+            raise BadRecord(record.place)
         text = self.text_processor(record.caption, rng)
         if text in ("", self.no_words):
             raise BadRecord(f"{record.place}: the caption {record.caption!r} is empty after cleaning")
@@ -132,9 +135,11 @@ class CCSBUAlign(CaptionDataset):
         records = []
         for i, entry in enumerate(annotations):
             place = f"{self.source}: annotations[{i}]"
-            if not _is_caption(entry):
-                raise DataError(f"{place}: expected an object with image_id and a text caption, found {entry!r:.80}")
-            records.append(CaptionRecord(f"{entry['image_id']}.jpg", entry["caption"], place))
+            if _is_caption(entry):
+                records.append(CaptionRecord(f"{entry['image_id']}.jpg", entry["caption"], place))
+            else:
+                expected = "expected an object with image_id and a text caption"
+                records.append(CaptionRecord("", "", f"{place}: {expected}, found {entry!r:.80}"))
         return records
 
 

@@ -33,7 +33,7 @@ class Dataset(ABC):
     Config: type = DatasetConfig
 
     def __init__(self, config: Any, context: BuildContext, name: str) -> None:
-        problems = list(config.disagreements(name, context))
+        problems = [f"datasets.{name}.{key}: {m}" for key, m in config.disagreements(context.shared_settings)]
         if config.build_info is None:
             problems.append(f"datasets.{name}.build_info: needed for training, and not given")
         if problems:
@@ -74,6 +74,8 @@ class Dataset(ABC):
         index: int,
         pieces: Sequence[Stretch | Slot],
         media: Sequence[Media],
+        *,
+        max_length: int | None = None,
         max_targets: int | None = None,
     ) -> Sample:
         """Tokenise a rendered prompt into a sample, cut at the end where it is too long.
@@ -82,12 +84,13 @@ class Dataset(ABC):
             index: the record.
             pieces: its prompt and answers.
             media: what the slots stand for.
+            max_length: longest sample, in tokens, where that is less than the decoder's context.
             max_targets: most tokens that may follow the context.
         Raises:
             BadRecord: nothing that carries loss fits into the context, or an image or clip does not.
         """
         encoded = encode(pieces, self.context.tokenizer, self.context.tokens_per_slot)
-        length, limit = len(encoded.labels), self.context.max_context
+        length, limit = len(encoded.labels), min(self.context.max_context, max_length or self.context.max_context)
         if max_targets is not None:
             limit = min(limit, encoded.labels.count(IGNORE_LABEL) + max_targets)
         if (reason := _unusable(encoded, limit)) is not None:

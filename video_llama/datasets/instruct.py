@@ -39,7 +39,8 @@ class InstructDataset(Dataset):
     def instruct(self, index: int, turns: Sequence[tuple[str, str]], media: Sequence[Media]) -> Sample:
         """Render turns in the training layout and tokenise them."""
         template = self.context.template
-        return self.tokenized(index, conversation(template, template.training, turns, media), media)
+        pieces = conversation(template, template.training, turns, media)
+        return self.tokenized(index, pieces, media, max_length=self.context.max_instruct_len)
 
 
 @dataclass(frozen=True, kw_only=True)

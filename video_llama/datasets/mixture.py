@@ -17,13 +17,16 @@ from video_llama.common.errors import ConfigError
 from video_llama.datasets.dataset import Dataset
 from video_llama.datasets.quarantine import sample_or_replacement
 
+_INTERLEAVING, _PASS, _SAMPLE = (1,), (2,), (3,)
+"""What a random stream is for, so that no two are the same."""
+
 
 class Draw(NamedTuple):
-    """One record to be read: which data set, which record, in which epoch."""
+    """One record to be read: which data set, which record, and how many times it came before."""
 
     dataset: int
     record: int
-    epoch: int
+    visit: int
 
 
 class Mixture(TorchDataset[Sample]):
@@ -57,20 +60,24 @@ class Mixture(TorchDataset[Sample]):
         """
         counts = _apportion(self.shares, n)
         chosen = np.repeat(np.arange(len(self.datasets)), counts)
-        np.random.default_rng([self.seed, epoch]).shuffle(chosen)
-        records = [iter(self._records(d, epoch * int(c), int(c))) for d, c in enumerate(counts)]
-        return [Draw(int(d), int(next(records[d])), epoch) for d in chosen]
+        np.random.default_rng([*_INTERLEAVING, self.seed, epoch]).shuffle(chosen)
+        records = [self._records(d, epoch * int(c), int(c)) for d, c in enumerate(counts)]
+        return [Draw(int(d), *next(records[d])) for d in chosen]
 
-    def _records(self, dataset: int, start: int, count: int) -> np.ndarray:
-        """Return the records at positions start to start + count of a data set's endless shuffled passes."""
+    def _records(self, dataset: int, start: int, count: int) -> Iterator[tuple[int, int]]:
+        """Yield (record, pass) at positions start to start + count of a data set's endless shuffled passes."""
         size = len(self.datasets[dataset])
-        first, last = start // size, (start + count) // size
-        passes = [np.random.default_rng([self.seed, dataset, p]).permutation(size) for p in range(first, last + 1)]
-        offset = start - first * size
-        return np.concatenate(passes)[offset : offset + count]
+        order, last = np.empty(0, dtype=int), -1
+        for position in range(start, start + count):
+            nth, within = divmod(position, size)
+            if nth != last:
+                order, last = np.random.default_rng([*_PASS, self.seed, dataset, nth]).permutation(size), nth
+            yield int(order[within]), nth
 
     def __getitem__(self, draw: Draw) -> Sample:
-        return sample_or_replacement(self.datasets[draw.dataset], draw.record, [self.seed, draw.epoch, draw.dataset])
+        return sample_or_replacement(
+            self.datasets[draw.dataset], draw.record, [*_SAMPLE, self.seed, draw.dataset, draw.visit]
+        )
 
 
 class RankBatches(Sampler[list[Draw]]):
@@ -84,7 +91,6 @@ class RankBatches(Sampler[list[Draw]]):
         world_size: number of processes.
         steps_per_epoch: optimiser steps of an epoch.
         epochs: which epochs to go through.
-        skip_steps: steps of the first epoch that are done already.
     """
 
     def __init__(
@@ -97,24 +103,22 @@ class RankBatches(Sampler[list[Draw]]):
         world_size: int,
         steps_per_epoch: int,
         epochs: range,
-        skip_steps: int = 0,
     ) -> None:
         self.mixture, self.batch_size, self.accumulation = mixture, batch_size, accumulation
         self.rank, self.world_size = rank, world_size
-        self.steps_per_epoch, self.epochs, self.skip_steps = steps_per_epoch, epochs, skip_steps
+        self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
 
     def __iter__(self) -> Iterator[list[Draw]]:
         size, world = self.batch_size, self.world_size
         global_batch = size * world * self.accumulation
         for epoch in self.epochs:
             draws = self.mixture.epoch_draws(epoch, self.steps_per_epoch * global_batch)
-            first = self.skip_steps if epoch == self.epochs.start else 0
-            for micro in range(first * self.accumulation, self.steps_per_epoch * self.accumulation):
+            for micro in range(self.steps_per_epoch * self.accumulation):
                 start = (micro * world + self.rank) * size
                 yield draws[start : start + size]
 
     def __len__(self) -> int:
-        return (len(self.epochs) * self.steps_per_epoch - self.skip_steps) * self.accumulation
+        return len(self.epochs) * self.steps_per_epoch * self.accumulation
 
 
 def _apportion(shares: np.ndarray, n: int) -> np.ndarray:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from video_llama.common.config_types import AtLeast, ExistingPath, Registered
-from video_llama.common.contracts import BuildContext
 from video_llama.common.registries import PROCESSORS
 
 
@@ -56,21 +55,24 @@ class DatasetConfig:
     model_type: str | None = None
     """Repeats model.model_type, with or without its pretrain_; must agree with it."""
 
-    def disagreements(self, name: str, context: BuildContext) -> Iterable[str]:
-        """Yield a line for each setting that contradicts the model's."""
-        model = context.model_args
+    def disagreements(self, model: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """Yield (dotted key, message) for each setting that contradicts the model's.
+
+        Args:
+            model: what the model section says of what both know.
+        """
         for key, repeated in _REPEATED.items():
             value = getattr(self, key)
             if value is not None and key in model and repeated(value) != repeated(model[key]):
-                yield f"datasets.{name}.{key}: {value!r}, but the model has {model[key]!r}. Leave it out here."
+                yield key, f"{value!r}, but the model has {model[key]!r}. Leave it out here."
         for split in ("train", "eval"):
             processor = getattr(self.vis_processor, split)
-            place = f"datasets.{name}.vis_processor.{split}"
+            place = f"vis_processor.{split}"
             n_frms, image_size = getattr(processor, "n_frms", None), getattr(processor, "image_size", None)
             if n_frms is not None and n_frms > model.get("max_frame_pos", n_frms):
-                yield f"{place}.n_frms: {n_frms} frames, but model.max_frame_pos is {model['max_frame_pos']}"
+                yield f"{place}.n_frms", f"{n_frms} frames, but model.max_frame_pos is {model['max_frame_pos']}"
             if image_size is not None and image_size != model.get("image_size", image_size):
-                yield f"{place}.image_size: {image_size}, but model.image_size is {model['image_size']}"
+                yield f"{place}.image_size", f"{image_size}, but model.image_size is {model['image_size']}"
 
 
 _REPEATED: dict[str, Callable[[Any], Any]] = {

@@ -73,16 +73,11 @@ class VideoLLaMA(nn.Module):
             template=config.template,
             tokens_per_slot={"image": config.num_video_query_token, "video": config.num_video_query_token},
             max_txt_len=config.max_txt_len,
-            max_context=min(max_context(read_config(config.llama_model)), config.max_instruct_len),
+            max_instruct_len=config.max_instruct_len,
+            max_context=max_context(read_config(config.llama_model)),
             caption_prompts=tuple(around.replace("{}", prompt) for prompt in read_prompts(config.prompt_path)),
             end_sym=config.end_sym or config.template.end_sym,
-            model_args={
-                "num_video_query_token": config.num_video_query_token,
-                "tokenizer_name": config.llama_model,
-                "model_type": config.model_type.removeprefix("pretrain_"),
-                "image_size": config.image_size,
-                "max_frame_pos": config.max_frame_pos,
-            },
+            shared_settings=config.shared_settings(),
         )
 
     def load_weights(self, files: Sequence[WeightsFile]) -> None:
@@ -216,7 +211,10 @@ def read_prompts(path: str | None) -> list[str]:
     """
     if path is None:
         return [PLACEHOLDER]
-    prompts = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    try:
+        prompts = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"model.prompt_path: {path}: not readable as UTF-8 text: {error}"]) from error
     prompts = [line for line in prompts if line]
     lacking = [line for line in prompts if line.count(PLACEHOLDER) != 1]
     if lacking or not prompts:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from video_llama.common.config_types import AtLeast, ExistingPath
+from video_llama.common.config_types import AtLeast, Between, ExistingPath
 from video_llama.models.qformer import QFormerConfig
 from video_llama.prompts.templates import MODEL_TYPES, Template
 
@@ -38,7 +38,7 @@ class VideoLLaMAConfig:
     image_size: Annotated[int, AtLeast(1)] = 224
     """Side of a frame, in pixels."""
 
-    drop_path_rate: float = 0.0
+    drop_path_rate: Annotated[float, Between(0, 1)] = 0.0
     """Stochastic depth of the frame encoder, where it is trained."""
 
     use_grad_checkpoint: bool = False
@@ -121,8 +121,28 @@ class VideoLLaMAConfig:
         """The conversation template that ``model_type`` names."""
         return MODEL_TYPES[self.model_type]
 
+    def shared_settings(self) -> dict[str, Any]:
+        """What data sets may repeat or must respect, by its key in the model section or, for two, the data sets'."""
+        return {
+            "num_video_query_token": self.num_video_query_token,
+            "tokenizer_name": self.llama_model,
+            "model_type": self.model_type.removeprefix("pretrain_"),
+            "image_size": self.image_size,
+            "max_frame_pos": self.max_frame_pos,
+        }
+
     def check(self) -> Iterable[tuple[str, str]]:
-        """Yield the settings that contradict each other."""
+        """Yield the settings that contradict each other, and what is frozen at random."""
+        if self.freeze_vit and self.vit_ckpt is None:
+            yield (
+                "vit_ckpt",
+                "the frame encoder is frozen and has no weights: name their file, or set freeze_vit: false",
+            )
+        if self.freeze_qformer and self.q_former_model is None:
+            yield (
+                "q_former_model",
+                "the image Q-Former is frozen and has no weights: name their file, or set freeze_qformer: false",
+            )
         if self.prompt_template is not None and self.prompt_template.count("{}") != 1:
             yield "prompt_template", f"needs {{}} once, where the prompt goes; it is {self.prompt_template!r}"
         if self.end_sym is not None and self.end_sym != self.template.end_sym:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -38,7 +39,7 @@ class RunConfig:
     weight_decay: Annotated[float, AtLeast(0)] = 0.05
     """AdamW's weight decay, for matrices."""
 
-    beta2: Annotated[float, Between(0, 1)] = 0.999
+    beta2: Annotated[float, Between(0, 0.99999)] = 0.999
     """AdamW's second beta."""
 
     max_grad_norm: Annotated[float, AtLeast(0)] = 0.0
@@ -57,7 +58,7 @@ class RunConfig:
     """Forward passes of an optimiser step, on each process."""
 
     batch_size_eval: Annotated[int, AtLeast(1)] = 32
-    """Questions answered at once in evaluation."""
+    """Questions answered at once in evaluation, which the quickstart does after training."""
 
     num_workers: Annotated[int, AtLeast(0)] = 4
     """Loader processes beside each training process; 0: none."""
@@ -102,8 +103,12 @@ class RunConfig:
         """Yield the settings that contradict each other."""
         if self.min_lr > self.init_lr:
             yield "min_lr", f"{self.min_lr} is above init_lr, {self.init_lr}"
-        if self.device.split(":")[0] not in ("cuda", "cpu"):
-            yield "device", f"{self.device!r} is neither cuda nor cpu"
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            yield "device", f"{self.device!r} is neither cpu, nor cuda, nor cuda:1 and so on"
+        if self.warmup_lr > self.init_lr:
+            yield "warmup_lr", f"{self.warmup_lr} is above init_lr, {self.init_lr}"
+        if self.min_lr and self.lr_sched == "constant_lr":
+            yield "min_lr", "has no effect with lr_sched constant_lr"
         if self.device == "cpu" and self.amp and self.amp_dtype == "fp16":
             yield "amp_dtype", "fp16 needs a GPU; on the CPU use bf16, or amp: false"
         if self.lr_decay_rate != 1.0 and self.lr_sched != "linear_warmup_step_lr":

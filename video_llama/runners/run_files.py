@@ -20,20 +20,21 @@ class RunFiles:
     Args:
         folder: the run's output folder.
         world: only the first process writes what all share.
-        resuming: the folder may hold the run already.
+        resume_from: a checkpoint to go on from; the folder may hold its run already.
 
     Raises:
         TrainingError: the folder holds another run, or cannot be made.
     """
 
-    def __init__(self, folder: str | Path, world: World, resuming: bool) -> None:
+    def __init__(self, folder: str | Path, world: World, resume_from: str | None) -> None:
         self.folder, self.world = Path(folder), world
         self.metrics = self.folder / "metrics.jsonl"
         self.bad_samples = self.folder / f"bad_samples.rank{world.rank}.jsonl"
-        if not resuming and self.metrics.exists():
+        own = resume_from is not None and Path(resume_from).resolve().parent == self.folder.resolve()
+        if self.metrics.exists() and not own:
             raise TrainingError(
                 f"run.output_dir: {folder} already holds a run. Choose another folder, move that one away, "
-                "or go on with it: --options run.resume_ckpt_path=<its checkpoint>"
+                "or go on with it: --options run.resume_ckpt_path=<a checkpoint in it>"
             )
         world.barrier()  # every process has looked before the first one writes
         try:

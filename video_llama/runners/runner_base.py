@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
@@ -106,7 +107,9 @@ class RunnerBase:
         ) as bar:
             for epoch in range(self.first_epoch, self.config.max_epoch):
                 # so that a resumed epoch drops the same
-                torch.manual_seed(hash((self.config.seed, epoch, self.world.rank)) % 2**63)
+                torch.manual_seed(
+                    int(np.random.SeedSequence([self.config.seed, epoch, self.world.rank]).generate_state(1)[0])
+                )
                 self.model.train()
                 for step in range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch):
                     metrics = self.train_step(step, self.next_of(micro_batches))
@@ -148,7 +151,7 @@ class RunnerBase:
         except TrainingError as error:
             raise TrainingError(str(error).rpartition(f"{TrainingError.__name__}: ")[2].rstrip()) from error
 
-    def train_step(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, float]:
+    def train_step(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, Any]:
         """Take one optimiser step over micro-batches; returns the metrics of the whole step."""
         started = time.perf_counter()
         lr = self.learning_rate(step)
@@ -176,7 +179,7 @@ class RunnerBase:
         return {
             "loss": loss_sum / n_targets,
             "lr": lr,
-            "grad_norm": grad_norm,
+            "grad_norm": grad_norm if math.isfinite(grad_norm) else None,  # a step that fp16 skipped
             "target_tokens": int(n_targets),
             "samples": int(samples),
             "replaced": int(replaced),
@@ -222,6 +225,7 @@ class RunnerBase:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "config": self.resolved_config,
+            "seed": self.config.seed,
             "epoch": epoch,
             "step": (epoch + 1) * self.steps_per_epoch,
             "samples": (epoch + 1) * self.steps_per_epoch * self.samples_per_step,
@@ -234,10 +238,21 @@ class RunnerBase:
             WeightsError: it is not a checkpoint of a run like this one.
         """
         content = read_checkpoint(path)
-        lacking = [k for k in ("model", "optimizer", "scaler", "epoch", "step", "samples") if k not in content]
+        lacking = [k for k in ("model", "optimizer", "scaler", "seed", "epoch", "step", "samples") if k not in content]
         if lacking:
             raise WeightsError(
                 f"run.resume_ckpt_path: {path} has no {', '.join(lacking)}; use it as model.ckpt instead"
+            )
+        if content["epoch"] + 1 >= self.config.max_epoch:
+            raise WeightsError(
+                f"run.resume_ckpt_path: {path} is of epoch {content['epoch']}, the last of this run's "
+                f"{self.config.max_epoch}: nothing is left to do. Raise run.max_epoch to go on."
+            )
+        if content["seed"] != self.config.seed:
+            raise WeightsError(f"run.seed: {self.config.seed}, but {path} is of a run with {content['seed']}")
+        if bool(content["scaler"]) != self.scaler.is_enabled():
+            raise WeightsError(
+                f"run.amp_dtype: {path} is of a run with{'' if content['scaler'] else 'out'} fp16; keep it"
             )
         steps, samples = content["step"] // (content["epoch"] + 1), content["samples"] // content["step"]
         if (steps, samples) != (self.steps_per_epoch, self.samples_per_step):

@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from video_llama.common.errors import VideoLlamaError
+from video_llama.common.config import load_config
+from video_llama.common.errors import DataError, VideoLlamaError
 from video_llama.toy.language import CHANCE
 from video_llama.toy.report import write_report
 from video_llama.toy.world import write_world
@@ -48,6 +49,7 @@ def main() -> int:
 def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, options: list[str]) -> dict[str, Any]:
     """Write the world, train, evaluate, report; returns what ``report.json`` holds."""
     started = time.monotonic()
+    claim(output_dir)
     say("1/5  writing the toy world")
     world = write_world(
         output_dir / "world", n_clips=n_clips, n_heldout=n_heldout, n_images=max(1, n_clips // 5), seed=seed
@@ -74,6 +76,19 @@ def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, option
     example = examples[0]
     ask_once(world / "heldout" / "videos" / example["video"], example["question"], stage2["checkpoint"])
     return report
+
+
+def claim(output_dir: Path) -> None:
+    """Take a new or empty folder, or an earlier quickstart's, whose stages are then trained anew.
+
+    Raises:
+        DataError: the folder holds something else.
+    """
+    marker = output_dir / ".quickstart"
+    if output_dir.exists() and any(output_dir.iterdir()) and not marker.exists():
+        raise DataError(f"--output-dir: {output_dir} holds something else than a quickstart. Choose another folder.")
+    output_dir.mkdir(parents=True, exist_ok=True)
+    marker.touch()
 
 
 def say(what: str) -> None:
@@ -105,14 +120,15 @@ def evaluate(world: Path, stage1: str, stage2: str) -> tuple[dict[str, Any], lis
     from video_llama.conversation.chat import Chat  # slow to import
     from video_llama.evaluation.questions import accuracy, answer_all, read_questions
 
+    batch_size = load_config("train_configs/toy/stage2_finetune.yaml", need=("run",)).run.batch_size_eval
     questions = read_questions(world / "heldout" / "questions.json")
     videos = world / "heldout" / "videos"
     chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage2}"])
-    answers = answer_all(chat, questions, videos, batch_size=72)
+    answers = answer_all(chat, questions, videos, batch_size=batch_size)
     full = accuracy(questions, answers)
-    blank = accuracy(questions, answer_all(chat, questions, videos, batch_size=72, blank=True))
+    blank = accuracy(questions, answer_all(chat, questions, videos, batch_size=batch_size, blank=True))
     chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage1}"])
-    after_stage1 = accuracy(questions, answer_all(chat, questions, videos, batch_size=72))
+    after_stage1 = accuracy(questions, answer_all(chat, questions, videos, batch_size=batch_size))
     figures = {
         kind: {
             "full": full[kind],

@@ -22,12 +22,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from video_llama.common.errors import DataError
 from video_llama.toy import layouts
 from video_llama.toy.encode import write_clip, write_still
 from video_llama.toy.layouts import Item
 from video_llama.toy.scene import Scene, scenes
 
-VERSION = 3
+VERSION = 4
 """Raised when the same arguments give another world."""
 LAYOUTS = ("webvid", "cc3m", "llava", "videochat", "heldout")
 MANIFEST = "world.json"
@@ -41,8 +42,8 @@ def write_world(
 ) -> Path:
     """Write a world, or find that it is already there.
 
-    The arguments are kept in ``world.json``, which is written last: a directory with the same arguments is left as it
-    is, and one with others, or without the file, is written anew.
+    The arguments are kept in ``world.json``, complete only at the end: a directory with the same arguments is left as
+    it is, and a world of others, or one half written, is written anew.
 
     Args:
         directory: where to; only the folders named above are touched.
@@ -52,6 +53,8 @@ def write_world(
         seed: the same seed gives the same bytes.
     Returns:
         The directory.
+    Raises:
+        DataError: a folder that would be replaced is not of a world.
     """
     directory = Path(directory)
     manifest = directory / MANIFEST
@@ -64,9 +67,7 @@ def write_world(
     }
     if _read(manifest) == arguments:
         return directory
-    manifest.unlink(missing_ok=True)
-    for name in LAYOUTS:
-        shutil.rmtree(directory / name, ignore_errors=True)
+    _make_room(directory, manifest)
 
     clips = _items(n_clips, 4 * seed, layouts.webvid_file, held_out=False)
     captioned = _items(n_images, 4 * seed + 1, layouts.cc3m_file, held_out=False)
@@ -88,6 +89,21 @@ def write_world(
     partial.write_text(json.dumps(arguments, indent=1) + "\n", encoding="utf-8")
     partial.replace(manifest)
     return directory
+
+
+def _make_room(directory: Path, manifest: Path) -> None:
+    """Remove an older or half-written world, known by its manifest, and mark the directory as being written.
+
+    Raises:
+        DataError: a folder that would be replaced is not of a world.
+    """
+    theirs = [name for name in LAYOUTS if (directory / name).exists()]
+    if theirs and not manifest.exists():
+        raise DataError(f"{directory}: {', '.join(theirs)} there are not of a toy world. Choose another directory.")
+    directory.mkdir(parents=True, exist_ok=True)
+    manifest.write_text('{"complete": false}\n', encoding="utf-8")
+    for name in LAYOUTS:
+        shutil.rmtree(directory / name, ignore_errors=True)
 
 
 def _items(n: int, seed: int, name: Callable[[int], str], *, held_out: bool) -> list[Item]:

@@ -182,7 +182,9 @@ def test_real_clips_are_read_by_the_real_processor(folder: Folder) -> None:
     (folder.media / "p").mkdir()
     write_clip(folder.media / "p" / "1.mp4", Scene("circle", "red", "left", "small", 0))
     clips = ProcessorsConfig(train=AlproVideoEval.Config(n_frms=3, image_size=32))
-    webvid = folder.limited(model_args={"max_frame_pos": 4}).webvid(("1", "p", "a red circle"), vis_processor=clips)
+    webvid = folder.limited(shared_settings={"max_frame_pos": 4}).webvid(
+        ("1", "p", "a red circle"), vis_processor=clips
+    )
     (media,) = webvid.sample(0, rng()).media
     assert media.frames.shape == (3, 3, 32, 32)
     assert media.times == (0.0, 0.625, 1.25)
@@ -217,7 +219,7 @@ def test_an_image_becomes_a_prompt_around_it_and_its_caption(folder: Folder) -> 
 
 def test_real_images_are_read_by_the_real_processor(folder: Folder) -> None:
     images = ProcessorsConfig(train=Blip2ImageTrain.Config(image_size=32))
-    data = folder.limited(model_args={}).cc_sbu_align(
+    data = folder.limited(shared_settings={}).cc_sbu_align(
         {"annotations": [{"image_id": "1", "caption": "grey"}]}, vis_processor=images
     )
     Image.new("RGB", (SIDE, SIDE), (128, 128, 128)).save(folder.path / "cc" / "image" / "1.jpg")
@@ -240,8 +242,10 @@ def test_real_images_are_read_by_the_real_processor(folder: Folder) -> None:
 )
 def test_an_entry_without_image_id_or_text_is_named_by_its_place(folder: Folder, entry: object) -> None:
     message = r"filter_cap\.json: annotations\[1\]: expected an object with image_id and a text caption, found"
-    with pytest.raises(DataError, match=message):
-        folder.cc_sbu_align({"annotations": [{"image_id": "1", "caption": "ok"}, entry]})
+    data = folder.cc_sbu_align({"annotations": [{"image_id": "1", "caption": "ok"}, entry]})
+    assert data.record_id(1) == "[1]"
+    with pytest.raises(BadRecord, match=message):
+        data.sample(1, rng())
 
 
 @pytest.mark.parametrize("content", [{}, {"annotations": {}}, {"images": []}], ids=str)

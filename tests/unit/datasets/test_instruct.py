@@ -217,7 +217,9 @@ def test_a_dialogue_too_long_for_the_decoder_is_cut_at_its_end_and_says_so(folde
     sample = data.sample(0, rng())
     assert sample.cut
     assert len(sample.input_ids) == len(sample.labels) == 60
-    whole = folder.limited(max_context=2000).llava([{"conversations": turns("Count.", "1 2 3 4 5 6 7 8 9 " * 10)}])
+    whole = folder.limited(max_context=2000, max_instruct_len=2000).llava(
+        [{"conversations": turns("Count.", "1 2 3 4 5 6 7 8 9 " * 10)}]
+    )
     assert torch.equal(sample.input_ids, whole.sample(0, rng()).input_ids[:60])
     assert not whole.sample(0, rng()).cut
 

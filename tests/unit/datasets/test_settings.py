@@ -80,7 +80,7 @@ def test_all_contradictions_are_told_at_once(folder: Folder) -> None:
 
 
 def test_a_model_that_says_nothing_of_a_setting_contradicts_nothing(folder: Folder) -> None:
-    data = folder.limited(model_args={}).webvid(
+    data = folder.limited(shared_settings={}).webvid(
         ROW,
         num_video_query_token=7,
         tokenizer_name="any",

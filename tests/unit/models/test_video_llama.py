@@ -329,10 +329,13 @@ def test_a_decoder_file_that_was_cut_short_is_refused_by_name(decoder, tmp_path)
         ({"prompt_template": "###Human: "}, "prompt_template"),
         ({"drop_path_rate": 0.1}, "drop_path_rate"),
         ({"freeze_vit": False, "vit_precision": "fp16"}, "vit_precision"),
+        ({"vit_ckpt": None}, "vit_ckpt"),
+        ({"q_former_model": None}, "q_former_model"),
     ],
 )
 def test_settings_that_contradict_each_other_are_named(decoder, settings, key):
-    assert [found for found, _ in tiny.config(decoder, **settings).check()] == [key]
+    weights = {"vit_ckpt": "v", "q_former_model": "q"}
+    assert [found for found, _ in tiny.config(decoder, **{**weights, **settings}).check()] == [key]
 
 
 def test_the_context_for_data_sets_follows_from_the_model_section(decoder, tmp_path):

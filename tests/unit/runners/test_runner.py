@@ -68,7 +68,7 @@ def runner(
         Mixture([samples or Samples()], [1.0], config.seed),
         pad_id=0,
         world=ALONE,
-        files=RunFiles(folder, ALONE, resuming=config.resume_ckpt_path is not None),
+        files=RunFiles(folder, ALONE, config.resume_ckpt_path),
         resolved_config="model: {arch: video_llama}\n",
     )
 
@@ -195,7 +195,7 @@ def test_a_run_leaves_its_config_its_metrics_and_a_checkpoint_for_each_epoch(dec
 def test_a_checkpoint_holds_the_trainable_tensors_and_what_resuming_needs(decoder, tmp_path):
     run = trained(decoder, tmp_path, max_epoch=1)
     content = read_checkpoint(tmp_path / "checkpoint_0.pth")
-    assert content.keys() == {"format", "model", "optimizer", "scaler", "config", "epoch", "step", "samples"}
+    assert content.keys() == {"format", "model", "optimizer", "scaler", "config", "seed", "epoch", "step", "samples"}
     assert (content["epoch"], content["step"], content["samples"]) == (0, 3, 12)
     assert content["config"] == "model: {arch: video_llama}\n"
     assert same(content["model"], run.model.trainable_state())
@@ -275,10 +275,31 @@ def test_resuming_takes_the_optimiser_settings_of_the_config(decoder, tmp_path):
     assert [(g["weight_decay"], g["betas"]) for g in groups] == [(0.5, (0.9, 0.9)), (0.0, (0.9, 0.9))]
 
 
+def test_a_run_does_not_go_on_in_the_folder_of_another(decoder, tmp_path):
+    trained(decoder, tmp_path / "one", max_epoch=1)
+    trained(decoder, tmp_path / "two", max_epoch=1)
+    before = (tmp_path / "two" / "metrics.jsonl").read_bytes()
+    with pytest.raises(TrainingError, match="two already holds a run"):
+        trained(decoder, tmp_path / "two", resume_ckpt_path=str(tmp_path / "one" / "checkpoint_0.pth"))
+    assert (tmp_path / "two" / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"max_epoch": 1}, r"nothing is left to do. Raise run.max_epoch"), ({"seed": 1}, r"run.seed: 1, but .* with 42")],
+)
+def test_resuming_what_cannot_go_on_as_it_was_is_refused(decoder, tmp_path, settings, message):
+    trained(decoder, tmp_path, max_epoch=1)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    with pytest.raises(WeightsError, match=message):
+        trained(decoder, tmp_path, resume_ckpt_path=str(tmp_path / "checkpoint_0.pth"), **settings)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
 def test_weights_alone_are_no_run_to_go_on_from(decoder, tmp_path):
     path = tmp_path / "weights.pth"
     write_checkpoint(path, {"model": tiny.model(decoder).trainable_state()})
-    with pytest.raises(WeightsError, match=r"has no optimizer, scaler, epoch, step.*model.ckpt"):
+    with pytest.raises(WeightsError, match=r"has no optimizer, scaler, seed, epoch, step.*model.ckpt"):
         trained(decoder, tmp_path / "run", resume_ckpt_path=str(path))
 
 

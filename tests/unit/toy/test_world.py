@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from video_llama.common.errors import DataError
 from video_llama.toy.language import CHANCE, QUESTIONS
 from video_llama.toy.scene import COLOURS, MOTIONS, SHAPES, SIZES, Triple, is_held_out, scenes, triples
 from video_llama.toy.world import write_world
@@ -123,10 +124,18 @@ def test_a_half_written_world_is_written_anew(tmp_path):
     arguments = {"n_clips": 2, "n_heldout": 1, "n_images": 1, "seed": 0}
     world = write_world(tmp_path / "world", **arguments)
     whole = digests(world)
-    (world / "world.json").unlink()
+    (world / "world.json").write_text('{"complete": false}')
     next((world / "webvid/videos").rglob("*.mp4")).write_bytes(b"cut short")
     (world / "webvid/videos/left_over.mp4").write_bytes(b"")
     assert digests(write_world(world, **arguments)) == whole
+
+
+def test_a_folder_that_is_not_of_a_world_is_left_alone(tmp_path):
+    (tmp_path / "webvid").mkdir()
+    (tmp_path / "webvid" / "mine.txt").write_text("precious")
+    with pytest.raises(DataError, match="webvid there are not of a toy world"):
+        write_world(tmp_path, n_clips=1, n_heldout=1, n_images=1)
+    assert (tmp_path / "webvid" / "mine.txt").read_text() == "precious"
 
 
 def test_other_arguments_replace_the_world(tmp_path):
