@@ -154,7 +154,7 @@ class ModelOutput:
 
 
 class TrainableModel(Protocol):
-    """All that a runner knows of a model."""
+    """All that a runner knows of a model, beside its being a ``torch.nn.Module``."""
 
     def __call__(self, batch: Batch) -> ModelOutput:
         """Run one training forward."""

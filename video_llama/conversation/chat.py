@@ -70,7 +70,7 @@ class Chat:
             raise VideoLlamaError("upload takes one of video and image")
         processor, path = (self.video_processor, video) if video is not None else (self.image_processor, image)
         media: Media = processor(path, np.random.default_rng(0))
-        self._encoded.append(self._encode(media))
+        self._encoded.append(self.encode(media, slot_id(len(self._encoded))))
         self.session.show(media)
         return media
 
@@ -104,11 +104,10 @@ class Chat:
         return answer
 
     @torch.no_grad()
-    def _encode(self, media: Media) -> MediaGroup:
-        """Run the frozen encoders once, however many questions follow."""
+    def encode(self, media: Media, slot: int) -> MediaGroup:
+        """Run the frozen encoders, once however many questions follow; the group is of row 0."""
         device = next(self.model.parameters()).device
-        index = torch.tensor([0]), torch.tensor([slot_id(len(self._encoded))])
-        group = MediaGroup(media.kind, media.frames[None].to(device), *index)
+        group = MediaGroup(media.kind, media.frames[None].to(device), torch.tensor([0]), torch.tensor([slot]))
         (encoded,) = self.model.encode_frozen([group])
         return encoded
 

@@ -93,16 +93,12 @@ def answer_all(
     return answers
 
 
-@torch.no_grad()
 def _look(chat: Chat, path: Path, blank: bool) -> tuple[Media, torch.Tensor]:
     """Read a clip and run the frozen encoders over it: features float[T, Q, D]."""
     media = chat.video_processor(path, np.random.default_rng(0))
     if blank:
         media = replace(media, frames=torch.zeros_like(media.frames))
-    device = next(chat.model.parameters()).device
-    row = torch.zeros(1, dtype=torch.int64)
-    (group,) = chat.model.encode_frozen([MediaGroup(media.kind, media.frames[None].to(device), row, row)])
-    return media, group.frames[0]
+    return media, chat.encode(media, slot_id(0)).frames[0]
 
 
 def _groups(features: Sequence[torch.Tensor]) -> list[MediaGroup]:
