@@ -48,7 +48,8 @@ checks: setup ## lint, formatting, types, direction of imports
 	$(VENV)/bin/lint-imports
 
 bench: setup ## run the benchmarks
-	@set -e; for f in benchmarks/*.py; do [ -e "$$f" ] || continue; echo "$$f"; $(PY) "$$f"; done
+	$(PY) -m benchmarks.decode
+	$(PY) -m benchmarks.train_step
 
 clean: ## remove caches, runs and build output; .venv stays
 	rm -rf runs output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,6 +1,6 @@
 """How long reading 8 frames of a clip takes: PyAV, decord, and PyAV decoding the whole clip, in turn.
 
-    python benchmarks/decode.py [CLIP ...]      (without clips: one of 10 seconds, written for the purpose)
+    python -m benchmarks.decode [CLIP ...]      (without clips: one of 10 seconds, written for the purpose)
 
 Prints minima over the rounds and their ratios; the machine's noise hits all alike.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +16,10 @@ from pathlib import Path
 import av
 import numpy as np
 
+from benchmarks.minima import minima
 from video_llama.processors.decode import open_video
 from video_llama.processors.sampling import uniform
 
-ROUNDS = 7
 SIZE = (224, 224)
 
 
@@ -41,12 +40,7 @@ def measure(clip: Path) -> None:
         "decord": lambda: read(clip, "decord"),
         "whole clip": lambda: read(clip, "pyav", whole=True),
     }
-    best = dict.fromkeys(ways, float("inf"))
-    for _ in range(ROUNDS):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            best[name] = min(best[name], time.perf_counter() - started)
+    best = minima(ways)
     figures = "   ".join(f"{name} {s * 1000:.1f} ms ({s / best['pyav']:.2f})" for name, s in best.items())
     print(f"{clip.name}: {figures}")
 

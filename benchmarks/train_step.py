@@ -1,25 +1,24 @@
 """Where the time of a toy training step goes: with the frozen encoders, with their features stored, and both again
 with logits at every position instead of at the targets alone.
 
-    python benchmarks/train_step.py
+    python -m benchmarks.train_step
 
 Prints minima over the rounds, taken in turn.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
+from benchmarks.minima import minima
 from video_llama.common.config import load_config
 from video_llama.common.contracts import IGNORE_LABEL, Batch, Media, Sample, slot_id
 from video_llama.datasets.collate import collate
 from video_llama.models.video_llama import VideoLLaMA
 
-ROUNDS = 7
 BATCH, FRAMES, TEXT, TARGETS = 32, 4, 60, 10
 
 
@@ -35,12 +34,7 @@ def main() -> None:
         "frames, all logits": lambda: step(model, replace(frames, labels=dense)),
         "stored features, all logits": lambda: step(model, replace(features, labels=dense)),
     }
-    best = dict.fromkeys(ways, float("inf"))
-    for _ in range(ROUNDS):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            best[name] = min(best[name], time.perf_counter() - started)
+    best = minima(ways)
     for name, seconds in best.items():
         print(f"{name:30} {seconds * 1000:7.1f} ms   {seconds / best['frames']:.2f}")
 
