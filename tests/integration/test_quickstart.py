@@ -88,8 +88,7 @@ def test_it_prints_the_report_and_an_answer_that_the_chat_command_gave(first):
 def test_the_same_seed_gives_the_same_figures(first, report, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(quickstart, "ask_once", lambda *_: None)  # the first run has shown it
-    shutil.copytree(first[0] / "world", tmp_path / "world")
-    again = quickstart.quickstart(tmp_path, 100, 12, 0, SHORT)
+    again = quickstart.quickstart(shutil.copytree(first[0], tmp_path / "again"), 100, 12, 0, SHORT)
     assert figures(again) == figures(report)
 
 
