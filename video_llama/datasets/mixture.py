@@ -17,7 +17,7 @@ from video_llama.common.errors import ConfigError
 from video_llama.datasets.dataset import Dataset
 from video_llama.datasets.quarantine import sample_or_replacement
 
-_INTERLEAVING, _PASS, _SAMPLE = (1,), (2,), (3,)
+_INTERLEAVING, _PASS, _SAMPLE = 1, 2, 3
 """What a random stream is for, so that no two are the same."""
 
 
@@ -60,7 +60,7 @@ class Mixture(TorchDataset[Sample]):
         """
         counts = _apportion(self.shares, n)
         chosen = np.repeat(np.arange(len(self.datasets)), counts)
-        np.random.default_rng([*_INTERLEAVING, self.seed, epoch]).shuffle(chosen)
+        np.random.default_rng([_INTERLEAVING, self.seed, epoch]).shuffle(chosen)
         records = [self._records(d, epoch * int(c), int(c)) for d, c in enumerate(counts)]
         return [Draw(int(d), *next(records[d])) for d in chosen]
 
@@ -71,12 +71,12 @@ class Mixture(TorchDataset[Sample]):
         for position in range(start, start + count):
             nth, within = divmod(position, size)
             if nth != last:
-                order, last = np.random.default_rng([*_PASS, self.seed, dataset, nth]).permutation(size), nth
+                order, last = np.random.default_rng([_PASS, self.seed, dataset, nth]).permutation(size), nth
             yield int(order[within]), nth
 
     def __getitem__(self, draw: Draw) -> Sample:
         return sample_or_replacement(
-            self.datasets[draw.dataset], draw.record, [*_SAMPLE, self.seed, draw.dataset, draw.visit]
+            self.datasets[draw.dataset], draw.record, [_SAMPLE, self.seed, draw.dataset, draw.visit]
         )
 
 

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 from video_llama.common.registries import LR_SCHEDULERS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """What every schedule is told.
-
-    Raises:
-        ValueError: never; the run section is checked before.
-    """
+    """What every schedule is told; called with an optimiser step, counted from 0 over the whole run."""
 
     init_lr: float
     min_lr: float = 0.0
@@ -30,13 +25,6 @@ class Schedule:
         """Rise linearly from ``warmup_lr`` to ``init_lr``, over all of the run's first ``warmup_steps``."""
         start = self.init_lr if self.warmup_lr < 0 else self.warmup_lr
         return min(self.init_lr, start + (self.init_lr - start) * step / max(self.warmup_steps, 1))
-
-
-class LearningRate(Protocol):
-    """A schedule: step to rate."""
-
-    def __call__(self, step: int) -> float:
-        """Return the learning rate of optimiser step ``step``, counted from 0 over the whole run."""
 
 
 @LR_SCHEDULERS.register("linear_warmup_cosine_lr")
