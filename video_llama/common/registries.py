@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
 from importlib.metadata import entry_points
 from typing import Any
 
-from video_llama.common.errors import ConfigError
 from video_llama.common.registry import Registry
 
 PLUGIN_GROUP = "video_llama.plugins"
@@ -46,17 +44,6 @@ LR_SCHEDULERS: Registry[Any] = Registry(
         "constant_lr": "video_llama.runners.schedules",
     },
 )
-
-
-def import_extensions(modules: Iterable[str]) -> None:
-    """Import the installed entry points of ``video_llama.plugins`` and the ``imports:`` of a YAML.
-
-    Raises:
-        ConfigError: one line for each that could not be imported, with the reason.
-    """
-    problems = plugin_problems() + [f"imports: {problem}" for name in modules if (problem := import_problem(name))]
-    if problems:
-        raise ConfigError(problems)
 
 
 def plugin_problems() -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from video_llama.common import registries
-from video_llama.common.errors import ConfigError, DuplicateName, UnknownName
+from video_llama.common.errors import DuplicateName, UnknownName
 from video_llama.common.registry import Registry, did_you_mean, nearest
 
 
@@ -109,12 +109,11 @@ def test_one_edit_in_a_name_still_finds_it(typed: str, meant: str) -> None:
 def test_extensions_that_cannot_be_imported_are_all_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_extension.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError) as caught:
-        registries.import_extensions(["no_such_extension", "json", "broken_extension"])
-    assert caught.value.problems == [
-        "imports: cannot import no_such_extension: ModuleNotFoundError: No module named 'no_such_extension' "
+    assert [registries.import_problem(name) for name in ("no_such_extension", "json", "broken_extension")] == [
+        "cannot import no_such_extension: ModuleNotFoundError: No module named 'no_such_extension' "
         "(is its folder on PYTHONPATH?)",
-        "imports: cannot import broken_extension: ZeroDivisionError: division by zero",
+        None,
+        "cannot import broken_extension: ZeroDivisionError: division by zero",
     ]
 
 
@@ -131,8 +130,7 @@ class FakeEntryPoint:
 def test_installed_plugins_are_loaded_and_a_broken_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = FakeEntryPoint("good"), FakeEntryPoint("bad", RuntimeError("out of date"))
     monkeypatch.setattr(registries, "entry_points", lambda group: [bad, good])
-    with pytest.raises(ConfigError, match=r"^entry point bad = bad.module: RuntimeError: out of date$"):
-        registries.import_extensions([])
+    assert registries.plugin_problems() == ["entry point bad = bad.module: RuntimeError: out of date"]
     assert good.loaded
 
 
