@@ -2,6 +2,7 @@
 
 A checkpoint of ours is one ``.pth`` with ``model`` (the trainable tensors), ``optimizer``, ``scaler``, ``config``
 (the resolved YAML as text), ``epoch``, ``step``, ``samples`` and ``format``. It loads as ``ckpt`` and as ``resume_ckpt_path``.
+One that was converted from a published file has ``original`` instead, with what ``convert`` kept.
 """
 
 from __future__ import annotations
@@ -30,11 +31,20 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: the file is missing, truncated, not a weights file, or a pickle that wants to run code.
     """
+    return read_with_rest(path)[0]
+
+
+def read_with_rest(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read a weights file's tensors and what stands beside them; None where the file is a table of tensors alone.
+
+    Raises:
+        WeightsError: as ``read_weights``.
+    """
     path = Path(path)
     if path.suffix == ".safetensors":
-        _check_file(path)
+        check_file(path)
         try:
-            return load_file(path)
+            return load_file(path), None
         except (OSError, SafetensorError) as error:
             raise WeightsError(f"{path}: truncated, or not a safetensors file ({error})") from error
     content = read_checkpoint(path)
@@ -43,7 +53,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
     ):
         raise WeightsError(f"{path}: holds no table of tensors, neither at the top nor under 'model'")
-    return tensors
+    return tensors, {n: v for n, v in content.items() if n != "model"} if "model" in content else None
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -53,11 +63,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         WeightsError: as ``read_weights``; also a checkpoint of a newer format.
     """
     path = Path(path)
-    _check_file(path)
+    check_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle makes the reader fail in any way: KeyError, struct.error, ...
-        raise WeightsError(f"{path}: {_why_unreadable(error)}") from error
+        raise WeightsError(f"{path}: {why_unreadable(error)}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a table")
     written = content.get("format", FORMAT)
@@ -66,14 +76,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _check_file(path: Path) -> None:
+def check_file(path: Path) -> None:
+    """Raise WeightsError unless there is a file, and not what a failed download leaves."""
     if not path.is_file():
         raise WeightsError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}; expected a weights file")
     if (instead := failed_download(path)) is not None:
         raise WeightsError(f"{path}: {instead}")
 
 
-def _why_unreadable(error: Exception) -> str:
+def why_unreadable(error: Exception) -> str:
     """Say why ``torch.load`` refused, in our words: its own advise switching the safety off."""
     if (wanted := re.search(r"GLOBAL ([\w.]*\w)", str(error))) is not None:
         return (
@@ -86,13 +97,18 @@ def _why_unreadable(error: Exception) -> str:
 
 
 def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a ``.pth`` file; a crash leaves the old file or the new one, never half of one.
+    """Write a ``.pth`` file of ours; a crash leaves the old file or the new one, never half of one.
 
     Raises:
         WeightsError: it cannot be written, for example because the disk is full.
     """
+    write_pth(path, {"format": FORMAT, **content})
+
+
+def write_pth(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a ``.pth`` file of any layout, as ``write_checkpoint`` does."""
     with _replacing(Path(path)) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+        torch.save(dict(content), temporary)
 
 
 def write_weights(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
@@ -115,9 +131,9 @@ def _replacing(path: Path) -> Iterator[Path]:
         mode = temporary.stat().st_mode  # that of any new file here; safetensors makes its own private
         yield temporary
         os.chmod(temporary, mode)
-        _sync(temporary)
+        sync(temporary)
         os.replace(temporary, path)
-        _sync(path.parent)
+        sync(path.parent)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is a RuntimeError to torch
         raise WeightsError(f"{path}: cannot be written, and left as it was: {' '.join(str(error).split())}") from error
     finally:
@@ -125,7 +141,7 @@ def _replacing(path: Path) -> Iterator[Path]:
             temporary.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk."""
     opened = os.open(path, os.O_RDONLY)
     try:
