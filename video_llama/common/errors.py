@@ -34,6 +34,17 @@ class DecodeError(VideoLlamaError):
         return type(self), (self.path, self.reason)
 
 
+class NoSoundTrack(VideoLlamaError):
+    """A media file without sound: nothing is wrong with it."""
+
+    def __init__(self, path: str) -> None:
+        self.path = str(path)
+        super().__init__(f"{path}: no sound track")
+
+    def __reduce__(self) -> tuple[type, tuple[str]]:
+        return type(self), (self.path,)
+
+
 class DataError(VideoLlamaError):
     """An annotation file or a folder that cannot be used as a whole."""
 

@@ -31,6 +31,7 @@ PROCESSORS: Registry[Any] = Registry(
         "blip2_image_train": "video_llama.processors.image",
         "blip2_image_eval": "video_llama.processors.image",
         "blip_caption": "video_llama.processors.text",
+        "imagebind_audio": "video_llama.processors.audio",
     },
 )
 

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file
 
-from video_llama.processors.crop import ASPECTS, Box, central_box, cut, random_box, resize_clip, resize_image
-
-GOLDENS = load_file(Path(__file__).parents[2] / "fixtures/processors/transforms.safetensors")
+from video_llama.processors.crop import ASPECTS, Box, central_box, random_box, resize_clip
 
 
-def test_a_cropped_clip_is_the_originals_except_where_its_cast_wrapped_around():
-    box = Box(*GOLDENS["clip/box"].tolist())
-    ours = resize_clip(cut(GOLDENS["clip/in"], box), 32).int()
-    theirs = GOLDENS["clip/out"].int()
-    differs = ours != theirs
-    assert 0.018 < differs.float().mean() < 0.019  # measured: 1.86 %
-    assert set(ours[differs].tolist()) == {0, 255}  # clamped, where the original went round to the other end
-    assert (ours - theirs)[differs].abs().min() > 200
-
-
-@pytest.mark.parametrize("k", [0, 1, 2])
-def test_a_scaled_image_is_the_originals(k):
-    ours = resize_image(GOLDENS[f"image{k}/in"], 224)
-    assert torch.equal(ours[:, ::8], GOLDENS[f"image{k}/out_every_8th_row"])
+def test_what_bicubic_scaling_overshoots_is_clamped():
+    edge = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    edge[..., 4:] = 255
+    row = resize_clip(edge, 16)[0, 0, 0].int()
+    assert (row.diff() >= 0).all()
+    assert row[:6].tolist() == [0] * 6
+    assert row[-6:].tolist() == [255] * 6
 
 
 sides = st.integers(1, 600)

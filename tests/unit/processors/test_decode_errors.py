@@ -59,8 +59,8 @@ def test_what_is_no_video_is_refused(tmp_path, backend):
 
 def test_text_and_still_pictures_are_no_video(tmp_path):
     Image.fromarray(picture(0)).save(tmp_path / "still.mp4", "JPEG")
-    assert reason(tmp_path / "still.mp4") == "not a video (FFmpeg reads it as jpeg_pipe)"
-    assert "not a video" in reason(written(tmp_path / "words.txt", b"words\n" * 100))
+    assert reason(tmp_path / "still.mp4") == "neither video nor sound (FFmpeg reads it as jpeg_pipe)"
+    assert "neither video nor sound" in reason(written(tmp_path / "words.txt", b"words\n" * 100))
 
 
 def test_sound_without_video_is_said_to_have_no_video_stream(tmp_path):

@@ -1,4 +1,4 @@
-"""The only place that opens media files: video through a table of backends, images through Pillow.
+"""The only place that opens media files: video through a table of backends, sound through PyAV, images through Pillow.
 
 Shapes: T frames, H x W pixels.
 """
@@ -16,8 +16,10 @@ from video_llama.common.registry import did_you_mean
 from video_llama.processors.decode.decord_backend import DecordReader
 from video_llama.processors.decode.image import read_image
 from video_llama.processors.decode.pyav_backend import PyavReader
+from video_llama.processors.decode.resample import SAMPLE_RATE
+from video_llama.processors.decode.sound import Sound, open_sound
 
-__all__ = ["VIDEO_BACKENDS", "VideoReader", "open_video", "read_image"]
+__all__ = ["SAMPLE_RATE", "VIDEO_BACKENDS", "Sound", "VideoReader", "open_sound", "open_video", "read_image"]
 
 
 class VideoReader(Protocol):
@@ -42,6 +44,14 @@ class VideoReader(Protocol):
             IndexError: an index is not in ``range(n_frames)``, or there is none.
         """
 
+    def sound(self) -> Sound:
+        """Open the sound track of the file, on the clock of its frames: sample 0 is at ``times[0]``.
+
+        Raises:
+            NoSoundTrack: it has none.
+            DecodeError: the track cannot be decoded, or the deadline passed.
+        """
+
 
 VIDEO_BACKENDS: dict[str, type[PyavReader] | type[DecordReader]] = {"pyav": PyavReader, "decord": DecordReader}
 
@@ -57,7 +67,7 @@ def open_video(
     Args:
         backend: a key of ``VIDEO_BACKENDS``.
         size: height and width that frames are scaled to, not keeping their aspect; None keeps the file's.
-        deadline_s: seconds that opening may take, and again each call of ``read``.
+        deadline_s: seconds that opening may take, and again each call of ``read`` and of ``sound``.
     Raises:
         DecodeError: the file is missing, no video, damaged, or slower than the deadline.
         UnknownName: no such backend.

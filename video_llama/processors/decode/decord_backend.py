@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
+from video_llama.processors.decode.sound import Sound, open_sound
 from video_llama.processors.decode.source import Deadline, check_file, check_indices, decode_errors
 
 
@@ -47,6 +48,10 @@ class DecordReader:
                 frames.append(torch.from_numpy(self._reader[i].asnumpy()))
             deadline.check()
         return torch.stack(frames)
+
+    def sound(self) -> Sound:
+        """See ``VideoReader.sound``. Decoded through PyAV: decord's own has no times."""
+        return open_sound(self.path, self._deadline_s)
 
 
 def _decord(path: str) -> Any:

@@ -93,6 +93,18 @@ def seconds_from_first(pts: list[int], time_base: Fraction) -> tuple[float, ...]
     return tuple(float((tick - pts[0]) * time_base) for tick in pts)
 
 
+def time_zero(first_pts: int | None, time_base: Fraction | None, container: str) -> float:
+    """Return when the first frame is shown, in seconds by the file's clock: the moment that frames and sound count from.
+
+    Args:
+        first_pts: its presentation time; None where the file does not say, and in AVI, which keeps none, of no meaning.
+        container: FFmpeg's name of the file's format.
+    """
+    if first_pts is None or time_base is None or container == "avi":
+        return 0.0
+    return float(first_pts * time_base)
+
+
 def spans_for(wanted: Iterable[int], packets: list[Packet]) -> list[Span]:
     """Return the fewest packets whose decoding gives the ``wanted`` ones, as spans in file order.
 

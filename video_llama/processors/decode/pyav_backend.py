@@ -13,13 +13,13 @@ import av
 import numpy as np
 import torch
 from av.container import InputContainer
-from av.stream import Disposition
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
+from video_llama.processors.decode.container import opened, read_packets, video_stream
 from video_llama.processors.decode.packets import (
     Packet,
     Span,
@@ -27,13 +27,12 @@ from video_llama.processors.decode.packets import (
     pts_of,
     seconds_from_first,
     spans_for,
+    time_zero,
     why_not_trusted,
 )
 from video_llama.processors.decode.rgb import to_rgb
+from video_llama.processors.decode.sound import Sound
 from video_llama.processors.decode.source import Deadline, check_file, check_indices, decode_errors
-
-NO_VIDEO_FORMATS = ("tty", "image2", "_pipe")
-"""FFmpeg's readers of text and of still pictures, by the end of their names."""
 
 SKIPS_UNREFERENCED = frozenset({"h264"})
 """Codecs that mark in each packet that no other refers to it. HEVC's mark holds only within one temporal layer."""
@@ -49,7 +48,7 @@ class PyavReader:
         check_file(path)
         deadline = Deadline(path, deadline_s)
         with _opened(path, deadline) as (container, stream):
-            self._packets = [Packet.of(packet) for packet in _packets(container, stream, deadline)]
+            self._packets = [Packet.of(packet) for packet in read_packets(container, [stream], deadline)]
             if self._packets and self._packets[-1].is_cut:
                 raise DecodeError(path, f"cut short in packet {len(self._packets)} of its video")
             self._codec = stream.codec_context.codec.canonical_name
@@ -70,6 +69,7 @@ class PyavReader:
             self.times = seconds_from_first(known, self._time_base)
         else:
             self.times = tuple(i / float(rate or 25) for i in range(len(pts)))
+        self._zero = time_zero(pts[0], self._time_base, file_format)
         span = self.times[-1]
         self.fps = float(rate) if rate else (self.n_frames - 1) / span if span else 25.0
         self.duration = span + 1 / self.fps
@@ -87,6 +87,10 @@ class PyavReader:
             raise DecodeError(self.path, "frames change size in the middle of the video")
         return torch.from_numpy(np.stack([frames[i] for i in wanted]))
 
+    def sound(self) -> Sound:
+        """See ``VideoReader.sound``."""
+        return Sound(self.path, self._zero, Deadline(self.path, self._deadline_s))
+
     def _read(self, wanted: set[int], deadline: Deadline) -> Frames:
         """Decode frames by index, from the keyframes they need."""
         packet_of = {i: self._order[i] for i in wanted}
@@ -101,7 +105,7 @@ class PyavReader:
         found: Frames = {}
         position_of = {self._packets[i].pts: i for i in wanted}
         with _opened(self.path, deadline) as (container, stream):
-            packets = enumerate(_packets(container, stream, deadline))
+            packets = enumerate(read_packets(container, [stream], deadline))
             for span in spans:
                 for frame in self._frames_of(span, packets, stream, wanted):
                     self._check_whole(frame)
@@ -149,7 +153,7 @@ class PyavReader:
     def _all_frames(self, deadline: Deadline) -> Iterator[av.VideoFrame]:
         with _opened(self.path, deadline) as (container, stream):
             position = -1
-            for position, packet in enumerate(_packets(container, stream, deadline)):
+            for position, packet in enumerate(read_packets(container, [stream], deadline)):
                 yield from self._decoded(stream, packet, position)
             yield from self._decoded(stream, None, position)
 
@@ -171,41 +175,11 @@ class PyavReader:
 @contextmanager
 def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a file and pick its video stream."""
-    with _read_errors(deadline, "open it as video"):
-        # "file:" keeps FFmpeg from reading a colon in the name as a protocol.
-        container = av.open(f"file:{path}", timeout=max(deadline.seconds, 0.001), metadata_errors="replace")
-    with container:
-        stream = container.streams.best("video")
-        if container.format.name.endswith(NO_VIDEO_FORMATS):
-            raise DecodeError(path, f"not a video (FFmpeg reads it as {container.format.name})")
-        if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+    with opened(path, deadline, "video") as container:
+        stream = video_stream(container)
+        if stream is None:
             raise DecodeError(path, "no video stream")
         if stream.codec_context is None:
             raise DecodeError(path, "no decoder for its video stream")
         stream.codec_context.thread_count = 1
         yield container, stream
-
-
-@contextmanager
-def _read_errors(deadline: Deadline, doing: str) -> Iterator[None]:
-    """Name what FFmpeg raises where it reads the file: cut short, stopped at the deadline, or anything else."""
-    with decode_errors(deadline.path, doing):
-        try:
-            yield
-        except av.error.ExitError as error:
-            raise deadline.passed() from error
-        except av.error.InvalidDataError as error:
-            raise DecodeError(deadline.path, f"cannot {doing}: no video, damaged, or cut short") from error
-
-
-def _packets(container: InputContainer, stream: VideoStream, deadline: Deadline) -> Iterator[av.Packet]:
-    """Yield the stream's packets, undecoded; the deadline is checked between them."""
-    packets = container.demux(stream)
-    while True:
-        deadline.check()
-        with _read_errors(deadline, "read its packets"):
-            packet = next(packets, None)
-        if packet is None:
-            return
-        if packet.size:  # the last one is empty: it means the end
-            yield packet

@@ -1,0 +1,129 @@
+"""Sound to mel spectrograms of short segments, as ImageBind was trained on it (Girdhar et al. 2023, appendix B).
+
+Shapes: C channels, L samples at 16 kHz, S segments, M = 128 mel bins, F = 204 spectrogram frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchaudio.compliance import kaldi
+
+from video_llama.common.config_types import AtLeast
+from video_llama.common.registries import PROCESSORS
+from video_llama.processors.decode import SAMPLE_RATE, Sound, open_sound
+
+SEGMENT_SECONDS = 2
+MEL_BINS, MEL_FRAMES = 128, 204
+MEL_MEAN, MEL_STD = -4.268, 9.138
+
+WINDOW_MS, STEP_MS = 25, 10
+"""Of the spectrogram: each frame sees 25 ms of sound, and they start 10 ms apart."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioConfig:
+    """What reading a sound track needs."""
+
+    n_segments: Annotated[int, AtLeast(1)] = 8
+    """S: segments of 2 s taken at equal distances; they overlap in a track shorter than 2 S seconds."""
+
+    deadline_s: Annotated[float, AtLeast(0)] = 60.0
+    """Time that opening a file may take, and again decoding its segments where the track is long, in seconds."""
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Segments of a sound track as the audio encoder takes them."""
+
+    mel: Tensor
+    """float32[S, 1, M, F], normalised."""
+    times: tuple[float, ...]
+    """When each segment starts, in seconds."""
+
+
+@PROCESSORS.register("imagebind_audio")
+class ImageBindAudio:
+    """Segments of a sound track at equal distances."""
+
+    Config = AudioConfig
+
+    def __init__(self, config: AudioConfig) -> None:
+        self.config = config
+
+    def __call__(self, path: str | Path, rng: np.random.Generator) -> Segments:
+        """Read the sound of a file: a video's, or sound alone. Nothing is drawn from ``rng``.
+
+        Raises:
+            NoSoundTrack: the file has none.
+            DecodeError: the file, or its track, cannot be read.
+        """
+        return self.segments(open_sound(path, self.config.deadline_s))
+
+    def segments(self, sound: Sound) -> Segments:
+        """Take the segments of a track that is open, such as that of an open video.
+
+        Raises:
+            DecodeError: a long track cannot be decoded again.
+        """
+        times = segment_starts(sound.duration, self.config.n_segments)
+        parts = sound.read([span(start, sound.n_samples) for start in times])
+        return Segments(torch.stack([spectrogram(part) for part in parts]), tuple(times))
+
+
+def segment_starts(duration: float, n_segments: int) -> list[float]:
+    """Return when each segment starts, in seconds: always ``n_segments`` of them, all at 0 in a track of 2 s or less.
+
+    The original's rule, which leaves out the end of the track: the last starts one distance before the last that fits.
+    """
+    last = max(duration - SEGMENT_SECONDS, 0.0)
+    return [last * i / n_segments for i in range(n_segments)]
+
+
+def span(start: float, n_samples: int) -> tuple[int, int]:
+    """Return the samples of the segment that starts at ``start`` seconds: the first, and the one after its last."""
+    return int(start * SAMPLE_RATE), min(int((start + SEGMENT_SECONDS) * SAMPLE_RATE), n_samples)
+
+
+def spectrogram(waveform: Tensor) -> Tensor:
+    """Return the log-mel spectrogram of a segment, by the mean and the spread of those that ImageBind was trained on.
+
+    Args:
+        waveform: float[C, L], up to 2 s.
+    Returns:
+        float[1, M, F].
+    """
+    return (log_mel(waveform) - MEL_MEAN) / MEL_STD
+
+
+def log_mel(waveform: Tensor) -> Tensor:
+    """Return the log-mel spectrogram of a segment, as Kaldi computes it.
+
+    The mean over all channels is removed, and the first channel used. Less sound than one frame sees is filled up with
+    silence, and frames that are missing are 0.
+
+    Args:
+        waveform: float[C, L]; what is beyond the last frame is not used.
+    Returns:
+        float[1, M, F].
+    """
+    centred = waveform - waveform.mean()
+    centred = F.pad(centred, (0, max(0, WINDOW_MS * SAMPLE_RATE // 1000 - centred.shape[1])))
+    frames = kaldi.fbank(
+        centred,
+        htk_compat=True,
+        sample_frequency=SAMPLE_RATE,
+        use_energy=False,
+        window_type="hanning",
+        num_mel_bins=MEL_BINS,
+        dither=0.0,
+        frame_length=WINDOW_MS,
+        frame_shift=STEP_MS,
+    )[:MEL_FRAMES]
+    return F.pad(frames.T, (0, MEL_FRAMES - len(frames)))[None]
