@@ -20,7 +20,7 @@ hypothesis.settings.load_profile("tests")
 @pytest.fixture(scope="session")
 def tokenizer() -> Tokenizer:
     """A LLaMA tokenizer of 480 pieces with byte fallback."""
-    return load_tokenizer(FIXTURES / "text" / "tokenizer")
+    return load_tokenizer(FIXTURES / "reference/text/tokenizer")
 
 
 @pytest.fixture(scope="session")

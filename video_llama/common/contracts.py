@@ -140,6 +140,8 @@ class BuildContext:
     """Prompts for captions, with the template around them and ``<ImageHere>`` in them; one is drawn for each sample."""
     end_sym: str = ""
     """Text that ends a caption."""
+    label_mask: Literal["answers", "original"] = "answers"
+    """Which tokens of an instruction sample carry loss: those of the answers, or those that did in the original."""
     shared_settings: Mapping[str, Any] = field(default_factory=dict)
     """Model settings that a data set's published keys may repeat: checked against them."""
 

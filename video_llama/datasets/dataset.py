@@ -90,6 +90,18 @@ class Dataset(ABC):
             BadRecord: nothing that carries loss fits into the context, or an image or clip does not.
         """
         encoded = encode(pieces, self.context.tokenizer, self.context.tokens_per_slot)
+        return self.cut(index, encoded, media, max_length=max_length, max_targets=max_targets)
+
+    def cut(
+        self,
+        index: int,
+        encoded: Encoded,
+        media: Sequence[Media],
+        *,
+        max_length: int | None = None,
+        max_targets: int | None = None,
+    ) -> Sample:
+        """Make a sample of token ids and labels, as ``tokenized`` does."""
         length, limit = len(encoded.labels), min(self.context.max_context, max_length or self.context.max_context)
         if max_targets is not None:
             limit = min(limit, encoded.labels.count(IGNORE_LABEL) + max_targets)

@@ -15,7 +15,8 @@ from video_llama.common.registries import DATASETS
 from video_llama.datasets.dataset import Dataset
 from video_llama.datasets.records import read_json
 from video_llama.datasets.settings import DatasetConfig, FilesConfig
-from video_llama.prompts.labels import clean
+from video_llama.prompts.labels import clean, encode
+from video_llama.prompts.original_mask import original_labels
 from video_llama.prompts.rendering import conversation, tagged
 
 IMAGE_TOKEN = "<image>"
@@ -38,9 +39,12 @@ class InstructDataset(Dataset):
 
     def instruct(self, index: int, turns: Sequence[tuple[str, str]], media: Sequence[Media]) -> Sample:
         """Render turns in the training layout and tokenise them."""
-        template = self.context.template
-        pieces = conversation(template, template.training, turns, media)
-        return self.tokenized(index, pieces, media, max_length=self.context.max_instruct_len)
+        context, template = self.context, self.context.template
+        tokens = (context.tokenizer, context.tokens_per_slot)
+        encoded = encode(conversation(template, template.training, turns, media), *tokens)
+        if context.label_mask == "original":
+            encoded = original_labels(template, encoded, turns, media, *tokens)
+        return self.cut(index, encoded, media, max_length=context.max_instruct_len)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,7 +68,10 @@ def _mark(stretch: Stretch, tokenizer: Tokenizer) -> list[tuple[Token, bool]]:
 
 
 def media_pieces(spans: Sequence[Span], slots: Sequence[Slot]) -> list[Stretch | Slot]:
-    """Split rendered spans at the markers ``Mark(0)``, ``Mark(1)``, ... that stand for media.
+    """Split rendered spans at the markers that stand for media.
+
+    White space beside media goes, as in the original's instruction data; no template has any there. An answer after a
+    space begins a stretch of its own: the prompt that waits for an answer ends in that space, as a token of its own.
 
     Args:
         spans: rendered text with ``marker(k)`` where slot k goes.
@@ -78,11 +81,14 @@ def media_pieces(spans: Sequence[Span], slots: Sequence[Slot]) -> list[Stretch |
     run: list[Span] = []
     for span in spans:
         rest = span.text
+        if span.trained and run and run[-1].text.endswith(" "):
+            pieces.append(_stretch(run))
+            run = []
         while (found := _next_marker(rest, len(slots))) is not None:
             at, k = found
-            run.append(Span(rest[:at], span.trained))
+            run.append(Span(rest[:at].rstrip(), span.trained))
             pieces += [_stretch(run), slots[k]]
-            run, rest = [], rest[at + len(marker(k)) :]
+            run, rest = [], rest[at + len(marker(k)) :].lstrip()
         run.append(Span(rest, span.trained))
     pieces.append(_stretch(run))
     return [p for p in pieces if isinstance(p, Slot) or p.spans]

@@ -70,15 +70,15 @@ class SentencePieceTokenizer(Tokenizer):
         if min(self.bos_id, self.eos_id, self.pad_id) < 0:
             raise WeightsError(f"{model_file}: lacks a start, end or unknown token, which LLaMA tokenizers have")
         self.vocab_size = self._model.get_piece_size()
-        self._special = {self._model.id_to_piece(i): i for i in (self.bos_id, self.eos_id, self.pad_id)}
-        self._split = re.compile("(" + "|".join(re.escape(piece) for piece in self._special) + ")")
+        self.special = {self._model.id_to_piece(i): i for i in (self.bos_id, self.eos_id, self.pad_id)}
+        self._split = re.compile("(" + "|".join(re.escape(piece) for piece in self.special) + ")")
 
     def encode(self, text: str) -> list[Token]:
         """Encode each stretch between special tokens on its own."""
         tokens, offset = [], 0
         for stretch in self._split.split(text):
-            if stretch in self._special:
-                tokens.append(Token(self._special[stretch], offset, offset + len(stretch)))
+            if stretch in self.special:
+                tokens.append(Token(self.special[stretch], offset, offset + len(stretch)))
             elif stretch:
                 out = self._model.encode(stretch, return_type="offset_mapping")
                 tokens += [
@@ -93,7 +93,7 @@ class SentencePieceTokenizer(Tokenizer):
         Ids beyond the vocabulary are skipped: some decoders have rows for more tokens than their tokenizer knows.
         """
         text = ""
-        for special, stretch in groupby(ids, lambda i: i in self._special.values()):
+        for special, stretch in groupby(ids, lambda i: i in self.special.values()):
             if special:
                 text += "".join(self._model.id_to_piece(i) for i in stretch if i == self.eos_id)
             else:
@@ -111,33 +111,46 @@ class HuggingFaceTokenizer(Tokenizer):
         WeightsError: the folder's tokenizer cannot be loaded, gives no offsets, or names no end token.
     """
 
-    def __init__(self, directory: Path) -> None:
-        from transformers import AutoTokenizer
+    bos_id: int | None
+    """What the tokenizer itself puts first. None: nothing, even if it names a start token."""
 
-        try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-        except Exception as error:  # the library raises nearly anything on an incomplete or damaged folder
-            reason = " ".join(str(error).split())[:300]
-            raise WeightsError(f"{directory}: its tokenizer cannot be loaded ({reason})") from error
-        if not self._tokenizer.is_fast:
+    def __init__(self, directory: Path) -> None:
+        self.library = library_tokenizer(directory)
+        if not self.library.is_fast:
             raise WeightsError(f"{directory}: its tokenizer has no fast version, which gives no character offsets")
-        if self._tokenizer.eos_token_id is None:
+        if self.library.eos_token_id is None:
             raise WeightsError(f"{directory}: its tokenizer names no eos_token")
-        self.bos_id = self._tokenizer.bos_token_id
-        self.eos_id = self._tokenizer.eos_token_id
-        pad, unk = self._tokenizer.pad_token_id, self._tokenizer.unk_token_id
+        a_text = self.library("a", return_special_tokens_mask=True)
+        self.bos_id = a_text["input_ids"][0] if a_text["special_tokens_mask"][0] else None
+        self.eos_id = self.library.eos_token_id
+        pad, unk = self.library.pad_token_id, self.library.unk_token_id
         self.pad_id = next(i for i in (pad, unk, self.eos_id) if i is not None)
-        self.vocab_size = len(self._tokenizer)
+        self.vocab_size = len(self.library)
 
     def encode(self, text: str) -> list[Token]:
         """Encode one stretch with the library's own rules."""
-        out = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        out = self.library(text, add_special_tokens=False, return_offsets_mapping=True)
         return [Token(i, a, b) for i, (a, b) in zip(out["input_ids"], out["offset_mapping"], strict=True)]
 
     def decode(self, ids: list[int]) -> str:
         """Decode with the library's own rules."""
         hidden = {self.bos_id, self.pad_id} - {self.eos_id}
-        return self._tokenizer.decode([i for i in ids if i not in hidden], clean_up_tokenization_spaces=False)
+        return self.library.decode([i for i in ids if i not in hidden], clean_up_tokenization_spaces=False)
+
+
+def library_tokenizer(directory: Path) -> Any:
+    """Return what transformers makes of a folder's tokenizer.
+
+    Raises:
+        WeightsError: it cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the library raises nearly anything on an incomplete or damaged folder
+        reason = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{directory}: its tokenizer cannot be loaded ({reason})") from error
 
 
 def load_tokenizer(directory: str | Path) -> Tokenizer:

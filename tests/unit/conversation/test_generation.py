@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tests import tiny
 from tests.tiny import TOKENIZER, sample
+from tests.unit.prompts.fast_tokenizer import write_fast_tokenizer
 from video_llama.common.errors import PromptTooLong
 from video_llama.conversation.generation import StopAtText, generate
 from video_llama.datasets.collate import collate
@@ -89,6 +90,15 @@ def test_an_answer_without_an_end_is_cut_at_its_longest(model, tokenizer):
 def test_the_criterion_looks_at_every_row_by_itself(tokenizer):
     rows = [ids(tokenizer, text)[-3:] for text in ("the end of it ###", "a # and more #")]
     assert StopAtText(tokenizer, "###")(torch.tensor(rows), torch.empty(0)).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("stop", ["<|im_end|>", "###", "<|eos|>"])
+def test_an_end_symbol_is_seen_whether_it_is_a_token_or_not_and_need_not_be_the_end_token(stop, tmp_path):
+    tokenizer = load_tokenizer(write_fast_tokenizer(tmp_path, "<|im_end|>", eos_token="<|eos|>"))
+    criterion = StopAtText(tokenizer, stop)
+    said = ids(tokenizer, f"the answer is a cat{stop}")
+    done = [bool(criterion(torch.tensor([said[:n]]), torch.empty(0))) for n in range(1, len(said) + 1)]
+    assert done == [False] * (len(said) - 1) + [True]
 
 
 def test_answers_in_a_batch_are_those_given_one_by_one(model, tokenizer):

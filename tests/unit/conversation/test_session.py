@@ -43,6 +43,15 @@ def test_a_dialogue_goes_on_after_an_answer():
     )
 
 
+def test_an_empty_answer_leaves_what_it_left_in_the_original():
+    session = Session(VICUNA)
+    for question in ("Who?", "Why?"):
+        session.ask(question)
+        prompt = text(session)
+        session.answer("")
+    assert prompt == "###Human: Who?###Assistant:Human: Why?###Assistant:"
+
+
 def test_the_template_of_llama_2_opens_with_its_system_message():
     session = Session(LLAMA_2)
     session.ask("Who?")

@@ -10,7 +10,7 @@ import torch
 
 from tests.unit.datasets.folder import TIMES, Folder, sample_text, target_text, turns
 from tests.unit.prompts.goldens import MAX_CONTEXT, PLACEHOLDER_ID, SAMPLES, TOKENS_PER_SLOT, Golden
-from video_llama.common.contracts import slot_id
+from video_llama.common.contracts import IGNORE_LABEL, slot_id
 from video_llama.common.errors import BadRecord, DataError, DecodeError
 from video_llama.prompts.templates import MODEL_TYPES
 
@@ -22,11 +22,14 @@ def rng() -> np.random.Generator:
 
 
 @pytest.mark.parametrize("golden", SAMPLES, ids=str)
-def test_a_record_on_disk_gives_the_ids_of_the_original(golden: Golden, folder: Folder) -> None:
+def test_a_record_on_disk_gives_the_ids_and_on_demand_the_labels_of_the_original(
+    golden: Golden, folder: Folder
+) -> None:
     folder.limited(
         template=MODEL_TYPES[golden.model_type],
         max_context=MAX_CONTEXT,
         tokens_per_slot={"image": TOKENS_PER_SLOT, "video": TOKENS_PER_SLOT},
+        label_mask="original",
     )
     if golden.kind == "video":
         folder.clips("1.mp4", content=golden.record["message"])
@@ -37,6 +40,8 @@ def test_a_record_on_disk_gives_the_ids_of_the_original(golden: Golden, folder: 
         data = folder.llava([golden.record | ({"image": "1.jpg"} if shown else {})])
     sample = data.sample(0, rng())
     assert [PLACEHOLDER_ID if i < 0 else i for i in sample.input_ids.tolist()] == golden.input_ids
+    trained = [i if k in golden.trained else IGNORE_LABEL for k, i in enumerate(golden.input_ids)]
+    assert sample.labels.tolist() == trained
     assert sample.cut == ("overflow" in golden.name)
 
 

@@ -1,19 +1,20 @@
-"""What the original made of samples, strings and dialogues. See tests/fixtures/text/README.md."""
+"""What the original made of samples, strings and dialogues. See tests/fixtures/README.md."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).parents[2] / "fixtures" / "text" / "goldens.json"
-CONTENT = json.loads(FILE.read_text(encoding="utf-8"))
-PLACEHOLDER_ID: int = CONTENT["placeholder_id"]
-TOKENS_PER_SLOT: int = CONTENT["tokens_per_slot"]
+from tests.conftest import FIXTURES
+from video_llama.common.contracts import IGNORE_LABEL
+
+CONTENT = json.loads((FIXTURES / "reference/text/text_goldens.json").read_text(encoding="utf-8"))
+DIALOGUES = json.loads((FIXTURES / "reference/data/conversations.json").read_text(encoding="utf-8"))["prompts"]
+PLACEHOLDER_ID: int = CONTENT["image_patch_token_id"]
+TOKENS_PER_SLOT: int = CONTENT["num_video_query_token"]
 MAX_CONTEXT = 512
-STRINGS: list[dict[str, Any]] = CONTENT["strings"]
-CHATS: list[dict[str, Any]] = CONTENT["chats"]
+STRINGS: list[dict[str, Any]] = CONTENT["tokenize"]
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,26 @@ class Golden:
         return f"{self.kind}-{self.model_type}-{self.name}"
 
 
-def _golden(sample: dict[str, Any]) -> Golden:
+def _golden(kind: str, sample: dict[str, Any]) -> Golden:
     record = (
         {"QA": sample["QA"], "message": sample["msg"]}
-        if sample["kind"] == "video"
+        if kind == "video"
         else {"conversations": sample["conversations"]}
     )
-    trained = frozenset(i for start, stop in sample["trained"] for i in range(start, stop))
-    return Golden(sample["kind"], sample["name"], sample["model_type"], record, sample["input_ids"], trained)
+    trained = frozenset(i for i, label in enumerate(sample["labels"]) if label != IGNORE_LABEL)
+    return Golden(kind, sample["name"], sample["model_type"], record, sample["input_ids"], trained)
 
 
-SAMPLES = [_golden(sample) for sample in CONTENT["samples"]]
+def _chat(dialogue: dict[str, Any]) -> dict[str, Any]:
+    said = [text for _, text in dialogue["messages"]]
+    turns = list(zip(said[::2], said[1::2], strict=True))
+    return {"template": dialogue["template"], "turns": turns, "prompt": dialogue["prompt"]}
+
+
+SAMPLES = [_golden(kind, sample) for kind in ("video", "llava") for sample in CONTENT[kind]]
+CHATS = [
+    _chat(dialogue)
+    for dialogue in DIALOGUES
+    if dialogue["template"] in ("default_conversation", "conv_llava_llama_2") and len(dialogue["messages"]) % 2 == 0
+]
+"""Dialogues whose last question is answered, or about to be: its answer is None."""

@@ -7,7 +7,8 @@ import torch
 
 from tests.unit.prompts.goldens import CHATS, MAX_CONTEXT, PLACEHOLDER_ID, SAMPLES, STRINGS, TOKENS_PER_SLOT, Golden
 from video_llama.common.contracts import IGNORE_LABEL, Media
-from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, Stretch, encode
+from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, Stretch, encode, marker, media_pieces
+from video_llama.prompts.original_mask import original_labels
 from video_llama.prompts.rendering import conversation, tagged
 from video_llama.prompts.templates import LLAMA_2, MODEL_TYPES, VICUNA, Span
 from video_llama.prompts.tokenizer import Tokenizer
@@ -21,7 +22,7 @@ VICUNA_OPENS_AN_ANSWER = ["##", "#", "As", "s", "is", "ta", "nt", ":"]
 """What it trained before each answer, although the template, not the model, writes it."""
 
 
-def encoded(golden: Golden, tokenizer: Tokenizer) -> Encoded:
+def encoded(golden: Golden, tokenizer: Tokenizer, label_mask: str = "answers") -> Encoded:
     """Our ids and labels of a golden's sample, cut where the original cut."""
     template = MODEL_TYPES[golden.model_type]
     if golden.kind == "video":
@@ -34,6 +35,8 @@ def encoded(golden: Golden, tokenizer: Tokenizer) -> Encoded:
         turns = list(zip(said[::2], said[1::2], strict=True))
         turns = [(q.replace("<image>", tagged(media[0], 0)) if media else q, a) for q, a in turns]
     whole = encode(conversation(template, template.training, turns, media), tokenizer, SLOTS)
+    if label_mask == "original":
+        whole = original_labels(template, whole, turns, media, tokenizer, SLOTS)
     return Encoded(whole.input_ids[:MAX_CONTEXT], whole.labels[:MAX_CONTEXT])
 
 
@@ -41,6 +44,13 @@ def encoded(golden: Golden, tokenizer: Tokenizer) -> Encoded:
 def test_the_ids_of_an_instruction_sample_are_those_of_the_original(golden: Golden, tokenizer: Tokenizer) -> None:
     ids = [PLACEHOLDER_ID if i < 0 else i for i in encoded(golden, tokenizer).input_ids]
     assert ids == golden.input_ids
+
+
+@pytest.mark.parametrize("golden", SAMPLES, ids=str)
+def test_the_originals_mask_trains_exactly_what_the_original_trained(golden: Golden, tokenizer: Tokenizer) -> None:
+    theirs = encoded(golden, tokenizer, "original")
+    assert {i for i, label in enumerate(theirs.labels) if label != IGNORE_LABEL} == golden.trained
+    assert all(theirs.labels[i] == golden.input_ids[i] for i in golden.trained)
 
 
 @pytest.mark.parametrize("golden", SAMPLES, ids=str)
@@ -75,11 +85,11 @@ def test_a_plain_string_has_the_ids_of_the_original(string: dict, tokenizer: Tok
 
 @pytest.mark.parametrize("string", [s for s in STRINGS if PLACEHOLDER in s["text"]], ids=lambda s: repr(s["text"]))
 def test_text_beside_a_slot_has_the_ids_of_the_original(string: dict, tokenizer: Tokenizer) -> None:
-    # The original's tokenizer also dropped spaces beside a placeholder. No template has any there.
-    before, *after = [text.strip(" ") for text in string["text"].split(PLACEHOLDER)]
-    pieces: list[Stretch | Slot] = [Stretch((Span(before),))]
-    for k, text in enumerate(after):
-        pieces += [Slot(k, "image"), Stretch((Span(text),))]
+    text = string["text"]
+    n_slots = text.count(PLACEHOLDER)
+    for k in range(n_slots):
+        text = text.replace(PLACEHOLDER, marker(k), 1)
+    pieces = media_pieces([Span(text)], [Slot(k, "image") for k in range(n_slots)])
     ids = encode(pieces, tokenizer, {"image": 1}).input_ids
     assert [PLACEHOLDER_ID if i < 0 else i for i in ids] == string["ids"]
 

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from video_llama.prompts.templates import LLAMA_2, MODEL_TYPES, VICUNA, Layout, Span, Template
+from video_llama.prompts.templates import (
+    BILLA,
+    LLAMA_2,
+    MODEL_TYPES,
+    VICUNA,
+    ZIYA,
+    Layout,
+    Span,
+    Template,
+    foreign_text,
+)
 
-TEMPLATES = pytest.mark.parametrize("template", [VICUNA, LLAMA_2], ids=lambda t: t.name)
+TEMPLATES = pytest.mark.parametrize("template", [VICUNA, LLAMA_2, ZIYA, BILLA], ids=lambda t: t.name)
 
 
 def text(spans: list[Span]) -> str:
@@ -34,7 +46,7 @@ def test_a_prompt_that_waits_for_the_model_is_the_start_of_the_answered_one(temp
     waiting = text(template.render(template.chat, [("Q1", "A1"), ("Q2", None)]))
     answered = text(template.render(template.chat, [("Q1", "A1"), ("Q2", "A2")]))
     assert answered.startswith(waiting)
-    assert answered.removeprefix(waiting).startswith(" A2")
+    assert answered.removeprefix(waiting).lstrip().startswith("A2")
 
 
 @TEMPLATES
@@ -54,13 +66,66 @@ def test_training_texts_are_the_originals() -> None:
     )
 
 
-def test_the_published_model_types_name_the_templates() -> None:
+@pytest.mark.parametrize(
+    ("template", "written"),
+    [
+        (ZIYA, "<human>:Q1\n<bot>:A1</s><human>:Q2\n<bot>:A2</s>"),
+        (BILLA, "Human: Q1\nAssistant: A1</s>Human: Q2\nAssistant: A2</s>"),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_the_chinese_decoders_are_asked_as_their_model_cards_say(template: Template, written: str) -> None:
+    turns = [("Q1", "A1"), ("Q2", "A2")]
+    assert text(template.render(template.training, turns)) == text(template.render(template.chat, turns)) == written
+    assert written.startswith(text(template.render(template.chat, [("Q1", None)])))
+
+
+@pytest.mark.parametrize(
+    ("template", "layout", "written"),
+    [
+        (VICUNA, VICUNA.training, "\n\n###Human: Q\n###Assistant: \n###Human: R\n###Assistant:"),
+        (VICUNA, VICUNA.chat, "###Human: Q###Assistant:Human: R###Assistant:"),
+        (LLAMA_2, LLAMA_2.training, "[INST] <<SYS>>\n \n<</SYS>>\n\nQ [/INST]<s>[INST] R [/INST]"),
+        (ZIYA, ZIYA.chat, "<human>:Q\n<bot>:</s><human>:R\n<bot>:"),
+    ],
+    ids=["vicuna-training", "vicuna-chat", "llama_2-training", "ziya"],
+)
+def test_an_empty_answer_is_written_as_the_original_wrote_it(template: Template, layout: Layout, written: str) -> None:
+    assert text(template.render(layout, [("Q", ""), ("R", None)])) == written
+
+
+def test_a_template_may_trim_what_is_said() -> None:
+    turns = [(" Q\n", "\tA "), ("  ", None)]
+    assert text(replace(ZIYA, trims=True).render(ZIYA.chat, turns)) == "<human>:Q\n<bot>:A</s><human>:\n<bot>:"
+    assert text(ZIYA.render(ZIYA.chat, turns)) == "<human>: Q\n\n<bot>:\tA </s><human>:  \n<bot>:"
+
+
+def test_the_model_types_name_the_templates() -> None:
     assert {name: template.name for name, template in MODEL_TYPES.items()} == {
         "pretrain_vicuna": "vicuna",
         "vicuna": "vicuna",
         "pretrain_llama_v2": "llama_2",
         "llama_v2": "llama_2",
+        "ziya": "ziya",
+        "billa": "billa",
     }
+
+
+@pytest.mark.parametrize("owner", [VICUNA, LLAMA_2, ZIYA, BILLA], ids=lambda t: t.name)
+@TEMPLATES
+def test_the_caption_text_of_one_template_is_known_under_every_other(template: Template, owner: Template) -> None:
+    problem = foreign_text(owner.caption, template)
+    if owner == template:
+        assert problem is None
+    else:
+        assert problem is not None
+        (model_type,) = (name for name in ("vicuna", "llama_v2", "ziya", "billa") if f"model_type {name}." in problem)
+        assert MODEL_TYPES[model_type] == owner
+
+
+@TEMPLATES
+def test_a_caption_text_of_ones_own_is_nobodys(template: Template) -> None:
+    assert foreign_text("Describe: {} Answer: ", template) is None
 
 
 def test_caption_templates_are_the_published_ones() -> None:

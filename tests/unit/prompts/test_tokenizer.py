@@ -12,11 +12,9 @@ import pytest
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer as FastTokenizer
-from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
 
 from tests.conftest import FIXTURES
+from tests.unit.prompts.fast_tokenizer import write_fast_tokenizer
 from video_llama.common.contracts import IGNORE_LABEL
 from video_llama.common.errors import WeightsError
 from video_llama.prompts.labels import encode
@@ -24,25 +22,9 @@ from video_llama.prompts.rendering import conversation
 from video_llama.prompts.templates import VICUNA
 from video_llama.prompts.tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer, load_tokenizer
 
-LLAMA = FIXTURES / "text" / "tokenizer"
+LLAMA = FIXTURES / "reference/text/tokenizer"
 
 whole_texts = st.text(max_size=20).filter(lambda text: "\u2581" not in text)
-
-
-def write_fast_tokenizer(folder: Path, **special: str) -> Path:
-    """Write a byte-level tokenizer of 300 tokens, as GPT, LLaMA-3 and Qwen have them."""
-    tokenizer = FastTokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=sorted(set(special.values())),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(["the answer is a cat", "###Human: what is it?\n###Assistant: the answer"], trainer)
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +94,19 @@ def test_a_lone_sentencepiece_model_is_a_llama_tokenizer(tmp_path: Path) -> None
 
 
 def test_a_decoder_of_another_family_brings_its_own_tokenizer(tmp_path: Path) -> None:
-    folder = write_fast_tokenizer(tmp_path, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>")
+    special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    folder = write_fast_tokenizer(tmp_path, starts=True, **special)
     tokenizer = load_tokenizer(str(folder))
     assert isinstance(tokenizer, HuggingFaceTokenizer)
     assert tokenizer.bos_id is not None
     ids = [t.id for t in tokenizer.encode("a cat")]
     assert max(ids) < tokenizer.vocab_size
     assert tokenizer.decode([tokenizer.bos_id, *ids, tokenizer.eos_id, tokenizer.pad_id]) == "a cat</s>"
+
+
+def test_a_start_token_that_the_tokenizer_does_not_put_first_is_not_put_first(tmp_path: Path) -> None:
+    named = load_tokenizer(write_fast_tokenizer(tmp_path, bos_token="<s>", eos_token="</s>"))
+    assert named.bos_id is None
 
 
 def test_without_a_padding_token_the_end_token_fills_batches_and_still_shows(qwen_like: Tokenizer) -> None:

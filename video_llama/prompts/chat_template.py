@@ -1,0 +1,187 @@
+"""The template that a decoder's own tokenizer brings (``model_type: auto``), as data like the others.
+
+A chat template is a program that writes a whole dialogue. Here it writes a few whose texts are markers; what stands
+around the markers is the layout, once it is shown to be the same for each turn:
+
+* What the program writes before an answer is context, even where its own prompt for an answer stops short of that.
+  So a thinking model's empty ``<think>`` block is. It stays there when the dialogue goes on, although such programs
+  drop it from earlier turns: an answer must be trained after the same text that is before it in chat.
+* An answer ends with the first special token after it, or else with the end token.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Any
+
+from video_llama.common.errors import ConfigError, WeightsError
+from video_llama.prompts.labels import marker
+from video_llama.prompts.templates import MODEL_TYPES, Layout, Template
+from video_llama.prompts.tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
+
+_ODD = "é猫😀 <b>&amp;</b> \"'\\ {text} {system} {} {{ x }} {% y %} %s\n\n- 2."
+"""A text that careless programs change."""
+
+Turns = Sequence[tuple[str, str | None]]
+
+
+class _Unusable(Exception):
+    """Why a chat template cannot be taken apart."""
+
+
+def chat_template(directory: str | Path, tokenizer: Tokenizer) -> Template:
+    """Return the template of a decoder folder.
+
+    Args:
+        directory: the decoder.
+        tokenizer: its tokenizer.
+    Raises:
+        ConfigError: it has no chat template, or one that cannot be used here.
+        WeightsError: the file of its chat template cannot be read.
+    """
+    library = _library(Path(directory), tokenizer)
+    others = "|".join(name for name in MODEL_TYPES if not name.startswith("pretrain_"))
+    if not library.chat_template:
+        raise ConfigError(
+            [f"model.model_type: auto, but the tokenizer of {directory} has no chat template. Choose {others}."]
+        )
+
+    def write(turns: Turns) -> str:
+        messages = [
+            {"role": role, "content": text}
+            for role, text in zip(("user", "assistant") * len(turns), chain(*turns), strict=True)
+            if text is not None
+        ]
+        waits = turns[-1][1] is None
+        try:
+            text = library.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=waits, enable_thinking=False
+            )
+        except Exception as error:  # the program may raise anything
+            raise _Unusable(f"it fails ({' '.join(str(error).split())[:200]})") from error
+        return str(text)
+
+    try:
+        return _take_apart(write, _special_tokens(library), tokenizer)
+    except _Unusable as reason:
+        raise ConfigError(
+            [f"model.model_type: auto cannot use the chat template of {directory}: {reason}. Choose {others}."]
+        ) from reason
+
+
+def _take_apart(write: Callable[[Turns], str], special: set[str], tokenizer: Tokenizer) -> Template:
+    """Find the layout that a program follows.
+
+    Args:
+        write: the program: turns to text; a last answer of None is asked for.
+        special: the special tokens of the tokenizer that the program belongs to.
+        tokenizer: the one in use.
+    Raises:
+        _Unusable: it follows none, or one that the tokenizer cannot express.
+    """
+    before, asking = _around_markers(write, 1)
+    start, between, after = _around_markers(write, 2)
+    if start != before or not between.startswith(asking):
+        raise _Unusable("an answered question does not begin with the prompt that asks for the answer")
+    opening = between if between.removeprefix(asking).strip() else asking  # the space before an answer is the model's
+    found = re.search("|".join(map(re.escape, sorted(special, key=len, reverse=True))), after)
+    tail = after[: found.end()] if found else ""
+    end_sym = found.group() if found else tokenizer.decode([tokenizer.eos_id])
+    following = _following(write, before, asking, between, tail)
+    first = before + "{text}" + opening
+    tokens = tokenizer.encode(first)
+    start_text = first[: tokens[0].end] if tokens and tokens[0].id == tokenizer.bos_id else ""
+    layout = Layout(
+        first=first.removeprefix(start_text),
+        next=following + "{text}" + opening,
+        answer=between.removeprefix(opening) + "{text}" + (tail or end_sym),
+    )
+    caption = before.removeprefix(start_text) + "{}" + between
+    template = Template(name="auto", training=layout, chat=layout, caption=caption, end_sym=end_sym, trims=True)
+    _check_tokens(template, special, tokenizer)
+    _check_on_odd_texts(write, template, start_text)
+    return template
+
+
+def _following(write: Callable[[Turns], str], before: str, asking: str, between: str, tail: str) -> str:
+    """Return what stands between an answer's end and the next question; it and all else are the same in each turn."""
+    waits = _around_markers(write, 5)
+    answered = _around_markers(write, 6)
+    questions, answers = {waits[2], waits[4], answered[2], answered[4]}, {waits[1], waits[3], answered[1], answered[3]}
+    if {waits[0], answered[0]} != {before} or len(questions) != 1 or len(answers) != 1:
+        raise _Unusable("it writes the turns of a dialogue in different ways")
+    (question,), (answer,) = questions, answers
+    if not answer or not between.startswith(answer) or (waits[5], answered[5]) != (asking, between):
+        raise _Unusable("it writes the last turn of a dialogue in another way than those before")
+    if not question.startswith(tail) or not answered[6].startswith(tail):
+        raise _Unusable("its answers do not always end in the same way")
+    return question.removeprefix(tail)
+
+
+def _around_markers(write: Callable[[Turns], str], n_texts: int) -> list[str]:
+    """Return the n + 1 stretches around the texts of a dialogue of n questions and answers."""
+    questions = [marker(k) for k in range(0, n_texts, 2)]
+    answers = [marker(k) for k in range(1, n_texts, 2)]
+    turns = list(zip_longest(questions, answers))
+    parts = re.split("\ufdd0(\\d+)\ufdd1", write(turns))
+    if parts[1::2] != [str(k) for k in range(n_texts)]:
+        raise _Unusable("it does not write every question and answer once, in order")
+    return parts[::2]
+
+
+def _check_tokens(template: Template, special: set[str], tokenizer: Tokenizer) -> None:
+    """Raise _Unusable unless the tokenizer in use knows the special tokens, and shows the one that ends answers."""
+    layout, end_sym = template.chat, template.end_sym
+    for token in (end_sym, *(s for s in special if s in layout.first + layout.next + layout.answer)):
+        if len(tokenizer.encode(token)) != 1:
+            raise _Unusable(f"it writes {token!r}, which is not one token of the tokenizer")
+    if not tokenizer.decode([t.id for t in tokenizer.encode(end_sym)]):
+        raise _Unusable(f"its answers end with {end_sym!r}, which is the start or padding token")
+
+
+def _check_on_odd_texts(write: Callable[[Turns], str], template: Template, start_text: str) -> None:
+    """Raise _Unusable unless odd texts come out as the program writes them."""
+    if template.caption.count("{}") != 1:
+        raise _Unusable("it writes {} itself, which stands for a prompt here")
+    opened = start_text + "".join(span.text for span in template.render(template.chat, [(_ODD, None)]))
+    end = template.chat.answer.rpartition("{text}")[2]
+    answered = start_text + "".join(span.text for span in template.render(template.chat, [(_ODD, _ODD)]))
+    if not opened.startswith(write([(_ODD, None)])) or not write([(_ODD, _ODD)]).startswith(answered.removesuffix(end)):
+        raise _Unusable("it changes what people write")
+
+
+def _library(directory: Path, tokenizer: Tokenizer) -> Any:
+    """Return a tokenizer of transformers that runs the folder's chat template."""
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        return tokenizer.library
+    from tokenizers import Tokenizer as FastTokenizer
+    from tokenizers import models
+    from transformers import PreTrainedTokenizerFast
+
+    assert isinstance(tokenizer, SentencePieceTokenizer)
+    settings, program = directory / "tokenizer_config.json", directory / "chat_template.jinja"
+    known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
+    try:
+        written = program.read_text(encoding="utf-8") if program.is_file() else known.get("chat_template")
+    except ValueError as error:
+        raise WeightsError(f"{program}: not UTF-8 text ({error})") from error
+    names = {number: text for text, number in tokenizer.special.items()}
+    library = PreTrainedTokenizerFast(
+        tokenizer_object=FastTokenizer(models.BPE()),  # it only writes; the ids are our own
+        chat_template=written,
+        bos_token=names[tokenizer.bos_id],
+        eos_token=names[tokenizer.eos_id],
+        unk_token=names[tokenizer.pad_id],
+    )
+    added = known.get("added_tokens_decoder", {}).values()
+    library.add_tokens([token["content"] for token in added if token.get("special")], special_tokens=True)
+    return library
+
+
+def _special_tokens(library: Any) -> set[str]:
+    """Return the texts of all tokens that stand for no text."""
+    return {*library.all_special_tokens, *(t.content for t in library.added_tokens_decoder.values() if t.special)}
