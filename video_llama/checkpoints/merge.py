@@ -2,49 +2,109 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from video_llama.common.errors import WeightsError
 
-log = logging.getLogger(__name__)
+
+@dataclass
+class Component:
+    """What a file holds of one component of a model, such as its linear layer to the decoder: names of tensors."""
+
+    matched: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """In the model, not in the file."""
+
+
+@dataclass
+class Comparison:
+    """A file's tensors beside a model's. What the file has nothing of is no part of it."""
+
+    components: dict[str, Component] = field(default_factory=dict)
+    """``video_branch.qformer`` -> its tensors."""
+    unexpected: list[str] = field(default_factory=list)
+    """In the file, not in the model."""
+    reshaped: list[str] = field(default_factory=list)
+    """In both, with another shape: ``name: file (1, 2), model (1, 3)``."""
+
+    def lines(self) -> list[str]:
+        """Return the report: how much matched of each component, then what does not fit."""
+        return self.counts() + self.gaps() + self.misfits()
+
+    def counts(self) -> list[str]:
+        """Return a line for each component."""
+        return [
+            f"  {name}: {len(c.matched)} matched" + (f", {len(c.missing)} missing" if c.missing else "")
+            for name, c in self.components.items()
+        ]
+
+    def gaps(self) -> list[str]:
+        """Return a line for each tensor that the file lacks of a component that it has something of."""
+        return listed("- missing", [name for component in self.components.values() for name in component.missing])
+
+    def misfits(self) -> list[str]:
+        """Return a line for each tensor that has no place in the model."""
+        return listed("+ unexpected", self.unexpected) + listed("! shape", self.reshaped)
+
+
+def compare(module: nn.Module, tensors: Mapping[str, Tensor]) -> Comparison:
+    """Hold tensors against a module's parameters and buffers, by name and shape; values are not looked at.
+
+    Args:
+        module: may be on the meta device.
+        tensors: name -> value.
+    """
+    own = module.state_dict()
+    touched = {component_of(name) for name in own.keys() & tensors.keys()}
+    result = Comparison(unexpected=sorted(tensors.keys() - own.keys()))
+    for name, model in own.items():
+        if component_of(name) not in touched:
+            continue
+        component = result.components.setdefault(component_of(name), Component())
+        if name not in tensors:
+            component.missing.append(name)
+        elif (shape := tensors[name].shape) != model.shape:
+            result.reshaped.append(f"{name}: file {tuple(shape)}, model {tuple(model.shape)}")
+        else:
+            component.matched.append(name)
+    return result
 
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into the module's parameters and buffers of the same names.
 
     Args:
-        module: what is filled.
+        module: what is filled; what no tensor is for stays as it is.
         tensors: name -> value.
         source: the file they came from, for messages.
 
     Raises:
-        WeightsError: a name is unknown, a shape differs, a value is not finite, or there is no tensor.
+        WeightsError: a name is unknown or a shape differs; nothing was filled.
     """
+    if misfits := compare(module, tensors).misfits():
+        raise WeightsError("\n".join([f"{source} does not fit {type(module).__name__}:", *misfits]))
     own = module.state_dict()
-    unexpected = sorted(tensors.keys() - own.keys())
-    reshaped = sorted(n for n in tensors.keys() & own.keys() if tensors[n].shape != own[n].shape)
-    if unexpected or reshaped or not tensors:
-        lines = [f"{source} does not fit {type(module).__name__}:"]
-        lines += _some("+ unexpected", unexpected)
-        lines += _some(
-            "! shape", [f"{n}: file {tuple(tensors[n].shape)}, model {tuple(own[n].shape)}" for n in reshaped]
-        )
-        lines += [] if tensors else ["  the file holds no tensor"]
-        raise WeightsError("\n".join(lines))
-    broken = [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
-    if broken:
-        raise WeightsError("\n".join([f"{source} holds NaN or infinity:", *_some("! not finite", broken)]))
     with torch.no_grad():
         for name, value in tensors.items():
             own[name].copy_(value)
-    log.info("%s: %d of %d tensors of %s filled", source, len(tensors), len(own), type(module).__name__)
 
 
-def _some(label: str, names: list[str], most: int = 5) -> list[str]:
-    """List a few names and how many more there are."""
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Return the names of tensors that hold NaN or infinity."""
+    return [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
+
+
+def component_of(name: str) -> str:
+    """Return the part of the model that a tensor belongs to: the first two parts of its name."""
+    return ".".join(name.split(".")[:2])
+
+
+def listed(label: str, names: Iterable[str], most: int = 5) -> list[str]:
+    """Return a line for each of the first few names, and how many more there are."""
+    names = list(names)
     lines = [f"  {label}: {name}" for name in names[:most]]
     return lines + ([f"  {label}: and {len(names) - most} more"] if len(names) > most else [])

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
-from video_llama.common.config import ConfigError, load_config
+from video_llama.common.config import ConfigError, JobConfig, load_config
+from video_llama.common.config_names import registered_class
+from video_llama.common.errors import VideoLlamaError
+from video_llama.common.registries import MODELS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +32,24 @@ def _check(file: str, options: list[str]) -> bool:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return False
+    if problems := _template_problems(config):
+        print(*(f"{file}  {problem}" for problem in problems), sep="\n", file=sys.stderr)
+        return False
     print(f"{file}: ok")
     if config.unset:
         print(f"  to set before use: {', '.join(config.unset)}")
     return True
+
+
+def _template_problems(config: JobConfig) -> list[str]:
+    """Return how the prompts contradict the decoder's tokenizer, where there is one yet."""
+    if any("model." in setting for setting in config.unset):
+        return []
+    model_class: Any = registered_class(MODELS, config.model)
+    try:
+        model_class.build_context(config.model)
+    except ConfigError as error:
+        return error.problems
+    except VideoLlamaError:  # an incomplete folder is no matter of the config
+        return []
+    return []

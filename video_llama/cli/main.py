@@ -22,6 +22,11 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "check-config": Command("video_llama.cli.check_config", "check YAML files before a run"),
+    "inspect-weights": Command("video_llama.cli.inspect_weights", "say what a weights file is, and where it fits"),
+    "convert-weights": Command(
+        "video_llama.cli.convert_weights", "convert weights from the original's layout, or to it"
+    ),
+    "merge-lora": Command("video_llama.cli.merge_lora", "merge adapters into the decoder, as a folder of its own"),
     "chat": Command("video_llama.cli.chat", "talk to a model about an image or a video"),
 }
 

@@ -1,28 +1,58 @@
-"""The weights files that a model section names, read and given our names before anything large is built."""
+"""The weights files that a model section names: read, given our names and held against the model before anything large
+is built. Every way in which they can be wrong is found here.
+"""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from video_llama.checkpoints.formats import BLIP2_QFORMER, EVA_CLIP_G, MINIGPT4_PROJECTION, VISION_BRANCH, in_our_names
+from video_llama.checkpoints.formats import (
+    BLIP2_QFORMER,
+    EVA_CLIP_G,
+    MINIGPT4_PROJECTION,
+    VISION_BRANCH,
+    Format,
+    in_our_names,
+    recognise,
+)
+from video_llama.checkpoints.merge import Comparison, compare, component_of, listed, not_finite
+from video_llama.checkpoints.sizes import decoder_width, sizes
 from video_llama.checkpoints.state import read_weights
 from video_llama.common.errors import WeightsError
-from video_llama.models.language_model import read_config
+from video_llama.models import decoder_config
+from video_llama.models.lora import alpha_of
 from video_llama.models.video_llama_config import VideoLLaMAConfig
 
-KEYS = {
-    "vit_ckpt": (EVA_CLIP_G, "vision."),
-    "q_former_model": (BLIP2_QFORMER, "qformer."),
-    "llama_proj_model": (MINIGPT4_PROJECTION, ""),
-    "ckpt": (VISION_BRANCH, ""),
-    "ckpt_2": (VISION_BRANCH, ""),
-}
-"""Each key that names a file, in the order they are filled in: the published format that goes there, and what our own
-files of that kind leave out of the names."""
+log = logging.getLogger(__name__)
 
-TO_DECODER = "video_branch.to_decoder.weight"
+DECODER = "decoder."
+"""How the names of the decoder's tensors begin; a file holds such if it was trained with LoRA."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A key of the model section that names a file."""
+
+    key: str
+    accepted: Format
+    """The published format that goes there, beside our own files."""
+    parts: tuple[str, ...] = ("",)
+    """How the names of the tensors begin that go there."""
+
+
+PLACES = (
+    Place("vit_ckpt", EVA_CLIP_G, ("vision.",)),
+    Place("q_former_model", BLIP2_QFORMER, ("qformer.", "vision.ln_vision.")),
+    Place("llama_proj_model", MINIGPT4_PROJECTION, ("video_branch.to_decoder.",)),
+    Place("ckpt", VISION_BRANCH),
+    Place("ckpt_2", VISION_BRANCH),
+)
+"""In the order in which the files are filled in."""
 
 
 @dataclass(frozen=True)
@@ -31,31 +61,149 @@ class WeightsFile:
 
     place: str
     """Key and path, for messages."""
+    title: str
+    """What the file is."""
     tensors: dict[str, Tensor]
+    ignored: list[str]
+    """What else it holds, by its own names: of no use here, and left out on purpose."""
 
 
 def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
     """Read every file that a model section names.
 
     Raises:
-        WeightsError: a file is unreadable, of a kind that does not go there, or made for a decoder of another width.
+        WeightsError: a file is unreadable, of a kind that does not go there, made for another decoder, or holds NaN or
+            infinity.
     """
     files = []
-    for key, (accepted, prefix) in KEYS.items():
-        if (path := getattr(config, key)) is not None:
-            place = f"model.{key}: {path}"
-            tensors = in_our_names(read_weights(path), accepted, prefix, place)
-            _check_width(tensors, place, config.llama_model)
-            files.append(WeightsFile(place, tensors))
-    return files
+    for place in reversed(PLACES):  # the largest last, so that what is wrong with the others is told at once
+        if (path := getattr(config, place.key)) is not None:
+            file = read_weights_file(place, path)
+            check_width(file, config.llama_model)
+            check_adapter(file, config)
+            files.append(file)
+    return files[::-1]
 
 
-def _check_width(tensors: dict[str, Tensor], place: str, llama_model: str) -> None:
-    if TO_DECODER in tensors:
-        made_for = tensors[TO_DECODER].shape[0]
-        width = read_config(llama_model).get_text_config().hidden_size
+def read_weights_file(place: Place, path: str) -> WeightsFile:
+    """Read the file at one key.
+
+    Raises:
+        WeightsError: as ``read_weights_files``, but for the decoder.
+    """
+    where = f"model.{place.key}: {path}"
+    try:
+        tensors = read_weights(path)
+    except WeightsError as error:
+        raise WeightsError(f"model.{place.key}: {error}") from error
+    found = recognise(tensors)
+    if found is not None and found is not place.accepted:
+        raise WeightsError(f"{where} is {found.title}; here goes {place.accepted.title}, or our own. {found.advice}")
+    named = in_our_names(tensors, where)
+    if not named.tensors:
+        raise WeightsError(f"{where} holds no tensor that the model has a place for")
+    if strays := [name for name in named.tensors if not name.startswith(place.parts)]:
+        raise WeightsError(
+            f"{where} holds {len(strays)} tensors that do not go here, such as {strays[0]}; here goes "
+            f"{place.accepted.title}, or our own of {', '.join(part.rstrip('.') for part in place.parts)} alone."
+        )
+    if broken := not_finite(named.tensors):
+        raise WeightsError("\n".join([f"{where} holds NaN or infinity:", *listed("! not finite", broken)]))
+    return WeightsFile(where, found.title if found else "a file of video_llama", named.tensors, named.ignored)
+
+
+def check_weights_files(files: Sequence[WeightsFile], skeleton: nn.Module, config: VideoLLaMAConfig) -> None:
+    """Hold the files against the model, report what matched, and refuse what does not fit.
+
+    Args:
+        files: as read.
+        skeleton: the model with no more of the decoder than its adapters; on the meta device, since only names and
+            shapes are looked at.
+        config: that the skeleton was built from.
+    Raises:
+        WeightsError: a file does not fit, or leaves a part of the model half filled.
+    """
+    for file in files:
+        comparison = compare_file(file, skeleton)
+        if misfits := comparison.misfits():
+            raise WeightsError(
+                "\n".join([f"{file.place} does not fit the model:", *misfits, *other_sizes(file, config)])
+            )
+        ignored = [f"  {len(file.ignored)} ignored, such as {file.ignored[0]}"] if file.ignored else []
+        log.info("\n".join([f"{file.place} is {file.title}", *comparison.lines(), *ignored]))
+    _check_whole(files, skeleton, config)
+
+
+def compare_file(file: WeightsFile, skeleton: nn.Module) -> Comparison:
+    """Hold one file against the model; what is of the decoder, where the skeleton has its adapters."""
+    known = hasattr(skeleton, "decoder")
+    return compare(skeleton, {n: t for n, t in file.tensors.items() if known or not n.startswith(DECODER)})
+
+
+def check_width(file: WeightsFile, llama_model: str) -> None:
+    """Raise WeightsError for a file that was made for a decoder of another width."""
+    made_for = decoder_width(file.tensors)
+    if made_for is not None:
+        width = decoder_config.decoder_width(decoder_config.read_config(llama_model))
         if made_for != width:
             raise WeightsError(
-                f"{place} was made for a decoder of width {made_for}; {llama_model} has width {width}. "
+                f"{file.place} was made for a decoder of width {made_for}; {llama_model} has width {width}. "
                 "Use the file that belongs to this decoder, or the decoder that belongs to this file."
             )
+
+
+def check_adapter(file: WeightsFile, config: VideoLLaMAConfig) -> None:
+    """Raise WeightsError for a file with a LoRA adapter where the model section has none, or one of another alpha."""
+    adapter = [name for name in file.tensors if name.startswith(DECODER)]
+    if not adapter:
+        return
+    if config.lora is None:
+        raise WeightsError(
+            f"{file.place} was trained with LoRA: {len(adapter)} of its tensors belong into the decoder, such as "
+            f"{adapter[0]}. Add to the model section the lora: block that it was trained with."
+        )
+    if (alpha := alpha_of(file.tensors)) not in (None, config.lora.alpha):
+        raise WeightsError(
+            f"{file.place} was trained with lora.alpha: {alpha:g}; the model section has {config.lora.alpha}. Its adapters "
+            "would count for more or less than they should."
+        )
+
+
+def other_sizes(file: WeightsFile, config: VideoLLaMAConfig) -> list[str]:
+    """Return a line for each setting that the file was made with another value of."""
+    lines = []
+    for key, size in sizes(file.tensors).items():
+        here: Any = config
+        for part in key.split("."):
+            here = here.get(part) if isinstance(here, dict) else getattr(here, part, None)
+        if here not in (None, size):
+            lines.append(f"  made with {key}: {size}; the model section has {here}")
+    return lines
+
+
+def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: VideoLLaMAConfig) -> None:
+    """Raise WeightsError when a part got some of its tensors only: the rest would be random."""
+    parts: dict[str, set[str]] = {}
+    for name in skeleton.state_dict():
+        parts.setdefault(_part(name), set()).add(name)
+    for part, own in parts.items():
+        sources = [file for file in files if own & file.tensors.keys()]
+        missing = sorted(own.difference(*(file.tensors for file in sources)))
+        if sources and missing:
+            lines = [
+                f"{', '.join(file.place for file in sources)}: {part} is filled only in part: {len(missing)} of "
+                f"{len(own)} tensors are in no file, such as {missing[0]}. Is a file missing, or was it made with "
+                "other model settings?",
+                *(line for file in sources for line in other_sizes(file, config)),
+            ]
+            raise WeightsError("\n".join(lines))
+        if files and not sources and part == "decoder":
+            log.info("the adapters of the decoder are in no file: they start from no effect")
+        elif files and not sources:
+            level = logging.WARNING if config.ckpt else logging.INFO
+            log.log(level, "%s is in no file: it starts at random", part)
+
+
+def _part(name: str) -> str:
+    """Return what is filled as one: an encoder as a whole, a branch by its components."""
+    return component_of(name) if "_branch." in name else name.split(".")[0]

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from tests.published import eva, manifest, stray
 from video_llama.checkpoints.formats import (
     AUDIO_BRANCH,
     BLIP2_QFORMER,
+    DECODER,
     EVA_CLIP_G,
+    FORMATS,
+    IMAGEBIND_HUGE,
     MINIGPT4_PROJECTION,
     VISION_BRANCH,
+    Format,
     in_our_names,
     recognise,
 )
@@ -21,106 +26,127 @@ from video_llama.models.video_branch import VideoBranch
 from video_llama.models.vision_encoder import VisionEncoder
 
 
-def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(t.shape) for name, t in tensors.items()}
-
-
 def tensor(*shape: int) -> Tensor:
     return torch.empty(shape, device="meta")
 
 
-def bert(prefix: str, layers: int, source_width: int, every: int) -> dict[str, Tensor]:
-    """A Q-Former as the original's BERT names it: width 768, with cross-attention in every ``every``-th layer."""
-    out = {f"{prefix}.bert.embeddings.position_ids": tensor(1, 512)}
-    out |= {f"{prefix}.bert.embeddings.LayerNorm.{p}": tensor(768) for p in ("weight", "bias")}
-    for i in range(layers):
-        layer = f"{prefix}.bert.encoder.layer.{i}"
-        for block, width in (("attention", 768), ("crossattention", source_width))[: 2 if i % every == 0 else 1]:
-            for part, source in (("query", 768), ("key", width), ("value", width)):
-                out[f"{layer}.{block}.self.{part}.weight"] = tensor(768, source)
-                out[f"{layer}.{block}.self.{part}.bias"] = tensor(768)
-            out[f"{layer}.{block}.output.dense.weight"] = tensor(768, 768)
-            out |= {f"{layer}.{block}.output.{p}": tensor(768) for p in ("dense.bias", "LayerNorm.weight")}
-            out[f"{layer}.{block}.output.LayerNorm.bias"] = tensor(768)
-        out[f"{layer}.intermediate_query.dense.weight"] = tensor(3072, 768)
-        out[f"{layer}.intermediate_query.dense.bias"] = tensor(3072)
-        out[f"{layer}.output_query.dense.weight"] = tensor(768, 3072)
-        for p in ("dense.bias", "LayerNorm.weight", "LayerNorm.bias"):
-            out[f"{layer}.output_query.{p}"] = tensor(768)
-    return out
+def shapes(tensors: dict[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(t.shape) for name, t in tensors.items()}
 
 
-def vision_branch(width: int) -> dict[str, Tensor]:
-    """A released file's ``model``: the trained tensors and the buffers that were saved by accident."""
-    return {
-        "video_query_tokens": tensor(1, 32, 768),
-        "video_frame_position_embedding.weight": tensor(32, 768),
-        "llama_proj.weight": tensor(width, 768),
-        "llama_proj.bias": tensor(width),
-        **bert("video_Qformer", 2, 768, every=1),
-        "Qformer.bert.embeddings.position_ids": tensor(1, 512),
-        **{f"llama_model.model.layers.{i}.self_attn.rotary_emb.inv_freq": tensor(64) for i in range(32)},
-    }
+def part(name: str, module: nn.Module) -> dict[str, Tensor]:
+    return {f"{name}.{n}": t for n, t in module.state_dict().items()}
 
 
-def blip2() -> dict[str, Tensor]:
-    extra = {"ln_vision.weight": tensor(1408), "ln_vision.bias": tensor(1408), "t5_proj.weight": tensor(2048, 768)}
-    text = {"Qformer.cls.predictions.bias": tensor(30522), "Qformer.bert.embeddings.word_embeddings.weight": tensor(9)}
-    return {"query_tokens": tensor(1, 32, 768), **bert("Qformer", 12, 1408, every=2), **extra, **text}
-
-
-def eva() -> dict[str, Tensor]:
+def image_encoder() -> dict[str, Tensor]:
+    """Our frame encoder and image Q-Former at full size."""
     with torch.device("meta"):
-        ours = VisionEncoder().vit.state_dict()
-    last = {name.replace("blocks.38", "blocks.39"): t for name, t in ours.items() if "blocks.38." in name}
-    return {**ours, **last, "norm.weight": tensor(1408), "norm.bias": tensor(1408), "head.weight": tensor(1000, 1408)}
+        return part("vision", VisionEncoder()) | part("qformer", QFormer(32, 1408, QFormerConfig()))
+
+
+def video_branch(width: int) -> dict[str, Tensor]:
+    with torch.device("meta"):
+        return part("video_branch", VideoBranch(32, 32, 2, width, QFormerConfig()))
+
+
+def audio_branch(width: int) -> dict[str, Tensor]:
+    """The audio branch from the parts it is made of: 8 queries over at most 8 segments of width 1024."""
+    with torch.device("meta"):
+        parts = {
+            "segment_position": nn.Embedding(8, 1024),
+            "qformer": QFormer(8, 1024, QFormerConfig(), num_layers=2, cross_attention_frequency=1),
+            "to_decoder": nn.Linear(768, width),
+        }
+    return {name: t for key, module in parts.items() for name, t in part(f"audio_branch.{key}", module).items()}
+
+
+def assert_both_ways(kind: Format, theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
+    """Their tensors but the stray ones fill ours, each in its shape, and ours go back to them."""
+    named = in_our_names(theirs, "file.pth")
+    assert named.format is kind
+    assert shapes(named.tensors) == shapes(ours)
+    assert sorted(named.ignored) == sorted(name for name in theirs if stray(name))
+    assert kind.key_map is not None
+    back = kind.key_map.to_theirs(ours)
+    assert not back.unknown
+    wanted = {name: t for name, t in theirs.items() if not stray(name)}
+    assert shapes({name: ours[n] for n, name in back.names.items()}) == shapes(wanted)
 
 
 @pytest.mark.parametrize("width", [4096, 5120])
 def test_a_released_vision_branch_file_fills_the_whole_branch_and_nothing_else(width: int) -> None:
-    with torch.device("meta"):
-        branch = VideoBranch(32, 32, 2, width, QFormerConfig())
-    own = {f"video_branch.{name}": t for name, t in branch.state_dict().items()}
+    own = video_branch(width)
     assert len(own) == 58
-    assert shapes(in_our_names(vision_branch(width), VISION_BRANCH, "", "model.ckpt: x")) == shapes(own)
-    back = VISION_BRANCH.key_map.to_theirs(own)
-    assert not back.unknown
-    assert set(back.names.values()) == {n for n in vision_branch(width) if n.split(".")[-1] not in STRAY}
+    assert sum(t.numel() for t in own.values()) == {4096: 22_104_064, 5120: 22_891_520}[width]
+    assert_both_ways(VISION_BRANCH, manifest(f"vision_branch_{width}"), own)
 
 
-STRAY = ("position_ids", "inv_freq")
+def test_a_released_audio_branch_file_fills_the_whole_branch_and_nothing_else() -> None:
+    own = audio_branch(4096)
+    assert len(own) == 58
+    assert sum(t.numel() for t in own.values()) == 22_855_680
+    assert_both_ways(AUDIO_BRANCH, manifest("audio_branch_4096"), own)
+    assert_both_ways(AUDIO_BRANCH, manifest("audio_branch_trainable_4096"), own)
+
+
+def test_the_image_encoder_as_the_original_keeps_it_fills_ours_and_back() -> None:
+    theirs = manifest("visual_encoder_ln_vision") | manifest("qformer_query_tokens")
+    whole = theirs | manifest("vision_branch_4096")
+    assert_both_ways(VISION_BRANCH, whole, image_encoder() | video_branch(4096))
 
 
 def test_eva_and_blip2_together_fill_the_frame_encoder_and_the_image_qformer() -> None:
-    with torch.device("meta"):
-        vision, qformer = VisionEncoder(), QFormer(32, 1408, QFormerConfig())
-    own = {f"vision.{n}": t for n, t in vision.state_dict().items()}
-    own |= {f"qformer.{n}": t for n, t in qformer.state_dict().items()}
-    files = in_our_names(eva(), EVA_CLIP_G, "vision.", "x") | in_our_names(blip2(), BLIP2_QFORMER, "qformer.", "x")
-    assert shapes(files) == shapes(own)
+    files = [in_our_names(eva(), "eva.pth"), in_our_names(manifest("blip2_flant5xxl_file"), "blip2.pth")]
+    assert shapes(files[0].tensors | files[1].tensors) == shapes(image_encoder())
+    assert not files[0].tensors.keys() & files[1].tensors.keys()
+    dropped = {name.split(".")[1] if name.startswith("blocks") else name.split(".")[0] for name in files[0].ignored}
+    assert dropped == {"39", "norm", "head"}
+    assert set(files[1].ignored) == {"t5_proj.weight", "t5_proj.bias", "Qformer.bert.embeddings.position_ids"}
+
+
+MINIGPT4 = {"llama_proj.weight": tensor(4096, 768), "llama_proj.bias": tensor(4096)}
+SHARD = {"model.embed_tokens.weight": tensor(9, 4), "model.layers.0.self_attn.q_proj.weight": tensor(4, 4)}
 
 
 def test_each_published_file_is_recognised() -> None:
-    assert recognise(vision_branch(4096)) is VISION_BRANCH
-    assert recognise({"audio_query_tokens": tensor(1, 8, 768)}) is AUDIO_BRANCH
-    assert recognise(blip2()) is BLIP2_QFORMER
-    assert recognise(eva()) is EVA_CLIP_G
-    assert recognise({"llama_proj.weight": tensor(4096, 768), "llama_proj.bias": tensor(4096)}) is MINIGPT4_PROJECTION
-    assert recognise({"video_branch.to_decoder.weight": tensor(4096, 768)}) is None
+    files = {
+        VISION_BRANCH: manifest("vision_branch_5120"),
+        AUDIO_BRANCH: manifest("audio_branch_4096"),
+        BLIP2_QFORMER: manifest("blip2_flant5xxl_file"),
+        EVA_CLIP_G: eva(),
+        MINIGPT4_PROJECTION: MINIGPT4,
+        IMAGEBIND_HUGE: manifest("imagebind_huge"),
+        DECODER: SHARD,
+    }
+    assert {kind: recognise(tensors) for kind, tensors in files.items()} == {kind: kind for kind in FORMATS}
+    assert recognise(video_branch(4096)) is None
+    assert recognise(image_encoder()) is None
 
 
-def test_a_file_in_the_wrong_place_is_named_for_what_it_is() -> None:
-    with pytest.raises(WeightsError, match=r"model.ckpt: b.pth is a BLIP-2 Q-Former file; here goes a Video-LLaMA vis"):
-        in_our_names(blip2(), VISION_BRANCH, "", "model.ckpt: b.pth")
-    with pytest.raises(WeightsError, match="is a Video-LLaMA audio-branch file"):
-        in_our_names({"audio_query_tokens": tensor(1, 8, 768)}, VISION_BRANCH, "", "model.ckpt: a.pth")
+def test_a_file_without_a_place_keeps_its_names() -> None:
+    named = in_our_names(manifest("imagebind_huge"), "imagebind_huge.pth")
+    assert named.format is IMAGEBIND_HUGE
+    assert named.tensors.keys() == manifest("imagebind_huge").keys()
 
 
 def test_a_tensor_that_no_such_file_has_is_named() -> None:
-    with pytest.raises(WeightsError, match=r"holds 1 tensors that no such file has, such as lora\.A"):
-        in_our_names(vision_branch(4096) | {"lora.A": tensor(1)}, VISION_BRANCH, "", "model.ckpt: v.pth")
+    with pytest.raises(
+        WeightsError, match=r"v\.pth looks like .* holds 1 tensors that no such file has, such as lora\.A"
+    ):
+        in_our_names(manifest("vision_branch_4096") | {"lora.A": tensor(1)}, "v.pth")
 
 
-def test_our_own_names_get_what_their_files_leave_out() -> None:
-    ours = in_our_names({"vit.cls_token": tensor(1)}, EVA_CLIP_G, "vision.", "model.vit_ckpt: v.safetensors")
-    assert list(ours) == ["vision.vit.cls_token"]
+def test_our_own_names_get_the_encoder_that_they_leave_out() -> None:
+    own = ["vit.cls_token", "ln_vision.bias", "query_tokens", "bert.layernorm.bias", "video_branch.to_decoder.bias"]
+    assert list(in_our_names({name: tensor(1) for name in own}, "w.pth").tensors) == [
+        "vision.vit.cls_token",
+        "vision.ln_vision.bias",
+        "qformer.query_tokens",
+        "qformer.bert.layernorm.bias",
+        "video_branch.to_decoder.bias",
+    ]
+
+
+def test_whole_names_stay_what_they_are() -> None:
+    own = image_encoder() | video_branch(4096)
+    assert in_our_names(own, "w.pth").tensors.keys() == own.keys()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from video_llama.checkpoints.merge import fill
+from video_llama.checkpoints.merge import compare, fill, listed, not_finite
 from video_llama.common.errors import WeightsError
 
 
@@ -76,15 +76,13 @@ def test_everything_that_is_wrong_is_told_at_once_and_long_lists_are_shortened()
     ]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_tensor_that_is_not_finite_is_named(value: float) -> None:
-    tensors = values(Tower())
+def test_a_tensor_that_is_not_finite_is_named(value: float, dtype: torch.dtype) -> None:
+    tensors = {name: t.to(dtype) for name, t in values(Tower()).items()} | {"steps": torch.tensor([3])}
+    assert not_finite(tensors) == []
     tensors["layers.1.weight"][2, 1] = value
-    assert refused(Tower(), tensors) == ["mine.pth holds NaN or infinity:", "  ! not finite: layers.1.weight"]
-
-
-def test_a_file_without_tensors_fills_nothing() -> None:
-    assert refused(Tower(), {})[-1] == "  the file holds no tensor"
+    assert not_finite(tensors) == ["layers.1.weight"]
 
 
 def test_a_partial_file_fills_what_it_holds_and_leaves_the_rest() -> None:
@@ -105,7 +103,40 @@ def test_what_a_module_does_not_save_it_does_not_ask_for() -> None:
     assert refused(Tower(), values(Tower()) | {"cache": torch.zeros(1)})[1:] == ["  + unexpected: cache"]
 
 
-def test_how_much_was_filled_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        fill(Tower(), {"scale": torch.ones(1)}, "mine.pth")
-    assert caplog.messages == ["mine.pth: 1 of 5 tensors of Tower filled"]
+# --- the report
+
+
+class Towers(nn.Module):
+    """Two towers with two components each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = nn.ModuleDict({"stem": nn.Linear(2, 3), "head": nn.Linear(3, 1)})
+        self.right = nn.ModuleDict({"stem": nn.Linear(2, 3), "head": nn.Linear(3, 1)})
+
+
+def test_the_report_counts_by_component_and_names_what_does_not_match() -> None:
+    with torch.device("meta"):
+        towers = Towers()
+    tensors = {name: torch.ones(t.shape) for name, t in towers.state_dict().items() if not name.startswith("left.")}
+    del tensors["right.stem.bias"]
+    tensors["right.head.weight"] = torch.ones(1, 4)
+    tensors["optimizer"] = torch.ones(1)
+    assert compare(towers, tensors).lines() == [
+        "  right.stem: 1 matched, 1 missing",
+        "  right.head: 1 matched",
+        "  - missing: right.stem.bias",
+        "  + unexpected: optimizer",
+        "  ! shape: right.head.weight: file (1, 4), model (1, 3)",
+    ]
+
+
+def test_a_component_that_the_file_has_nothing_of_is_not_missed() -> None:
+    tensors = {"left.stem.weight": torch.ones(3, 2), "left.stem.bias": torch.ones(3)}
+    assert compare(Towers(), tensors).lines() == ["  left.stem: 2 matched"]
+
+
+def test_a_list_is_cut_where_it_gets_long() -> None:
+    assert listed("x", []) == []
+    assert listed("x", "abcde") == [f"  x: {name}" for name in "abcde"]
+    assert listed("x", "abcdefg") == [*(f"  x: {name}" for name in "abcde"), "  x: and 2 more"]

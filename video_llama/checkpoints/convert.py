@@ -1,0 +1,108 @@
+"""Weights files from the original's layout to ours and back, bit by bit and with nothing lost on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from video_llama.checkpoints.formats import FORMATS, VISION_BRANCH, Format, NamedTensors, in_our_names
+from video_llama.checkpoints.state import read_with_rest, write_checkpoint, write_pth, write_weights
+from video_llama.common.errors import WeightsError
+
+ORIGINAL = "original"
+"""Where a ``.pth`` of ours keeps what a published file holds beside the tensors that we use: ``kind`` names the format,
+``model`` has the other tensors, ``rest`` what is not in the table of tensors; None where that table is all."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was read and what was written."""
+
+    source: str
+    """What the file was."""
+    target: str
+    """What it was made into."""
+    note: str = ""
+    """What was kept, or left out."""
+
+
+def convert(source: str | Path, target: str | Path) -> Conversion:
+    """Write a published file under our names, or a file of ours under the original's.
+
+    Args:
+        source: a released branch, EVA, BLIP-2 or MiniGPT-4 file; or our own weights or checkpoint.
+        target: a new file: ``.pth``, or ``.safetensors`` where it is to have our names.
+    Raises:
+        WeightsError: the source is unreadable or cannot be said in the other's names; the target exists, has another
+            suffix or cannot be written. Nothing was written.
+    """
+    source, target = Path(source), Path(target)
+    if target.exists():
+        same = source.exists() and target.samefile(source)
+        raise WeightsError(f"{target}: {'the file that is read' if same else 'exists already'}. Name a new file.")
+    if target.suffix not in (".pth", ".safetensors"):
+        raise WeightsError(f"{target}: neither .pth nor .safetensors; name it one of them")
+    tensors, rest = read_with_rest(source)
+    named = in_our_names(tensors, str(source))
+    if named.format is None:
+        return _to_original(source, target, named.tensors, rest or {})
+    if named.format.key_map is None:
+        raise WeightsError(f"{source} is {named.format.title}, which is used as it is. {named.format.advice}")
+    return _to_ours(target, named.format, named, {name: tensors[name] for name in named.ignored}, rest)
+
+
+def _to_ours(
+    target: Path, kind: Format, named: NamedTensors, ignored: dict[str, Tensor], rest: dict[str, Any] | None
+) -> Conversion:
+    others = ([f"{len(ignored)} tensors that the model does not use"] if ignored else []) + sorted(rest or {})
+    if target.suffix == ".safetensors":
+        write_weights(target, named.tensors)
+        note = f"left out, which only a .pth keeps: {', '.join(others)}"
+    else:
+        kept = {"kind": kind.name, "model": ignored, "rest": rest}
+        write_checkpoint(target, {"model": named.tensors, ORIGINAL: kept})
+        note = f"kept for the way back: {', '.join(others)}"
+    return Conversion(kind.title, f"{len(named.tensors)} tensors under our names", note if others else "")
+
+
+def _to_original(source: Path, target: Path, tensors: dict[str, Tensor], rest: dict[str, Any]) -> Conversion:
+    if target.suffix != ".pth":
+        raise WeightsError(f"{target}: the original's layout, which {source} is converted to, is a .pth; name it so")
+    if kept := rest.get(ORIGINAL):
+        kind = next(f for f in FORMATS if f.name == kept["kind"])
+        table = _in_their_names(kind, tensors, source) | kept["model"]
+        write_pth(target, table if kept["rest"] is None else {"model": table, **kept["rest"]})
+        return Conversion("a file of video_llama", f"{len(table)} tensors, again {kind.title}")
+    table = _in_their_names(VISION_BRANCH, tensors, source)
+    config = _config(source, rest.get("config", "{}"))
+    write_pth(target, {"model": table, "optimizer": {}, "config": config, "scaler": {}, "epoch": rest.get("epoch")})
+    note = "left out: the optimizer's state, which the original has in another order" if "optimizer" in rest else ""
+    return Conversion("a file of video_llama", f"{len(table)} tensors under the original's names", note)
+
+
+def _in_their_names(kind: Format, tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
+    if adapter := [name for name in tensors if name.startswith("decoder.")]:
+        raise WeightsError(
+            f"{source} was trained with LoRA: {len(adapter)} of its tensors belong into the decoder, such as "
+            f"{adapter[0]}. The original has no names for them, and would answer without them."
+        )
+    assert kind.key_map is not None, "only what has names of its own was converted"
+    renamed = kind.key_map.to_theirs(tensors)
+    if renamed.unknown:
+        raise WeightsError(
+            f"{source}: {len(renamed.unknown)} tensors have no name in {kind.title}, such as {renamed.unknown[0]}. "
+            "Is this a file of video_llama?"
+        )
+    return {theirs: tensors[ours] for ours, theirs in renamed.names.items()}
+
+
+def _config(source: Path, text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise WeightsError(f"{source}: its config is not valid YAML ({error})") from error

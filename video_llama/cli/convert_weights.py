@@ -1,0 +1,26 @@
+"""``video-llama convert-weights IN OUT``: a published weights file to our names, or ours to the original's layout."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument(
+        "source",
+        metavar="IN",
+        help="a published file (Video-LLaMA branch, EVA, BLIP-2, MiniGPT-4), or a file of ours: this gives the direction",
+    )
+    parser.add_argument(
+        "target", metavar="OUT", help="a new file: .pth, or .safetensors for tensors alone under our names"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert the file and say what became of it."""
+    from video_llama.checkpoints.convert import convert  # slow to import
+
+    done = convert(args.source, args.target)
+    print(f"{args.source}: {done.source}\n{args.target}: {done.target}" + (f"\n  {done.note}" if done.note else ""))
+    return 0

@@ -1,0 +1,35 @@
+"""``video-llama merge-lora``: a decoder with its adapters merged, as a plain Hugging Face folder."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import Any
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--cfg-path", required=True, metavar="YAML", help="with model.lora, and model.ckpt for them")
+    parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder to make, for the decoder and branch.pth")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge, and say how to use what was written."""
+    from video_llama.common.config import load_config
+    from video_llama.common.config_names import registered_class
+    from video_llama.common.errors import ConfigError
+    from video_llama.common.registries import MODELS
+    from video_llama.models.lora_merge import BRANCH, merge_lora  # slow to import
+    from video_llama.models.video_llama_config import VideoLLaMAConfig
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    config: Any = load_config(args.cfg_path, args.options, also=("datasets",)).model
+    if not isinstance(config, VideoLLaMAConfig):
+        raise ConfigError(["model.arch: a model of another kind, whose adapters this command does not know"])
+    merge_lora(registered_class(MODELS, config), config, args.output)
+    print(
+        f"{args.output}: the decoder with its adapters, and {BRANCH}. Use them with\n"
+        f"  model.llama_model={args.output} model.ckpt={args.output}/{BRANCH} model.ckpt_2=null model.lora=null"
+    )
+    return 0
