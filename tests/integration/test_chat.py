@@ -90,7 +90,7 @@ def test_the_other_decoder_sees_the_same_clip(command, clip):
             ["--question", COLOUR, "--options", "model.fusion_head_layers=3"],
             "video_branch.qformer is filled only in part",
         ),
-        (["--question", COLOUR, "--options", "model.max_frame_pos=16"], "branch.safetensors does not fit VideoLLaMA"),
+        (["--question", COLOUR, "--options", "model.max_frame_pos=16"], "branch.safetensors does not fit the model"),
         (
             ["--question", COLOUR, "--options", "model.ckpt=null"],
             "model.ckpt is not set: the branch would answer at ran",

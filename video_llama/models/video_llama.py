@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from einops import rearrange
@@ -17,17 +16,20 @@ from torch import Tensor, nn
 
 from video_llama.checkpoints.merge import fill
 from video_llama.common.contracts import Batch, BuildContext, MediaGroup, ModelOutput
-from video_llama.common.errors import ConfigError, WeightsError
+from video_llama.common.errors import WeightsError
 from video_llama.common.registries import MODELS
+from video_llama.models.decoder_config import decoder_width, max_context, read_config
+from video_llama.models.decoder_folder import check_decoder_folder, check_vocabulary
 from video_llama.models.freezing import freeze, is_trainable, keep_frozen_in_eval
-from video_llama.models.language_model import LanguageModel, max_context, read_config
+from video_llama.models.language_model import LanguageModel
+from video_llama.models.lora import ALPHA, adapter_parameters, adapters_alone, alpha_of
+from video_llama.models.prompt_settings import caption_prompts, choose_template
 from video_llama.models.qformer import QFormer
 from video_llama.models.splice import splice
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.video_llama_config import DTYPES, VideoLLaMAConfig
 from video_llama.models.vision_encoder import VisionEncoder
-from video_llama.models.weights_files import WeightsFile, read_weights_files
-from video_llama.prompts.labels import PLACEHOLDER
+from video_llama.models.weights_files import WeightsFile, check_weights_files, read_weights_files
 from video_llama.prompts.tokenizer import load_tokenizer
 
 
@@ -35,8 +37,11 @@ from video_llama.prompts.tokenizer import load_tokenizer
 class VideoLLaMA(nn.Module):
     """Frames and text in, next-token loss out; captions and instructions take the same path.
 
+    Use ``from_config``. The constructor makes the encoders and the branch, without values; it also runs on the meta
+    device, where the names and shapes in the weights files are held against what it makes.
+
     Args:
-        config: sizes and files. The decoder is read here; ``load_weights`` fills the rest.
+        config: sizes and files.
     """
 
     Config = VideoLLaMAConfig
@@ -46,12 +51,11 @@ class VideoLLaMA(nn.Module):
         self.config = config
         self.vision = VisionEncoder(config.vit_model, config.image_size, config.vit_args, config.drop_path_rate)
         self.qformer = QFormer(config.num_query_token, self.vision.num_features, config.qformer)
-        self.decoder = LanguageModel(config.llama_model, DTYPES[config.llama_precision])
         self.video_branch = VideoBranch(
             config.num_video_query_token,
             config.max_frame_pos,
             config.fusion_head_layers,
-            self.decoder.width,
+            decoder_width(read_config(config.llama_model)),
             config.qformer,
         )
 
@@ -59,58 +63,80 @@ class VideoLLaMA(nn.Module):
     def from_config(cls, config: VideoLLaMAConfig) -> VideoLLaMA:
         """Build, fill with the weights that the config names, freeze; what can be refused is before the decoder."""
         files = read_weights_files(config)
+        check_weights_files(files, cls.skeleton(config), config)
+        check_decoder_folder(config.llama_model)
         model = cls(config)
+        model.load_decoder()
         model.load_weights(files)
         model.freeze()
         return model
 
+    @classmethod
+    def skeleton(cls, config: VideoLLaMAConfig) -> VideoLLaMA:
+        """Build names and shapes alone, on the meta device; of the decoder no more than its adapters."""
+        with torch.device("meta"):
+            model = cls(config)
+        if config.lora is not None:
+            model.add_module("decoder", adapters_alone(read_config(config.llama_model), config.lora))
+        return model
+
     @staticmethod
     def build_context(config: VideoLLaMAConfig) -> BuildContext:
-        """Derive what data sets need from the model section, without building the model."""
-        around = config.prompt_template or config.template.caption
+        """Derive what data sets need from the model section, without building the model.
+
+        Raises:
+            ConfigError: the conversation template does not fit the decoder's tokenizer, or there is no caption prompt.
+            WeightsError: the decoder's folder is not whole, or its tokenizer is another's.
+        """
+        check_decoder_folder(config.llama_model)
+        tokenizer = load_tokenizer(config.llama_model)
+        check_vocabulary(config.llama_model, tokenizer.vocab_size)
+        template = choose_template(config, tokenizer)
         return BuildContext(
-            tokenizer=load_tokenizer(config.llama_model),
-            template=config.template,
+            tokenizer=tokenizer,
+            template=template,
             tokens_per_slot={"image": config.num_video_query_token, "video": config.num_video_query_token},
             max_txt_len=config.max_txt_len,
             max_instruct_len=config.max_instruct_len,
             max_context=max_context(read_config(config.llama_model)),
-            caption_prompts=tuple(around.replace("{}", prompt) for prompt in read_prompts(config.prompt_path)),
-            end_sym=config.end_sym or config.template.end_sym,
+            caption_prompts=caption_prompts(config, template),
+            end_sym=template.end_sym,
+            label_mask=config.label_mask,
             shared_settings=config.shared_settings(),
         )
 
-    def load_weights(self, files: Sequence[WeightsFile]) -> None:
-        """Fill the encoders and the branch, each file on top of those before it.
+    def load_decoder(self) -> None:
+        """Read the decoder.
 
         Raises:
-            WeightsError: a file does not fit, or leaves a part of the model half filled.
+            WeightsError: its folder is not a complete model, or takes embeddings of another width than it says.
         """
-        filled: set[str] = set()
+        config = self.config
+        self.decoder = LanguageModel(
+            config.llama_model, DTYPES[config.llama_precision], config.decoder_quantization, config.lora
+        )
+        if (told := decoder_width(read_config(config.llama_model))) != self.decoder.width:
+            raise WeightsError(
+                f"model.llama_model: {config.llama_model} takes embeddings of width {self.decoder.width}, where its "
+                f"config.json tells {told}. Decoders of this kind are not supported."
+            )
+
+    def load_weights(self, files: Sequence[WeightsFile]) -> None:
+        """Fill the model, each file on top of those before it.
+
+        Raises:
+            WeightsError: a file does not fit.
+        """
         for file in files:
             fill(self, file.tensors, file.place)
-            filled |= file.tensors.keys()
-        self._check_parts(filled)
         self.vision.set_precision(DTYPES[self.config.vit_precision])
 
-    def _check_parts(self, filled: set[str]) -> None:
-        """Raise WeightsError when a part got some of its tensors only: the rest would be random."""
-        parts = {"vision": self.vision, "qformer": self.qformer}
-        parts |= {f"video_branch.{name}": part for name, part in self.video_branch.named_children()}
-        for name, part in parts.items():
-            own = {f"{name}.{tensor}" for tensor in part.state_dict()}
-            missing = sorted(own - filled)
-            if missing and own & filled:
-                keys = "model.ckpt" if name.startswith("video_branch") else "model.vit_ckpt and q_former_model"
-                raise WeightsError(
-                    f"{keys}: {name} is filled only in part: {len(missing)} of {len(own)} tensors are in no file, "
-                    f"such as {missing[0]}. Is a file missing, or was it made with other model settings?"
-                )
-
     def freeze(self) -> None:
-        """Apply the ``freeze_*`` and ``frozen_*`` settings; the decoder is always frozen."""
+        """Apply the ``freeze_*`` and ``frozen_*`` settings; the decoder is always frozen, but for its adapters."""
         config, branch = self.config, self.video_branch
         freeze(self.decoder)
+        for p in adapter_parameters(self.decoder):
+            p.requires_grad_(True)
         if config.freeze_vit:
             freeze(self.vision)
         if config.freeze_qformer:
@@ -177,52 +203,34 @@ class VideoLLaMA(nn.Module):
         return ModelOutput(loss_sum, batch.n_target_tokens)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Return the trainable tensors by name, on the CPU."""
-        return {name: p.detach().cpu().clone() for name, p in self.named_parameters() if p.requires_grad}
+        """Return the trainable tensors by name, on the CPU; with adapters, also their alpha."""
+        return {name: t.detach().cpu().clone() for name, t in self._trained().items()}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Fill the trainable tensors.
 
         Raises:
-            WeightsError: a name or shape does not match.
+            WeightsError: a name or shape does not match, or adapters of another alpha.
         """
-        own = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        own = self._trained()
         if own.keys() != state.keys():
             missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
             raise WeightsError(f"trainable tensors differ: missing {missing[:3]}, not of this model {extra[:3]}")
         for name, p in own.items():
             if p.shape != state[name].shape:
                 raise WeightsError(f"{name}: shape {tuple(state[name].shape)}, expected {tuple(p.shape)}")
+        if alpha_of(state) != alpha_of(own):
+            raise WeightsError(f"the adapters are of lora.alpha {alpha_of(state)}; this model has {alpha_of(own)}")
         with torch.no_grad():
             for name, p in own.items():
                 p.copy_(state[name])
+
+    def _trained(self) -> dict[str, Tensor]:
+        """Return what a checkpoint holds, by name."""
+        alpha = {name: buffer for name, buffer in self.named_buffers() if name.endswith(ALPHA)}
+        return {name: p for name, p in self.named_parameters() if p.requires_grad} | alpha
 
 
 def _no_autocast(like: Tensor) -> torch.autocast:
     """Frozen parts run in their own number format, whatever the trainer's autocast says."""
     return torch.autocast(like.device.type, enabled=False)
-
-
-def read_prompts(path: str | None) -> list[str]:
-    """Read caption prompts; without a file the media stand alone.
-
-    Raises:
-        ConfigError: a file without a usable line.
-    """
-    if path is None:
-        return [PLACEHOLDER]
-    try:
-        prompts = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError([f"model.prompt_path: {path}: not readable as UTF-8 text: {error}"]) from error
-    prompts = [line for line in prompts if line]
-    lacking = [line for line in prompts if line.count(PLACEHOLDER) != 1]
-    if lacking or not prompts:
-        raise ConfigError(
-            [
-                f"model.prompt_path: {path}: each line needs {PLACEHOLDER} once; found {lacking[0]!r}"
-                if lacking
-                else f"model.prompt_path: {path} holds no prompt"
-            ]
-        )
-    return prompts

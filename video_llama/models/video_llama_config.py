@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
 import torch
 
 from video_llama.common.config_types import AtLeast, Between, ExistingPath
+from video_llama.models.lora import LoRAConfig
 from video_llama.models.qformer import QFormerConfig
-from video_llama.prompts.templates import MODEL_TYPES, Template
+from video_llama.models.quantization import Quantization
+from video_llama.prompts import original_mask
+from video_llama.prompts.templates import MODEL_TYPES, Template, foreign_text
 
 Precision = Literal["fp16", "bf16", "fp32"]
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -20,8 +24,10 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 class VideoLLaMAConfig:
     """The ``model`` section of a YAML with ``arch: video_llama``."""
 
-    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2"] = "pretrain_vicuna"
-    """Names the conversation template of the decoder."""
+    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2", "ziya", "billa", "auto"] = (
+        "pretrain_vicuna"
+    )
+    """Names the conversation template of the decoder. auto: the chat template that its tokenizer brings."""
 
     vit_model: str = "eva_clip_g"
     """Frame encoder: eva_clip_g, or timm/<name> for any other timm vision transformer."""
@@ -65,8 +71,14 @@ class VideoLLaMAConfig:
     llama_precision: Precision = "fp16"
     """Number format of the decoder."""
 
-    low_resource: Literal[False] = False
-    """Load the decoder in 8 bits."""
+    low_resource: bool = False
+    """Load the decoder in 8 bits; the same as quantization: int8."""
+
+    quantization: Quantization | None = None
+    """Load the decoder's linear layers in 8 bits (int8) or 4 (nf4); the branches never are. null: as low_resource says."""
+
+    lora: LoRAConfig | None = None
+    """Train low-rank adapters in the decoder, beside the branches. null: none."""
 
     frozen_llama_proj: bool = False
     """Keep the linear layer to the decoder as it is."""
@@ -101,6 +113,9 @@ class VideoLLaMAConfig:
     end_sym: str | None = None
     """Text that ends a caption. null: the template's own."""
 
+    label_mask: Literal["answers", "original"] = "answers"
+    """Loss in instruction data. answers: on them and their end symbols; original: as there, template words included."""
+
     max_txt_len: Annotated[int, AtLeast(1)] = 32
     """Longest caption, in tokens; longer ones are cut."""
 
@@ -117,9 +132,14 @@ class VideoLLaMAConfig:
     """More trained weights, put on top of ckpt's."""
 
     @property
-    def template(self) -> Template:
-        """The conversation template that ``model_type`` names."""
-        return MODEL_TYPES[self.model_type]
+    def template(self) -> Template | None:
+        """The conversation template that ``model_type`` names. None: the decoder's own, which its tokenizer has."""
+        return MODEL_TYPES.get(self.model_type)
+
+    @property
+    def decoder_quantization(self) -> Quantization | None:
+        """How the decoder is loaded, by either of the two keys that say so."""
+        return "int8" if self.low_resource else self.quantization
 
     def shared_settings(self) -> dict[str, Any]:
         """What data sets may repeat or must respect, by its key in the model section or, for two, the data sets'."""
@@ -143,14 +163,8 @@ class VideoLLaMAConfig:
                 "q_former_model",
                 "the image Q-Former is frozen and has no weights: name their file, or set freeze_qformer: false",
             )
-        if self.prompt_template is not None and self.prompt_template.count("{}") != 1:
-            yield "prompt_template", f"needs {{}} once, where the prompt goes; it is {self.prompt_template!r}"
-        if self.end_sym is not None and self.end_sym != self.template.end_sym:
-            yield (
-                "end_sym",
-                f"{self.end_sym!r} contradicts model_type {self.model_type}, whose answers end with "
-                f"{self.template.end_sym!r}. Leave end_sym out, or change model_type.",
-            )
+        yield from self._check_prompts()
+        yield from self._check_decoder()
         if self.drop_path_rate and self.freeze_vit:
             yield (
                 "drop_path_rate",
@@ -158,3 +172,38 @@ class VideoLLaMAConfig:
             )
         if not self.freeze_vit and self.vit_precision != "fp32":
             yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
+
+    def _check_prompts(self) -> Iterable[tuple[str, str]]:
+        """Yield what contradicts ``model_type``, as far as it can be told without the decoder's tokenizer."""
+        template = self.template
+        if self.prompt_template is not None and self.prompt_template.count("{}") != 1:
+            yield "prompt_template", f"needs {{}} once, where the prompt goes; it is {self.prompt_template!r}"
+        elif template is not None and (problem := foreign_text(self.prompt_template or "", template)) is not None:
+            yield "prompt_template", problem
+        if self.end_sym is not None and template is None:
+            yield "end_sym", f"{self.end_sym!r}, but model_type auto takes it from the tokenizer. Leave end_sym out."
+        elif self.end_sym is not None and template is not None and self.end_sym != template.end_sym:
+            yield (
+                "end_sym",
+                f"{self.end_sym!r} contradicts model_type {self.model_type}, whose answers end with "
+                f"{template.end_sym!r}. Leave end_sym out, or change model_type.",
+            )
+        if self.label_mask == "original" and template not in original_mask.KNOWN:
+            yield "label_mask", f"original, but the original had no template {self.model_type}. Leave label_mask out."
+
+    def _check_decoder(self) -> Iterable[tuple[str, str]]:
+        """Yield what contradicts itself in how the decoder is loaded, and what it needs that is not installed."""
+        if self.low_resource and self.quantization not in (None, "int8"):
+            yield (
+                "quantization",
+                f"{self.quantization} contradicts low_resource: true, which means int8. Leave one out.",
+            )
+        if self.decoder_quantization and (missing := _not_installed("bitsandbytes", "accelerate")):
+            key = "low_resource" if self.low_resource else "quantization"
+            yield key, f"needs {missing}: pip install 'video_llama[quant]'"
+        if self.lora is not None and (missing := _not_installed("peft")):
+            yield "lora", f"needs {missing}: pip install 'video_llama[lora]'"
+
+
+def _not_installed(*packages: str) -> str:
+    return " and ".join(name for name in packages if find_spec(name) is None)

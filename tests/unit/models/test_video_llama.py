@@ -17,6 +17,7 @@ from tests.tiny import batch, sample
 from video_llama.checkpoints.state import write_weights
 from video_llama.common.contracts import IGNORE_LABEL
 from video_llama.common.errors import TooManyFrames, VideoLlamaError, WeightsError
+from video_llama.models.language_model import LanguageModel
 from video_llama.models.video_llama import VideoLLaMA
 
 IMAGE, PAIR, CLIP, TEXT = sample("image", 1), sample("pair", 2, words=9), sample("clip", 4), sample("text", words=3)
@@ -362,3 +363,19 @@ def test_a_prompt_file_without_a_place_for_the_media_is_refused(decoder, tmp_pat
     file.write_text(text)
     with pytest.raises(VideoLlamaError, match=rf"model.prompt_path: {file}.*{message}"):
         VideoLLaMA.build_context(tiny.config(decoder, prompt_path=str(file)))
+
+
+def test_a_decoder_whose_embeddings_are_narrower_than_its_layers_is_met_at_their_width(tmp_path):
+    sizes = {"hidden_size": 32, "word_embed_proj_dim": 16, "ffn_dim": 32, "num_hidden_layers": 1}
+    OPTForCausalLM(
+        OPTConfig(vocab_size=560, num_attention_heads=2, max_position_embeddings=64, **sizes)
+    ).save_pretrained(tmp_path)
+    model = tiny.model(tmp_path)
+    assert model.video_branch.to_decoder.out_features == 16
+    assert torch.isfinite(model(EVERYTHING).loss_sum)
+
+
+def test_a_decoder_that_takes_another_width_than_its_config_tells_is_refused(decoder, monkeypatch):
+    monkeypatch.setattr(LanguageModel, "width", 24)
+    with pytest.raises(WeightsError, match=r"takes embeddings of width 24, where its config\.json tells 16"):
+        tiny.model(decoder)
