@@ -1,115 +1,100 @@
-"""The vision-language branch gives the original's numbers.
+"""Every stage from frames to decoder tokens gives the original's numbers.
 
-Tolerances: outputs 1e-4 absolute, gradients 1e-3 relative and 1e-6 absolute. Measured here: outputs within 7e-6.
+Largest differences measured over a whole reference: ViT 1.3e-5 (of values up to 15), ln_vision 4e-6, Q-Former 6e-6,
+video Q-Former 7e-6, decoder tokens 6e-6.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
 import torch
-from einops import rearrange
+from torch import Tensor, nn
 
 from tests.parity.conftest import Reference
-from video_llama.checkpoints.formats import VISION_BRANCH
-from video_llama.common.contracts import Batch, Media, MediaGroup, Sample, slot_id
+from tests.parity.tolerances import assert_output
+from video_llama.common.contracts import MediaGroup, Sample, slot_id
 from video_llama.datasets.collate import collate
+from video_llama.models.qformer import QFormer
 from video_llama.models.video_llama import VideoLLaMA
-from video_llama.prompts.labels import PLACEHOLDER, encode
-from video_llama.prompts.rendering import caption
+from video_llama.prompts.labels import Slot, encode
 from video_llama.prompts.tokenizer import load_tokenizer
 
-OUTPUT = {"atol": 1e-4, "rtol": 0.0}
-GRADIENT = {"atol": 1e-6, "rtol": 1e-3}
-WITHOUT_PROMPT = {"atol": 2e-6, "rtol": 2e-3}
-"""For the caption without a prompt, where one value in 4608 of the reference lies 1.6 times GRADIENT from float64's."""
+
+class Stages(dict[str, Tensor]):
+    """What goes through a model, by the reference's names of the stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hooks: list[Any] = []
+
+    def into(self, module: nn.Module, name: str) -> None:
+        self.hooks.append(module.register_forward_pre_hook(lambda _, args: self.__setitem__(name, args[0])))
+
+    def out_of(self, module: nn.Module, name: str) -> None:
+        self.hooks.append(module.register_forward_hook(lambda _, args, out: self.__setitem__(name, out)))
+
+    def of_qformer(self, qformer: QFormer, name: str) -> None:
+        self.into(qformer, f"{name}_encoder_hidden_states")
+        self.out_of(qformer.bert.layernorm, f"{name}_embeddings_out")
+        for k, layer in enumerate(qformer.bert.encoder.layer):
+            self.out_of(layer, f"{name}_layer{k}_out")
+        self.out_of(qformer, f"{name}_query_output")
+        self.out_of(qformer, f"{name}_out")
 
 
-def scenarios(reference: Reference, start: str, needs: str) -> list[str]:
-    found = sorted({n.split("/")[0] for n in reference.goldens if n.startswith(start) and n.endswith(f"/{needs}")})
-    assert found, f"the reference holds no scenario {start}*"
-    return found
+@contextmanager
+def recorded(model: VideoLLaMA) -> Iterator[Stages]:
+    """Collect the stages of what runs inside the block."""
+    stages = Stages()
+    for k, block in enumerate(model.vision.vit.blocks):
+        stages.into(block, f"vit_block{k}_in")
+        stages.out_of(block, f"vit_block{k}_out")
+    stages.into(model.vision.ln_vision, "visual_encoder_out")
+    stages.out_of(model.vision.ln_vision, "ln_vision_out")
+    stages.of_qformer(model.qformer, "qformer")
+    stages.of_qformer(model.video_branch.qformer, "video_qformer")
+    stages.out_of(model.video_branch, "inputs_llama")
+    yield stages
+    for hook in stages.hooks:
+        hook.remove()
 
 
 @torch.no_grad()
-def test_every_stage_from_frames_to_decoder_tokens_has_the_originals_values(model: VideoLLaMA, reference) -> None:
-    for name in scenarios(reference, "video_T", "inputs_llama"):
-        golden = reference.of(name)
-        images = golden["image"]  # [B, 3, T, H, W], normalised
-        n_frames = images.shape[2]
-        features = model.vision(rearrange(images, "b c t h w -> (b t) c h w"))
-        if "ln_vision_out" in golden:
-            torch.testing.assert_close(features, golden["ln_vision_out"].view_as(features), **OUTPUT)
-        queries = model.qformer(features)
-        torch.testing.assert_close(queries, golden["qformer_query_output"].view_as(queries), **OUTPUT)
-        tokens = model.video_branch(rearrange(queries, "(b t) q d -> b t q d", t=n_frames))
-        torch.testing.assert_close(tokens, golden["inputs_llama"], **OUTPUT)
+def stages_of(model: VideoLLaMA, images: Tensor) -> Stages:
+    """Run clips, float[B, 3, T, H, W] already normalised, through encoders and branch."""
+    rows = torch.arange(len(images))
+    with recorded(model) as stages:
+        (encoded,) = model.encode_frozen([MediaGroup("video", images, rows, torch.full_like(rows, slot_id(0)))])
+        model.video_branch(encoded.frames)
+    return stages
 
 
-def caption_batch(model: VideoLLaMA, reference: Reference, scenario: str) -> Batch:
-    """The batch that our own data path makes of a scenario's captions."""
-    info, images = reference.info["scenarios"][scenario], reference.of(scenario)["samples.image"]
-    images = images if images.ndim == 5 else images[:, :, None]
+def attention_to_media(model: VideoLLaMA, n_clips: int) -> Tensor:
+    """Return int64[B, V]: what our batches let the decoder see of each clip's tokens."""
     tokenizer = load_tokenizer(model.config.llama_model)
-    slots = {"video": model.config.num_video_query_token, "image": model.config.num_video_query_token}
-    samples = []
-    for text, frames in zip(info["text_input"], images, strict=True):
-        media = Media("video", frames)
-        encoded = encode(caption(info["prompt"] or PLACEHOLDER, text, info["end_sym"], media), tokenizer, slots)
-        length = encoded.labels.count(-100) + info["max_txt_len"]
-        ids, labels = encoded.input_ids[:length], encoded.labels[:length]
-        samples.append(Sample(text, torch.tensor(ids), torch.tensor(labels), (media,)))
-    return collate(samples, tokenizer.pad_id)
+    encoded = encode([Slot(0, "video")], tokenizer, {"video": model.config.num_video_query_token})
+    ids = torch.tensor(encoded.input_ids)
+    batch = collate([Sample(str(k), ids, torch.tensor(encoded.labels)) for k in range(n_clips)], tokenizer.pad_id)
+    return batch.attention_mask[batch.input_ids == slot_id(0)].view(n_clips, -1)
 
 
-def check_gradients(
-    model: VideoLLaMA, golden: dict[str, torch.Tensor], loss: torch.Tensor, tolerance: dict[str, float]
-) -> None:
-    model.zero_grad()
-    loss.backward()
-    own = {n: p.grad for n, p in model.named_parameters() if p.requires_grad}
-    theirs = VISION_BRANCH.key_map.to_theirs(own).names
-    assert len(theirs) == 58
-    for name, grad in own.items():
-        torch.testing.assert_close(grad, golden[f"grad/{theirs[name]}"], **tolerance, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def test_a_caption_has_the_originals_sequence_loss_and_gradients(model: VideoLLaMA, reference) -> None:
-    for name in scenarios(reference, "caption_vision", "loss"):
-        golden, batch = reference.of(name), caption_batch(model, reference, name)
-        assert torch.equal(batch.attention_mask, golden["attention_mask"].long())
-        assert torch.equal(batch.labels, golden["labels"])
-        embeds = model.embed_prompt(batch.input_ids, batch.media)
-        present = batch.attention_mask.bool()
-        torch.testing.assert_close(embeds[present], golden["inputs_embeds"][present], **OUTPUT)
-        loss = model(batch).loss_sum / batch.n_target_tokens
-        torch.testing.assert_close(loss, golden["loss"], **OUTPUT)
-        prompt = reference.info["scenarios"][name]["prompt"]
-        check_gradients(model, golden, loss, GRADIENT if prompt else WITHOUT_PROMPT)
-
-
-def test_an_instruction_has_the_originals_loss_and_gradients(model: VideoLLaMA, reference) -> None:
-    placeholder = reference.info["config"]["LLAMA"]["vocab_size"]
-    for name in scenarios(reference, "multi_vision", "loss"):
-        golden = reference.of(name)
-        images = golden["samples.images"]
-        images = images if images.ndim == 5 else images[:, :, None]
-        ids = golden["samples.input_ids"]
-        rows = torch.arange(len(ids))
-        batch = Batch(
-            ids=tuple(map(str, rows.tolist())),
-            input_ids=torch.where(ids == placeholder, slot_id(0), ids),
-            labels=golden["samples.labels"],
-            attention_mask=golden["samples.attention_mask"].long(),
-            media=(MediaGroup("video", images, rows, torch.full_like(rows, slot_id(0))),),
-        )
-        loss = model(batch).loss_sum / batch.n_target_tokens
-        torch.testing.assert_close(loss, golden["loss"], **OUTPUT)
-        check_gradients(model, golden, loss, GRADIENT)
+def test_every_stage_from_frames_to_decoder_tokens_has_the_originals_values(model: VideoLLaMA, reference: Reference):
+    for scenario in reference.scenarios("video_T"):
+        golden = reference.of(scenario)
+        images = golden.pop("image")
+        ours = stages_of(model, images) | {"atts_llama": attention_to_media(model, len(images))}
+        assert golden.keys() <= ours.keys(), f"{scenario}: stages that no test knows"
+        for name, values in golden.items():
+            assert_output(ours[name], values, f"{scenario}/{name}")
 
 
 @pytest.mark.parametrize("part", ["vision.vit.blocks.0.attn.qkv.weight", "video_branch.frame_position.weight"])
 @torch.no_grad()
-def test_weights_that_are_one_percent_off_are_noticed(model: VideoLLaMA, reference, part: str) -> None:
+def test_weights_that_are_one_percent_off_are_noticed(model: VideoLLaMA, reference: Reference, part: str) -> None:
     weight = dict(model.named_parameters())[part]
     before = weight.clone()
     weight.mul_(1.01)

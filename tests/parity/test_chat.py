@@ -1,0 +1,121 @@
+"""A question about a clip: the original's prompt, its embeddings, and the tokens that the decoder answers with.
+
+Measured over a whole reference: embeddings within 7e-6, margins between the likeliest two tokens within 3e-6.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.parity.conftest import Reference
+from tests.parity.tolerances import OUTPUT, assert_output
+from video_llama.common.contracts import Media
+from video_llama.conversation.chat import Chat
+from video_llama.models.video_llama import VideoLLaMA
+from video_llama.prompts.labels import PLACEHOLDER, Slot, encode
+
+MODEL_TYPES = {"chat_vicuna": "vicuna", "chat_llama2": "llama_v2"}
+MARGIN = 1e-5
+"""Of the smallest margin between the likeliest two tokens, which is 1.3e-3: less than 1 % of it."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A scenario's question, put to our model."""
+
+    name: str
+    chat: Chat
+    question: str
+    input_ids: list[int]
+    embeds: Tensor
+    """float[1, L, H]."""
+
+
+def ask(model: VideoLLaMA, reference: Reference, scenario: str) -> Asked:
+    info = reference.info["scenarios"][scenario]
+    name, index = re.fullmatch(r"(.+)\[(\d+)\]", info["image"]).groups()  # type: ignore[union-attr]
+    context = VideoLLaMA.build_context(replace(model.config, model_type=MODEL_TYPES[scenario]))
+    layout = context.template.chat
+    before, after = layout.first.replace("{system}", layout.system).split("{text}")
+    said = info["prompt"].removeprefix(before).removesuffix(after)
+    message, question = said.removeprefix(f"<Video>{PLACEHOLDER}</Video> ").split("  ")
+    clip = Media("video", reference.goldens[name][int(index)], message + " ")
+    chat = Chat(model, context, lambda path, rng: clip, None)
+    chat.upload(video="a clip")
+    chat.session.ask(question)
+    pieces = chat.session.prompt()
+    written = "".join(PLACEHOLDER if isinstance(p, Slot) else "".join(s.text for s in p.spans) for p in pieces)
+    assert written == info["prompt"]
+    input_ids = encode(pieces, context.tokenizer, context.tokens_per_slot).input_ids
+    embeds = model.embed_prompt(torch.tensor([input_ids]), chat._encoded)
+    return Asked(scenario, chat, question, input_ids, embeds)
+
+
+@pytest.fixture(scope="module")
+def all_asked(model: VideoLLaMA, reference: Reference) -> list[Asked]:
+    with torch.no_grad():
+        return [ask(model, reference, scenario) for scenario in reference.scenarios("chat_")]
+
+
+def test_the_prompt_has_the_originals_ids_around_the_clip(
+    model: VideoLLaMA, reference: Reference, all_asked: list[Asked]
+) -> None:
+    for asked in all_asked:
+        runs = [(slot, list(run)) for slot, run in groupby(asked.input_ids, lambda i: i < 0)]
+        assert [run for slot, run in runs if not slot] == reference.info["scenarios"][asked.name]["segment_ids"]
+        assert [len(run) for slot, run in runs if slot] == [reference.info["config"]["nvq"]]
+
+
+def test_the_prompt_has_the_originals_embeddings(reference: Reference, all_asked: list[Asked]) -> None:
+    for asked in all_asked:
+        assert_output(asked.embeds, reference.of(asked.name)["context_emb"], asked.name)
+
+
+@torch.no_grad()
+def steps(model: VideoLLaMA, embeds: Tensor, tokens: list[int]) -> Iterator[Tensor]:
+    """Yield the decoder's float[W] for each of the tokens in turn, those before it given; exact, for its margins."""
+    said = model.decoder.embed(torch.tensor([tokens]))
+    lm = deepcopy(model.decoder.lm).double()
+    logits = lm(inputs_embeds=torch.cat([embeds, said], dim=1).double()).logits[0]
+    yield from logits[embeds.shape[1] - 1 : -1]
+
+
+def test_the_decoder_answers_with_the_originals_tokens(
+    model: VideoLLaMA, reference: Reference, all_asked: list[Asked]
+) -> None:
+    for asked in all_asked:
+        info = reference.info["scenarios"][asked.name]
+        tokens = reference.of(asked.name)["greedy_12_tokens"].tolist()
+        assert tokens == info["greedy_no_cache"]
+        start = asked.chat.context.tokenizer.bos_id  # which its library put before what it generated
+        assert info["generate_output"] == [start, *tokens]
+        margins = []
+        for token, logits in zip(tokens, steps(model, asked.embeds, tokens), strict=True):
+            assert logits.max() - logits[token] <= OUTPUT
+            best, second = logits.topk(2).values
+            margins.append(float(best - second))
+        assert min(margins) == pytest.approx(info["min_top2_margin"], abs=MARGIN)
+
+
+def test_the_answer_is_the_text_of_those_tokens(reference: Reference, all_asked: list[Asked]) -> None:
+    for asked in all_asked:
+        tokens = reference.of(asked.name)["greedy_12_tokens"].tolist()
+        tokenizer, end_sym = asked.chat.context.tokenizer, asked.chat.context.end_sym
+        asked.chat.session.turns.clear()
+        asked.chat.session.show(asked.chat.session.media.pop())
+        answer = asked.chat.ask(asked.question, max_new_tokens=len(tokens))
+        assert answer == tokenizer.decode(tokens).split(end_sym)[0].strip()
+
+
+def test_embeddings_that_are_one_percent_off_are_noticed(reference: Reference, all_asked: list[Asked]) -> None:
+    off = {name: t * 1.01 if name.endswith("context_emb") else t for name, t in reference.goldens.items()}
+    with pytest.raises(AssertionError):
+        test_the_prompt_has_the_originals_embeddings(replace(reference, goldens=off), all_asked)

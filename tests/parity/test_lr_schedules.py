@@ -1,0 +1,58 @@
+"""Learning rates are the original's at every step (``data/lr_schedules.json``), to 1e-9 of themselves.
+
+But for a warm-up longer than an epoch: the original starts it anew with each epoch (the step schedule gives it up after
+the first), ours goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.parity.conftest import Reference
+from video_llama.common.registries import LR_SCHEDULERS
+from video_llama.runners.schedules import LinearWarmupStep, Schedule
+
+OUR_NAMES = {"iters_per_epoch": "steps_per_epoch", "warmup_start_lr": "warmup_lr"}
+
+
+@pytest.fixture(scope="module")
+def goldens(reference: Reference) -> dict[str, Any]:
+    content = reference.read("data/lr_schedules.json")
+    assert content
+    return content
+
+
+def ours_of(golden: dict[str, Any]) -> Schedule:
+    return LR_SCHEDULERS.get(golden["kind"])(**{OUR_NAMES.get(k, k): v for k, v in golden["settings"].items()})
+
+
+def steps_that_warm_up_anew(schedule: Schedule) -> range:
+    """The steps of a warm-up that lie behind the first epoch."""
+    return range(schedule.steps_per_epoch, max(schedule.steps_per_epoch, schedule.warmup_steps))
+
+
+def as_the_original(schedule: Any, step: int) -> float:
+    """Return the original's rate of a step that warms up anew, in terms of our schedule."""
+    if isinstance(schedule, LinearWarmupStep):
+        return replace(schedule, warmup_steps=0)(step)
+    return schedule(step % schedule.steps_per_epoch)
+
+
+def test_rates_are_the_originals(goldens) -> None:
+    for name, golden in goldens.items():
+        schedule: Any = ours_of(golden)
+        anew = steps_that_warm_up_anew(schedule)
+        rates = [as_the_original(schedule, k) if k in anew else schedule(k) for k in range(len(golden["lr"]))]
+        assert len(rates) == schedule.max_epoch * schedule.steps_per_epoch, name
+        assert rates == pytest.approx(golden["lr"], rel=1e-9), name
+
+
+def test_a_warm_up_longer_than_an_epoch_goes_on(goldens) -> None:
+    for golden in goldens.values():
+        schedule: Any = ours_of(golden)
+        for step in steps_that_warm_up_anew(schedule):
+            risen = (schedule.init_lr - schedule(0)) * step / schedule.warmup_steps
+            assert schedule(step) == pytest.approx(schedule(0) + risen, rel=1e-9)

@@ -1,0 +1,128 @@
+"""Every name and shape that was listed on the original's modules has its place in ours, and back (``manifests/``).
+
+The sizes are read from the shapes. Nothing is filled: the modules are on the meta device.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from tests.parity.conftest import Reference
+from video_llama.checkpoints.formats import BLIP2_QFORMER, EVA_CLIP_G, VISION_BRANCH
+from video_llama.checkpoints.keymap import KeyMap
+from video_llama.models.qformer import QFormer, QFormerConfig
+from video_llama.models.video_branch import VideoBranch
+from video_llama.models.vision_encoder import VisionEncoder
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def manifests(reference: Reference, pattern: str) -> dict[Path, Shapes]:
+    """The files of a kind, of which there has to be one."""
+    found = {}
+    for path in sorted((reference.folder / "manifests").glob(pattern)):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        found[path] = {name: tuple(shape) for name, (shape, _) in content.get("keys", content).items()}
+    assert found, f"{reference.folder}: no manifests/{pattern}"
+    return found
+
+
+def shapes_of(name: str, module: nn.Module) -> Shapes:
+    return {f"{name}.{n}": tuple(t.shape) for n, t in module.state_dict().items()}
+
+
+def numbers(names: Mapping[str, tuple[int, ...]], pattern: str) -> set[int]:
+    """The layers that a manifest names."""
+    return {int(found[1]) for name in names if (found := re.match(pattern, name))}
+
+
+def vision_encoder(theirs: Shapes) -> VisionEncoder:
+    _, n_tokens, width = theirs["visual_encoder.pos_embed"]
+    patch = theirs["visual_encoder.patch_embed.proj.weight"][-1]
+    args = {
+        "depth": len(numbers(theirs, r"visual_encoder\.blocks\.(\d+)\.")),
+        "embed_dim": width,
+        "patch_size": patch,
+        "num_heads": math.gcd(width, 16),
+        "mlp_ratio": theirs["visual_encoder.blocks.0.mlp.fc1.bias"][0] / width,
+    }
+    with torch.device("meta"):
+        return VisionEncoder(image_size=patch * math.isqrt(n_tokens - 1), vit_args=args)
+
+
+def qformer_config(theirs: Shapes, name: str) -> QFormerConfig:
+    (width,) = theirs[f"{name}.bert.embeddings.LayerNorm.weight"]
+    layer = rf"{name}\.bert\.encoder\.layer\.(\d+)\."
+    reading = sorted(numbers(theirs, layer + "crossattention"))
+    return QFormerConfig(
+        hidden_size=width,
+        num_hidden_layers=len(numbers(theirs, layer)),
+        num_attention_heads=math.gcd(width, 12),
+        intermediate_size=theirs[f"{name}.bert.encoder.layer.0.intermediate_query.dense.bias"][0],
+        cross_attention_frequency=reading[1] if len(reading) > 1 else 2,
+    )
+
+
+def assert_filled(theirs: Shapes, ours: Shapes, key_map: KeyMap) -> None:
+    """Their tensors, but those left out on purpose, are ours, each in its shape, and ours are theirs."""
+    there = key_map.to_ours(theirs)
+    assert not there.unknown
+    assert {ours_name: theirs[name] for name, ours_name in there.names.items()} == ours
+    back = key_map.to_theirs(ours)
+    assert not back.unknown
+    assert {name: ours[own] for own, name in back.names.items()} == {name: theirs[name] for name in there.names}
+
+
+def test_the_frame_encoder_has_its_place_by_the_names_of_either_file(reference: Reference) -> None:
+    for theirs in manifests(reference, "a_*.json").values():
+        ours = shapes_of("vision", vision_encoder(theirs))
+        assert_filled(theirs, ours, VISION_BRANCH.key_map)
+        in_evas_file = {n.removeprefix("visual_encoder."): s for n, s in theirs.items() if not n.startswith("ln_")}
+        assert_filled(in_evas_file, {n: s for n, s in ours.items() if ".ln_vision." not in n}, EVA_CLIP_G.key_map)
+
+
+def test_the_image_qformer_has_its_place_whatever_else_its_file_holds(reference: Reference) -> None:
+    for theirs in manifests(reference, "b*.json").values():
+        config = qformer_config(theirs, "Qformer")
+        _, source_width = theirs["Qformer.bert.encoder.layer.0.crossattention.self.key.weight"]
+        _, n_queries, _ = theirs.get("query_tokens", (1, 1, config.hidden_size))
+        with torch.device("meta"):
+            ours = shapes_of("qformer", QFormer(n_queries, source_width, config))
+        if "query_tokens" not in theirs:
+            del ours["qformer.query_tokens"]
+        if "ln_vision.weight" in theirs:
+            ours |= {f"vision.ln_vision.{p}": (source_width,) for p in ("weight", "bias")}
+        assert_filled(theirs, ours, BLIP2_QFORMER.key_map)
+
+
+def video_branch(theirs: Shapes) -> Shapes:
+    config = qformer_config(theirs, "video_Qformer")
+    _, n_queries, _ = theirs["video_query_tokens"]
+    n_frames, _ = theirs["video_frame_position_embedding.weight"]
+    (decoder_width,) = theirs["llama_proj.bias"]
+    with torch.device("meta"):
+        branch = VideoBranch(n_queries, n_frames, config.num_hidden_layers, decoder_width, config)
+    return shapes_of("video_branch", branch)
+
+
+def test_a_released_vision_branch_fills_the_whole_branch_and_nothing_else(reference: Reference) -> None:
+    for pattern in ("c_vision_branch_checkpoint_*.json", "c_vision_branch_trainable_only_*.json"):
+        for theirs in manifests(reference, pattern).values():
+            assert_filled(theirs, video_branch(theirs), VISION_BRANCH.key_map)
+
+
+def test_all_that_is_trained_is_in_the_release_and_as_much_as_was_counted(reference: Reference) -> None:
+    whole = manifests(reference, "c_vision_branch_checkpoint_*.json")
+    trained = manifests(reference, "c_vision_branch_trainable_only_*.json")
+    for path, theirs in trained.items():
+        release = whole[path.with_name(path.name.replace("trainable_only", "checkpoint"))]
+        assert theirs.items() <= release.items()
+    counted = reference.read("manifests/c_info_vision.json")["num_trainable_params"]
+    assert counted in [sum(map(math.prod, video_branch(theirs).values())) for theirs in trained.values()]
