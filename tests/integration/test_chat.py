@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from tests.integration.conftest import ROOT
+from video_llama.checkpoints.state import write_weights
 from video_llama.common.errors import DecodeError, PromptTooLong, VideoLlamaError
 from video_llama.conversation.chat import Chat
 
@@ -90,6 +92,10 @@ def test_the_other_decoder_sees_the_same_clip(command, clip):
             ["--question", COLOUR, "--options", "model.fusion_head_layers=3"],
             "video_branch.qformer is filled only in part",
         ),
+        (
+            ["--question", COLOUR, "--options", "model.ckpt=${paths.weights}/vision.safetensors"],
+            "holds nothing of a trained branch",
+        ),
         (["--question", COLOUR, "--options", "model.max_frame_pos=16"], "branch.safetensors does not fit the model"),
         (
             ["--question", COLOUR, "--options", "model.ckpt=null"],
@@ -109,6 +115,15 @@ def test_what_cannot_work_is_explained_in_a_line(command, clip, monkeypatch, wor
     assert (code, out) == (1, "")
     assert message in err
     assert "Traceback" not in err
+
+
+def test_half_a_branch_does_not_answer(command, clip, tmp_path):
+    whole = load_file(ROOT / "video_llama/toy/weights/branch.safetensors")
+    write_weights(tmp_path / "half.safetensors", {n: t for n, t in whole.items() if "to_decoder" in n})
+    words = ["--options", f"model.ckpt={tmp_path / 'half.safetensors'}"]
+    code, out, err = command("chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, *words)
+    assert (code, out) == (1, "")
+    assert "is frozen, and in no file: it would answer at random" in err
 
 
 @pytest.mark.parametrize("backend", ["pyav", "decord"])

@@ -10,7 +10,16 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from video_llama.checkpoints.formats import FORMATS, VISION_BRANCH, Format, NamedTensors, in_our_names
+from video_llama.checkpoints.formats import (
+    BLIP2_QFORMER,
+    EVA_CLIP_G,
+    FORMATS,
+    VISION_BRANCH,
+    Format,
+    NamedTensors,
+    in_our_names,
+)
+from video_llama.checkpoints.merge import listed, not_finite
 from video_llama.checkpoints.state import read_with_rest, write_checkpoint, write_pth, write_weights
 from video_llama.common.errors import WeightsError
 
@@ -49,6 +58,8 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
         raise WeightsError(f"{target}: neither .pth nor .safetensors; name it one of them")
     tensors, rest = read_with_rest(source)
     named = in_our_names(tensors, str(source))
+    if broken := not_finite(named.tensors):
+        raise WeightsError("\n".join([f"{source} holds NaN or infinity:", *listed("! not finite", broken)]))
     if named.format is None:
         return _to_original(source, target, named.tensors, rest or {})
     if named.format.key_map is None:
@@ -73,16 +84,50 @@ def _to_ours(
 def _to_original(source: Path, target: Path, tensors: dict[str, Tensor], rest: dict[str, Any]) -> Conversion:
     if target.suffix != ".pth":
         raise WeightsError(f"{target}: the original's layout, which {source} is converted to, is a .pth; name it so")
-    if kept := rest.get(ORIGINAL):
-        kind = next(f for f in FORMATS if f.name == kept["kind"])
+    if (kept := kept_of(rest, source)) is not None:
+        kind = kept["kind"]
         table = _in_their_names(kind, tensors, source) | kept["model"]
         write_pth(target, table if kept["rest"] is None else {"model": table, **kept["rest"]})
         return Conversion("a file of video_llama", f"{len(table)} tensors, again {kind.title}")
-    table = _in_their_names(VISION_BRANCH, tensors, source)
+    kind = _kind_of(tensors, source)
+    table = _in_their_names(kind, tensors, source)
+    if kind is not VISION_BRANCH:
+        write_pth(target, table if kind is EVA_CLIP_G else {"model": table})
+        return Conversion("an encoder of video_llama", f"{len(table)} tensors, as {kind.title}")
     config = _config(source, rest.get("config", "{}"))
     write_pth(target, {"model": table, "optimizer": {}, "config": config, "scaler": {}, "epoch": rest.get("epoch")})
     note = "left out: the optimizer's state, which the original has in another order" if "optimizer" in rest else ""
     return Conversion("a file of video_llama", f"{len(table)} tensors under the original's names", note)
+
+
+def kept_of(rest: Mapping[str, Any], source: str | Path) -> dict[str, Any] | None:
+    """Return what a file of ours keeps of the published file that it was converted from, with its format as ``kind``.
+
+    Raises:
+        WeightsError: it is not as ``convert`` wrote it.
+    """
+    kept = rest.get(ORIGINAL)
+    if kept is None:
+        return None
+    kind = next((f for f in FORMATS if isinstance(kept, dict) and f.name == kept.get("kind")), None)
+    if kind is None or not isinstance(kept.get("model"), dict) or "rest" not in kept:
+        raise WeightsError(f"{source}: what it keeps of the file that it was converted from is damaged")
+    return {**kept, "kind": kind}
+
+
+def _kind_of(tensors: Mapping[str, Tensor], source: Path) -> Format:
+    """Return which of the original's files has a place for tensors of ours."""
+    parts = {"vision.ln_vision" if name.startswith("vision.ln_vision") else name.split(".")[0] for name in tensors}
+    if parts == {"vision"}:
+        return EVA_CLIP_G
+    if parts <= {"qformer", "vision.ln_vision"}:
+        return BLIP2_QFORMER
+    if parts <= {"vision", "qformer", "vision.ln_vision"}:
+        raise WeightsError(
+            f"{source} holds {', '.join(sorted(parts))}, which the original keeps in two files: the frame encoder in "
+            "EVA-CLIP's, ln_vision and the Q-Former in BLIP-2's. Convert each by itself."
+        )
+    return VISION_BRANCH
 
 
 def _in_their_names(kind: Format, tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
@@ -101,7 +146,9 @@ def _in_their_names(kind: Format, tensors: Mapping[str, Tensor], source: Path) -
     return {theirs: tensors[ours] for ours, theirs in renamed.names.items()}
 
 
-def _config(source: Path, text: str) -> Any:
+def _config(source: Path, text: Any) -> Any:
+    if not isinstance(text, str):
+        raise WeightsError(f"{source}: its config is {text!r:.40}, expected the text of a YAML")
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

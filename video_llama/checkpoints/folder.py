@@ -148,7 +148,7 @@ def _open_bin(shard: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(shard, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a damaged pickle makes the reader fail in any way: KeyError, struct.error, ...
-        raise WeightsError(f"{shard}: {why_unreadable(error)}") from error
+        raise WeightsError(f"{shard}: {why_unreadable(error, shard)}") from error
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise WeightsError(f"{shard}: holds more than a table of tensors; expected a decoder's weights")
     return content

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from video_llama.checkpoints.convert import ORIGINAL
-from video_llama.checkpoints.formats import FORMATS, NamedTensors, in_our_names
+from video_llama.checkpoints.convert import kept_of
+from video_llama.checkpoints.formats import NamedTensors, in_our_names
 from video_llama.checkpoints.merge import not_finite
 from video_llama.checkpoints.sizes import decoder_width, sizes
 from video_llama.checkpoints.sources.imagebind_huge import file_or_within
@@ -67,7 +67,7 @@ def inspect(path: str | Path) -> tuple[Inspection, NamedTensors]:
     inspection = Inspection(
         path=str(path),
         kind=named.format.name if named.format else OURS,
-        title=named.format.title if named.format else _own_title(named, rest or {}),
+        title=named.format.title if named.format else _own_title(named, rest or {}, path),
         advice=named.format.advice if named.format else "",
         decoder_width=decoder_width(named.tensors),
         sizes=sizes(named.tensors),
@@ -83,10 +83,9 @@ def inspect(path: str | Path) -> tuple[Inspection, NamedTensors]:
     return inspection, named
 
 
-def _own_title(named: NamedTensors, rest: Mapping[str, Any]) -> str:
-    if ORIGINAL in rest:
-        kind = next((f.title for f in FORMATS if f.name == rest[ORIGINAL]["kind"]), "another file")
-        return f"a file of video_llama, converted from {kind}"
+def _own_title(named: NamedTensors, rest: Mapping[str, Any], source: Path) -> str:
+    if (kept := kept_of(rest, source)) is not None:
+        return f"a file of video_llama, converted from {kept['kind'].title}"
     if "step" in rest:
         return "a checkpoint of video_llama"
     if any(name.startswith(("vision.", "qformer.", "video_branch.", "audio_branch.")) for name in named.tensors):

@@ -8,7 +8,10 @@ One that was converted from a published file has ``original`` instead, with what
 from __future__ import annotations
 
 import os
+import pickletools
 import re
+import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,10 +29,11 @@ FORMAT = "video_llama/1"
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a ``.safetensors`` file, or those under ``model`` in a ``.pth`` file.
+    """Read the tensors of a safetensors file, or those of a ``.pth`` file, there or under ``model``.
 
     Raises:
-        WeightsError: the file is missing, truncated, not a weights file, or a pickle that wants to run code.
+        WeightsError: the file is missing, truncated, not a weights file, a pickle that wants to run code, or holds
+            tensors without plain values.
     """
     return read_with_rest(path)[0]
 
@@ -41,8 +45,8 @@ def read_with_rest(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
         WeightsError: as ``read_weights``.
     """
     path = Path(path)
-    if path.suffix == ".safetensors":
-        check_file(path)
+    check_file(path)
+    if _is_safetensors(path):
         try:
             return load_file(path), None
         except (OSError, SafetensorError) as error:
@@ -53,6 +57,10 @@ def read_with_rest(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
         isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
     ):
         raise WeightsError(f"{path}: holds no table of tensors, neither at the top nor under 'model'")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            kind = "without values" if tensor.is_meta else "sparse, quantised or complex"
+            raise WeightsError(f"{path}: {name} is {kind}; expected plain tensors. Save the file again with these.")
     return tensors, {n: v for n, v in content.items() if n != "model"} if "model" in content else None
 
 
@@ -65,9 +73,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     check_file(path)
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that are refused all the same
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle makes the reader fail in any way: KeyError, struct.error, ...
-        raise WeightsError(f"{path}: {why_unreadable(error)}") from error
+        raise WeightsError(f"{path}: {why_unreadable(error, path)}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a table")
     written = content.get("format", FORMAT)
@@ -84,16 +94,41 @@ def check_file(path: Path) -> None:
         raise WeightsError(f"{path}: {instead}")
 
 
-def why_unreadable(error: Exception) -> str:
-    """Say why ``torch.load`` refused, in our words: its own advise switching the safety off."""
-    if (wanted := re.search(r"GLOBAL ([\w.]*\w)", str(error))) is not None:
+def _is_safetensors(path: Path) -> bool:
+    """Tell by the first bytes, whatever the name: the length of a header in JSON, then that header."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" or (path.suffix == ".safetensors" and not zipfile.is_zipfile(path))
+
+
+def why_unreadable(error: Exception, path: Path) -> str:
+    """Say why ``torch.load`` refused a file, in our words: its own advise switching the safety off."""
+    found = re.search(r"GLOBAL ([\w.]*\w)", str(error))
+    if wanted := found[1] if found else _global_in_pickle(path):
         return (
-            f"refused: beside tensors it holds {wanted[1]}, and building that could run code. "
+            f"refused: beside tensors it holds {wanted}, and building that could run code. "
             "If you trust the file, save its state_dict() again, with tensors only."
         )
     if "Weights only load failed" in str(error):
         return "not a weights file, or damaged"
     return f"truncated, or not a weights file ({type(error).__name__}: {str(error).split('. ')[0]})"
+
+
+def _global_in_pickle(path: Path) -> str | None:
+    """Return the first name of code that a bare pickle asks for, beside torch's own; nothing of it is run."""
+    texts: list[str] = []
+    try:
+        with open(path, "rb") as file:
+            for opcode, value, _ in pickletools.genops(file):
+                if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
+                    name = ".".join(texts[-2:]) if value is None else str(value).replace(" ", ".")
+                    if not name.startswith(("torch.", "collections.")):
+                        return name
+                elif isinstance(value, str):
+                    texts.append(value)
+    except Exception:  # no pickle at all, or a damaged one: these fail in any way
+        return None
+    return None
 
 
 def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:

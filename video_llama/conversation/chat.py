@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,10 @@ class Chat:
         if getattr(job.model, "ckpt", "") is None:
             raise VideoLlamaError(f"{cfg_path}: model.ckpt is not set: the branch would answer at random")
         model_class: Any = registered_class(MODELS, job.model)
-        context = model_class.build_context(job.model)
-        model = model_class.from_config(job.model).to(chosen).eval()
+        frozen = {name: True for name in ("frozen_video_Qformer", "frozen_llama_proj") if hasattr(job.model, name)}
+        config = replace(job.model, **frozen)  # in use nothing is trained, so nothing may start at random
+        context = model_class.build_context(config)
+        model = model_class.from_config(config).to(chosen).eval()
         return cls(model, context, video, image)
 
     def reset(self) -> None:

@@ -102,11 +102,17 @@ def read_weights_file(place: Place, path: str) -> WeightsFile:
     named = in_our_names(tensors, where)
     if not named.tensors:
         raise WeightsError(f"{where} holds no tensor that the model has a place for")
+    if place.key in ("ckpt", "ckpt_2") and not any("_branch." in n or n.startswith(DECODER) for n in named.tensors):
+        raise WeightsError(
+            f"{where} holds nothing of a trained branch, only tensors such as {next(iter(named.tensors))}"
+        )
     if strays := [name for name in named.tensors if not name.startswith(place.parts)]:
         raise WeightsError(
             f"{where} holds {len(strays)} tensors that do not go here, such as {strays[0]}; here goes "
             f"{place.accepted.title}, or our own of {', '.join(part.rstrip('.') for part in place.parts)} alone."
         )
+    if whole := [name for name, tensor in named.tensors.items() if not tensor.is_floating_point()]:
+        raise WeightsError(f"{where}: {whole[0]} holds whole numbers, which no weight does. Is the file damaged?")
     if broken := not_finite(named.tensors):
         raise WeightsError("\n".join([f"{where} holds NaN or infinity:", *listed("! not finite", broken)]))
     return WeightsFile(where, found.title if found else "a file of video_llama", named.tensors, named.ignored)
@@ -197,11 +203,21 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
                 *(line for file in sources for line in other_sizes(file, config)),
             ]
             raise WeightsError("\n".join(lines))
+        if files and not sources and part in frozen_parts(config):
+            raise WeightsError(
+                f"{part} is frozen, and in no file: it would answer at random. Name its file: model.ckpt"
+            )
         if files and not sources and part == "decoder":
             log.info("the adapters of the decoder are in no file: they start from no effect")
         elif files and not sources:
             level = logging.WARNING if config.ckpt else logging.INFO
             log.log(level, "%s is in no file: it starts at random", part)
+
+
+def frozen_parts(config: VideoLLaMAConfig) -> set[str]:
+    """Return the components of the branch that a run leaves as they are."""
+    parts = {"video_branch.qformer", "video_branch.frame_position"} if config.frozen_video_Qformer else set()
+    return parts | ({"video_branch.to_decoder"} if config.frozen_llama_proj else set())
 
 
 def _part(name: str) -> str:

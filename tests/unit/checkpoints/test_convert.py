@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tests.published import CONFIG, filled, released, stray
 from video_llama.checkpoints.convert import convert
+from video_llama.checkpoints.formats import BLIP2_QFORMER, EVA_CLIP_G, Format, in_our_names
 from video_llama.checkpoints.state import read_checkpoint, read_weights, write_checkpoint, write_weights
 from video_llama.common.errors import WeightsError
 
@@ -237,3 +238,42 @@ def test_the_config_of_a_released_file_is_kept_as_it_is(tmp_path: Path) -> None:
     torch.save(released(tensors(VISION)), tmp_path / "theirs.pth")
     convert(tmp_path / "theirs.pth", tmp_path / "ours.pth")
     assert read_checkpoint(tmp_path / "ours.pth")["original"]["rest"]["config"] == CONFIG
+
+
+def test_what_is_not_finite_is_refused_and_named(tmp_path: Path) -> None:
+    values = tensors(VISION)
+    values["llama_proj.bias"][2] = float("nan")
+    torch.save(released(values), tmp_path / "theirs.pth")
+    refused(tmp_path / "theirs.pth", tmp_path / "out.pth", r"NaN or infinity:\n.*video_branch\.to_decoder\.bias")
+
+
+@pytest.mark.parametrize(
+    ("ours", "kind"),
+    [
+        (("vision.vit.cls_token", "vision.vit.blocks.0.attn.q_bias"), EVA_CLIP_G),
+        (("qformer.query_tokens", "qformer.bert.layernorm.weight", "vision.ln_vision.bias"), BLIP2_QFORMER),
+    ],
+)
+def test_an_encoder_of_ours_takes_the_layout_of_its_publisher(tmp_path: Path, ours: list[str], kind: Format) -> None:
+    values = {name: torch.randn(2) for name in ours}
+    write_weights(tmp_path / "ours.safetensors", values)
+    convert(tmp_path / "ours.safetensors", tmp_path / "theirs.pth")
+    back = in_our_names(read_weights(tmp_path / "theirs.pth"), "theirs.pth")
+    assert back.format is kind
+    assert {name: t.tolist() for name, t in back.tensors.items()} == {n: t.tolist() for n, t in values.items()}
+
+
+def test_encoders_that_the_original_keeps_apart_are_refused(tmp_path: Path) -> None:
+    write_weights(tmp_path / "o.safetensors", {"vit.cls_token": torch.ones(1), "ln_vision.bias": torch.ones(1)})
+    refused(tmp_path / "o.safetensors", tmp_path / "out.pth", "which the original keeps in two files")
+
+
+@pytest.mark.parametrize("kept", ["x", {"kind": "nope"}, {"kind": "vision_branch", "model": 1, "rest": None}])
+def test_what_is_kept_for_the_way_back_may_be_damaged(tmp_path: Path, kept: Any) -> None:
+    write_checkpoint(tmp_path / "ours.pth", {"model": tensors(OURS), "original": kept})
+    refused(tmp_path / "ours.pth", tmp_path / "out.pth", r"ours\.pth: what it keeps .* is damaged")
+
+
+def test_a_config_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "ours.pth", {"model": tensors(OURS), "config": 5})
+    refused(tmp_path / "ours.pth", tmp_path / "out.pth", r"ours\.pth: its config is 5")

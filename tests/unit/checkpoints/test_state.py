@@ -202,14 +202,37 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_runs_none(tmp_path: Path
     assert not proof.exists()
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_bare_pickle_that_wants_to_run_code_runs_none(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_that_wants_to_run_code_is_refused_and_runs_none(tmp_path: Path, protocol: int) -> None:
     path, proof = tmp_path / "evil.pth", tmp_path / "ran"
-    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
-        path.write_bytes(pickle.dumps({"model": TouchesFile(proof)}, protocol=protocol))
-        with pytest.raises(WeightsError, match=str(path)):
-            read_weights(path)
+    path.write_bytes(pickle.dumps({"model": TouchesFile(proof)}, protocol=protocol))
+    with pytest.raises(WeightsError, match=rf"{path}: refused: beside tensors it holds posix\.mkdir.*run code"):
+        read_weights(path)
     assert not proof.exists()
+
+
+def test_what_a_file_is_goes_by_its_content_not_its_name(tmp_path: Path) -> None:
+    tensors = {"a": torch.ones(2)}
+    write_weights(tmp_path / "w.safetensors", tensors)
+    write_checkpoint(tmp_path / "c.pth", {"model": tensors})
+    for old, new in (("w.safetensors", "w.pth"), ("c.pth", "c.safetensors")):
+        (tmp_path / old).rename(tmp_path / new)
+        assert read_weights(tmp_path / new).keys() == tensors.keys()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "kind"),
+    [
+        (torch.ones(2, device="meta"), "without values"),
+        (torch.eye(2).to_sparse(), "sparse"),
+        (torch.ones(2, dtype=torch.complex64), "complex"),
+    ],
+)
+def test_a_tensor_without_plain_values_is_named(tmp_path: Path, tensor: torch.Tensor, kind: str) -> None:
+    torch.save({"model": {"good": torch.ones(1), "odd": tensor}}, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=rf"w\.pth: odd is .*{kind}"):
+        read_weights(tmp_path / "w.pth")
 
 
 def test_a_whole_pickled_module_is_refused_with_its_class(tmp_path: Path) -> None:

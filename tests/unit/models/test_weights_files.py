@@ -220,6 +220,29 @@ def test_a_value_that_is_not_finite_is_named(decoder: Path, tmp_path: Path, bran
 
 
 @pytest.mark.usefixtures("no_decoder")
+def test_a_weight_of_whole_numbers_is_refused(decoder: Path, tmp_path: Path, branch: Tensors) -> None:
+    name = "video_branch.to_decoder.bias"
+    write_weights(tmp_path / "v.safetensors", branch | {name: branch[name].long()})
+    assert f"{name} holds whole numbers" in refusal(decoder, "ckpt", tmp_path / "v.safetensors")
+
+
+@pytest.mark.usefixtures("no_decoder")
+def test_a_file_with_nothing_of_a_branch_is_no_ckpt(decoder: Path, tmp_path: Path) -> None:
+    write_weights(tmp_path / "v.safetensors", {"vision.ln_vision.weight": torch.ones(16)})
+    assert "holds nothing of a trained branch" in refusal(decoder, "ckpt", tmp_path / "v.safetensors")
+
+
+@pytest.mark.usefixtures("no_decoder")
+@pytest.mark.parametrize("frozen", ["frozen_video_Qformer", "frozen_llama_proj"])
+def test_what_is_frozen_is_in_a_file(decoder: Path, tmp_path: Path, branch: Tensors, frozen: str) -> None:
+    linear = {n: t for n, t in branch.items() if "to_decoder" in n}
+    others = {n: t for n, t in branch.items() if n not in linear}
+    write_weights(tmp_path / "v.safetensors", linear if frozen == "frozen_video_Qformer" else others)
+    with pytest.raises(WeightsError, match=r"video_branch\.\w+ is frozen, and in no file"):
+        VideoLLaMA.from_config(tiny.config(decoder, ckpt=str(tmp_path / "v.safetensors"), **{frozen: True}))
+
+
+@pytest.mark.usefixtures("no_decoder")
 @pytest.mark.parametrize("content", [{}, {"model": {}}, {"model": {}, "epoch": 1}])
 def test_a_table_of_nothing_is_refused(decoder: Path, tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "v.pth")
