@@ -26,6 +26,10 @@ from video_llama.prompts.tokenizer import HuggingFaceTokenizer, SentencePieceTok
 _ODD = "é猫😀 <b>&amp;</b> \"'\\ {text} {system} {} {{ x }} {% y %} %s\n\n- 2."
 """A text that careless programs change."""
 
+DATE = "26 Jul 2024"
+"""Today, to a program that writes the date unless it is told one: LLaMA 3's own default, so that no prompt depends on the
+day."""
+
 Turns = Sequence[tuple[str, str | None]]
 
 
@@ -59,13 +63,15 @@ def chat_template(directory: str | Path, tokenizer: Tokenizer) -> Template:
         waits = turns[-1][1] is None
         try:
             text = library.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=waits, enable_thinking=False
+                messages, tokenize=False, add_generation_prompt=waits, enable_thinking=False, date_string=DATE
             )
         except Exception as error:  # the program may raise anything
             raise _Unusable(f"it fails ({' '.join(str(error).split())[:200]})") from error
         return str(text)
 
     try:
+        if "strftime_now" in library.chat_template and "date_string" not in library.chat_template:
+            raise _Unusable("it writes today's date, so that a prompt would be another every day")
         return _take_apart(write, _special_tokens(library), tokenizer)
     except _Unusable as reason:
         raise ConfigError(

@@ -164,6 +164,12 @@ def test_a_program_that_knows_no_prompt_for_an_answer_gets_one(tmp_path: Path) -
     assert text(folder, [("Q", None)]).endswith("<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n")
 
 
+def test_a_program_that_takes_a_date_gets_the_same_every_day(tmp_path: Path) -> None:
+    dated = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+    folder = write_fast_tokenizer(tmp_path, "<|im_start|>", chat=dated + "Date: {{ date_string }}\n" + CHATML, **IM)
+    assert text(folder, [("Q", None)]).startswith("Date: 26 Jul 2024\n")
+
+
 def test_without_a_special_token_after_it_an_answer_ends_with_the_end_token(tmp_path: Path) -> None:
     folder = folder_of("plain", tmp_path)
     assert text(folder, [("Q", "A"), ("R", None)]) == "user: Q\nassistant: A<|eos|>\nuser: R\nassistant: "
@@ -236,6 +242,7 @@ def test_special_tokens_that_a_llama_tokenizer_does_not_know_are_noticed(tmp_pat
         ),
         (EACH + "{{ m.content }} {} <|eos|>{% endfor %}", "writes {} itself"),
         (EACH + "{text}{{ m.content }}<|eos|>{% endfor %}", "it changes what people write"),
+        ("{{ strftime_now('%d') }}" + CHATML, "it writes today's date"),
     ],
 )
 def test_a_program_that_cannot_be_used_is_refused_with_the_reason_and_what_to_do(
