@@ -128,6 +128,26 @@ def test_a_decoder_folder_can_be_inspected(files: Path, command) -> None:
     assert json.loads(command("inspect-weights", files / "13B", "--json").out)["decoder_width"] == 5120
 
 
+def test_a_decoder_folder_is_held_against_the_trained_weights_of_a_config(files: Path, command) -> None:
+    words = ["inspect-weights", files / "13B", "--cfg-path", CONFIG]
+    code, out, _ = command(*words)
+    assert (code, out.splitlines()[-1]) == (0, f"{CONFIG} names no trained weights to hold it against")
+    code, out, err = command(*words, "--options", f"model.ckpt={files / '13B.pth'}")
+    assert code == 0, err
+    assert out.endswith(f"as model.llama_model of {CONFIG}:\n  it fits\n")
+    words += ["--options", f"model.ckpt={files / '7B.pth'}"]
+    code, out, _ = command(*words)
+    assert code == 1
+    assert f"7B.pth was made for a decoder of width 4096; {files / '13B'} has width 5120" in out
+    assert len(json.loads(command(*words, "--json").out)["fit"]["problems"]) == 1
+
+
+def test_a_decoder_folder_with_the_tokenizer_of_another_is_told(tmp_path: Path, command) -> None:
+    code, out, err = command("inspect-weights", tiny.write_decoder(tmp_path, vocab_size=500))
+    assert (code, out) == (1, "")
+    assert "the tokenizer knows 560 tokens" in err
+
+
 def test_a_folder_that_is_no_decoder_yet_is_not_called_one(tmp_path: Path, command) -> None:
     (tiny.write_decoder(tmp_path) / "model.safetensors").unlink()
     code, out, err = command("inspect-weights", tmp_path)

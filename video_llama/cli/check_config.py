@@ -14,7 +14,12 @@ from video_llama.common.registries import MODELS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("files", nargs="+", metavar="FILE", help="YAML file")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="YAML file; the weights files that it names are looked at by inspect-weights",
+    )
     parser.add_argument(
         "--options", nargs="*", default=[], metavar="KEY=VALUE", help="settings that override the file: run.max_epoch=3"
     )
@@ -32,7 +37,7 @@ def _check(file: str, options: list[str]) -> bool:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return False
-    if problems := _template_problems(config):
+    if problems := _model_problems(config):
         print(*(f"{file}  {problem}" for problem in problems), sep="\n", file=sys.stderr)
         return False
     print(f"{file}: ok")
@@ -41,15 +46,19 @@ def _check(file: str, options: list[str]) -> bool:
     return True
 
 
-def _template_problems(config: JobConfig) -> list[str]:
-    """Return how the prompts contradict the decoder's tokenizer, where there is one yet."""
+def _model_problems(config: JobConfig) -> list[str]:
+    """Return what is wrong with the decoder folder, and what a model of these settings cannot be, once all is set."""
     if any("model." in setting for setting in config.unset):
         return []
+    from video_llama.models.video_llama_config import VideoLLaMAConfig  # slow to import
+
     model_class: Any = registered_class(MODELS, config.model)
     try:
         model_class.build_context(config.model)
+        if isinstance(config.model, VideoLLaMAConfig):
+            model_class.skeleton(config.model)
     except ConfigError as error:
         return error.problems
-    except VideoLlamaError:  # an incomplete folder is no matter of the config
-        return []
+    except VideoLlamaError as error:
+        return [str(error)]
     return []

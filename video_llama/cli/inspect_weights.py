@@ -13,6 +13,7 @@ from video_llama.common.errors import VideoLlamaError
 
 if TYPE_CHECKING:
     from video_llama.checkpoints.inspection import Inspection
+    from video_llama.models.video_llama_config import VideoLLaMAConfig
     from video_llama.models.weights_fit import Fit
 
 LLAMA = {4096: "7B", 5120: "13B"}
@@ -33,8 +34,6 @@ def run(args: argparse.Namespace) -> int:
     """Describe the file; return 1 if it does not fit, or holds NaN or infinity."""
     if args.options and not args.cfg_path:
         raise VideoLlamaError("--options: override settings of a YAML; name it with --cfg-path")
-    if (Path(args.file) / "config.json").is_file():
-        return _show_decoder(args.file, args.json)
     from video_llama.checkpoints.inspection import inspect  # slow to import
     from video_llama.models.video_llama_config import VideoLLaMAConfig
     from video_llama.models.weights_fit import fit
@@ -44,6 +43,8 @@ def run(args: argparse.Namespace) -> int:
         raise VideoLlamaError(
             f"{args.cfg_path}: model.arch: only video_llama and what is derived from it has such files"
         )
+    if (Path(args.file) / "config.json").is_file():
+        return _show_decoder(args.file, config, args)
     inspection, named = inspect(args.file)
     found = fit(inspection, named, config) if config is not None else None
     if args.json:
@@ -86,30 +87,37 @@ def _fit_lines(found: Fit, cfg_path: str) -> list[str]:
     ]
 
 
-def _show_decoder(folder: str, as_json: bool) -> int:
+def _show_decoder(folder: str, config: VideoLLaMAConfig | None, args: argparse.Namespace) -> int:
     from video_llama.models.decoder_config import decoder_width, read_config  # slow to import
-    from video_llama.models.decoder_folder import check_decoder_folder
+    from video_llama.models.decoder_folder import check_decoder_folder, decoder_tokenizer
+    from video_llama.models.weights_fit import decoder_fit
 
     check_decoder_folder(folder)
-    config = read_config(folder)
-    text = config.get_text_config()
-    width = decoder_width(config)
+    tokens = decoder_tokenizer(folder).vocab_size
+    decoder = read_config(folder)
+    text = decoder.get_text_config()
+    width = decoder_width(decoder)
+    found = decoder_fit(folder, config) if config is not None else None
     about: dict[str, Any] = {
         "path": folder,
         "kind": "decoder",
-        "model_type": config.model_type,
+        "model_type": decoder.model_type,
         "decoder_width": width,
         "layers": text.num_hidden_layers,
         "vocabulary": text.vocab_size,
+        "tokens": tokens,
     }
-    print(
-        json.dumps(about)
-        if as_json
-        else f"{folder}: a decoder ({config.model_type}). Its place is model.llama_model.\n"
-        f"  decoder width: {width}{_llama(width)}\n"
-        f"  layers: {text.num_hidden_layers}, vocabulary: {text.vocab_size}"
-    )
-    return 0
+    lines = [
+        f"{folder}: a decoder ({decoder.model_type}). Its place is model.llama_model.",
+        f"  decoder width: {width}{_llama(width)}",
+        f"  layers: {text.num_hidden_layers}, vocabulary: {text.vocab_size}, of which its tokenizer knows {tokens}",
+    ]
+    if found is not None:
+        lines += _fit_lines(found, args.cfg_path)
+    elif config is not None:
+        lines.append(f"{args.cfg_path} names no trained weights to hold it against")
+    print(json.dumps({**about, "fit": found and asdict(found)}) if args.json else "\n".join(lines))
+    return 1 if found and found.problems else 0
 
 
 def _llama(width: int) -> str:

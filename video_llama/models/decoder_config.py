@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from video_llama.common.downloads import failed_download
 from video_llama.common.errors import WeightsError
@@ -35,6 +36,23 @@ def read_config(directory: str | Path) -> Any:
         raise WeightsError(f"model.llama_model: {directory / 'config.json'} is no valid config: {reason}") from error
     _check_causal(config, directory)
     return config
+
+
+def empty_decoder(directory: str | Path) -> Any:
+    """Return the decoder that a folder's config describes, on the meta device: names and shapes without values.
+
+    Raises:
+        WeightsError: as ``read_config``, or the config contradicts itself.
+    """
+    config = read_config(directory)
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception as error:  # the library raises nearly anything on sizes that do not go together
+        reason = " ".join(str(error).split())
+        raise WeightsError(
+            f"model.llama_model: {Path(directory) / 'config.json'} describes no decoder that can be built: {reason}"
+        ) from error
 
 
 def max_context(config: Any) -> int:

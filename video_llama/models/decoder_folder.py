@@ -12,6 +12,8 @@ from video_llama.checkpoints.delta import NORM, looks_like_delta
 from video_llama.checkpoints.folder import WeightsFolder
 from video_llama.common.errors import WeightsError
 from video_llama.models.decoder_config import read_config
+from video_llama.models.decoder_tensors import check_tensors
+from video_llama.prompts.tokenizer import Tokenizer, load_tokenizer
 
 _EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings", "tok_embeddings", "embeddings")
 """What architectures call the token embedding: the last part but one of its tensor's name."""
@@ -22,7 +24,7 @@ def check_decoder_folder(directory: str | Path) -> None:
 
     Raises:
         WeightsError: it is no folder of a causal language model, a file is missing, truncated or not what it should be,
-            its weights are a delta, or the embedding is not the config's.
+            its weights are a delta, or its tensors are not the config's.
     """
     config = read_config(directory)
     try:
@@ -41,6 +43,21 @@ def check_decoder_folder(directory: str | Path) -> None:
             f"model.llama_model: {directory}: the token embedding has {rows} rows, but config.json says vocab_size: "
             f"{said}. Is the config of another model?"
         )
+    check_tensors(directory, {name: stored.shape for name, stored in weights.tensors.items()})
+
+
+def decoder_tokenizer(directory: str | Path) -> Tokenizer:
+    """Return a decoder's tokenizer, held against its token embedding.
+
+    Raises:
+        WeightsError: there is none that can be read, or it belongs to another model.
+    """
+    try:
+        tokenizer = load_tokenizer(directory)
+    except WeightsError as error:
+        raise WeightsError(f"model.llama_model: {error}") from error
+    check_vocabulary(directory, tokenizer.vocab_size)
+    return tokenizer
 
 
 def check_vocabulary(directory: str | Path, n_tokens: int) -> None:

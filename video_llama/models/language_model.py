@@ -5,7 +5,9 @@ Shapes: B sequences, L tokens, H hidden width, K distinct target columns, W voca
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ from video_llama.common.errors import WeightsError
 from video_llama.models.decoder_config import max_context
 from video_llama.models.lora import LoRAConfig, adapted_layers, add_adapters
 from video_llama.models.quantization import Quantization, keep_differentiable, move_int8_statistics, quantization_config
+
+log = logging.getLogger(__name__)
 
 
 class LanguageModel(nn.Module):
@@ -50,9 +54,16 @@ class LanguageModel(nn.Module):
         super().__init__()
         how = {} if quantization is None else {"quantization_config": quantization_config(quantization, dtype)}
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True, **how
-            )
+            with _without_report():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    directory,
+                    dtype=dtype,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # else it refers to its report
+                    **how,
+                )
         except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise WeightsError(
                 f"model.llama_model: {directory} does not load as a causal language model: {error}"
@@ -62,6 +73,13 @@ class LanguageModel(nn.Module):
             raise WeightsError(
                 f"model.llama_model: {directory} is not whole: {len(missing)} tensors are missing, such as {missing[0]}"
             )
+        if reshaped := sorted(loaded[1]["mismatched_keys"]):
+            name, found, expected = reshaped[0]
+            raise WeightsError(
+                f"model.llama_model: {directory}: {name} has the shape {tuple(found)}; by config.json it is {tuple(expected)}"
+            )
+        if extra := sorted(loaded[1]["unexpected_keys"]):
+            log.warning("%s: %d tensors are left out, such as %s", directory, len(extra), extra[0])
         if broken := _not_finite(self.lm):
             lines = [f"model.llama_model: {directory} holds NaN or infinity. Download it again.", *listed("!", broken)]
             raise WeightsError("\n".join(lines))
@@ -126,6 +144,21 @@ class LanguageModel(nn.Module):
         )
         logits = out.logits.float().flatten(0, 1)  # [B*K, W]
         return F.cross_entropy(logits, next_labels[:, columns].flatten(), ignore_index=IGNORE_LABEL, reduction="sum")
+
+
+@contextlib.contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from printing a table of what did not fit: the errors here say it. One of conversions stays."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in (text := record.getMessage()) or "CONVERSION" in text
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
 
 
 def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -5,13 +5,12 @@ Shapes: a linear layer I -> O gets A float[R, I] and B float[O, R], and adds alp
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from video_llama.common.config_types import AtLeast, Between
@@ -36,6 +35,11 @@ class LoRAConfig:
 
     target_modules: tuple[str, ...] | None = None
     """Layers that get an adapter, such as q_proj, in every block. null: all linear ones but the output layer."""
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield an empty choice of layers."""
+        if self.target_modules == ():
+            yield "target_modules", "names no layer. Leave it out for all linear ones, or leave lora out."
 
 
 def add_adapters(lm: Any, config: LoRAConfig) -> None:
@@ -78,18 +82,18 @@ def alpha_of(tensors: Mapping[str, Tensor]) -> float | None:
     return next((float(tensor) for name, tensor in tensors.items() if name.endswith(ALPHA)), None)
 
 
-def adapters_alone(decoder_config: Any, config: LoRAConfig) -> nn.Module:
+def adapters_alone(lm: Any, config: LoRAConfig) -> nn.Module:
     """Return a decoder on the meta device of which only the adapters are left, to hold names and shapes against.
 
     Args:
-        decoder_config: of a causal language model.
+        lm: a causal language model on the meta device; changed in place.
         config: the adapters.
     Raises:
         ConfigError: as ``add_adapters``.
     """
     decoder = nn.Module()
+    decoder.lm = lm
     with torch.device("meta"):
-        decoder.lm = AutoModelForCausalLM.from_config(decoder_config, trust_remote_code=False)
         add_adapters(decoder.lm, config)
     kept = set(adapter_parameters(decoder))
     for module in decoder.modules():

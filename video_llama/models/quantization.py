@@ -12,6 +12,11 @@ from transformers import BitsAndBytesConfig
 
 Quantization = Literal["int8", "nf4"]
 
+# bitsandbytes, which peft loads too, would say on some CPUs that a kernel for them is not installed: nothing needs it
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "gemm_4bit_forward" not in record.getMessage()
+)
+
 
 def quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
     """Return what transformers quantises a decoder by while it reads the weights.

@@ -18,8 +18,8 @@ from video_llama.checkpoints.merge import fill
 from video_llama.common.contracts import Batch, BuildContext, MediaGroup, ModelOutput
 from video_llama.common.errors import WeightsError
 from video_llama.common.registries import MODELS
-from video_llama.models.decoder_config import decoder_width, max_context, read_config
-from video_llama.models.decoder_folder import check_decoder_folder, check_vocabulary
+from video_llama.models.decoder_config import decoder_width, empty_decoder, max_context, read_config
+from video_llama.models.decoder_folder import check_decoder_folder, decoder_tokenizer
 from video_llama.models.freezing import freeze, is_trainable, keep_frozen_in_eval
 from video_llama.models.language_model import LanguageModel
 from video_llama.models.lora import ALPHA, adapter_parameters, adapters_alone, alpha_of
@@ -30,7 +30,6 @@ from video_llama.models.video_branch import VideoBranch
 from video_llama.models.video_llama_config import DTYPES, VideoLLaMAConfig
 from video_llama.models.vision_encoder import VisionEncoder
 from video_llama.models.weights_files import WeightsFile, check_weights_files, read_weights_files
-from video_llama.prompts.tokenizer import load_tokenizer
 
 
 @MODELS.register("video_llama")
@@ -77,7 +76,7 @@ class VideoLLaMA(nn.Module):
         with torch.device("meta"):
             model = cls(config)
         if config.lora is not None:
-            model.add_module("decoder", adapters_alone(read_config(config.llama_model), config.lora))
+            model.add_module("decoder", adapters_alone(empty_decoder(config.llama_model), config.lora))
         return model
 
     @staticmethod
@@ -89,8 +88,7 @@ class VideoLLaMA(nn.Module):
             WeightsError: the decoder's folder is not whole, or its tokenizer is another's.
         """
         check_decoder_folder(config.llama_model)
-        tokenizer = load_tokenizer(config.llama_model)
-        check_vocabulary(config.llama_model, tokenizer.vocab_size)
+        tokenizer = decoder_tokenizer(config.llama_model)
         template = choose_template(config, tokenizer)
         return BuildContext(
             tokenizer=tokenizer,

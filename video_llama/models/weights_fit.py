@@ -26,8 +26,11 @@ from video_llama.models.weights_files import (
     check_width,
     compare_file,
     other_sizes,
+    read_weights_file,
 )
 
+TRAINED = ("llama_proj_model", "ckpt", "ckpt_2")
+"""Keys of the files that were made for a decoder of one width."""
 ANY_WIDTH = 4096
 """Of the decoder, where neither the config nor the file tells: the file has nothing to do with it then."""
 
@@ -76,6 +79,22 @@ def fit(inspection: Inspection, named: NamedTensors, config: VideoLLaMAConfig) -
             f"{len(inspection.not_finite)} tensors hold NaN or infinity, such as {inspection.not_finite[0]}"
         )
     return Fit(place.key, problems, comparison, taken_width)
+
+
+def decoder_fit(folder: str, config: VideoLLaMAConfig) -> Fit | None:
+    """Hold a decoder against the trained weights that a model section names; None where it names none.
+
+    Args:
+        folder: of the decoder.
+        config: its own decoder does not count; its paths may be ``???``.
+    Raises:
+        WeightsError: a file is unreadable, or of a kind that does not go there.
+    """
+    trained = [place for place in PLACES if place.key in TRAINED and getattr(config, place.key) not in (None, UNSET)]
+    problems = []
+    for place in trained:
+        problems += _problem(check_width, read_weights_file(place, getattr(config, place.key)), folder)
+    return Fit("llama_model", problems) if trained else None
 
 
 def _place(named: NamedTensors) -> Place | None:

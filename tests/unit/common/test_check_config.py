@@ -8,11 +8,20 @@ import types
 
 import pytest
 
-from tests.unit.common.conftest import Folder
+from tests.unit.common.conftest import MODELS, FakeModel, Folder
+from video_llama.cli import check_config
 from video_llama.cli import main as cli
 from video_llama.cli.main import main
+from video_llama.common.errors import ConfigError, VideoLlamaError, WeightsError
 
 GOOD = "model: {arch: video_llama, llama_model: llm}\n"
+
+
+@pytest.fixture(autouse=True)
+def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with nothing wrong in its decoder folder."""
+    monkeypatch.setattr(check_config, "MODELS", MODELS)
+    monkeypatch.setattr(FakeModel, "build_context", lambda config: None, raising=False)
 
 
 def run(*argv: str) -> int:
@@ -47,6 +56,24 @@ def test_every_problem_of_every_file_is_printed(folder: Folder, capsys: pytest.C
         "bad.yaml:2  run.max_epcoh: unknown key. Did you mean run.max_epoch?",
         "none.yaml: no such file",
     ]
+
+
+@pytest.mark.parametrize(
+    "error", [WeightsError("model.llama_model: llm: truncated"), ConfigError(["model.end_sym: of another template"])]
+)
+def test_what_the_model_cannot_use_is_a_problem(
+    folder: Folder, error: VideoLlamaError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build_context(config: object) -> None:
+        raise error
+
+    monkeypatch.setattr(FakeModel, "build_context", build_context)
+    (folder.path / "a.yaml").write_text(GOOD)
+    assert run("a.yaml") == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"a.yaml  {error}\n")
+    (folder.path / "a.yaml").write_text(GOOD.replace("llm", "'???'"))
+    assert run("a.yaml") == 0
 
 
 def test_options_are_checked_with_the_file(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:

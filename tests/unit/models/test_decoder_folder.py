@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import tiny
 from tests.decoders import FAMILIES, write_decoder
+from video_llama.cli.main import main
 from video_llama.common.errors import WeightsError
 from video_llama.models.decoder_folder import check_decoder_folder, check_vocabulary
 from video_llama.models.video_llama import VideoLLaMA
@@ -34,6 +36,11 @@ def lose_a_shard(folder: Path) -> None:
 def make_a_delta(folder: Path) -> None:
     tensors = load_file(folder / WEIGHTS)
     save_file({name: 0.001 * t for name, t in tensors.items()}, folder / WEIGHTS, {"format": "pt"})
+
+
+def take_the_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
 
 
 def add_rows(folder: Path) -> None:
@@ -69,6 +76,26 @@ def test_a_folder_that_is_not_whole_is_refused_before_the_decoder_is_read(
     for use in (VideoLLaMA.from_config, VideoLLaMA.build_context):
         with pytest.raises(WeightsError, match=rf"model\.llama_model: {folder}.*{message}"):
             use(tiny.config(folder))
+
+
+@pytest.mark.parametrize("damage", [make_a_delta, cut_short, take_the_tokenizer])
+def test_check_config_reports_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object]
+) -> None:
+    (file := tmp_path / "a.yaml").write_text(
+        f"model: {{arch: video_llama, llama_model: {folder}, freeze_vit: false, vit_precision: fp32, "
+        "freeze_qformer: false}"
+    )
+    assert main(["check-config", str(file)]) == 0
+    damage(folder)
+    assert main(["check-config", str(file)]) == 1
+    assert f"{file}  model.llama_model: {folder}" in capsys.readouterr().err
+
+
+def test_a_tokenizer_that_cannot_be_read_is_refused_with_the_key(folder: Path) -> None:
+    (folder / "tokenizer.model").write_text("<html>")
+    with pytest.raises(WeightsError, match=re.escape(f"model.llama_model: {folder}/tokenizer.model: a web page")):
+        VideoLLaMA.build_context(tiny.config(folder))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

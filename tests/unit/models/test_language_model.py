@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -65,10 +63,25 @@ def test_a_value_that_is_no_number_is_found_wherever_it_is(tmp_path, quantizatio
         LanguageModel(tmp_path, torch.float32, quantization)
 
 
-def test_a_tensor_of_another_shape_is_refused_with_the_folder(tmp_path: Path):
+@pytest.mark.parametrize("quantization", [None, "int8", "nf4"])
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [(None, "is not whole: 1 tensors are missing, such as {}"), (torch.ones(31), "{} has the shape .31,.; .* .32,.")],
+)
+def test_what_does_not_fit_is_refused_in_our_words_alone(tmp_path, capfd, found, message, quantization):
     write_decoder(tmp_path, "llama")
     tensors = load_file(tmp_path / "model.safetensors")
-    tensors["model.norm.weight"] = torch.ones(31)
-    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(WeightsError, match=f"{tmp_path} does not load"):
-        LanguageModel(tmp_path, torch.float32)
+    name = "model.norm.weight"
+    rest = {n: t for n, t in tensors.items() if n != name}
+    save_file(rest | ({} if found is None else {name: found}), tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=f"model.llama_model: {tmp_path}:? {message.format(name)}"):
+        LanguageModel(tmp_path, torch.float32, quantization)
+    assert "LOAD REPORT" not in "".join(capfd.readouterr())
+
+
+def test_what_is_left_out_is_said(tmp_path, caplog):
+    write_decoder(tmp_path, "llama")
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors | {"extra.weight": torch.ones(1)}, tmp_path / "model.safetensors", {"format": "pt"})
+    LanguageModel(tmp_path, torch.float32)
+    assert f"{tmp_path}: 1 tensors are left out, such as extra.weight" in caplog.text

@@ -14,6 +14,7 @@ from tests import tiny
 from tests.decoders import write_decoder
 from tests.tiny import batch, sample
 from video_llama.checkpoints.state import write_weights
+from video_llama.cli.main import main
 from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.models.language_model import LanguageModel
 from video_llama.models.lora import LoRAConfig, adapted_layers, adapter_parameters, merge_adapters
@@ -81,6 +82,17 @@ def test_a_name_of_no_layer_is_refused_before_the_decoder_is_read(decoder, name,
     monkeypatch.delattr(VideoLLaMA, "load_decoder")
     with pytest.raises(ConfigError, match=rf"model.lora.target_modules: {name}: no such .*Known: down_proj, gate_proj"):
         tiny.model(decoder, lora=LoRAConfig(target_modules=("q_proj", name)))
+
+
+def test_check_config_finds_such_a_name_and_an_empty_choice(decoder, tmp_path, capsys):
+    (file := tmp_path / "a.yaml").write_text(
+        f"model: {{arch: video_llama, llama_model: {decoder}, freeze_vit: false, vit_precision: fp32, "
+        "freeze_qformer: false, lora: {target_modules: [q_proj]}}"
+    )
+    assert main(["check-config", str(file)]) == 0
+    for chosen, message in (("[qproj]", "qproj: no such linear layer"), ("[]", "names no layer. Leave it out for all")):
+        assert main(["check-config", str(file), "--options", f"model.lora.target_modules={chosen}"]) == 1
+        assert f"  model.lora.target_modules: {message}" in capsys.readouterr().err
 
 
 def test_merged_is_unmerged(any_decoder):

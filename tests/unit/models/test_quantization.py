@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,10 @@ def test_a_model_section_without_bitsandbytes_says_what_to_install(decoder, monk
     monkeypatch.setattr("video_llama.models.video_llama_config.find_spec", lambda name: name == "accelerate" or None)
     (found,) = tiny.config(decoder, vit_ckpt="v", q_former_model="q", **{key: value}).check()
     assert found == (key, "needs bitsandbytes: pip install 'video_llama[quant]'")
+
+
+def test_a_kernel_that_nobody_needs_is_not_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    library = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    library.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "no kernels")
+    library.warning("another warning")
+    assert caplog.messages == ["another warning"]
