@@ -1,6 +1,7 @@
 """A model small enough for a test, and samples for it: random, made on the spot, the same each time.
 
-Shapes: B samples, T frames, V = 3 tokens a media item takes, D = H = 16 widths, W = 560 vocabulary.
+Shapes: B samples, T frames, S segments, V = 3 tokens that an image or clip takes, A = 2 that sound takes, D = H = 16
+widths, E = 12, W = 560 vocabulary.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import video_llama.toy
 from video_llama.common.contracts import IGNORE_LABEL, Batch, Media, Sample, slot_id
 from video_llama.datasets.collate import collate
+from video_llama.models.imagebind import ImageBindConfig, TrunkConfig
 from video_llama.models.qformer import QFormerConfig
 from video_llama.models.video_llama import VideoLLaMA, VideoLLaMAConfig
+from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
 
 TOKENIZER = Path(video_llama.toy.__file__).parent / "weights" / "decoder"
 VOCABULARY = 560
@@ -25,6 +28,18 @@ BOS = 1
 SIDE = 32
 """Pixels."""
 TOKENS_PER_SLOT = 3
+TOKENS_PER_SOUND = 2
+TRUNK = TrunkConfig(embed_dim=16, depth=2, num_heads=2)
+IMAGEBIND = ImageBindConfig(audio=TRUNK, vision=TRUNK, image_size=SIDE, patch_size=16, out_embed_dim=12)
+AUDIO: dict[str, Any] = {
+    "equip_audio_branch": True,
+    "frozen_audio_Qformer": False,
+    "audio_encoder": IMAGEBIND,
+    "audio_segments": 2,
+    "max_audio_pos": 4,
+    "num_audio_query_token": TOKENS_PER_SOUND,
+}
+"""Settings of a model that hears."""
 
 
 def write_decoder(folder: Path, width: int = 16, **changes: Any) -> Path:
@@ -72,8 +87,9 @@ def model(decoder: Path, seed: int = 0, **changes: Any) -> VideoLLaMA:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         built = VideoLLaMA.from_config(config(decoder, **changes))
-        for part in (built.vision, built.qformer, built.video_branch):
-            livelier(part)
+        for name in ("vision", "qformer", "video_branch", "audio_encoder", "audio_branch"):
+            if hasattr(built, name):
+                livelier(getattr(built, name))
     return built
 
 
@@ -85,14 +101,23 @@ def livelier(module: nn.Module) -> None:
             p.normal_(std=0.3)
 
 
-def sample(name: str, *n_frames: int, words: int = 6) -> Sample:
-    """A sample with an image (1) or a clip (more) for each of ``n_frames``, and an answer of so many words."""
+def sound(n_segments: int, seed: int = 0) -> Media:
+    """Segments of sound, as ImageBind takes them."""
+    chance = torch.Generator().manual_seed(seed)
+    return Media("audio", torch.randn(n_segments, 1, MEL_BINS, MEL_FRAMES, generator=chance))
+
+
+def sample(name: str, *shown: int | Media, words: int = 6) -> Sample:
+    """A sample with media, or an image (1) or a clip (more) for each number of frames, and an answer of so many words."""
     chance = torch.Generator().manual_seed(sum(map(ord, name)))
     context, media = [BOS], []
-    for k, n in enumerate(n_frames):
-        frames = torch.randint(256, (3, n, SIDE, SIDE), generator=chance, dtype=torch.uint8)
-        media.append(Media("image" if n == 1 else "video", frames))
-        context += [slot_id(k)] * TOKENS_PER_SLOT + [20 + k]
+    for k, item in enumerate(shown):
+        if isinstance(item, int):
+            frames = torch.randint(256, (3, item, SIDE, SIDE), generator=chance, dtype=torch.uint8)
+            item = Media("image" if item == 1 else "video", frames)
+        media.append(item)
+        n_tokens = TOKENS_PER_SOUND if item.kind.startswith("audio") else TOKENS_PER_SLOT
+        context += [slot_id(k)] * n_tokens + [20 + k]
     answer = torch.randint(3, VOCABULARY, (words,), generator=chance).tolist()
     return Sample(
         id=name,

@@ -59,14 +59,15 @@ AUDIO_BRANCH = Format(
     "audio_branch",
     "a Video-LLaMA audio-branch file",
     ("audio_query_tokens",),
-    "It goes with an audio branch, which this model does not have.",
+    "Its place is model.ckpt or ckpt_2 of a model with equip_audio_branch: true.",
     _RELEASE,
 )
 IMAGEBIND_HUGE = Format(
     "imagebind_huge",
     "an ImageBind-Huge file",
     imagebind_huge.SIGNATURE,
-    "It goes with an audio branch, which this model does not have.",
+    "Its place is model.imagebind_ckpt_path.",
+    KeyMap(imagebind_huge.TABLE),
 )
 DECODER = Format(
     "decoder",

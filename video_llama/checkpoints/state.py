@@ -75,7 +75,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files that are refused all the same
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # mapped, not read: of ImageBind's 4.5 GB a model with sound alone takes 0.3
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged pickle makes the reader fail in any way: KeyError, struct.error, ...
         raise WeightsError(f"{path}: {why_unreadable(error, path)}") from error
     if not isinstance(content, dict):

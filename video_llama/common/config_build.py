@@ -197,7 +197,7 @@ class Builder:
                 self._problem(where, message)
 
     def _registered(self, choice: Registered, value: Any, path: KeyPath) -> Any:
-        value = {} if value is None else value
+        value = {} if value is None else {choice.key: value} if isinstance(value, str) else value
         if not isinstance(value, dict):
             return self._wrong(dict, value, path)
         name = self._chosen_name(choice, value, path)

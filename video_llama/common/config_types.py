@@ -28,7 +28,7 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class Registered:
-    """A mapping that is built as the ``Config`` of the registered class that it names."""
+    """A mapping that is built as the ``Config`` of the registered class that it names; a text is such a name alone."""
 
     registry: Registry[Any]
     key: str

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from video_llama.prompts.templates import Template
     from video_llama.prompts.tokenizer import Tokenizer
 
-MediaKind = Literal["image", "video"]
+MediaKind = Literal["image", "video", "audio", "audio_frames"]
+"""Images and clips go to the vision-language branch. The audio-language branch is given sound, or frames in its place."""
 
 IGNORE_LABEL = -100
 
@@ -28,15 +29,15 @@ def slot_id(index: int) -> int:
 
 @dataclass(frozen=True)
 class Media:
-    """One image or clip as the processors leave it."""
+    """One image, clip or sound as the processors leave it."""
 
     kind: MediaKind
     frames: Tensor
-    """uint8[3, T, H, W]; an image is a clip of one frame."""
+    """uint8[3, T, H, W]; an image is a clip of one frame. Sound: float[S, ...], what its encoder takes of S segments."""
     message: str = ""
     """What the prompt says of it, such as the times of its frames. Empty: nothing."""
     times: tuple[float, ...] = ()
-    """Time of each frame, in seconds."""
+    """Time of each frame, or of the start of each segment of sound, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ class MediaGroup:
 
     kind: MediaKind
     frames: Tensor
-    """uint8[N, 3, T, H, W], or features once the frozen encoders ran: float[N, T, Q, D]."""
+    """Media as they are, uint8[N, 3, T, H, W] or float[N, S, ...], or features once the frozen encoders ran:
+    float[N, T, Q, D] for the vision-language branch, float[N, S, E] for the audio-language branch."""
     rows: Tensor
     """int64[N]: the batch row of each item."""
     slots: Tensor
@@ -123,6 +125,18 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Senses:
+    """Which branches a training sample feeds, and with what."""
+
+    sight: bool = True
+    """Images and the frames of clips go to the vision-language branch."""
+    hearing: Literal["frames", "sound", "both"] | None = None
+    """What goes to the audio-language branch: frames, as in the original; sound; or one of the two, drawn for each sample."""
+    audio_processor: Any = None
+    """Makes what the audio encoder takes of an open sound track."""
+
+
+@dataclass(frozen=True)
 class BuildContext:
     """What data sets need to know of the model. Derived once from the model section; nobody repeats it."""
 
@@ -142,6 +156,8 @@ class BuildContext:
     """Text that ends a caption."""
     label_mask: Literal["answers", "original"] = "answers"
     """Which tokens of an instruction sample carry loss: those of the answers, or those that did in the original."""
+    senses: Senses = Senses()
+    """What is read of a file."""
     shared_settings: Mapping[str, Any] = field(default_factory=dict)
     """Model settings that a data set's published keys may repeat: checked against them."""
 

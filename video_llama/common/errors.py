@@ -61,6 +61,10 @@ class TooManyFrames(VideoLlamaError):
     """A clip with more frames than the branch has frame positions."""
 
 
+class TooManySegments(VideoLlamaError):
+    """A sound of more segments than the branch has segment positions."""
+
+
 class PromptTooLong(VideoLlamaError):
     """A prompt that does not fit the decoder's context."""
 

@@ -32,6 +32,15 @@ PROCESSORS: Registry[Any] = Registry(
         "blip2_image_eval": "video_llama.processors.image",
         "blip_caption": "video_llama.processors.text",
         "imagebind_audio": "video_llama.processors.audio",
+        "waveform_audio": "video_llama.processors.waveform",
+    },
+)
+
+AUDIO_ENCODERS: Registry[Any] = Registry(
+    "audio encoder",
+    {
+        "imagebind_huge": "video_llama.models.imagebind",
+        "whisper": "video_llama.models.whisper_encoder",
     },
 )
 

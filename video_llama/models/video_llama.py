@@ -7,17 +7,20 @@ H decoder width.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from video_llama.checkpoints.merge import fill
 from video_llama.common.contracts import Batch, BuildContext, MediaGroup, ModelOutput
-from video_llama.common.errors import WeightsError
+from video_llama.common.errors import VideoLlamaError, WeightsError
 from video_llama.common.registries import MODELS
+from video_llama.models.audio_branch import AudioBranch
+from video_llama.models.audio_encoder import audio_processor, build_audio_encoder
 from video_llama.models.decoder_config import decoder_width, empty_decoder, max_context, read_config
 from video_llama.models.decoder_folder import check_decoder_folder, decoder_tokenizer
 from video_llama.models.freezing import freeze, is_trainable, keep_frozen_in_eval
@@ -36,7 +39,7 @@ from video_llama.models.weights_files import WeightsFile, check_weights_files, r
 class VideoLLaMA(nn.Module):
     """Frames and text in, next-token loss out; captions and instructions take the same path.
 
-    Use ``from_config``. The constructor makes the encoders and the branch, without values; it also runs on the meta
+    Use ``from_config``. The constructor makes the encoders and the branches, without values; it also runs on the meta
     device, where the names and shapes in the weights files are held against what it makes.
 
     Args:
@@ -50,13 +53,20 @@ class VideoLLaMA(nn.Module):
         self.config = config
         self.vision = VisionEncoder(config.vit_model, config.image_size, config.vit_args, config.drop_path_rate)
         self.qformer = QFormer(config.num_query_token, self.vision.num_features, config.qformer)
+        width = decoder_width(read_config(config.llama_model))
         self.video_branch = VideoBranch(
-            config.num_video_query_token,
-            config.max_frame_pos,
-            config.fusion_head_layers,
-            decoder_width(read_config(config.llama_model)),
-            config.qformer,
+            config.num_video_query_token, config.max_frame_pos, config.fusion_head_layers, width, config.qformer
         )
+        if config.equip_audio_branch:
+            self.audio_encoder = build_audio_encoder(config)
+            self.audio_branch = AudioBranch(
+                config.num_audio_query_token,
+                config.max_audio_pos,
+                config.interpolate_audio_pos,
+                self.audio_encoder.width,
+                width,
+                config.qformer,
+            )
 
     @classmethod
     def from_config(cls, config: VideoLLaMAConfig) -> VideoLLaMA:
@@ -93,13 +103,14 @@ class VideoLLaMA(nn.Module):
         return BuildContext(
             tokenizer=tokenizer,
             template=template,
-            tokens_per_slot={"image": config.num_video_query_token, "video": config.num_video_query_token},
+            tokens_per_slot=config.tokens_per_slot,
             max_txt_len=config.max_txt_len,
             max_instruct_len=config.max_instruct_len,
             max_context=max_context(read_config(config.llama_model)),
             caption_prompts=caption_prompts(config, template),
             end_sym=template.end_sym,
             label_mask=config.label_mask,
+            senses=replace(config.senses, audio_processor=audio_processor(config)),
             shared_settings=config.shared_settings(),
         )
 
@@ -144,6 +155,10 @@ class VideoLLaMA(nn.Module):
             freeze(branch.frame_position)
         if config.frozen_llama_proj:
             freeze(branch.to_decoder)
+        if config.equip_audio_branch:
+            freeze(self.audio_encoder)
+            if config.frozen_audio_Qformer:
+                freeze(self.audio_branch)
         if config.use_grad_checkpoint:
             self.decoder.recompute_activations()
             if not config.freeze_vit:
@@ -157,40 +172,65 @@ class VideoLLaMA(nn.Module):
         return self
 
     def encode_frozen(self, media: Sequence[MediaGroup]) -> tuple[MediaGroup, ...]:
-        """Run the image encoder and the image Q-Former over all frames of all groups at once.
+        """Run the frozen encoders over all media at once: those of frames, and that of sound.
 
         Args:
-            media: groups with uint8[N, 3, T, H, W] frames; groups already encoded pass through.
+            media: groups of media as they are; groups already encoded pass through.
         Returns:
-            The groups with float[N, T, Q, D] features.
+            The groups with float[N, T, Q, D] features, or float[N, S, E] for the audio branch.
         Raises:
-            TooManyFrames: a clip is longer than the branch takes; nothing was computed.
+            TooManyFrames, TooManySegments: a clip or a sound is longer than its branch takes; nothing was computed.
+            VideoLlamaError: there is sound, and no audio branch.
         """
         raw = [group for group in media if not group.encoded]
-        if not raw:
-            return tuple(media)
         for group in raw:
-            self.video_branch.check_length(group.frames.shape[2])
-        trained = torch.is_grad_enabled() and (is_trainable(self.vision) or is_trainable(self.qformer))
-        with contextlib.nullcontext() if trained else torch.no_grad(), _no_autocast(raw[0].frames):
-            frames = torch.cat([rearrange(group.frames, "n c t h w -> (n t) c h w") for group in raw])
-            queries = self.qformer(self.vision(frames))
-        parts = iter(queries.split([group.frames.shape[0] * group.frames.shape[2] for group in raw]))
+            self._check_length(group)
+        seen = self._encode_frames([group for group in raw if group.kind in ("image", "video")])
+        heard = iter([self._encode_sound(group) for group in raw if group.kind in ("audio", "audio_frames")])
         return tuple(
-            group
-            if group.encoded
-            else replace(
-                group, frames=rearrange(next(parts), "(n t) q d -> n t q d", t=group.frames.shape[2]), encoded=True
-            )
-            for group in media
+            group if group.encoded else next(seen if group.kind in ("image", "video") else heard) for group in media
         )
+
+    def _check_length(self, group: MediaGroup) -> None:
+        if group.kind in ("image", "video"):
+            self.video_branch.check_length(group.frames.shape[2])
+        elif not self.config.equip_audio_branch:
+            raise VideoLlamaError("the model has no audio branch. Set model.equip_audio_branch: true.")
+        else:
+            self.audio_branch.check_length(group.frames.shape[1 if group.kind == "audio" else 2])
+
+    def _encode_frames(self, groups: Sequence[MediaGroup]) -> Iterator[MediaGroup]:
+        """Run the image encoder and the image Q-Former over all frames at once."""
+        if not groups:
+            return iter(())
+        trained = torch.is_grad_enabled() and (is_trainable(self.vision) or is_trainable(self.qformer))
+        with contextlib.nullcontext() if trained else torch.no_grad(), _no_autocast(groups[0].frames):
+            frames = torch.cat([rearrange(group.frames, "n c t h w -> (n t) c h w") for group in groups])
+            queries = self.qformer(self.vision(frames))
+        parts = queries.split([group.frames.shape[0] * group.frames.shape[2] for group in groups])
+        return iter(
+            replace(group, frames=rearrange(part, "(n t) q d -> n t q d", t=group.frames.shape[2]), encoded=True)
+            for group, part in zip(groups, parts, strict=True)
+        )
+
+    @torch.no_grad()
+    def _encode_sound(self, group: MediaGroup) -> MediaGroup:
+        """Run the audio encoder over sound, or over the frames that stand in its place."""
+        with _no_autocast(group.frames):
+            if group.kind == "audio_frames":
+                vectors = self.audio_encoder.see(group.frames)
+            else:
+                vectors = self.audio_encoder.hear(group.frames)
+                if self.config.audio_scale is not None:
+                    vectors = F.normalize(vectors, dim=-1) * self.config.audio_scale
+        return replace(group, frames=vectors, encoded=True)
 
     def embed_prompt(self, input_ids: Tensor, media: Sequence[MediaGroup]) -> Tensor:
         """Return float[B, L, H]: token embeddings with the media in their slots."""
         embeds = self.decoder.embed(input_ids)
         for group in self.encode_frozen(media):
-            tokens = self.video_branch(group.frames)
-            embeds = splice(embeds, input_ids, tokens, group.rows, group.slots)
+            branch = self.video_branch if group.kind in ("image", "video") else self.audio_branch
+            embeds = splice(embeds, input_ids, branch(group.frames), group.rows, group.slots)
         return embeds
 
     def forward(self, batch: Batch) -> ModelOutput:

@@ -9,7 +9,10 @@ from typing import Annotated, Any, Literal
 
 import torch
 
-from video_llama.common.config_types import AtLeast, Between, ExistingPath
+from video_llama.common.config_names import registered_class
+from video_llama.common.config_types import AtLeast, Between, ExistingPath, Registered
+from video_llama.common.contracts import MediaKind, Senses
+from video_llama.common.registries import AUDIO_ENCODERS
 from video_llama.models.lora import LoRAConfig
 from video_llama.models.qformer import QFormerConfig
 from video_llama.models.quantization import Quantization
@@ -98,11 +101,37 @@ class VideoLLaMAConfig:
     num_video_query_token: Annotated[int, AtLeast(1)] = 32
     """V: tokens that a clip or an image takes in the decoder's sequence."""
 
-    equip_audio_branch: Literal[False] = False
+    equip_audio_branch: bool = False
     """Build the audio-language branch."""
 
-    frozen_audio_Qformer: Literal[True] = True
-    """Keep the audio Q-Former as it is."""
+    audio_encoder: Annotated[Any, Registered(AUDIO_ENCODERS, key="name")] | None = None
+    """What turns segments of sound into vectors, by registered name, or with its settings. null: imagebind_huge."""
+
+    imagebind_ckpt_path: Annotated[str, ExistingPath()] | None = None
+    """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth."""
+
+    audio_source: Literal["frames", "sound", "both"] = "sound"
+    """What the audio branch is given in training. frames: those of the clip or image, through ImageBind's encoder for
+    sight, as in the original; both: for each sample one of the two, drawn at random. In use it is given sound."""
+
+    audio_segments: Annotated[int, AtLeast(1)] = 8
+    """S: segments of 2 s that are taken of a sound track."""
+
+    max_audio_pos: Annotated[int, AtLeast(1)] = 8
+    """Longest sound, in segments, or longest clip where the audio branch is given frames."""
+
+    interpolate_audio_pos: bool = False
+    """Stretch the segment positions over more than max_audio_pos segments, instead of refusing them."""
+
+    audio_scale: Annotated[float, AtLeast(0.01)] | None = None
+    """Length that the audio encoder's vectors of sound are brought to. null: its own, which is 20 for ImageBind, where
+    vectors of frames have length 1; the released branches are trained on these and used with those."""
+
+    num_audio_query_token: Annotated[int, AtLeast(1)] = 8
+    """A: tokens that a sound takes in the decoder's sequence."""
+
+    frozen_audio_Qformer: bool = True
+    """Keep the audio branch as it is: its Q-Former, queries, segment positions and linear layer."""
 
     prompt_path: Annotated[str, ExistingPath(kind="file")] | None = None
     """Prompts for captions, one a line, each with <ImageHere>; one is drawn for each caption. null: no prompt."""
@@ -137,19 +166,46 @@ class VideoLLaMAConfig:
         return MODEL_TYPES.get(self.model_type)
 
     @property
+    def audio_encoder_class(self) -> Any:
+        """The class of the audio encoder."""
+        if self.audio_encoder is None:
+            return AUDIO_ENCODERS.get("imagebind_huge")
+        return registered_class(AUDIO_ENCODERS, self.audio_encoder)
+
+    @property
+    def tokens_per_slot(self) -> dict[MediaKind, int]:
+        """Tokens that an item of each kind takes in the decoder's sequence."""
+        slots: dict[MediaKind, int] = {"image": self.num_video_query_token, "video": self.num_video_query_token}
+        if self.equip_audio_branch:
+            slots |= {"audio": self.num_audio_query_token, "audio_frames": self.num_audio_query_token}
+        return slots
+
+    @property
+    def senses(self) -> Senses:
+        """What a training sample holds of a file: what the branches that are trained ask for."""
+        hears = self.equip_audio_branch and not self.frozen_audio_Qformer
+        sees = not (self.frozen_video_Qformer and self.frozen_llama_proj and hears)
+        return Senses(sight=sees, hearing=self.audio_source if hears else None)
+
+    @property
     def decoder_quantization(self) -> Quantization | None:
         """How the decoder is loaded, by either of the two keys that say so."""
         return "int8" if self.low_resource else self.quantization
 
     def shared_settings(self) -> dict[str, Any]:
         """What data sets may repeat or must respect, by its key in the model section or, for two, the data sets'."""
-        return {
-            "num_video_query_token": self.num_video_query_token,
+        senses = self.senses
+        shared = {
+            # the original's data sets give the audio branch's number there, where that branch alone is trained
+            "num_video_query_token": self.num_video_query_token if senses.sight else self.num_audio_query_token,
             "tokenizer_name": self.llama_model,
             "model_type": self.model_type.removeprefix("pretrain_"),
             "image_size": self.image_size,
             "max_frame_pos": self.max_frame_pos,
         }
+        if senses.hearing in ("frames", "both") and not self.interpolate_audio_pos:
+            shared["max_audio_pos"] = self.max_audio_pos
+        return shared
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other, and what is frozen at random."""
@@ -163,6 +219,7 @@ class VideoLLaMAConfig:
                 "q_former_model",
                 "the image Q-Former is frozen and has no weights: name their file, or set freeze_qformer: false",
             )
+        yield from self._check_audio()
         yield from self._check_prompts()
         yield from self._check_decoder()
         if self.drop_path_rate and self.freeze_vit:
@@ -172,6 +229,30 @@ class VideoLLaMAConfig:
             )
         if not self.freeze_vit and self.vit_precision != "fp32":
             yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
+
+    def _check_audio(self) -> Iterable[tuple[str, str]]:
+        """Yield what contradicts itself in the audio branch's settings."""
+        if not self.equip_audio_branch:
+            if not self.frozen_audio_Qformer:
+                yield (
+                    "frozen_audio_Qformer",
+                    "false, but equip_audio_branch is false: there is no audio branch to train",
+                )
+            if self.imagebind_ckpt_path is not None:
+                yield "imagebind_ckpt_path", "has no effect without an audio branch. Set equip_audio_branch: true."
+        elif self.audio_encoder_class is not AUDIO_ENCODERS.get("imagebind_huge"):
+            if self.imagebind_ckpt_path is not None:
+                yield "imagebind_ckpt_path", "has no effect: audio_encoder is not ImageBind. Leave it out."
+            if self.senses.hearing in ("frames", "both") and not hasattr(self.audio_encoder_class, "see"):
+                yield "audio_source", f"{self.audio_source}, but this audio_encoder takes sound only. Set it to sound."
+        elif self.imagebind_ckpt_path is None:
+            yield "imagebind_ckpt_path", "ImageBind is frozen and has no weights: name their file or its folder"
+        if self.audio_segments > self.max_audio_pos and not self.interpolate_audio_pos:
+            yield (
+                "audio_segments",
+                f"{self.audio_segments} segments, but max_audio_pos is {self.max_audio_pos}. Lower it, raise "
+                "max_audio_pos and train the branch with it, or set interpolate_audio_pos: true.",
+            )
 
     def _check_prompts(self) -> Iterable[tuple[str, str]]:
         """Yield what contradicts ``model_type``, as far as it can be told without the decoder's tokenizer."""

@@ -5,15 +5,17 @@ is built. Every way in which they can be wrong is found here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from video_llama.checkpoints.formats import (
+    AUDIO_BRANCH,
     BLIP2_QFORMER,
     EVA_CLIP_G,
+    IMAGEBIND_HUGE,
     MINIGPT4_PROJECTION,
     VISION_BRANCH,
     Format,
@@ -22,14 +24,19 @@ from video_llama.checkpoints.formats import (
 )
 from video_llama.checkpoints.merge import Comparison, compare, component_of, listed, not_finite
 from video_llama.checkpoints.sizes import decoder_width, sizes
+from video_llama.checkpoints.sources.imagebind_huge import file_or_within
 from video_llama.checkpoints.state import read_weights
 from video_llama.common.errors import WeightsError
 from video_llama.models import decoder_config
+from video_llama.models.audio_encoder import own_weights
 from video_llama.models.lora import alpha_of
 from video_llama.models.video_llama_config import VideoLLaMAConfig
 
 log = logging.getLogger(__name__)
 
+AUDIO = ("audio_branch.", "audio_encoder.")
+TRUNKS = {"audio_encoder.audio.": "sound", "audio_encoder.vision.": "frames"}
+"""How the names of ImageBind's trunks begin, and what each is for."""
 DECODER = "decoder."
 """How the names of the decoder's tensors begin; a file holds such if it was trained with LoRA."""
 
@@ -39,18 +46,19 @@ class Place:
     """A key of the model section that names a file."""
 
     key: str
-    accepted: Format
-    """The published format that goes there, beside our own files."""
+    accepted: tuple[Format, ...]
+    """The published formats that go there, beside our own files."""
     parts: tuple[str, ...] = ("",)
     """How the names of the tensors begin that go there."""
 
 
 PLACES = (
-    Place("vit_ckpt", EVA_CLIP_G, ("vision.",)),
-    Place("q_former_model", BLIP2_QFORMER, ("qformer.", "vision.ln_vision.")),
-    Place("llama_proj_model", MINIGPT4_PROJECTION, ("video_branch.to_decoder.",)),
-    Place("ckpt", VISION_BRANCH),
-    Place("ckpt_2", VISION_BRANCH),
+    Place("vit_ckpt", (EVA_CLIP_G,), ("vision.",)),
+    Place("q_former_model", (BLIP2_QFORMER,), ("qformer.", "vision.ln_vision.")),
+    Place("imagebind_ckpt_path", (IMAGEBIND_HUGE,), ("audio_encoder.",)),
+    Place("llama_proj_model", (MINIGPT4_PROJECTION,), ("video_branch.to_decoder.",)),
+    Place("ckpt", (VISION_BRANCH, AUDIO_BRANCH)),
+    Place("ckpt_2", (VISION_BRANCH, AUDIO_BRANCH)),
 )
 """In the order in which the files are filled in."""
 
@@ -78,10 +86,14 @@ def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
     files = []
     for place in reversed(PLACES):  # the largest last, so that what is wrong with the others is told at once
         if (path := getattr(config, place.key)) is not None:
-            file = read_weights_file(place, path)
+            file = without_parts(read_weights_file(place, path), config)
+            check_finite(file)
             check_width(file, config.llama_model)
             check_adapter(file, config)
             files.append(file)
+    if own := own_weights(config):
+        files.append(WeightsFile("model.audio_encoder", "an encoder with weights of its own", own, []))
+        check_finite(files[-1])
     return files[::-1]
 
 
@@ -93,12 +105,13 @@ def read_weights_file(place: Place, path: str) -> WeightsFile:
     """
     where = f"model.{place.key}: {path}"
     try:
-        tensors = read_weights(path)
+        tensors = read_weights(file_or_within(path) if place.accepted == (IMAGEBIND_HUGE,) else path)
     except WeightsError as error:
         raise WeightsError(f"model.{place.key}: {error}") from error
     found = recognise(tensors)
-    if found is not None and found is not place.accepted:
-        raise WeightsError(f"{where} is {found.title}; here goes {place.accepted.title}, or our own. {found.advice}")
+    accepted = " or ".join(one.title for one in place.accepted)
+    if found is not None and found not in place.accepted:
+        raise WeightsError(f"{where} is {found.title}; here goes {accepted}, or our own. {found.advice}")
     named = in_our_names(tensors, where)
     if not named.tensors:
         raise WeightsError(f"{where} holds no tensor that the model has a place for")
@@ -109,13 +122,45 @@ def read_weights_file(place: Place, path: str) -> WeightsFile:
     if strays := [name for name in named.tensors if not name.startswith(place.parts)]:
         raise WeightsError(
             f"{where} holds {len(strays)} tensors that do not go here, such as {strays[0]}; here goes "
-            f"{place.accepted.title}, or our own of {', '.join(part.rstrip('.') for part in place.parts)} alone."
+            f"{accepted}, or our own of {', '.join(part.rstrip('.') for part in place.parts)} alone."
         )
     if whole := [name for name, tensor in named.tensors.items() if not tensor.is_floating_point()]:
         raise WeightsError(f"{where}: {whole[0]} holds whole numbers, which no weight does. Is the file damaged?")
-    if broken := not_finite(named.tensors):
-        raise WeightsError("\n".join([f"{where} holds NaN or infinity:", *listed("! not finite", broken)]))
     return WeightsFile(where, found.title if found else "a file of video_llama", named.tensors, named.ignored)
+
+
+def without_parts(file: WeightsFile, config: VideoLLaMAConfig) -> WeightsFile:
+    """Leave out what the model section does not ask for: an audio branch, or trunks of ImageBind.
+
+    Raises:
+        WeightsError: there is nothing else in the file, or what is asked for is not.
+    """
+    if not config.equip_audio_branch:
+        kept = {n: t for n, t in file.tensors.items() if not n.startswith(AUDIO)}
+        if not kept:
+            raise WeightsError(
+                f"{file.place} is {file.title}, and the model has no audio branch. Set equip_audio_branch: true, or "
+                "leave the file out."
+            )
+    else:
+        trunks = trunks_asked_for(config)
+        for trunk, what in TRUNKS.items():
+            if trunk in trunks and file.place.startswith("model.imagebind") and not _some(file.tensors, trunk):
+                raise WeightsError(f"{file.place} lacks ImageBind's trunk for {what}: no tensor {trunk}*")
+        unused = tuple(trunk for trunk in TRUNKS if trunk not in trunks)
+        kept = {n: t for n, t in file.tensors.items() if not n.startswith(unused)}
+    ignored = [n for n in file.tensors if n not in kept]
+    return replace(file, tensors=kept, ignored=[*file.ignored, *ignored])
+
+
+def trunks_asked_for(config: VideoLLaMAConfig) -> tuple[str, ...]:
+    """Return how the names of the trunks begin that the audio branch is fed by: in training by its source."""
+    heard, seen = TRUNKS
+    return {"frames": (seen,), "both": (heard, seen)}.get(config.senses.hearing or "", (heard,))
+
+
+def _some(names: Iterable[str], start: str) -> bool:
+    return any(name.startswith(start) for name in names)
 
 
 def check_weights_files(files: Sequence[WeightsFile], skeleton: nn.Module, config: VideoLLaMAConfig) -> None:
@@ -144,6 +189,12 @@ def compare_file(file: WeightsFile, skeleton: nn.Module) -> Comparison:
     """Hold one file against the model; what is of the decoder, where the skeleton has its adapters."""
     known = hasattr(skeleton, "decoder")
     return compare(skeleton, {n: t for n, t in file.tensors.items() if known or not n.startswith(DECODER)})
+
+
+def check_finite(file: WeightsFile) -> None:
+    """Raise WeightsError for a file with NaN or infinity in what is used of it."""
+    if broken := not_finite(file.tensors):
+        raise WeightsError("\n".join([f"{file.place} holds NaN or infinity:", *listed("! not finite", broken)]))
 
 
 def check_width(file: WeightsFile, llama_model: str) -> None:
@@ -215,9 +266,15 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
 
 
 def frozen_parts(config: VideoLLaMAConfig) -> set[str]:
-    """Return the components of the branch that a run leaves as they are."""
-    parts = {"video_branch.qformer", "video_branch.frame_position"} if config.frozen_video_Qformer else set()
-    return parts | ({"video_branch.to_decoder"} if config.frozen_llama_proj else set())
+    """Return the components of the branches that are used, and left as they are."""
+    parts = set()
+    if config.senses.sight and config.frozen_video_Qformer:
+        parts |= {"video_branch.qformer", "video_branch.frame_position"}
+    if config.senses.sight and config.frozen_llama_proj:
+        parts |= {"video_branch.to_decoder"}
+    if config.equip_audio_branch and config.frozen_audio_Qformer:
+        parts |= {"audio_branch.qformer", "audio_branch.segment_position", "audio_branch.to_decoder"}
+    return parts
 
 
 def _part(name: str) -> str:

@@ -27,6 +27,7 @@ from video_llama.models.weights_files import (
     compare_file,
     other_sizes,
     read_weights_file,
+    without_parts,
 )
 
 TRAINED = ("llama_proj_model", "ckpt", "ckpt_2")
@@ -62,6 +63,10 @@ def fit(inspection: Inspection, named: NamedTensors, config: VideoLLaMAConfig) -
     if place is None:
         return Fit(None, [inspection.advice])
     file = WeightsFile(f"model.{place.key}: {inspection.path}", inspection.title, named.tensors, named.ignored)
+    try:
+        file = without_parts(file, config)
+    except WeightsError as error:
+        return Fit(place.key, [str(error)])
     model_class: Any = registered_class(MODELS, config)
     problems = _problem(check_adapter, file, config)
     taken_width = None
@@ -100,7 +105,7 @@ def decoder_fit(folder: str, config: VideoLLaMAConfig) -> Fit | None:
 def _place(named: NamedTensors) -> Place | None:
     """Return the first place that takes such a file."""
     for place in PLACES:
-        if named.format is place.accepted or (
+        if named.format in place.accepted or (
             named.format is None and all(name.startswith(place.parts) for name in named.tensors)
         ):
             return place

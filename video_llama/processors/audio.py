@@ -5,6 +5,7 @@ Shapes: C channels, L samples at 16 kHz, S segments, M = 128 mel bins, F = 204 s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from torch import Tensor
 from torchaudio.compliance import kaldi
 
 from video_llama.common.config_types import AtLeast
+from video_llama.common.contracts import Media
 from video_llama.common.registries import PROCESSORS
 from video_llama.processors.decode import SAMPLE_RATE, Sound, open_sound
 
@@ -38,43 +40,48 @@ class AudioConfig:
     """Time that opening a file may take, and again decoding its segments where the track is long, in seconds."""
 
 
-@dataclass(frozen=True)
-class Segments:
-    """Segments of a sound track as the audio encoder takes them."""
-
-    mel: Tensor
-    """float32[S, 1, M, F], normalised."""
-    times: tuple[float, ...]
-    """When each segment starts, in seconds."""
-
-
-@PROCESSORS.register("imagebind_audio")
-class ImageBindAudio:
-    """Segments of a sound track at equal distances."""
+class SegmentProcessor(ABC):
+    """Reads segments of a sound track at equal distances; a subclass says what becomes of each."""
 
     Config = AudioConfig
 
     def __init__(self, config: AudioConfig) -> None:
         self.config = config
 
-    def __call__(self, path: str | Path, rng: np.random.Generator) -> Segments:
+    def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
         """Read the sound of a file: a video's, or sound alone. Nothing is drawn from ``rng``.
 
         Raises:
             NoSoundTrack: the file has none.
             DecodeError: the file, or its track, cannot be read.
         """
-        return self.segments(open_sound(path, self.config.deadline_s))
+        return self.hear(open_sound(path, self.config.deadline_s))
 
-    def segments(self, sound: Sound) -> Segments:
+    def hear(self, sound: Sound) -> Media:
         """Take the segments of a track that is open, such as that of an open video.
+
+        Returns:
+            Media: frames float32[S, ...], what ``segment`` makes of each.
 
         Raises:
             DecodeError: a long track cannot be decoded again.
         """
         times = segment_starts(sound.duration, self.config.n_segments)
         parts = sound.read([span(start, sound.n_samples) for start in times])
-        return Segments(torch.stack([spectrogram(part) for part in parts]), tuple(times))
+        return Media("audio", torch.stack([self.segment(part) for part in parts]), times=tuple(times))
+
+    @abstractmethod
+    def segment(self, waveform: Tensor) -> Tensor:
+        """Make the audio encoder's input of a segment, float[C, L] of up to 2 s; always of the same shape."""
+
+
+@PROCESSORS.register("imagebind_audio")
+class ImageBindAudio(SegmentProcessor):
+    """Segments as normalised mel spectrograms."""
+
+    def segment(self, waveform: Tensor) -> Tensor:
+        """Return float[1, M, F]; see ``spectrogram``."""
+        return spectrogram(waveform)
 
 
 def segment_starts(duration: float, n_segments: int) -> list[float]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from einops import rearrange
@@ -14,7 +15,7 @@ from video_llama.common.config_types import AtLeast, Between
 from video_llama.common.contracts import Media
 from video_llama.common.registries import PROCESSORS
 from video_llama.processors.crop import cut, random_box, resize_clip
-from video_llama.processors.decode import open_video
+from video_llama.processors.decode import VideoReader, open_video
 from video_llama.processors.sampling import Sampling, sample, timestamp_message
 
 
@@ -57,48 +58,68 @@ class VideoTrainConfig(VideoConfig):
             yield "min_scale", f"{self.min_scale} is above max_scale, {self.max_scale}"
 
 
-def read_clip(path: str | Path, config: VideoConfig, rng: np.random.Generator) -> Media:
-    """Read the sampled frames of a clip, each scaled to a square without keeping its aspect.
+def read_clip(video: VideoReader, config: VideoConfig, rng: np.random.Generator) -> Media:
+    """Read the sampled frames of an open clip, each scaled to a square without keeping its aspect.
 
     Returns:
         Media: frames uint8[3, T, S, S], T = ``min(n_frms, frames in the file)``, S = ``image_size``.
     Raises:
         DecodeError: the file cannot be read.
     """
-    size = (config.image_size, config.image_size)
-    video = open_video(path, config.video_backend, size, config.deadline_s)
     indices = sample(config.sampling, video.n_frames, config.n_frms, rng)
     times = tuple(video.times[i] for i in indices)
     frames = rearrange(video.read(indices), "t h w c -> c t h w").contiguous()
     return Media("video", frames, timestamp_message(times), times)
 
 
+class VideoProcessor(ABC):
+    """Reads clips from their paths, or in two steps, so that the sound can be read of the open file as well."""
+
+    Config: type[VideoConfig] = VideoConfig
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
+        """Open a clip and read it.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        return self.read(self.open(path), rng)
+
+    def open(self, path: str | Path) -> VideoReader:
+        """Open a clip.
+
+        Raises:
+            DecodeError: the file cannot be read.
+        """
+        size = (self.config.image_size, self.config.image_size)
+        return open_video(path, self.config.video_backend, size, self.config.deadline_s)
+
+    @abstractmethod
+    def read(self, video: VideoReader, rng: np.random.Generator) -> Media:
+        """Read an open clip; all chance comes from ``rng``. See ``read_clip``."""
+
+
 @PROCESSORS.register("alpro_video_train")
-class AlproVideoTrain:
+class AlproVideoTrain(VideoProcessor):
     """Sampled frames with one random crop for the whole clip. No flip: it would turn "to the left" into a lie."""
 
     Config = VideoTrainConfig
 
-    def __init__(self, config: VideoTrainConfig) -> None:
-        self.config = config
-
-    def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
-        """Read, sample and crop a clip; see ``read_clip``. All chance comes from ``rng``."""
-        media = read_clip(path, self.config, rng)
+    def read(self, video: VideoReader, rng: np.random.Generator) -> Media:
+        """Sample and crop an open clip."""
+        media = read_clip(video, self.config, rng)
         side = self.config.image_size
         box = random_box(side, side, self.config.min_scale, self.config.max_scale, rng)
         return Media("video", resize_clip(cut(media.frames, box), side), media.message, media.times)
 
 
 @PROCESSORS.register("alpro_video_eval")
-class AlproVideoEval:
+class AlproVideoEval(VideoProcessor):
     """Sampled frames as they are."""
 
-    Config = VideoConfig
-
-    def __init__(self, config: VideoConfig) -> None:
-        self.config = config
-
-    def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
-        """Read and sample a clip; see ``read_clip``."""
-        return read_clip(path, self.config, rng)
+    def read(self, video: VideoReader, rng: np.random.Generator) -> Media:
+        """Sample an open clip."""
+        return read_clip(video, self.config, rng)

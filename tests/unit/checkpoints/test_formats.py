@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ from video_llama.checkpoints.formats import (
     recognise,
 )
 from video_llama.common.errors import WeightsError
+from video_llama.models.audio_branch import AudioBranch
+from video_llama.models.imagebind import ImageBind, ImageBindConfig
 from video_llama.models.qformer import QFormer, QFormerConfig
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.vision_encoder import VisionEncoder
@@ -50,26 +54,23 @@ def video_branch(width: int) -> dict[str, Tensor]:
 
 
 def audio_branch(width: int) -> dict[str, Tensor]:
-    """The audio branch from the parts it is made of: 8 queries over at most 8 segments of width 1024."""
+    """8 queries over at most 8 segments of width 1024."""
     with torch.device("meta"):
-        parts = {
-            "segment_position": nn.Embedding(8, 1024),
-            "qformer": QFormer(8, 1024, QFormerConfig(), num_layers=2, cross_attention_frequency=1),
-            "to_decoder": nn.Linear(768, width),
-        }
-    return {name: t for key, module in parts.items() for name, t in part(f"audio_branch.{key}", module).items()}
+        return part("audio_branch", AudioBranch(8, 8, False, 1024, width, QFormerConfig()))
 
 
-def assert_both_ways(kind: Format, theirs: dict[str, Tensor], ours: dict[str, Tensor]) -> None:
-    """Their tensors but the stray ones fill ours, each in its shape, and ours go back to them."""
+def assert_both_ways(
+    kind: Format, theirs: dict[str, Tensor], ours: dict[str, Tensor], left_out: Callable[[str], bool] = stray
+) -> None:
+    """Their tensors but those left out fill ours, each in its shape, and ours go back to them."""
     named = in_our_names(theirs, "file.pth")
     assert named.format is kind
     assert shapes(named.tensors) == shapes(ours)
-    assert sorted(named.ignored) == sorted(name for name in theirs if stray(name))
+    assert sorted(named.ignored) == sorted(name for name in theirs if left_out(name))
     assert kind.key_map is not None
     back = kind.key_map.to_theirs(ours)
     assert not back.unknown
-    wanted = {name: t for name, t in theirs.items() if not stray(name)}
+    wanted = {name: t for name, t in theirs.items() if not left_out(name)}
     assert shapes({name: ours[n] for n, name in back.names.items()}) == shapes(wanted)
 
 
@@ -87,6 +88,15 @@ def test_a_released_audio_branch_file_fills_the_whole_branch_and_nothing_else() 
     assert sum(t.numel() for t in own.values()) == 22_855_680
     assert_both_ways(AUDIO_BRANCH, manifest("audio_branch_4096"), own)
     assert_both_ways(AUDIO_BRANCH, manifest("audio_branch_trainable_4096"), own)
+
+
+def test_imagebinds_own_file_fills_both_trunks_and_the_rest_is_left_out_by_name() -> None:
+    with torch.device("meta"):
+        own = part("audio_encoder", ImageBind(ImageBindConfig(), hears=True, sees=True))
+    of_sound = [t for name, t in own.items() if name.startswith("audio_encoder.audio.")]
+    assert sum(t.numel() for t in of_sound) == 86_235_649
+    senses = {"text", "depth", "thermal", "imu"}
+    assert_both_ways(IMAGEBIND_HUGE, manifest("imagebind_huge"), own, lambda name: name.split(".")[1] in senses)
 
 
 def test_the_image_encoder_as_the_original_keeps_it_fills_ours_and_back() -> None:
@@ -124,9 +134,9 @@ def test_each_published_file_is_recognised() -> None:
 
 
 def test_a_file_without_a_place_keeps_its_names() -> None:
-    named = in_our_names(manifest("imagebind_huge"), "imagebind_huge.pth")
-    assert named.format is IMAGEBIND_HUGE
-    assert named.tensors.keys() == manifest("imagebind_huge").keys()
+    named = in_our_names({"model.embed_tokens.weight": tensor(1)}, "model.safetensors")
+    assert named.format is DECODER
+    assert named.tensors.keys() == {"model.embed_tokens.weight"}
 
 
 def test_a_tensor_that_no_such_file_has_is_named() -> None:
@@ -134,6 +144,8 @@ def test_a_tensor_that_no_such_file_has_is_named() -> None:
         WeightsError, match=r"v\.pth looks like .* holds 1 tensors that no such file has, such as lora\.A"
     ):
         in_our_names(manifest("vision_branch_4096") | {"lora.A": tensor(1)}, "v.pth")
+    with pytest.raises(WeightsError, match=r"such as modality_preprocessors\.audio\.sound_token"):
+        in_our_names(manifest("imagebind_huge") | {"modality_preprocessors.audio.sound_token": tensor(1)}, "i.pth")
 
 
 def test_our_own_names_get_the_encoder_that_they_leave_out() -> None:

@@ -77,8 +77,8 @@ def test_imagebind_is_known_and_may_be_given_as_its_folder(tmp_path: Path) -> No
     for path in (tmp_path, tmp_path / "imagebind_huge.pth"):
         found, _ = inspect(path)
         assert (found.kind, found.path) == ("imagebind_huge", str(tmp_path / "imagebind_huge.pth"))
-        assert found.tensors == 1311
-        assert "audio branch" in found.advice
+        assert found.tensors + len(found.ignored) == 1311
+        assert found.advice == "Its place is model.imagebind_ckpt_path."
 
 
 def test_values_that_are_not_finite_are_told_and_not_an_error(tmp_path: Path) -> None:

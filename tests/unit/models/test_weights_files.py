@@ -53,7 +53,6 @@ def small(name: str) -> Tensors:
 
 
 MINIGPT4 = {"llama_proj.weight": torch.zeros(16, 16), "llama_proj.bias": torch.zeros(16)}
-NO_AUDIO = "It goes with an audio branch, which this model does not have."
 
 
 @pytest.mark.usefixtures("no_decoder")
@@ -61,11 +60,10 @@ NO_AUDIO = "It goes with an audio branch, which this model does not have."
 @pytest.mark.parametrize(
     ("tensors", "kind", "advice"),
     [
-        (small("audio_branch_4096"), "a Video-LLaMA audio-branch file", NO_AUDIO),
         (small("blip2_flant5xxl_file"), "a BLIP-2 Q-Former file", "Its place is model.q_former_model."),
         (small("eva"), "an EVA-CLIP ViT-G file", "Its place is model.vit_ckpt."),
         (MINIGPT4, "a MiniGPT-4 projection file", "Its place is model.llama_proj_model."),
-        (small("imagebind_huge"), "an ImageBind-Huge file", NO_AUDIO),
+        (small("imagebind_huge"), "an ImageBind-Huge file", "Its place is model.imagebind_ckpt_path."),
         (
             {"model.embed_tokens.weight": torch.zeros(1)},
             "a file of a language model",
@@ -78,7 +76,18 @@ def test_a_file_of_another_kind_is_named_with_its_place(
 ) -> None:
     torch.save({"model": tensors}, tmp_path / "w.pth")
     assert refusal(decoder, key, tmp_path / "w.pth") == (
-        f"model.{key}: {tmp_path / 'w.pth'} is {kind}; here goes a Video-LLaMA vision-branch file, or our own. {advice}"
+        f"model.{key}: {tmp_path / 'w.pth'} is {kind}; here goes a Video-LLaMA vision-branch file or a "
+        f"Video-LLaMA audio-branch file, or our own. {advice}"
+    )
+
+
+@pytest.mark.usefixtures("no_decoder")
+@pytest.mark.parametrize("key", ["ckpt", "ckpt_2"])
+def test_an_audio_branch_is_refused_by_a_model_without_one(decoder: Path, tmp_path: Path, key: str) -> None:
+    torch.save({"model": small("audio_branch_4096")}, tmp_path / "w.pth")
+    assert refusal(decoder, key, tmp_path / "w.pth") == (
+        f"model.{key}: {tmp_path / 'w.pth'} is a Video-LLaMA audio-branch file, and the model has no audio branch. "
+        "Set equip_audio_branch: true, or leave the file out."
     )
 
 

@@ -106,11 +106,18 @@ def test_what_is_not_finite_does_not_fit(decoder: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_a_kind_without_a_place_says_where_it_belongs(decoder: Path, tmp_path: Path) -> None:
+def test_imagebind_does_not_fit_a_model_without_an_audio_branch(decoder: Path, tmp_path: Path) -> None:
     values = {n: torch.ones((1,) * t.ndim) for n, t in manifest("imagebind_huge").items()}
     found = fitted(tmp_path, values, tiny.config(decoder))
+    assert found.key == "imagebind_ckpt_path"
+    assert len(found.problems) == 1
+    assert "the model has no audio branch" in found.problems[0]
+
+
+def test_a_kind_without_a_place_says_where_it_belongs(decoder: Path, tmp_path: Path) -> None:
+    found = fitted(tmp_path, {"model.embed_tokens.weight": torch.ones(1)}, tiny.config(decoder))
     assert found.key is None
-    assert found.problems == ["It goes with an audio branch, which this model does not have."]
+    assert found.problems == ["The folder that holds it goes into model.llama_model."]
 
 
 @pytest.mark.parametrize(("rank", "fits"), [(2, True), (3, False)])

@@ -50,20 +50,20 @@ def test_any_sound_gives_the_segments_asked_for(tmp_path, name, n_segments):
     rate, channels, seconds, codec = FILES[name]
     path = write_sound(tmp_path / name, with_chirps(rate, seconds, [0.0] * (seconds > 0.1), channels), rate, codec)
     heard = read(path, n_segments=n_segments)
-    assert heard.mel.shape == (n_segments, 1, 128, 204)
-    assert heard.mel.dtype == torch.float32
-    assert heard.mel.isfinite().all()
+    assert heard.frames.shape == (n_segments, 1, 128, 204)
+    assert heard.frames.dtype == torch.float32
+    assert heard.frames.isfinite().all()
     gap = max(seconds - 2, 0) / n_segments
     assert heard.times == pytest.approx([gap * i for i in range(n_segments)], abs=0.01)
     in_each = 198 if seconds >= 2 else max(1, round((seconds - 0.015) * 100))
-    assert filled(heard.mel[-1]) == pytest.approx(in_each, abs=1)
+    assert filled(heard.frames[-1]) == pytest.approx(in_each, abs=1)
 
 
 def test_a_segment_holds_what_is_heard_in_its_two_seconds(tmp_path):
     path = write_sound(tmp_path / "a.wav", with_chirps(SAMPLE_RATE, 10.0, [5.5]), SAMPLE_RATE, "pcm_s16le")
     heard = read(path, n_segments=4)
     assert heard.times == (0.0, 2.0, 4.0, 6.0)
-    loudness = heard.mel[:, 0, :, :198].mean(1)
+    loudness = heard.frames[:, 0, :, :198].mean(1)
     assert loudness[2].argmax() in range(148, 155)
     assert loudness[2].max() > loudness[[0, 1, 3]].max() + 0.1
 
@@ -71,13 +71,13 @@ def test_a_segment_holds_what_is_heard_in_its_two_seconds(tmp_path):
 def test_video_and_sound_of_one_open_file(tmp_path):
     path = write_sound(tmp_path / "a.mp4", with_chirps(48_000, 3.0, [0.5]), 48_000, "aac", video=10)
     processor = PROCESSORS.get("imagebind_audio")
-    heard = processor(processor.Config(n_segments=3)).segments(open_video(path).sound())
-    assert torch.equal(heard.mel, read(path, n_segments=3).mel)
+    heard = processor(processor.Config(n_segments=3)).hear(open_video(path).sound())
+    assert torch.equal(heard.frames, read(path, n_segments=3).frames)
 
 
 def test_a_silent_track_is_the_quietest_there_is(tmp_path):
     path = write_sound(tmp_path / "a.mp4", np.zeros((2, 96_000), np.float32), 48_000, "aac", video=5)
-    heard = read(path, n_segments=2).mel[..., :190]
+    heard = read(path, n_segments=2).frames[..., :190]
     assert (heard == heard[0, 0, 0, 0]).all()
     assert heard[0, 0, 0, 0] == spectrogram(tone(440)).min()
 

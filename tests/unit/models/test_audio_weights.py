@@ -1,0 +1,197 @@
+"""The weights of the audio branch and of ImageBind: what is taken of each file, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests import tiny
+from tests.published import released
+from video_llama.checkpoints.formats import AUDIO_BRANCH, IMAGEBIND_HUGE, VISION_BRANCH, Format
+from video_llama.checkpoints.state import write_weights
+from video_llama.common.errors import WeightsError
+from video_llama.models.video_llama import VideoLLaMA
+from video_llama.models.video_llama_config import VideoLLaMAConfig
+
+Tensors = dict[str, Tensor]
+TEXT = {
+    "modality_trunks.text.blocks.0.attn.in_proj_weight": torch.ones(3, 3),
+    "modality_heads.text.proj.1.weight": torch.ones(1),
+}
+"""Of ImageBind's other senses, which nothing is taken of."""
+
+
+@pytest.fixture(scope="module")
+def model(decoder: Path) -> VideoLLaMA:
+    return tiny.model(decoder, **tiny.AUDIO, audio_source="both").eval()
+
+
+def state(model: VideoLLaMA, *parts: str) -> Tensors:
+    return {n: t for n, t in model.state_dict().items() if n.startswith(parts)}
+
+
+def in_their_names(tensors: Tensors, published: Format) -> Tensors:
+    """The same tensors as their project names them."""
+    assert published.key_map is not None
+    renamed = published.key_map.to_theirs(tensors)
+    assert not renamed.unknown
+    return {theirs: tensors[ours] for ours, theirs in renamed.names.items()}
+
+
+def imagebind(model: VideoLLaMA, *trunks: str) -> Tensors:
+    return in_their_names(state(model, *(f"audio_encoder.{t}." for t in trunks)), IMAGEBIND_HUGE) | TEXT
+
+
+def config(decoder: Path, **changes: Any) -> VideoLLaMAConfig:
+    return tiny.config(
+        decoder, **{**tiny.AUDIO, **{k: str(v) if isinstance(v, Path) else v for k, v in changes.items()}}
+    )
+
+
+def refusal(decoder: Path, **changes: Any) -> str:
+    with pytest.raises(WeightsError) as caught:
+        VideoLLaMA.from_config(config(decoder, **changes))
+    return str(caught.value)
+
+
+def assert_filled(filled: VideoLLaMA, wanted: Tensors) -> None:
+    own = filled.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in wanted.items())
+
+
+# ImageBind
+
+
+@pytest.mark.parametrize(
+    ("settings", "trunks"),
+    [
+        ({"audio_source": "sound"}, ["audio"]),
+        ({"audio_source": "frames"}, ["vision"]),
+        ({"audio_source": "both"}, ["audio", "vision"]),
+        ({"audio_source": "frames", "frozen_audio_Qformer": True}, ["audio"]),
+    ],
+)
+def test_of_imagebinds_file_the_trunks_in_use_are_taken(decoder, model, tmp_path, settings, trunks, caplog):
+    files = {"imagebind_ckpt_path": tmp_path / "imagebind_huge.pth", "ckpt": tmp_path / "branch.pth"}
+    torch.save(imagebind(model, "audio", "vision"), files["imagebind_ckpt_path"])
+    torch.save(state(model, "audio_branch."), files["ckpt"])
+    with caplog.at_level("INFO"):
+        filled = VideoLLaMA.from_config(config(decoder, **files, **settings))
+    wanted = state(model, *(f"audio_encoder.{t}." for t in trunks))
+    assert state(filled, "audio_encoder.").keys() == wanted.keys()
+    assert_filled(filled, wanted)
+    (told,) = [m for m in caplog.messages if m.startswith("model.imagebind_ckpt_path")]
+    assert told.splitlines()[1:-1] == [
+        f"  audio_encoder.{t}: {len(state(model, f'audio_encoder.{t}.'))} matched" for t in trunks
+    ]
+    assert "ignored" in told.splitlines()[-1]
+    assert not [m for m in caplog.messages if m.startswith("audio_encoder")]
+
+
+def test_the_folder_that_holds_the_file_will_do(decoder, model, tmp_path):
+    torch.save(imagebind(model, "audio", "vision"), tmp_path / "imagebind_huge.pth")
+    filled = VideoLLaMA.from_config(config(decoder, imagebind_ckpt_path=tmp_path))
+    assert_filled(filled, state(model, "audio_encoder.audio."))
+
+
+def test_a_file_of_ours_will_do(decoder, model, tmp_path):
+    write_weights(tmp_path / "i.safetensors", state(model, "audio_encoder."))
+    filled = VideoLLaMA.from_config(config(decoder, imagebind_ckpt_path=tmp_path / "i.safetensors"))
+    assert_filled(filled, state(model, "audio_encoder.audio."))
+
+
+def test_a_folder_without_the_file_is_refused(decoder, tmp_path):
+    assert refusal(decoder, imagebind_ckpt_path=tmp_path) == (
+        f"model.imagebind_ckpt_path: {tmp_path}: a directory; expected a weights file"
+    )
+
+
+@pytest.mark.parametrize(("source", "has", "lacks"), [("sound", "vision", "sound"), ("both", "vision", "sound")])
+def test_a_file_without_the_trunk_asked_for_is_named(decoder, model, tmp_path, source, has, lacks):
+    path = tmp_path / "i.pth"
+    torch.save(imagebind(model, has), path)
+    assert f"model.imagebind_ckpt_path: {path} lacks ImageBind's trunk for {lacks}" in refusal(
+        decoder, imagebind_ckpt_path=path, audio_source=source
+    )
+
+
+def test_ours_without_the_trunk_for_frames_is_named(decoder, model, tmp_path):
+    path = tmp_path / "i.safetensors"
+    write_weights(path, state(model, "audio_encoder.audio."))
+    message = refusal(decoder, imagebind_ckpt_path=path, audio_source="frames")
+    assert message.startswith(f"model.imagebind_ckpt_path: {path} lacks ImageBind's trunk for frames")
+
+
+def test_a_trunk_with_a_tensor_missing_is_refused(decoder, model, tmp_path):
+    tensors = imagebind(model, "audio", "vision")
+    del tensors["modality_preprocessors.audio.rgbt_stem.proj.weight"]
+    torch.save(tensors, tmp_path / "i.pth")
+    message = refusal(decoder, imagebind_ckpt_path=tmp_path / "i.pth")
+    assert "are in no file, such as audio_encoder.audio.patch.weight" in message
+
+
+def test_what_is_not_used_of_a_file_may_be_anything(decoder, model, tmp_path):
+    tensors = imagebind(model, "audio", "vision")
+    tensors["modality_heads.vision.2.weight"] = torch.full((12, 16), float("nan"))
+    torch.save(tensors, tmp_path / "i.pth")
+    path = tmp_path / "i.pth"
+    assert_filled(
+        VideoLLaMA.from_config(config(decoder, imagebind_ckpt_path=path)), state(model, "audio_encoder.audio.")
+    )
+    assert "holds NaN or infinity:\n  ! not finite: audio_encoder.vision.head.weight" in refusal(
+        decoder, imagebind_ckpt_path=path, audio_source="frames"
+    )
+
+
+def test_another_kind_of_file_is_refused_by_name(decoder, model, tmp_path):
+    torch.save(released(in_their_names(state(model, "audio_branch."), AUDIO_BRANCH)), tmp_path / "a.pth")
+    assert "is a Video-LLaMA audio-branch file; here goes an ImageBind-Huge file, or our own." in refusal(
+        decoder, imagebind_ckpt_path=tmp_path / "a.pth"
+    )
+
+
+# The branches
+
+
+def branch_files(model: VideoLLaMA, folder: Path) -> dict[str, Path]:
+    """A vision branch and an audio branch as the original releases them."""
+    for name, published in {"video": VISION_BRANCH, "audio": AUDIO_BRANCH}.items():
+        tensors = in_their_names(state(model, f"{name}_branch."), published)
+        torch.save(released(tensors), folder / f"{name}.pth")
+    return {"ckpt": folder / "video.pth", "ckpt_2": folder / "audio.pth"}
+
+
+def test_an_audio_branch_goes_on_top_of_a_vision_branch(decoder, model, tmp_path, caplog):
+    filled = VideoLLaMA.from_config(config(decoder, **branch_files(model, tmp_path)))
+    assert_filled(filled, model.trainable_state())
+    assert not [m for m in caplog.messages if "_branch" in m and "at random" in m]
+
+
+def test_one_checkpoint_of_ours_holds_both_branches(decoder, model, tmp_path):
+    write_weights(tmp_path / "both.safetensors", model.trainable_state())
+    assert_filled(VideoLLaMA.from_config(config(decoder, ckpt=tmp_path / "both.safetensors")), model.trainable_state())
+    sight = VideoLLaMA.from_config(tiny.config(decoder, ckpt=str(tmp_path / "both.safetensors")))
+    assert_filled(sight, state(model, "video_branch."))
+
+
+def test_an_audio_branch_that_is_in_no_file_is_told(decoder, model, tmp_path, caplog):
+    VideoLLaMA.from_config(config(decoder, ckpt=branch_files(model, tmp_path)["ckpt"]))
+    told = {r.message: r.levelname for r in caplog.records}
+    assert told["audio_branch.qformer is in no file: it starts at random"] == "WARNING"
+
+
+@pytest.mark.parametrize(
+    ("made_with", "line"),
+    [
+        ({"num_audio_query_token": 5}, "  made with num_audio_query_token: 5; the model section has 2"),
+        ({"max_audio_pos": 8}, "  made with max_audio_pos: 8; the model section has 4"),
+    ],
+)
+def test_an_audio_branch_of_another_size_is_refused_with_the_setting(decoder, tmp_path, made_with, line):
+    other = tiny.model(decoder, **{**tiny.AUDIO, **made_with})
+    message = refusal(decoder, ckpt=branch_files(other, tmp_path)["ckpt_2"])
+    assert message.splitlines()[-1] == line
