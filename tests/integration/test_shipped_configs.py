@@ -13,6 +13,7 @@ import yaml
 from tests.integration.conftest import ROOT
 from video_llama.common.config import ConfigError, JobConfig, load_config
 from video_llama.conversation.chat import processors_for_use
+from video_llama.models.imagebind import ImageBindConfig
 
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for folder in ("train_configs", "eval_configs") for p in (ROOT / folder).rglob("*.yaml")
@@ -31,9 +32,6 @@ MODEL = {
     "fusion_head_layers": 2,
     "max_frame_pos": 32,
     "num_video_query_token": 32,
-    "frozen_video_Qformer": False,
-    "frozen_llama_proj": False,
-    "equip_audio_branch": False,
     "low_resource": False,
     "max_txt_len": 320,
     "end_sym": "###",
@@ -57,8 +55,20 @@ RUN = {
     "dist_url": "env://",
     "distributed": True,
 }
-PUBLISHED = {
-    "train_configs/video_llama_stage1_pretrain.yaml": {
+SIGHT = {"frozen_video_Qformer": False, "frozen_llama_proj": False, "equip_audio_branch": False}
+HEARING = {
+    "frozen_video_Qformer": True,
+    "frozen_llama_proj": True,
+    "equip_audio_branch": True,
+    "frozen_audio_Qformer": False,
+    "audio_source": "frames",
+    "audio_scale": None,
+    "audio_segments": 8,
+    "max_audio_pos": 8,
+    "num_audio_query_token": 8,
+}
+STAGES = {
+    "stage1_pretrain": {
         **RUN,
         "init_lr": 1e-4,
         "min_lr": 8e-5,
@@ -69,7 +79,7 @@ PUBLISHED = {
         "batch_size_eval": 32,
         "num_workers": 8,
     },
-    "train_configs/video_llama_stage2_finetune.yaml": {
+    "stage2_finetune": {
         **RUN,
         "init_lr": 3e-5,
         "min_lr": 1e-5,
@@ -79,6 +89,12 @@ PUBLISHED = {
         "batch_size_train": 4,
         "num_workers": 4,
     },
+}
+BRANCHES = {"video_llama": SIGHT, "audiobranch": HEARING}
+PUBLISHED = {
+    f"train_configs/{branch}_{stage}.yaml": (run, model)
+    for branch, model in BRANCHES.items()
+    for stage, run in STAGES.items()
 }
 
 
@@ -94,7 +110,8 @@ def test_the_repository_ships_the_published_configurations_and_toy_ones():
     assert {*PUBLISHED, "train_configs/toy/stage1_pretrain.yaml", "train_configs/toy/stage2_finetune.yaml"} <= {
         *CONFIGS
     }
-    assert {"eval_configs/toy.yaml", "eval_configs/video_llama_eval_only_vl.yaml"} <= {*CONFIGS}
+    chats = ("toy", "video_llama_eval_only_vl", "video_llama_eval_withaudio")
+    assert {f"eval_configs/{name}.yaml" for name in chats} <= {*CONFIGS}
 
 
 @pytest.mark.parametrize("file", CONFIGS)
@@ -121,20 +138,45 @@ def test_what_is_still_to_be_set_stands_in_the_paths_block_alone(file, load):
 def test_a_full_size_run_has_the_published_hyper_parameters(file, load):
     job = load(file)
     run, model = asdict(job.run), asdict(job.model)
-    assert {key: run[key] for key in PUBLISHED[file]} == PUBLISHED[file]
-    assert {key: model[key] for key in MODEL} == MODEL
+    published, of_branch = PUBLISHED[file]
+    assert {key: run[key] for key in published} == published
+    assert {key: model[key] for key in MODEL | of_branch} == MODEL | of_branch
     qformer = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
     assert model["qformer"] == {**qformer, "cross_attention_frequency": 2, "dropout": 0.1}
 
 
-def test_the_full_size_runs_draw_from_the_published_data_sets(load):
-    stage1, stage2 = (load(file).datasets for file in PUBLISHED)
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_the_full_size_runs_draw_from_the_published_data_sets(load, branch):
+    stage1, stage2 = (load(f"train_configs/{branch}_{stage}.yaml").datasets for stage in STAGES)
     assert {name: d.sample_ratio for name, d in stage1.items()} == {"webvid": 100, "cc_sbu_align": 50}
     assert stage2.keys() == {"cc_sbu_align", "llava_instruct", "webvid_instruct"}
     for datasets in (stage1, stage2):
         for config in datasets.values():
             assert config.vis_processor.train.image_size == 224
             assert getattr(config.vis_processor.train, "n_frms", 8) == 8
+
+
+def test_the_audio_branch_is_trained_on_frames_alone_and_used_on_sound(load):
+    for stage in STAGES:
+        model = load(f"train_configs/audiobranch_{stage}.yaml").model
+        assert (model.senses.sight, model.senses.hearing) == (False, "frames")
+        assert isinstance(model.audio_encoder, ImageBindConfig)
+    chat = load("eval_configs/video_llama_eval_withaudio.yaml").model
+    assert (chat.senses.sight, chat.senses.hearing) == (True, None)
+    sizes = ("audio_encoder", "audio_segments", "max_audio_pos", "num_audio_query_token", "audio_scale", "qformer")
+    assert [getattr(chat, key) for key in sizes] == [getattr(model, key) for key in sizes]
+
+
+def test_the_chat_with_sound_differs_from_the_one_without_in_the_audio_branch_alone(load):
+    without, with_sound = (
+        asdict(load(f"eval_configs/video_llama_eval_{kind}.yaml").model) for kind in ("only_vl", "withaudio")
+    )
+    assert {key for key in without if without[key] != with_sound[key]} == {
+        "equip_audio_branch",
+        "audio_encoder",
+        "imagebind_ckpt_path",
+        "ckpt_2",
+    }
 
 
 def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):

@@ -57,9 +57,9 @@ class CaptionDataset(Dataset):
         if text in ("", self.no_words):
             raise BadRecord(f"{record.place}: the caption {record.caption!r} is empty after cleaning")
         prompt = context.caption_prompts[rng.integers(len(context.caption_prompts))]
-        media = self.vis_processor(self.media_folder / record.path, rng)
-        pieces = caption(prompt, text, context.end_sym, media)
-        return self.tokenized(index, pieces, [media], max_targets=context.max_txt_len)
+        media = self.read_media(self.media_folder / record.path, rng)
+        pieces = caption(prompt, text, context.end_sym, *media)
+        return self.tokenized(index, pieces, media, max_targets=context.max_txt_len)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from video_llama.common.config_names import registered_class
 from video_llama.common.contracts import IGNORE_LABEL, BuildContext, Media, Sample
 from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registries import PROCESSORS
+from video_llama.datasets.senses import read_media
 from video_llama.datasets.settings import DatasetConfig
 from video_llama.prompts.labels import Encoded, Slot, Stretch, encode
 
@@ -65,6 +67,15 @@ class Dataset(ABC):
             BadRecord: the record cannot become a sample.
             DecodeError: its media cannot be read.
         """
+
+    def read_media(self, path: Path, rng: np.random.Generator) -> list[Media]:
+        """Read a file: what is heard, then what is seen, as far as the model is trained on it.
+
+        Raises:
+            BadRecord: the file has nothing that the model is trained on.
+            DecodeError: it cannot be read.
+        """
+        return read_media(path, self.vis_processor, self.context.senses, rng)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -17,7 +17,7 @@ from video_llama.datasets.records import read_json
 from video_llama.datasets.settings import DatasetConfig, FilesConfig
 from video_llama.prompts.labels import clean, encode
 from video_llama.prompts.original_mask import original_labels
-from video_llama.prompts.rendering import conversation, tagged
+from video_llama.prompts.rendering import conversation, presented
 
 IMAGE_TOKEN = "<image>"
 
@@ -81,8 +81,8 @@ class LlavaInstruct(InstructDataset):
         if not image:
             return self.instruct(index, turns, [])
         path = Path(self.config.build_info.videos_dir, image)
-        media = self.vis_processor(path.with_name(self.config.image_prefix + path.name), rng)
-        return self.instruct(index, [(q.replace(IMAGE_TOKEN, tagged(media, 0)), a) for q, a in turns], [media])
+        media = self.read_media(path.with_name(self.config.image_prefix + path.name), rng)
+        return self.instruct(index, [(q.replace(IMAGE_TOKEN, presented(media)), a) for q, a in turns], media)
 
     def _turns(self, index: int) -> list[tuple[str, str]]:
         """Pair the questions and answers of a record."""
@@ -110,7 +110,7 @@ class WebVidInstructConfig(DatasetConfig):
 
 @DATASETS.register("webvid_instruct")
 class WebVidInstruct(InstructDataset):
-    """VideoChat-Instruct-11K; the first question starts with the clip and the times of its frames."""
+    """VideoChat-Instruct-11K; the first question starts with the clip and the times of its frames, or with its sound."""
 
     Config = WebVidInstructConfig
     tells_times = True
@@ -121,12 +121,12 @@ class WebVidInstruct(InstructDataset):
         video = self.records[index].get("video")
         if not isinstance(video, str) or not video:
             raise self.bad(index, "no file name under 'video'")
-        media = self.vis_processor(Path(self.config.build_info.videos_dir, video), rng)
+        media = self.read_media(Path(self.config.build_info.videos_dir, video), rng)
         if not self.tells_times:
-            media = replace(media, message="")
+            media = [replace(item, message="") for item in media]
         first_question, first_answer = turns[0]
-        turns[0] = (tagged(media, 0) + first_question, first_answer)
-        return self.instruct(index, turns, [media])
+        turns[0] = (presented(media) + first_question, first_answer)
+        return self.instruct(index, turns, media)
 
     def _turns(self, index: int) -> list[tuple[str, str]]:
         """Read the questions and answers of a record."""

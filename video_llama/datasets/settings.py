@@ -71,6 +71,12 @@ class DatasetConfig:
             n_frms, image_size = getattr(processor, "n_frms", None), getattr(processor, "image_size", None)
             if n_frms is not None and n_frms > model.get("max_frame_pos", n_frms):
                 yield f"{place}.n_frms", f"{n_frms} frames, but model.max_frame_pos is {model['max_frame_pos']}"
+            if split == "train" and n_frms is not None and n_frms > model.get("max_audio_pos", n_frms):
+                yield (
+                    f"{place}.n_frms",
+                    f"{n_frms} frames for the audio branch, but model.max_audio_pos is {model['max_audio_pos']}. Lower it, "
+                    "or set model.interpolate_audio_pos: true.",
+                )
             if image_size is not None and image_size != model.get("image_size", image_size):
                 yield f"{place}.image_size", f"{image_size}, but model.image_size is {model['image_size']}"
 

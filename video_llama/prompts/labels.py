@@ -70,8 +70,9 @@ def _mark(stretch: Stretch, tokenizer: Tokenizer) -> list[tuple[Token, bool]]:
 def media_pieces(spans: Sequence[Span], slots: Sequence[Slot]) -> list[Stretch | Slot]:
     """Split rendered spans at the markers that stand for media.
 
-    White space beside media goes, as in the original's instruction data; no template has any there. An answer after a
-    space begins a stretch of its own: the prompt that waits for an answer ends in that space, as a token of its own.
+    White space beside images and clips goes, as in the original's instruction data; no template has any there. What is
+    before sound stays, as in its chat. An answer after a space begins a stretch of its own: the prompt that waits for an
+    answer ends in that space, as a token of its own.
 
     Args:
         spans: rendered text with ``marker(k)`` where slot k goes.
@@ -86,7 +87,8 @@ def media_pieces(spans: Sequence[Span], slots: Sequence[Slot]) -> list[Stretch |
             run = []
         while (found := _next_marker(rest, len(slots))) is not None:
             at, k = found
-            run.append(Span(rest[:at].rstrip(), span.trained))
+            before = rest[:at] if slots[k].kind in ("audio", "audio_frames") else rest[:at].rstrip()
+            run.append(Span(before, span.trained))
             pieces += [_stretch(run), slots[k]]
             run, rest = [], rest[at + len(marker(k)) :].lstrip()
         run.append(Span(rest, span.trained))

@@ -8,14 +8,39 @@ from video_llama.common.contracts import Media
 from video_llama.prompts.labels import PLACEHOLDER, Slot, Stretch, clean, marker, media_pieces
 from video_llama.prompts.templates import Layout, Span, Template
 
-TAGS = {"image": "Image", "video": "Video"}
+HEARD = "Close your eyes, open your ears and you imagine only based on the sound that: {}. "
+SEEN = "Close your ears, open your eyes and you see that {}.  "
+BOTH = "Now answer my question based on what you have just seen and heard."
+GAP = " " * 16
+"""Between the sentences: the original's prompt has the indentation of its source in it."""
 
 
 def tagged(media: Media, index: int) -> str:
     """Return ``<Video>…</Video> The video contains …`` around the marker of a media item."""
-    tag = TAGS[media.kind]
-    text = f"<{tag}>{marker(index)}</{tag}>"
-    return f"{text} {media.message}" if media.kind == "video" else text
+    text = in_tags(media, index)
+    return text if _is_still(media) else f"{text} {media.message}"
+
+
+def in_tags(media: Media, index: int) -> str:
+    """Return the marker of a media item in its tags; sound alone stands where a clip would, as in the original."""
+    tag = "Image" if _is_still(media) else "Video"
+    return f"<{tag}>{marker(index)}</{tag}>"
+
+
+def _is_still(media: Media) -> bool:
+    return media.kind == "image" or (media.kind == "audio_frames" and media.frames.shape[1] == 1)
+
+
+def heard_and_seen(seen: Media, index: int) -> str:
+    """Return the original's words around sound, at ``index``, and what is seen with it, at ``index + 1``."""
+    return GAP.join([HEARD.format(marker(index)), SEEN.format(in_tags(seen, index + 1)), BOTH])
+
+
+def presented(media: Sequence[Media], index: int = 0) -> str:
+    """Return what stands before a question for one file: a medium, or its sound and its sight."""
+    if len(media) == 1:
+        return tagged(media[0], index)
+    return heard_and_seen(media[1], index) + " "
 
 
 def conversation(
@@ -26,19 +51,19 @@ def conversation(
     return media_pieces(template.render(layout, turns), slots)
 
 
-def caption(prompt: str, text: str, end_sym: str, media: Media) -> list[Stretch | Slot]:
+def caption(prompt: str, text: str, end_sym: str, *media: Media) -> list[Stretch | Slot]:
     """Render one caption (Video-LLaMA, section 2.2.1): the prompt around the media, then the caption as its own stretch.
 
     Args:
         prompt: template and prompt, with ``<ImageHere>`` where the media goes.
         text: the caption.
         end_sym: what ends it.
-        media: the image or clip.
+        media: what goes there: an image, a clip, its sound, or its sound and what is seen.
     """
     before, _, after = prompt.partition(PLACEHOLDER)
     return [
         *_context(before),
-        Slot(0, media.kind),
+        *(Slot(k, item.kind) for k, item in enumerate(media)),
         *_context(after),
         Stretch((Span(clean(text) + end_sym, trained=True),)),
     ]

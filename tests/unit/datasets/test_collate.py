@@ -10,10 +10,12 @@ from video_llama.common.contracts import IGNORE_LABEL, Batch, Media, MediaKind, 
 from video_llama.datasets.collate import collate
 
 PAD = 7
-KINDS: tuple[MediaKind, ...] = ("image", "video")
+KINDS: tuple[MediaKind, ...] = ("image", "video", "audio", "audio_frames")
 
 
 def medium(kind: MediaKind, n_frames: int, value: int, side: int = 2) -> Media:
+    if kind == "audio":
+        return Media(kind, torch.full((n_frames, 1, side, 2 * side), float(value)))
     return Media(kind, torch.full((3, n_frames, side, side), value, dtype=torch.uint8))
 
 
@@ -96,3 +98,23 @@ def test_a_batch_counts_its_target_tokens_cut_samples_and_replacements() -> None
     assert batch.replaced == (told, told, told)
     assert batch.n_cut == 2
     assert batch.n_target_tokens == 2, "a first token has nothing before it to be predicted from"
+
+
+def test_sound_of_two_lengths_and_frames_in_its_place_go_in_one_batch() -> None:
+    batch = collate(
+        [
+            sample(2, medium("audio", 8, 1), medium("video", 8, 2)),
+            sample(3, medium("audio", 8, 3)),
+            sample(1, medium("audio_frames", 8, 4), medium("video", 8, 4)),
+            sample(4),
+            sample(1, medium("audio", 2, 5)),
+        ],
+        PAD,
+    )
+    groups = {(g.kind, tuple(g.frames.shape[1:3])): (g.rows.tolist(), g.slots.tolist()) for g in batch.media}
+    assert groups == {
+        ("audio", (8, 1)): ([0, 1], [-1, -1]),
+        ("video", (3, 8)): ([0, 2], [-2, -2]),
+        ("audio_frames", (3, 8)): ([2], [-1]),
+        ("audio", (2, 1)): ([4], [-1]),
+    }
