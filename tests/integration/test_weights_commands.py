@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,17 @@ def test_a_released_file_loads_into_the_model_of_its_width_bit_by_bit(files: Pat
     theirs = torch.load(files / f"{size}.pth", weights_only=True)["model"]
     assert_equal(model.trainable_state(), in_our_names(theirs, size).tensors)
     assert sum(t.numel() for t in model.trainable_state().values()) == {"7B": 22_104_064, "13B": 22_891_520}[size]
+
+
+def test_a_released_audio_branch_loads_on_top_of_a_vision_branch_bit_by_bit(files: Path, tmp_path: Path) -> None:
+    theirs = write_released(tmp_path / "audio.pth", "audio_branch_4096", 7)["model"]
+    hears = {"equip_audio_branch": True, "audio_encoder": replace(tiny.IMAGEBIND, out_embed_dim=1024)}
+    sight = config(files, "7B", files / "7B.pth")
+    model = VideoLLaMA.from_config(replace(sight, **hears, ckpt_2=str(tmp_path / "audio.pth")))
+    own = {name: t for name, t in model.state_dict().items() if name.startswith("audio_branch.")}
+    assert_equal(own, in_our_names(theirs, "audio").tensors)
+    assert sum(t.numel() for t in own.values()) == 22_855_680
+    assert_equal(model.trainable_state(), VideoLLaMA.from_config(sight).trainable_state())
 
 
 @pytest.mark.parametrize("size", WIDTHS)

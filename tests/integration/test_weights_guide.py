@@ -24,8 +24,13 @@ COMMANDS = [
     for line in (ROOT / "docs" / "weights.md").read_text(encoding="utf-8").splitlines()
     if line.startswith(("    video-llama ", "    python "))
 ]
-PLACEHOLDERS = ("eva_vit_g.pth", "blip2_pretrained_flant5xxl.pth", "pretrain-vicuna7b.pth")
-BRANCHES = ("finetune-ziya13b-zh.pth", "finetune-billa7b-zh.pth")
+PLACEHOLDERS = ("eva_vit_g.pth", "blip2_pretrained_flant5xxl.pth", "imagebind_huge.pth", "pretrain-vicuna7b.pth")
+BRANCHES = (
+    "finetune-ziya13b-zh.pth",
+    "finetune-billa7b-zh.pth",
+    "pretrain_vicuna7b_audiobranch.pth",
+    "finetune_vicuna7b_audiobranch.pth",
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +72,12 @@ def test_the_commands_run_in_the_order_they_are_printed(folder, monkeypatch, cap
     assert (folder / "vicuna-7b" / "model.safetensors").is_file()
     assert (folder / "branch.safetensors").is_file()
     assert (folder / "for_the_original.pth").is_file()
-    assert sum("check-config" in c for c in COMMANDS) >= 4
+    assert sum("check-config" in c for c in COMMANDS) >= 6
+    assert not [c for c, out in printed.items() if "check-config eval_configs" in c and "to set before use" in out]
 
 
-def test_the_chat_command_has_valid_arguments():
-    (command,) = [c for c in COMMANDS if " chat " in c]
+@pytest.mark.parametrize("command", [c for c in COMMANDS if " chat " in c])
+def test_a_chat_command_has_valid_arguments(command):
     parser = argparse.ArgumentParser()
     chat.add_arguments(parser)
     args = parser.parse_args(shlex.split(command)[2:])

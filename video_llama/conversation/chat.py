@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,31 @@ import torch
 from video_llama.common.config import JobConfig, load_config
 from video_llama.common.config_names import registered_class
 from video_llama.common.contracts import BuildContext, Media, MediaGroup, slot_id
-from video_llama.common.errors import VideoLlamaError
+from video_llama.common.errors import DecodeError, NoSoundTrack, VideoLlamaError
 from video_llama.common.registries import MODELS, PROCESSORS
 from video_llama.conversation.generation import generate
 from video_llama.conversation.session import Session
+from video_llama.datasets.senses import look
+from video_llama.processors.decode import open_sound
 from video_llama.prompts.labels import encode
+
+USED, NO_TRACK, OFF = "used", "no track", "off"
+"""What became of a file's sound, beside the reason why it could not be decoded."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """What the model sees and hears of a file."""
+
+    seen: Media | None = None
+    heard: Media | None = None
+    sound: str = OFF
+    """``used``, ``no track``, ``off``, or the reason why the track could not be decoded."""
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """In the order of the prompt: what is heard, then what is seen."""
+        return tuple(media for media in (self.heard, self.seen) if media is not None)
 
 
 class Chat:
@@ -50,8 +70,10 @@ class Chat:
         if getattr(job.model, "ckpt", "") is None:
             raise VideoLlamaError(f"{cfg_path}: model.ckpt is not set: the branch would answer at random")
         model_class: Any = registered_class(MODELS, job.model)
-        frozen = {name: True for name in ("frozen_video_Qformer", "frozen_llama_proj") if hasattr(job.model, name)}
-        config = replace(job.model, **frozen)  # in use nothing is trained, so nothing may start at random
+        keys = ("frozen_video_Qformer", "frozen_llama_proj", "frozen_audio_Qformer")
+        frozen: dict[str, Any] = {key: True for key in keys if hasattr(job.model, key)}
+        heard = {"audio_source": "sound"} if hasattr(job.model, "audio_source") else {}
+        config = replace(job.model, **frozen, **heard)  # in use nothing is trained, so nothing may start at random
         context = model_class.build_context(config)
         model = model_class.from_config(config).to(chosen).eval()
         return cls(model, context, video, image)
@@ -61,21 +83,73 @@ class Chat:
         self.session = Session(self.context.template)
         self._encoded: list[MediaGroup] = []
 
-    def upload(self, *, video: str | Path | None = None, image: str | Path | None = None) -> Media:
-        """Show a clip or an image; the next question is about it.
+    def upload(
+        self,
+        *,
+        video: str | Path | None = None,
+        image: str | Path | None = None,
+        audio: str | Path | None = None,
+        hear: bool | None = None,
+    ) -> Upload:
+        """Show a clip, an image or a sound; the next question is about it.
 
+        Args:
+            video: clip, of which the sound is heard where the model has an audio branch.
+            image: picture.
+            audio: file of sound alone, or a clip of which nothing is seen.
+            hear: of a clip, True: its sound must be heard; False: it is not. None: it is where that is possible.
         Returns:
-            What the model sees: its frames and their times.
+            What the model sees and hears.
         Raises:
             DecodeError: the file cannot be read.
+            VideoLlamaError: sound is asked for, and there is no track or no audio branch.
         """
-        if (video is None) == (image is None):
-            raise VideoLlamaError("upload takes one of video and image")
-        processor, path = (self.video_processor, video) if video is not None else (self.image_processor, image)
-        media: Media = processor(path, np.random.default_rng(0))
-        self._encoded.append(self.encode(media, slot_id(len(self._encoded))))
-        self.session.show(media)
-        return media
+        if sum(path is not None for path in (video, image, audio)) != 1:
+            raise VideoLlamaError("upload takes one of video, image and audio")
+        if video is None and hear is not None:
+            raise VideoLlamaError("--audio and --no-audio say what to do with the sound of a clip, and none is shown")
+        if video is not None:
+            shown = self._watch(video, hear)
+        elif image is not None:
+            shown = Upload(seen=self.image_processor(image, np.random.default_rng(0)))
+        else:
+            self._check_hears()
+            shown = Upload(heard=self.context.senses.audio_processor.hear(open_sound(str(audio))), sound=USED)
+        start = len(self._encoded)
+        self._encoded += [self.encode(media, slot_id(k)) for k, media in enumerate(shown.media, start)]
+        self.session.show(*shown.media)
+        return shown
+
+    def _watch(self, path: str | Path, hear: bool | None) -> Upload:
+        """Read a clip and, as asked for, its sound."""
+        if hear:
+            self._check_hears()
+        rng = np.random.default_rng(0)
+        if hear is False or not self.hears:
+            return Upload(seen=self.video_processor(path, rng))
+        seen, open_track = look(path, self.video_processor, rng)
+        try:
+            return Upload(seen=seen, heard=self.context.senses.audio_processor.hear(open_track()), sound=USED)
+        except NoSoundTrack as error:
+            if hear:
+                raise VideoLlamaError(f"{error}, and --audio asks for it. Leave --audio out.") from error
+            return Upload(seen=seen, sound=NO_TRACK)
+        except DecodeError as error:
+            if hear:
+                raise
+            return Upload(seen=seen, sound=error.reason)
+
+    @property
+    def hears(self) -> bool:
+        """Whether the model has an audio branch."""
+        return self.context.senses.audio_processor is not None
+
+    def _check_hears(self) -> None:
+        if not self.hears:
+            raise VideoLlamaError(
+                "the model has no audio branch. Choose a YAML with model.equip_audio_branch: true, such as "
+                "eval_configs/video_llama_eval_withaudio.yaml."
+            )
 
     def ask(self, question: str, max_new_tokens: int = 300) -> str:
         """Answer a question, taking the dialogue so far into account.

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from video_llama.common.contracts import Media
 from video_llama.common.errors import VideoLlamaError
-from video_llama.prompts.labels import Slot, Stretch, clean, marker
-from video_llama.prompts.rendering import TAGS, conversation
+from video_llama.prompts.labels import Slot, Stretch, clean
+from video_llama.prompts.rendering import conversation, heard_and_seen, in_tags
 from video_llama.prompts.templates import Template
 
 
@@ -22,11 +22,14 @@ class Session:
     shown: str = ""
     """Media tags that wait for the next question."""
 
-    def show(self, media: Media) -> None:
-        """Put an image or clip before the next question."""
-        tag = TAGS[media.kind]
-        self.shown += f"<{tag}>{marker(len(self.media))}</{tag}> {media.message} "
-        self.media.append(media)
+    def show(self, *media: Media) -> None:
+        """Put a file before the next question: an image, a clip, sound, or sound and what is seen with it."""
+        index = len(self.media)
+        if len(media) == 2:
+            self.shown += heard_and_seen(media[1], index) + " "
+        else:
+            self.shown += f"{in_tags(media[0], index)} {media[0].message} "
+        self.media += media
 
     def ask(self, question: str) -> None:
         """Add a question, to be answered next.

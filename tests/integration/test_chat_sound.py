@@ -1,0 +1,296 @@
+"""``video-llama chat`` with a model that hears: what it says became of the sound of files of many kinds."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tests import tiny
+from tests.integration.conftest import Result
+from tests.unit.processors.clips import picture, write_clip
+from tests.unit.processors.sounds import with_chirps, write_sound
+from video_llama.checkpoints.state import write_weights
+from video_llama.common.errors import TooManyFrames, VideoLlamaError
+from video_llama.conversation.chat import Chat
+
+QUESTION = "What do you hear?"
+
+
+def damage(path: Path) -> Path:
+    """Overwrite packets in the middle of the sound."""
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for start, size in packets[40:44]:
+        data[start : start + size] = random.Random(start).randbytes(size)
+    path.write_bytes(data)
+    return path
+
+
+def sound(
+    folder: Path, name: str, rate: int = 48_000, seconds: float = 2.0, channels: int = 2, video: int = 10
+) -> Path:
+    codec = "pcm_s16le" if name.endswith(".wav") else "aac"
+    waveform = with_chirps(rate, seconds, [0.1], channels)
+    return write_sound(folder / name, waveform, rate, codec, video=video)
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Files by what is special about them."""
+    folder = tmp_path_factory.mktemp("media")
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, 96_000)).astype(np.float32)
+    Image.fromarray(picture(0)).save(folder / "picture.png")
+    files = {
+        "with sound": sound(folder, "a.mp4"),
+        "without a track": write_clip(folder / "mute.mp4", 10),
+        "with a silent track": write_sound(
+            folder / "b.mp4", np.zeros((2, 48_000), np.float32), 48_000, "aac", video=25
+        ),
+        "mono": sound(folder, "mono.mp4", channels=1),
+        "5.1": sound(folder, "surround.mp4", channels=6),
+        "8 kHz": sound(folder, "slow.mp4", rate=8_000),
+        "0.3 s": sound(folder, "short.mp4", seconds=0.3),
+        "with a track longer than the video": sound(folder, "long.mp4", seconds=5.0),
+        "with a corrupt track": damage(write_sound(folder / "c.mp4", noise, 48_000, "aac", video=50)),
+        "sound alone": sound(folder, "a.wav", video=0),
+        "picture": folder / "picture.png",
+    }
+    return {name: str(path) for name, path in files.items()}
+
+
+def write_yaml(folder: Path, name: str, **changes: Any) -> str:
+    """Write a YAML of a tiny random model and its weights, and return the YAML's path."""
+    model = tiny.model(tiny.write_decoder(folder / f"{name}-decoder"), **changes)
+    files = {
+        "vit_ckpt": model.vision.state_dict(),
+        "q_former_model": model.qformer.state_dict(),
+        "ckpt": {n: t for n, t in model.state_dict().items() if "_branch." in n},
+    }
+    section = {"arch": "video_llama"} | {
+        key: getattr(model.config, key)
+        for key in (
+            *("vit_args", "vit_precision", "image_size", "num_query_token", "num_video_query_token", "max_frame_pos"),
+            *("llama_model", "llama_precision", "equip_audio_branch", "audio_segments", "max_audio_pos"),
+            "num_audio_query_token",
+        )
+    }
+    section["qformer"] = asdict(model.config.qformer)
+    if model.config.equip_audio_branch:
+        files["imagebind_ckpt_path"] = {n: t for n, t in model.state_dict().items() if n.startswith("audio_encoder.")}
+        section["audio_encoder"] = {"name": "imagebind_huge", **asdict(model.config.audio_encoder)}
+    for key, tensors in files.items():
+        write_weights(folder / f"{name}-{key}.safetensors", tensors)
+        section[key] = str(folder / f"{name}-{key}.safetensors")
+    clips = {"vis_processor": {"train": {"name": "alpro_video_eval", "n_frms": 4, "image_size": tiny.SIDE}}}
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({"model": section, "datasets": {"webvid_instruct": clips}}))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def hearing(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_yaml(tmp_path_factory.mktemp("model"), "hearing", **tiny.AUDIO)
+
+
+@pytest.fixture(scope="module")
+def deaf(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_yaml(tmp_path_factory.mktemp("model"), "deaf")
+
+
+@pytest.fixture
+def ask(command: Callable[..., Result]) -> Callable[..., Result]:
+    def run(config: str, *words: str) -> Result:
+        return command("chat", "--cfg-path", config, "--question", QUESTION, "--max-new-tokens", 2, *words)
+
+    return run
+
+
+# What it says became of the sound
+
+
+@pytest.mark.parametrize(
+    ("name", "sound"),
+    [
+        ("with sound", "used"),
+        ("without a track", "no track"),
+        ("with a silent track", "used"),
+        ("mono", "used"),
+        ("5.1", "used"),
+        ("8 kHz", "used"),
+        ("0.3 s", "used"),
+        ("with a track longer than the video", "used"),
+    ],
+)
+def test_the_sound_of_a_clip_is_used_where_there_is_any(ask, hearing, media, name, sound):
+    code, out, err = ask(hearing, "--video", media[name], "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said.keys() == {"answers", "frame_times", "sound"}
+    assert said["sound"] == sound
+    assert len(said["frame_times"]) == 4
+    code, out, err = ask(hearing, "--video", media[name])
+    assert (code, out.splitlines()[-1]) == (0, f"sound: {sound}")
+
+
+def test_a_corrupt_track_in_a_good_video_is_told_and_the_video_is_seen(ask, hearing, media):
+    code, out, err = ask(hearing, "--video", media["with a corrupt track"], "--json")
+    assert code == 0, err
+    said = json.loads(out)
+    assert said["sound"].startswith("cannot decode packet 4")
+    assert len(said["frame_times"]) == 4
+
+
+def test_sound_alone_is_heard(ask, hearing, media):
+    code, out, err = ask(hearing, "--sound", media["sound alone"], "--json")
+    assert code == 0, err
+    assert json.loads(out)["sound"] == "used"
+    assert json.loads(out)["frame_times"] == []
+
+
+def test_a_clip_may_be_heard_without_being_seen(ask, hearing, media):
+    assert json.loads(ask(hearing, "--sound", media["with sound"], "--json").out)["frame_times"] == []
+
+
+def test_a_clip_may_be_seen_without_being_heard(ask, hearing, media):
+    for name in ("with sound", "with a corrupt track"):
+        assert json.loads(ask(hearing, "--video", media[name], "--no-audio", "--json").out)["sound"] == "off"
+
+
+def test_a_picture_has_no_sound(ask, hearing, media):
+    assert json.loads(ask(hearing, "--image", media["picture"], "--json").out)["sound"] == "off"
+
+
+def test_a_model_without_an_audio_branch_does_not_listen(ask, deaf, media):
+    code, out, err = ask(deaf, "--video", media["with a corrupt track"], "--json")
+    assert code == 0, err
+    assert json.loads(out)["sound"] == "off"
+
+
+# What is demanded and cannot be
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("without a track", ["--audio"], "mute.mp4: no sound track, and --audio asks for it. Leave --audio out."),
+        ("with a corrupt track", ["--audio"], "c.mp4: cannot decode packet 4"),
+    ],
+)
+def test_sound_that_is_demanded_and_cannot_be_heard_is_an_error(ask, hearing, media, name, words, message):
+    code, out, err = ask(hearing, "--video", media[name], *words)
+    assert (code, out) == (1, "")
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_sound_that_is_demanded_and_can_be_heard_is(ask, hearing, media):
+    assert json.loads(ask(hearing, "--video", media["with sound"], "--audio", "--json").out)["sound"] == "used"
+
+
+def test_a_file_of_sound_alone_without_sound_is_an_error(ask, hearing, media):
+    code, out, err = ask(hearing, "--sound", media["without a track"])
+    assert (code, out) == (1, "")
+    assert "mute.mp4: no sound track" in err
+
+
+@pytest.mark.parametrize("words", [["--video", "with sound", "--audio"], ["--sound", "sound alone"]])
+def test_sound_asked_of_a_model_without_an_audio_branch_is_an_error(ask, deaf, media, words):
+    code, out, err = ask(deaf, *(media.get(word, word) for word in words))
+    assert (code, out) == (1, "")
+    assert "the model has no audio branch" in err
+
+
+@pytest.mark.parametrize("flag", ["--audio", "--no-audio"])
+@pytest.mark.parametrize("words", [["--image", "picture"], ["--sound", "sound alone"]])
+def test_what_to_do_with_the_sound_is_asked_of_clips_alone(ask, hearing, media, words, flag):
+    code, out, err = ask(hearing, *(media.get(word, word) for word in words), flag)
+    assert (code, out) == (1, "")
+    assert "--audio and --no-audio say what to do with the sound of a clip" in err
+
+
+def test_more_segments_than_the_branch_has_positions_are_refused(ask, hearing, media):
+    code, _, err = ask(hearing, "--video", media["with sound"], "--options", "model.audio_segments=5")
+    assert code == 1
+    assert "model.audio_segments: 5 segments, but max_audio_pos is 4" in err
+    stretched = ["model.audio_segments=5", "model.interpolate_audio_pos=true"]
+    code, out, err = ask(hearing, "--video", media["with sound"], "--json", "--options", *stretched)
+    assert (code, json.loads(out)["sound"]) == (0, "used"), err
+
+
+# What the model gets
+
+
+@pytest.fixture(scope="module")
+def loaded(hearing: str) -> Chat:
+    return Chat.from_config(hearing)
+
+
+@pytest.fixture
+def chat(loaded: Chat) -> Chat:
+    loaded.reset()
+    return loaded
+
+
+@pytest.mark.parametrize("name", ["with sound", "with a silent track", "5.1", "8 kHz", "0.3 s"])
+def test_sound_comes_before_sight_in_the_prompt_and_in_what_is_encoded(chat, media, name):
+    shown = chat.upload(video=media[name])
+    assert [item.kind for item in chat.session.media] == ["audio", "video"]
+    assert [tuple(group.frames.shape) for group in chat._encoded] == [(1, 2, 12), (1, 4, 4, 16)]
+    assert [int(group.slots) for group in chat._encoded] == [-1, -2]
+    assert shown.heard.frames.shape == (2, 1, 128, 204)
+    assert bool(shown.heard.frames.isfinite().all())
+    chat.session.ask(QUESTION)
+    assert chat.session.turns[0][0].startswith("Close your eyes, open your ears")
+
+
+def test_of_a_long_track_segments_are_taken_from_all_of_it(chat, media):
+    assert chat.upload(video=media["with a track longer than the video"]).heard.times == pytest.approx(
+        (0.0, 1.5), abs=0.02
+    )
+
+
+def test_an_answer_depends_on_what_is_heard(chat, media):
+    def prompt(**files: Any) -> torch.Tensor:
+        chat.reset()
+        chat.upload(**files)
+        return chat._encoded[0].frames
+
+    assert not torch.allclose(prompt(video=media["with sound"]), prompt(video=media["with a silent track"]), atol=0.1)
+
+
+def test_the_sound_of_files_is_encoded_once_and_a_dialogue_may_hold_several(chat, media):
+    calls: list[int] = []
+    hook = chat.model.audio_encoder.audio.register_forward_pre_hook(lambda *_: calls.append(1))
+    for files in ({"video": media["with sound"]}, {"image": media["picture"]}, {"audio": media["sound alone"]}):
+        chat.upload(**files)
+        assert isinstance(chat.ask(QUESTION, 2), str)
+    hook.remove()
+    assert len(calls) == 2
+    assert [item.kind for item in chat.session.media] == ["audio", "video", "image", "audio"]
+    assert [int(group.slots) for group in chat._encoded] == [-1, -2, -3, -4]
+
+
+def test_a_clip_whose_frames_are_refused_leaves_nothing_of_its_sound(chat, media, monkeypatch):
+    longer = replace(chat.video_processor.config, n_frms=5)
+    monkeypatch.setattr(chat.video_processor, "config", longer)
+    with pytest.raises(TooManyFrames):
+        chat.upload(video=media["with sound"])
+    assert chat._encoded == []
+    assert chat.session.media == []
+
+
+def test_one_file_is_shown_at_a_time(chat, media):
+    with pytest.raises(VideoLlamaError, match="one of video, image and audio"):
+        chat.upload(video=media["with sound"], audio=media["sound alone"])
