@@ -7,18 +7,21 @@ shapes of the weights.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import FIXTURES
+from video_llama.models.imagebind import ImageBindConfig, TrunkConfig
 from video_llama.models.qformer import QFormerConfig
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.models.video_llama_config import VideoLLaMAConfig
@@ -65,16 +68,20 @@ def reference() -> Reference:
 
 
 @pytest.fixture(scope="session")
-def model(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> VideoLLaMA:
-    """The reference model, its weights written as the published files name them and read back through the key maps."""
-    folder = tmp_path_factory.mktemp("reference")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("reference")
+
+
+@pytest.fixture(scope="session")
+def section(reference: Reference, folder: Path) -> VideoLLaMAConfig:
+    """The model section without sound; its weights are written as the published files name them."""
     sizes, defaults, weights = reference.info["config"], reference.info["defaults"], reference.weights
     write_decoder(folder / "decoder", sizes["LLAMA"], weights, reference.tokenizer)
     save_file(starting_with(weights, "visual_encoder.", strip=True), folder / "eva.safetensors")
     save_file(starting_with(weights, "Qformer.", "query_tokens", "ln_vision."), folder / "blip2.safetensors")
     save_file(starting_with(weights, "video_", "llama_proj."), folder / "release.safetensors")
     bert = sizes["BERT"]
-    config = VideoLLaMAConfig(
+    return VideoLLaMAConfig(
         vit_args={**sizes["VIT"], "patch_size": defaults["vit_patch"], "mlp_ratio": defaults["vit_mlp_ratio"]},
         vit_ckpt=str(folder / "eva.safetensors"),
         vit_precision="fp32",
@@ -94,7 +101,71 @@ def model(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Vid
         llama_precision="fp32",
         ckpt=str(folder / "release.safetensors"),
     )
-    return VideoLLaMA.from_config(config).eval()
+
+
+@pytest.fixture(scope="session")
+def section_with_sound(section: VideoLLaMAConfig, reference: Reference, folder: Path) -> VideoLLaMAConfig:
+    """The model section for use with sound; the branches are in two files, the audio branch's on top."""
+    sizes, weights = reference.info["config"], reference.weights
+    torch.save(starting_with(weights, "audio_encoder.", strip=True), folder / "imagebind_huge.pth")
+    branch = {n: t for n, t in starting_with(weights, "audio_").items() if not n.startswith("audio_encoder.")}
+    torch.save({"model": branch, "epoch": 0}, folder / "audio_release.pth")
+    n_segments = len(weights["audio_position_embedding.weight"])
+    return replace(
+        section,
+        equip_audio_branch=True,
+        audio_encoder=imagebind_config(sizes["IB"], weights),
+        imagebind_ckpt_path=str(folder),
+        audio_segments=n_segments,
+        max_audio_pos=n_segments,
+        num_audio_query_token=sizes["naq"],
+        ckpt_2=str(folder / "audio_release.pth"),
+    )
+
+
+def imagebind_config(sizes: dict[str, Any], weights: dict[str, Tensor]) -> ImageBindConfig:
+    before = "audio_encoder.modality_preprocessors.vision."
+    patch_size = weights[f"{before}rgbt_stem.proj.1.weight"].shape[-1]
+    n_patches = weights[f"{before}pos_embedding_helper.pos_embed"].shape[1] - 1
+    trunks = {
+        modality: TrunkConfig(
+            embed_dim=sizes[f"{modality}_embed_dim"],
+            depth=sizes[f"{modality}_num_blocks"],
+            num_heads=sizes[f"{modality}_num_heads"],
+        )
+        for modality in ("audio", "vision")
+    }
+    return ImageBindConfig(
+        **trunks,
+        image_size=patch_size * math.isqrt(n_patches),
+        patch_size=patch_size,
+        out_embed_dim=sizes["out_embed_dim"],
+    )
+
+
+@pytest.fixture(scope="session")
+def model(section: VideoLLaMAConfig) -> VideoLLaMA:
+    """The reference model without sound, read back through the key maps."""
+    return VideoLLaMA.from_config(section).eval()
+
+
+@pytest.fixture(scope="session")
+def model_that_hears(section_with_sound: VideoLLaMAConfig) -> VideoLLaMA:
+    """The reference model for use with sound."""
+    return VideoLLaMA.from_config(section_with_sound).eval()
+
+
+@pytest.fixture(scope="session")
+def model_that_sees(section_with_sound: VideoLLaMAConfig) -> VideoLLaMA:
+    """The reference model as the original trains its audio branch: on frames, in the place of sound."""
+    recipe = replace(
+        section_with_sound,
+        frozen_audio_Qformer=False,
+        frozen_video_Qformer=True,
+        frozen_llama_proj=True,
+        audio_source="frames",
+    )
+    return VideoLLaMA.from_config(recipe).eval()
 
 
 def write_decoder(folder: Path, sizes: dict[str, Any], weights: dict[str, Tensor], tokenizer: Path) -> None:

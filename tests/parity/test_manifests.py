@@ -15,8 +15,10 @@ import torch
 from torch import nn
 
 from tests.parity.conftest import Reference
-from video_llama.checkpoints.formats import BLIP2_QFORMER, EVA_CLIP_G, VISION_BRANCH
+from video_llama.checkpoints.formats import AUDIO_BRANCH, BLIP2_QFORMER, EVA_CLIP_G, IMAGEBIND_HUGE, VISION_BRANCH
 from video_llama.checkpoints.keymap import KeyMap
+from video_llama.models.audio_branch import NUM_LAYERS, AudioBranch
+from video_llama.models.imagebind import ImageBind, ImageBindConfig, TrunkConfig
 from video_llama.models.qformer import QFormer, QFormerConfig
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.vision_encoder import VisionEncoder
@@ -126,3 +128,55 @@ def test_all_that_is_trained_is_in_the_release_and_as_much_as_was_counted(refere
         assert theirs.items() <= release.items()
     counted = reference.read("manifests/c_info_vision.json")["num_trainable_params"]
     assert counted in [sum(map(math.prod, video_branch(theirs).values())) for theirs in trained.values()]
+
+
+def audio_branch(theirs: Shapes) -> Shapes:
+    config = qformer_config(theirs, "audio_Qformer")
+    assert (config.num_hidden_layers, config.cross_attention_frequency) == (NUM_LAYERS, 1)
+    _, n_queries, _ = theirs["audio_query_tokens"]
+    n_segments, source_width = theirs["audio_position_embedding.weight"]
+    (decoder_width,) = theirs["audio_llama_proj.bias"]
+    with torch.device("meta"):
+        branch = AudioBranch(n_queries, n_segments, False, source_width, decoder_width, config)
+    return shapes_of("audio_branch", branch)
+
+
+def test_a_released_audio_branch_fills_the_whole_branch_and_nothing_else(reference: Reference) -> None:
+    whole = manifests(reference, "d_audio_branch_checkpoint_*.json")
+    trained = manifests(reference, "d_audio_branch_trainable_only_*.json")
+    for theirs in (*whole.values(), *trained.values()):
+        assert_filled(theirs, audio_branch(theirs), AUDIO_BRANCH.key_map)
+    for path, theirs in trained.items():
+        assert not AUDIO_BRANCH.key_map.to_ours(theirs).dropped
+        assert theirs.items() <= whole[path.with_name(path.name.replace("trainable_only", "checkpoint"))].items()
+
+
+def trunk_config(theirs: Shapes, modality: str) -> TrunkConfig:
+    *_, width = theirs[f"modality_preprocessors.{modality}.cls_token"]
+    depth = len(numbers(theirs, rf"modality_trunks\.{modality}\.blocks\.(\d+)\."))
+    return TrunkConfig(embed_dim=width, depth=depth, num_heads=math.gcd(width, 16))
+
+
+def imagebind(theirs: Shapes, hears: bool, sees: bool) -> Shapes:
+    before = "modality_preprocessors.vision."
+    patch_size = theirs[f"{before}rgbt_stem.proj.1.weight"][-1]
+    n_patches = theirs[f"{before}pos_embedding_helper.pos_embed"][1] - 1
+    config = ImageBindConfig(
+        audio=trunk_config(theirs, "audio"),
+        vision=trunk_config(theirs, "vision"),
+        image_size=patch_size * math.isqrt(n_patches),
+        patch_size=patch_size,
+        out_embed_dim=theirs["modality_heads.audio.2.weight"][0],
+    )
+    with torch.device("meta"):
+        return shapes_of("audio_encoder", ImageBind(config, hears, sees))
+
+
+def test_imagebind_fills_both_trunks_and_the_rest_is_left_out_by_name(reference: Reference) -> None:
+    for theirs in manifests(reference, "e_*.json").values():
+        assert_filled(theirs, imagebind(theirs, hears=True, sees=True), IMAGEBIND_HUGE.key_map)
+        dropped = IMAGEBIND_HUGE.key_map.to_ours(theirs).dropped
+        assert {name.split(".")[1] for name in dropped} == {"text", "depth", "thermal", "imu"}
+        for modality, other in (("audio", "vision"), ("vision", "audio")):
+            alone = {name: shape for name, shape in theirs.items() if name.split(".")[1] == modality}
+            assert_filled(alone, imagebind(theirs, modality == "audio", other == "audio"), IMAGEBIND_HUGE.key_map)

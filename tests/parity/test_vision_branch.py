@@ -8,42 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tests.parity.conftest import Reference
+from tests.parity.stages import Stages, attention_to_media
 from tests.parity.tolerances import assert_output
-from video_llama.common.contracts import MediaGroup, Sample, slot_id
-from video_llama.datasets.collate import collate
-from video_llama.models.qformer import QFormer
+from video_llama.common.contracts import MediaGroup, slot_id
 from video_llama.models.video_llama import VideoLLaMA
-from video_llama.prompts.labels import Slot, encode
-from video_llama.prompts.tokenizer import load_tokenizer
-
-
-class Stages(dict[str, Tensor]):
-    """What goes through a model, by the reference's names of the stages."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hooks: list[Any] = []
-
-    def into(self, module: nn.Module, name: str) -> None:
-        self.hooks.append(module.register_forward_pre_hook(lambda _, args: self.__setitem__(name, args[0])))
-
-    def out_of(self, module: nn.Module, name: str) -> None:
-        self.hooks.append(module.register_forward_hook(lambda _, args, out: self.__setitem__(name, out)))
-
-    def of_qformer(self, qformer: QFormer, name: str) -> None:
-        self.into(qformer, f"{name}_encoder_hidden_states")
-        self.out_of(qformer.bert.layernorm, f"{name}_embeddings_out")
-        for k, layer in enumerate(qformer.bert.encoder.layer):
-            self.out_of(layer, f"{name}_layer{k}_out")
-        self.out_of(qformer, f"{name}_query_output")
-        self.out_of(qformer, f"{name}_out")
 
 
 @contextmanager
@@ -59,8 +33,7 @@ def recorded(model: VideoLLaMA) -> Iterator[Stages]:
     stages.of_qformer(model.video_branch.qformer, "video_qformer")
     stages.out_of(model.video_branch, "inputs_llama")
     yield stages
-    for hook in stages.hooks:
-        hook.remove()
+    stages.stop()
 
 
 @torch.no_grad()
@@ -73,20 +46,11 @@ def stages_of(model: VideoLLaMA, images: Tensor) -> Stages:
     return stages
 
 
-def attention_to_media(model: VideoLLaMA, n_clips: int) -> Tensor:
-    """Return int64[B, V]: what our batches let the decoder see of each clip's tokens."""
-    tokenizer = load_tokenizer(model.config.llama_model)
-    encoded = encode([Slot(0, "video")], tokenizer, {"video": model.config.num_video_query_token})
-    ids = torch.tensor(encoded.input_ids)
-    batch = collate([Sample(str(k), ids, torch.tensor(encoded.labels)) for k in range(n_clips)], tokenizer.pad_id)
-    return batch.attention_mask[batch.input_ids == slot_id(0)].view(n_clips, -1)
-
-
 def test_every_stage_from_frames_to_decoder_tokens_has_the_originals_values(model: VideoLLaMA, reference: Reference):
     for scenario in reference.scenarios("video_T"):
         golden = reference.of(scenario)
         images = golden.pop("image")
-        ours = stages_of(model, images) | {"atts_llama": attention_to_media(model, len(images))}
+        ours = stages_of(model, images) | {"atts_llama": attention_to_media(model, "video", len(images))}
         assert golden.keys() <= ours.keys(), f"{scenario}: stages that no test knows"
         for name, values in golden.items():
             assert_output(ours[name], values, f"{scenario}/{name}")
