@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 
 from video_llama.toy.scene import COLOURS, MOTIONS, SHAPES, SIZES, Scene
+from video_llama.toy.sound import SOUNDS, sound_of
 
 QUESTIONS = {
     "colour": "What colour is the shape?",
@@ -15,10 +16,16 @@ QUESTIONS = {
     "motion": "How does it move?",
     "size": "How large is it?",
 }
-"""The question asked for each kind of attribute."""
+"""The question asked for each kind of attribute that is seen."""
+
+SOUND_QUESTIONS = {"sound": "What sound does it make?", "belongs": "Does the sound belong to what you see?"}
+"""The questions that need sound: the first needs nothing else, the second needs both senses."""
 
 CHANCE = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "motion": 1 / len(MOTIONS), "size": 1 / len(SIZES)}
-"""Exact match of somebody who guesses, for each kind."""
+"""Exact match of somebody who guesses, for each kind that is seen."""
+
+SOUND_CHANCE = {"sound": 1 / len(SOUNDS), "belongs": 1 / 2}
+"""The same for the questions that need sound."""
 
 MOVES = {
     "left": "moves left",
@@ -44,6 +51,8 @@ def answer(kind: str, scene: Scene) -> str:
         "shape": f"It is a {scene.shape}.",
         "motion": f"It {MOVES[scene.motion]}.",
         "size": f"It is {scene.size}.",
+        "sound": f"It makes a {sound_of(scene.heard)} sound.",
+        "belongs": "Yes." if scene.heard == scene.shape else "No.",
     }[kind]
 
 

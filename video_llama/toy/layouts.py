@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from video_llama.toy.language import QUESTIONS, TEXT_ONLY, answer, caption, still_caption
+from video_llama.toy.language import QUESTIONS, SOUND_QUESTIONS, TEXT_ONLY, answer, caption, still_caption
 from video_llama.toy.scene import Scene
 
 CLIPS_PER_PAGE = 50
@@ -94,7 +95,25 @@ def write_videochat(file: Path, clips: list[Item]) -> None:
     _write_json(file, records)
 
 
-def write_heldout(file: Path, clips: list[Item]) -> None:
+def write_soundchat(file: Path, clips: list[Item]) -> None:
+    """Write, in the layout of VideoChat, the question what is heard in each clip."""
+    _write_json(file, [_asked(clip, "sound") for clip in clips])
+
+
+def write_avchat(file: Path, clips: list[Item]) -> None:
+    """Write, in the layout of VideoChat, two records for each clip: whether its sound belongs, and something else.
+
+    The other question is what is heard, half of the time, or one on what is seen.
+    """
+    records = []
+    for clip in clips:
+        rng = clip.rng
+        other = "sound" if rng.random() < 0.5 else rng.choice(tuple(QUESTIONS))
+        records += [_asked(clip, "belongs"), _asked(clip, other)]
+    _write_json(file, records)
+
+
+def write_heldout(file: Path, clips: list[Item], questions: Mapping[str, str]) -> None:
     """Write one question of each kind for each held-out clip."""
     records = [
         {
@@ -105,9 +124,15 @@ def write_heldout(file: Path, clips: list[Item]) -> None:
             "answer": answer(kind, clip.scene),
         }
         for clip in clips
-        for kind, question in QUESTIONS.items()
+        for kind, question in questions.items()
     ]
     _write_json(file, records)
+
+
+def _asked(item: Item, kind: str) -> dict[str, Any]:
+    """Return a record of VideoChat that asks one thing."""
+    question = (QUESTIONS | SOUND_QUESTIONS)[kind]
+    return {"video": item.file, "QA": [{"q": question, "a": answer(kind, item.scene)}]}
 
 
 def _rounds(item: Item, kinds: tuple[str, ...]) -> list[tuple[str, str]]:

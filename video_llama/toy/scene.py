@@ -1,4 +1,4 @@
-"""What a toy clip shows: one coloured shape of some size that moves over a plain background.
+"""What a toy clip shows: one coloured shape of some size that moves over a plain background; and what is heard with it.
 
 Shapes: T frames, H x W pixels.
 """
@@ -6,8 +6,9 @@ Shapes: T frames, H x W pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -48,6 +49,13 @@ class Scene:
     motion: str
     size: str
     seed: int
+    sounds_like: str | None = None
+    """The shape whose sound the clip has; its own unless given."""
+
+    @property
+    def heard(self) -> str:
+        """The shape whose sound is heard."""
+        return self.sounds_like or self.shape
 
     @property
     def triple(self) -> Triple:
@@ -83,6 +91,15 @@ def scenes(n: int, seed: int, *, held_out: bool) -> Iterator[Scene]:
         if not order:
             order = list(rng.permutation(len(wanted)))
         yield Scene(*wanted[order.pop()], seed=int(rng.integers(2**31)))
+
+
+def with_other_sounds(own: Iterable[Scene]) -> Iterator[Scene]:
+    """Yield scenes with the sound of another shape: each of the five others equally often, to within one, for a shape."""
+    turns: Counter[str] = Counter()
+    for scene in own:
+        others = [shape for shape in SHAPES if shape != scene.shape]
+        yield replace(scene, sounds_like=others[turns[scene.shape] % len(others)])
+        turns[scene.shape] += 1
 
 
 def path(scene: Scene) -> np.ndarray:

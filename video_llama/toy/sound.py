@@ -33,7 +33,7 @@ def synthesise(scene: Scene) -> np.ndarray:
         "falling": lambda: _sweep(2400 * pitch, 300 * pitch),
         "noisy": lambda: rng.standard_normal(t.size) * 0.4 * _gate(t, 3.0, 0.5, phase),
         "pulsing": lambda: _tone(700 * pitch) * _gate(t, 12.0, 0.4, phase),
-    }[sound_of(scene.shape)]()
+    }[sound_of(scene.heard)]()
     hiss = rng.standard_normal(t.size) * 0.004
     return np.clip(wave * rng.uniform(0.3, 0.7) + hiss, -1, 1).astype(np.float32)
 

@@ -4,10 +4,15 @@
                 cc3m/filter_cap.json                        cc3m/image/<image_id>.jpg
                 llava/llava_instruct.json                   llava/train2014/COCO_train2014_<name>.jpg
                 videochat/videochat_instruct.json           (its videos are relative to webvid/videos)
-                heldout/questions.json                      heldout/videos/<name>.mp4
+                soundchat/soundchat_instruct.json           (likewise)
+                avchat/avchat_instruct.json                 avchat/videos/<name>.mp4, and some of webvid/videos
+                                                            (its videos are relative to <directory>)
+                heldout/questions.json                      heldout/videos/heldout_<number>.mp4
+                heldout/sound_questions.json                heldout/videos/foreign_<number>.mp4, and those above
                 world.json                                  the arguments; written last
 
-No training file shows one of the 36 held-out combinations of shape, colour and motion.
+No training file shows one of the 36 held-out combinations of shape, colour and motion. The sound of a
+clip in ``avchat/videos``, and of a foreign one held out, is that of another shape; as many others are asked about.
 """
 
 from __future__ import annotations
@@ -16,8 +21,9 @@ import json
 import multiprocessing
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -25,12 +31,13 @@ from tqdm import tqdm
 from video_llama.common.errors import DataError
 from video_llama.toy import layouts
 from video_llama.toy.encode import write_clip, write_still
+from video_llama.toy.language import QUESTIONS, SOUND_QUESTIONS
 from video_llama.toy.layouts import Item
-from video_llama.toy.scene import Scene, scenes
+from video_llama.toy.scene import Scene, scenes, with_other_sounds
 
-VERSION = 4
+VERSION = 5
 """Raised when the same arguments give another world."""
-LAYOUTS = ("webvid", "cc3m", "llava", "videochat", "heldout")
+LAYOUTS = ("webvid", "cc3m", "llava", "videochat", "soundchat", "avchat", "heldout")
 MANIFEST = "world.json"
 
 _FEW = 200
@@ -47,8 +54,9 @@ def write_world(
 
     Args:
         directory: where to; only the folders named above are touched.
-        n_clips: training clips, in WebVid and VideoChat.
-        n_heldout: clips of held-out combinations; a multiple of 108 shows each of them, in each size, equally often.
+        n_clips: training clips, in WebVid, VideoChat and soundchat. A third as many more have foreign sound.
+        n_heldout: clips of held-out combinations, and as many more with foreign sound; a multiple of 108 shows each of
+            them, in each size, equally often.
         n_images: stills, in each of CC3M and LLaVA.
         seed: the same seed gives the same bytes.
     Returns:
@@ -69,13 +77,28 @@ def write_world(
         return directory
     _make_room(directory, manifest)
 
-    clips = _items(n_clips, 4 * seed, layouts.webvid_file, held_out=False)
-    captioned = _items(n_images, 4 * seed + 1, layouts.cc3m_file, held_out=False)
-    instructed = _items(n_images, 4 * seed + 2, layouts.llava_file, held_out=False)
-    heldout = _items(n_heldout, 4 * seed + 3, "heldout_{:04d}.mp4".format, held_out=True)
+    _write_files(directory, n_clips, n_heldout, n_images, seed)
+    partial = manifest.with_suffix(".partial")
+    partial.write_text(json.dumps(arguments, indent=1) + "\n", encoding="utf-8")
+    partial.replace(manifest)
+    return directory
+
+
+def _write_files(directory: Path, n_clips: int, n_heldout: int, n_images: int, seed: int) -> None:
+    """Draw the scenes of each data set and write its media and annotations."""
+    clips = _items(layouts.webvid_file, scenes(n_clips, 4 * seed, held_out=False))
+    captioned = _items(layouts.cc3m_file, scenes(n_images, 4 * seed + 1, held_out=False))
+    instructed = _items(layouts.llava_file, scenes(n_images, 4 * seed + 2, held_out=False))
+    heldout = _items("heldout_{:04d}.mp4".format, scenes(n_heldout, 4 * seed + 3, held_out=True))
+    foreign = _items(
+        "avchat/videos/{:04d}.mp4".format,
+        with_other_sounds(scenes(max(1, n_clips // 3), 4 * seed + 3, held_out=False)),
+    )
+    heldout_foreign = _items("foreign_{:04d}.mp4".format, with_other_sounds(scenes(n_heldout, 4 * seed, held_out=True)))
     _write_media(
         [(directory / "webvid" / "videos" / clip.file, clip.scene) for clip in clips]
-        + [(directory / "heldout" / "videos" / clip.file, clip.scene) for clip in heldout]
+        + [(directory / clip.file, clip.scene) for clip in foreign]
+        + [(directory / "heldout" / "videos" / clip.file, clip.scene) for clip in heldout + heldout_foreign]
         + [(directory / "cc3m" / "image" / still.file, still.scene) for still in captioned]
         + [(directory / "llava" / "train2014" / still.file, still.scene) for still in instructed]
     )
@@ -83,12 +106,11 @@ def write_world(
     layouts.write_cc3m(directory / "cc3m" / "filter_cap.json", captioned)
     layouts.write_llava(directory / "llava" / "llava_instruct.json", instructed)
     layouts.write_videochat(directory / "videochat" / "videochat_instruct.json", clips)
-    layouts.write_heldout(directory / "heldout" / "questions.json", heldout)
-
-    partial = manifest.with_suffix(".partial")
-    partial.write_text(json.dumps(arguments, indent=1) + "\n", encoding="utf-8")
-    partial.replace(manifest)
-    return directory
+    layouts.write_soundchat(directory / "soundchat" / "soundchat_instruct.json", clips)
+    own = [replace(clip, file=f"webvid/videos/{clip.file}") for clip in clips[: len(foreign)]]
+    layouts.write_avchat(directory / "avchat" / "avchat_instruct.json", own + foreign)
+    layouts.write_heldout(directory / "heldout" / "questions.json", heldout, QUESTIONS)
+    layouts.write_heldout(directory / "heldout" / "sound_questions.json", heldout + heldout_foreign, SOUND_QUESTIONS)
 
 
 def _make_room(directory: Path, manifest: Path) -> None:
@@ -106,8 +128,8 @@ def _make_room(directory: Path, manifest: Path) -> None:
         shutil.rmtree(directory / name, ignore_errors=True)
 
 
-def _items(n: int, seed: int, name: Callable[[int], str], *, held_out: bool) -> list[Item]:
-    return [Item(name(i), scene) for i, scene in enumerate(scenes(n, seed, held_out=held_out))]
+def _items(name: Callable[[int], str], drawn: Iterable[Scene]) -> list[Item]:
+    return [Item(name(i), scene) for i, scene in enumerate(drawn)]
 
 
 def _read(manifest: Path) -> object:

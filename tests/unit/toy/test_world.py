@@ -3,13 +3,27 @@
 import csv
 import hashlib
 import json
+from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 
 from video_llama.common.errors import DataError
-from video_llama.toy.language import CHANCE, QUESTIONS
-from video_llama.toy.scene import COLOURS, MOTIONS, SHAPES, SIZES, Triple, is_held_out, scenes, triples
+from video_llama.toy.language import CHANCE, QUESTIONS, SOUND_CHANCE, SOUND_QUESTIONS, answer
+from video_llama.toy.scene import (
+    COLOURS,
+    MOTIONS,
+    SHAPES,
+    SIZES,
+    Scene,
+    Triple,
+    is_held_out,
+    scenes,
+    triples,
+    with_other_sounds,
+)
+from video_llama.toy.sound import synthesise
 from video_llama.toy.world import write_world
 
 ARGUMENTS = {"n_clips": 12, "n_heldout": 8, "n_images": 4, "seed": 3}
@@ -107,6 +121,49 @@ def test_heldout_has_one_question_of_each_kind_for_each_clip(world):
         assert question["question"] == QUESTIONS[question["kind"]]
         assert (world / "heldout/videos" / question["video"]).is_file()
     assert set(CHANCE) == set(QUESTIONS)
+
+
+def test_each_shape_is_heard_with_the_sound_of_each_other_equally_often():
+    drawn = list(with_other_sounds(scenes(540, seed=0, held_out=True)))
+    pairs = [(scene.shape, scene.heard) for scene in drawn]
+    assert {pair: pairs.count(pair) for pair in permutations(SHAPES, 2)} == dict.fromkeys(permutations(SHAPES, 2), 18)
+
+
+def test_a_clip_with_the_sound_of_another_shape_sounds_like_it():
+    alike = Scene("star", "red", "left", "small", seed=5)
+    foreign = replace(alike, shape="ring", sounds_like="star")
+    assert (synthesise(foreign) == synthesise(alike)).all()
+    assert answer("sound", foreign) == answer("sound", alike) == "It makes a falling sound."
+    assert (answer("belongs", foreign), answer("belongs", alike)) == ("No.", "Yes.")
+
+
+def test_soundchat_asks_what_is_heard_in_each_clip(world):
+    records = load(world / "soundchat/soundchat_instruct.json")
+    assert {record["video"] for record in records} == {
+        f"{r['page_dir']}/{r['videoid']}.mp4" for r in webvid_rows(world)
+    }
+    assert all([qa["q"] for qa in record["QA"]] == [SOUND_QUESTIONS["sound"]] for record in records)
+
+
+def test_avchat_asks_of_as_many_clips_with_their_own_sound_as_with_foreign_sound(world):
+    records = load(world / "avchat/avchat_instruct.json")
+    assert all((world / record["video"]).is_file() for record in records)
+    rounds = [qa for record in records for qa in record["QA"]]
+    belongs = [qa["a"] for qa in rounds if qa["q"] == SOUND_QUESTIONS["belongs"]]
+    assert len(rounds) == len(records) == 2 * len(belongs)
+    assert sorted(belongs) == ["No."] * (ARGUMENTS["n_clips"] // 3) + ["Yes."] * (ARGUMENTS["n_clips"] // 3)
+
+
+def test_a_sound_belongs_in_half_of_the_heldout_questions(world):
+    questions = load(world / "heldout/sound_questions.json")
+    assert len(questions) == 2 * ARGUMENTS["n_heldout"] * len(SOUND_QUESTIONS)
+    assert len({q["id"] for q in questions}) == len(questions)
+    for question in questions:
+        assert question["question"] == SOUND_QUESTIONS[question["kind"]]
+        assert (world / "heldout/videos" / question["video"]).is_file()
+    belongs = [q["answer"] for q in questions if q["kind"] == "belongs"]
+    assert belongs == ["Yes."] * ARGUMENTS["n_heldout"] + ["No."] * ARGUMENTS["n_heldout"]
+    assert set(SOUND_CHANCE) == set(SOUND_QUESTIONS)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(world, tmp_path):

@@ -26,7 +26,8 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from video_llama.toy.pretrain.text import BELONGS, Example, Said, Slots, example
+from video_llama.toy.language import SOUND_QUESTIONS
+from video_llama.toy.pretrain.text import Example, Said, Slots, example
 from video_llama.toy.pretrain.tokenizer import PIECES, train_tokenizer
 
 CONFIG = LlamaConfig(
@@ -179,7 +180,7 @@ def measure(model: LlamaForCausalLM, encoder: Encoder, disturbed: float = 0.0, n
         guess = model(inputs_embeds=embedded).logits[:, :-1].argmax(-1)
         wrong = ((guess != tokens.ids[:, 1:]) & (tokens.weight[:, 1:] == 1)).any(1)
         for parts, is_wrong in zip(chunk, wrong.tolist(), strict=True):
-            right["match" if BELONGS in str(parts) else "other"].append(not is_wrong)
+            right["match" if SOUND_QUESTIONS["belongs"] in str(parts) else "other"].append(not is_wrong)
     return {kind: sum(values) / max(1, len(values)) for kind, values in right.items()}
 
 

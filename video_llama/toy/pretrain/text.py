@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from video_llama.toy.language import MOVES, QUESTIONS, TEXT_ONLY, clip_captions, image_captions
+from video_llama.toy.language import MOVES, QUESTIONS, SOUND_QUESTIONS, TEXT_ONLY, clip_captions, image_captions
 from video_llama.toy.scene import COLOURS, MOTIONS, SHAPES, SIZES
 from video_llama.toy.sound import SOUNDS, sound_of
 
@@ -28,12 +28,11 @@ ASKED = {
     "shape": (QUESTIONS["shape"], "Which shape do you see?", "What is it?"),
     "motion": (QUESTIONS["motion"], "Where does it go?", "Which way does it move?"),
     "size": (QUESTIONS["size"], "What size is it?", "How big is it?"),
-    "sound": ("What sound does it make?", "What do you hear?"),
+    "sound": (SOUND_QUESTIONS["sound"], "What do you hear?"),
     "all": ("What do you see?", "What is shown?", "Describe the video.", "What is happening?"),
 }
 """The questions of each kind; the data sets use the first wording."""
 
-BELONGS = "Does the sound belong to what you see?"
 HEARING = (
     ("Close your eyes, open your ears and you imagine only based on the sound that: ", ". "),
     ("<Audio>", "</Audio> "),
@@ -160,7 +159,7 @@ def _match(rng: random.Random) -> Example:
     shape = seen["shape"] if belongs else rng.choice([s for s in SHAPES if s != seen["shape"]])
     heard = rng.choice(([sound_of(shape)], [sound_of(shape)], [sound_of(shape), shape]))
     (hear, heard_end), (see, seen_end) = rng.choice(HEARING), rng.choice(SEEING)
-    question, answer = BELONGS, "Yes." if belongs else "No."
+    question, answer = SOUND_QUESTIONS["belongs"], "Yes." if belongs else "No."
     if rng.random() < 0.25:
         kind = rng.choice(("shape", "sound"))
         if kind == "shape" or len(heard) == 1:

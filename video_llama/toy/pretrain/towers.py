@@ -143,10 +143,16 @@ class Probe(nn.Module):
 
 def shift(frames: Frames) -> Frames:
     """Move each frame by up to ``SHIFT`` pixels along each axis, so that shapes meet the patch grid everywhere."""
-    padded = F.pad(frames.pixels.float(), [SHIFT] * 4, mode="replicate").byte()
+    pixels, by = shifted(frames.pixels)
+    return replace(frames, pixels=pixels, place=frames.place + by / SIDE)
+
+
+def shifted(pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Move each of uint8[N, 3, H, W]; returns the same shape, and int64[N, 2], to the right and downwards in pixels."""
+    padded = F.pad(pixels.float(), [SHIFT] * 4, mode="replicate").byte()
     offset = torch.randint(0, 2 * SHIFT + 1, (len(padded), 2))
     moved = [image[:, y : y + SIDE, x : x + SIDE] for image, (x, y) in zip(padded, offset.tolist(), strict=True)]
-    return replace(frames, pixels=torch.stack(moved), place=frames.place + (SHIFT - offset) / SIDE)
+    return torch.stack(moved), SHIFT - offset
 
 
 def _initialise(vision: VisionEncoder, qformer: QFormer) -> None:
