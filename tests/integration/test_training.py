@@ -144,7 +144,8 @@ def test_a_setting_that_cannot_work_is_explained_in_a_line(world, tmp_path, trai
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     run = [f"paths.world={world}", f"run.output_dir={tmp_path / 'run'}", *SHORT]
     if message is None:
-        option, message = [option, "model.frozen_video_Qformer=true"], "nothing to train"
+        branch = "model.ckpt=${paths.weights}/branch.safetensors"
+        option, message = [option, "model.frozen_video_Qformer=true", branch], "nothing to train"
     code, _, err = train(STAGE_1, *run, *([option] if isinstance(option, str) else option))
     assert code == 1
     assert message in err
