@@ -6,6 +6,7 @@ Every attribute word is a single piece, so that it can fill a media slot.
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from pathlib import Path
@@ -49,10 +50,10 @@ def corpus(n: int = 4000) -> list[str]:
 def train_tokenizer(directory: Path) -> sentencepiece.SentencePieceProcessor:
     """Write the tokenizer as part of a Hugging Face LLaMA folder, and return it."""
     directory.mkdir(parents=True, exist_ok=True)
-    prefix = directory / "tokenizer"
+    model = io.BytesIO()  # a file's path would be written into the model
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(corpus()),
-        model_prefix=str(prefix),
+        model_writer=model,
         model_type="bpe",
         vocab_size=PIECES,
         byte_fallback=True,
@@ -69,7 +70,7 @@ def train_tokenizer(directory: Path) -> sentencepiece.SentencePieceProcessor:
         num_threads=1,
         minloglevel=2,
     )
-    prefix.with_suffix(".vocab").unlink()
+    (directory / TOKENIZER_FILE).write_bytes(model.getvalue())
     (directory / "tokenizer_config.json").write_text(json.dumps(CONFIG, indent=2) + "\n", encoding="utf-8")
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(directory / TOKENIZER_FILE))
     split = [word for word in attribute_words() if len(pieces.encode(word)) != 1]
