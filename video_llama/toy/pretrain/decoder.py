@@ -12,7 +12,6 @@ Shapes: B conversations, L tokens, H decoder width, V vocabulary.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from video_llama.toy.language import SOUND_QUESTIONS
+from video_llama.toy.pretrain.learning_rate import set_learning_rate
 from video_llama.toy.pretrain.text import Example, Said, Slots, example
 from video_llama.toy.pretrain.tokenizer import PIECES, train_tokenizer
 
@@ -202,9 +202,7 @@ def train_decoder(weights: Path) -> dict[str, float]:
         optimizer = torch.optim.AdamW(model.parameters(), lr=phase.lr, betas=(0.9, 0.98), weight_decay=0.01)
         bar = tqdm(range(phase.steps), desc="decoder", mininterval=10)
         for step in bar:
-            warm, left = min(1.0, (step + 1) / 100), 0.1 + 0.45 * (1 + math.cos(math.pi * step / phase.steps))
-            for group in optimizer.param_groups:
-                group["lr"] = phase.lr * warm * left
+            set_learning_rate(optimizer, phase.lr, step, phase.steps, floor=0.1)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(model, next(batches), phase.disturbed)
             optimizer.zero_grad()

@@ -9,22 +9,23 @@ Shapes: N clips, A sounds, T frames of a clip, H x W pixels, M x F mel bins and 
 
 from __future__ import annotations
 
-import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from video_llama.checkpoints.state import write_weights
 from video_llama.models.imagebind import ImageBind, ImageBindConfig, TrunkConfig, VisionTrunk
 from video_llama.processors.audio import AudioConfig, ImageBindAudio, spectrogram
 from video_llama.processors.decode import SAMPLE_RATE, open_video
 from video_llama.toy.encode import write_clip
+from video_llama.toy.pretrain.learning_rate import set_learning_rate
 from video_llama.toy.pretrain.towers import PATCH, VISION_FILE, VIT_WIDTH, shifted
 from video_llama.toy.scene import SHAPES, SIDE, Scene, scenes
 from video_llama.toy.sound import SECONDS
@@ -247,9 +248,7 @@ def train_imagebind(weights: Path, steps: int = 1000, lr: float = 1e-3) -> dict[
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     bar = tqdm(range(steps), desc="imagebind", mininterval=10)
     for step in bar:
-        warm, left = min(1.0, (step + 1) / 50), 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group in optimizer.param_groups:
-            group["lr"] = lr * warm * left
+        set_learning_rate(optimizer, lr, step, steps, warmup=50)
         sounds, sights = draw(clips, SOUNDS_PER_KIND), draw(clips, FRAMES_PER_KIND)
         heard = F.normalize(model.audio(vary_sounds(sounds.mel)), dim=-1)
         seen = model.vision(vary_frames(sights.frames[:, 0]))
@@ -260,7 +259,5 @@ def train_imagebind(weights: Path, steps: int = 1000, lr: float = 1e-3) -> dict[
         optimizer.step()
         if step % 200 == 0 or step == steps - 1:
             bar.write(f"imagebind {step}: loss {loss.item():.3f} {measure(model, unseen, unseen)}")
-    file = weights / IMAGEBIND_FILE
-    save_file({PREFIX + k: v.half().contiguous() for k, v in model.state_dict().items()}, file)
-    file.chmod(0o644)
+    write_weights(weights / IMAGEBIND_FILE, {PREFIX + k: v.half() for k, v in model.state_dict().items()})
     return measure(load_imagebind(weights), clips[torch.arange(0, len(clips.kind), 6)], unseen)

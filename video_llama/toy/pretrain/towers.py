@@ -17,15 +17,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from video_llama.checkpoints.state import write_weights
 from video_llama.models.qformer import QFormer, QFormerConfig
 from video_llama.models.vision_encoder import VisionEncoder
 from video_llama.processors.decode import open_video
 from video_llama.toy.encode import write_clip
+from video_llama.toy.pretrain.learning_rate import set_learning_rate
 from video_llama.toy.scene import COLOURS, SHAPES, SIDE, SIZES, Scene, path, scenes
 
 VIT_WIDTH, PATCH = 96, 8
@@ -178,9 +180,7 @@ def train_towers(weights: Path, steps: int = 3500, batch: int = 64, lr: float = 
     optimizer = torch.optim.AdamW(probe.parameters(), lr=lr, weight_decay=0.01)
     bar = tqdm(range(steps), desc="towers", mininterval=10)
     for step in bar:
-        warm, left = min(1.0, (step + 1) / 100), 0.5 * (1 + math.cos(math.pi * step / steps))
-        for group in optimizer.param_groups:
-            group["lr"] = lr * warm * left
+        set_learning_rate(optimizer, lr, step, steps)
         loss = probe.loss(shift(frames[torch.randint(len(frames.pixels), (batch,))]))
         optimizer.zero_grad()
         loss.backward()
@@ -188,8 +188,6 @@ def train_towers(weights: Path, steps: int = 3500, batch: int = 64, lr: float = 
         optimizer.step()
         if step % 200 == 0 or step == steps - 1:
             bar.write(f"towers {step}: loss {loss.item():.3f} {probe.measure(unseen)}")
-    weights.mkdir(parents=True, exist_ok=True)
     for module, file in ((probe.vision, VISION_FILE), (probe.qformer, QFORMER_FILE)):
-        save_file({k: v.half().contiguous() for k, v in module.state_dict().items()}, weights / file)
-        (weights / file).chmod(0o644)
+        write_weights(weights / file, {k: v.half() for k, v in module.state_dict().items()})
     return probe.measure(unseen)
