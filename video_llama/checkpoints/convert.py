@@ -19,7 +19,7 @@ from video_llama.checkpoints.formats import (
     NamedTensors,
     in_our_names,
 )
-from video_llama.checkpoints.merge import listed, not_finite
+from video_llama.checkpoints.merge import check_finite
 from video_llama.checkpoints.state import read_with_rest, write_checkpoint, write_pth, write_weights
 from video_llama.common.errors import WeightsError
 
@@ -58,8 +58,7 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
         raise WeightsError(f"{target}: neither .pth nor .safetensors; name it one of them")
     tensors, rest = read_with_rest(source)
     named = in_our_names(tensors, str(source))
-    if broken := not_finite(named.tensors):
-        raise WeightsError("\n".join([f"{source} holds NaN or infinity:", *listed("! not finite", broken)]))
+    check_finite(named.tensors, str(source))
     if named.format is None:
         return _to_original(source, target, named.tensors, rest or {})
     if named.format.key_map is None:

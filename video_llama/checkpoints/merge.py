@@ -98,6 +98,12 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     return [n for n, t in tensors.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
 
 
+def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Raise WeightsError for NaN or infinity, naming the source and the tensors that hold it."""
+    if broken := not_finite(tensors):
+        raise WeightsError("\n".join([f"{source} holds NaN or infinity:", *listed("! not finite", broken)]))
+
+
 def component_of(name: str) -> str:
     """Return the part of the model that a tensor belongs to: the first two parts of its name."""
     return ".".join(name.split(".")[:2])

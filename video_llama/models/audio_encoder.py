@@ -18,9 +18,9 @@ from video_llama.models.video_llama_config import VideoLLaMAConfig
 
 def build_audio_encoder(config: VideoLLaMAConfig) -> Any:
     """Build the encoder with what it needs to hear, or to see, and no more."""
-    encoder, source = config.audio_encoder_class, config.senses.hearing
+    encoder, inputs = config.audio_encoder_class, config.audio_inputs
     settings = config.audio_encoder or encoder.Config()
-    return encoder(settings, hears=source != "frames", sees=source in ("frames", "both"))
+    return encoder(settings, hears="sound" in inputs, sees="frames" in inputs)
 
 
 def own_weights(config: VideoLLaMAConfig) -> dict[str, Tensor]:

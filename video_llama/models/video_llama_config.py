@@ -188,6 +188,12 @@ class VideoLLaMAConfig:
         return Senses(sight=sees, hearing=self.audio_source if hears else None)
 
     @property
+    def audio_inputs(self) -> tuple[str, ...]:
+        """What the audio encoder is given: in training what ``audio_source`` says, in use sound."""
+        source = self.senses.hearing or "sound"
+        return ("sound", "frames") if source == "both" else (source,)
+
+    @property
     def decoder_quantization(self) -> Quantization | None:
         """How the decoder is loaded, by either of the two keys that say so."""
         return "int8" if self.low_resource else self.quantization

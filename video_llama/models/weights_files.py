@@ -5,7 +5,7 @@ is built. Every way in which they can be wrong is found here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,7 @@ from video_llama.checkpoints.formats import (
     in_our_names,
     recognise,
 )
-from video_llama.checkpoints.merge import Comparison, compare, component_of, listed, not_finite
+from video_llama.checkpoints.merge import Comparison, check_finite, compare, component_of
 from video_llama.checkpoints.sizes import decoder_width, sizes
 from video_llama.checkpoints.sources.imagebind_huge import file_or_within
 from video_llama.checkpoints.state import read_weights
@@ -35,8 +35,9 @@ from video_llama.models.video_llama_config import VideoLLaMAConfig
 log = logging.getLogger(__name__)
 
 AUDIO = ("audio_branch.", "audio_encoder.")
-TRUNKS = {"audio_encoder.audio.": "sound", "audio_encoder.vision.": "frames"}
-"""How the names of ImageBind's trunks begin, and what each is for."""
+TRUNKS = {"sound": "audio_encoder.audio.", "frames": "audio_encoder.vision."}
+"""How the names of ImageBind's trunks begin, by what each is for."""
+IMAGEBIND = "imagebind_ckpt_path"
 DECODER = "decoder."
 """How the names of the decoder's tensors begin; a file holds such if it was trained with LoRA."""
 
@@ -55,7 +56,7 @@ class Place:
 PLACES = (
     Place("vit_ckpt", (EVA_CLIP_G,), ("vision.",)),
     Place("q_former_model", (BLIP2_QFORMER,), ("qformer.", "vision.ln_vision.")),
-    Place("imagebind_ckpt_path", (IMAGEBIND_HUGE,), ("audio_encoder.",)),
+    Place(IMAGEBIND, (IMAGEBIND_HUGE,), ("audio_encoder.",)),
     Place("llama_proj_model", (MINIGPT4_PROJECTION,), ("video_branch.to_decoder.",)),
     Place("ckpt", (VISION_BRANCH, AUDIO_BRANCH)),
     Place("ckpt_2", (VISION_BRANCH, AUDIO_BRANCH)),
@@ -86,14 +87,14 @@ def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
     files = []
     for place in reversed(PLACES):  # the largest last, so that what is wrong with the others is told at once
         if (path := getattr(config, place.key)) is not None:
-            file = without_parts(read_weights_file(place, path), config)
-            check_finite(file)
+            file = without_parts(read_weights_file(place, path), place, config)
+            check_finite(file.tensors, file.place)
             check_width(file, config.llama_model)
             check_adapter(file, config)
             files.append(file)
     if own := own_weights(config):
+        check_finite(own, "model.audio_encoder")
         files.append(WeightsFile("model.audio_encoder", "an encoder with weights of its own", own, []))
-        check_finite(files[-1])
     return files[::-1]
 
 
@@ -105,7 +106,7 @@ def read_weights_file(place: Place, path: str) -> WeightsFile:
     """
     where = f"model.{place.key}: {path}"
     try:
-        tensors = read_weights(file_or_within(path) if place.accepted == (IMAGEBIND_HUGE,) else path)
+        tensors = read_weights(file_or_within(path) if place.key == IMAGEBIND else path)
     except WeightsError as error:
         raise WeightsError(f"model.{place.key}: {error}") from error
     found = recognise(tensors)
@@ -129,7 +130,7 @@ def read_weights_file(place: Place, path: str) -> WeightsFile:
     return WeightsFile(where, found.title if found else "a file of video_llama", named.tensors, named.ignored)
 
 
-def without_parts(file: WeightsFile, config: VideoLLaMAConfig) -> WeightsFile:
+def without_parts(file: WeightsFile, place: Place, config: VideoLLaMAConfig) -> WeightsFile:
     """Leave out what the model section does not ask for: an audio branch, or trunks of ImageBind.
 
     Raises:
@@ -143,24 +144,13 @@ def without_parts(file: WeightsFile, config: VideoLLaMAConfig) -> WeightsFile:
                 "leave the file out."
             )
     else:
-        trunks = trunks_asked_for(config)
-        for trunk, what in TRUNKS.items():
-            if trunk in trunks and file.place.startswith("model.imagebind") and not _some(file.tensors, trunk):
-                raise WeightsError(f"{file.place} lacks ImageBind's trunk for {what}: no tensor {trunk}*")
-        unused = tuple(trunk for trunk in TRUNKS if trunk not in trunks)
+        for what in config.audio_inputs if place.key == IMAGEBIND else ():
+            if not any(name.startswith(TRUNKS[what]) for name in file.tensors):
+                raise WeightsError(f"{file.place} lacks ImageBind's trunk for {what}: no tensor {TRUNKS[what]}*")
+        unused = tuple(trunk for what, trunk in TRUNKS.items() if what not in config.audio_inputs)
         kept = {n: t for n, t in file.tensors.items() if not n.startswith(unused)}
     ignored = [n for n in file.tensors if n not in kept]
     return replace(file, tensors=kept, ignored=[*file.ignored, *ignored])
-
-
-def trunks_asked_for(config: VideoLLaMAConfig) -> tuple[str, ...]:
-    """Return how the names of the trunks begin that the audio branch is fed by: in training by its source."""
-    heard, seen = TRUNKS
-    return {"frames": (seen,), "both": (heard, seen)}.get(config.senses.hearing or "", (heard,))
-
-
-def _some(names: Iterable[str], start: str) -> bool:
-    return any(name.startswith(start) for name in names)
 
 
 def check_weights_files(files: Sequence[WeightsFile], skeleton: nn.Module, config: VideoLLaMAConfig) -> None:
@@ -189,12 +179,6 @@ def compare_file(file: WeightsFile, skeleton: nn.Module) -> Comparison:
     """Hold one file against the model; what is of the decoder, where the skeleton has its adapters."""
     known = hasattr(skeleton, "decoder")
     return compare(skeleton, {n: t for n, t in file.tensors.items() if known or not n.startswith(DECODER)})
-
-
-def check_finite(file: WeightsFile) -> None:
-    """Raise WeightsError for a file with NaN or infinity in what is used of it."""
-    if broken := not_finite(file.tensors):
-        raise WeightsError("\n".join([f"{file.place} holds NaN or infinity:", *listed("! not finite", broken)]))
 
 
 def check_width(file: WeightsFile, llama_model: str) -> None:

@@ -64,7 +64,7 @@ def fit(inspection: Inspection, named: NamedTensors, config: VideoLLaMAConfig) -
         return Fit(None, [inspection.advice])
     file = WeightsFile(f"model.{place.key}: {inspection.path}", inspection.title, named.tensors, named.ignored)
     try:
-        file = without_parts(file, config)
+        file = without_parts(file, place, config)
     except WeightsError as error:
         return Fit(place.key, [str(error)])
     model_class: Any = registered_class(MODELS, config)
