@@ -17,8 +17,8 @@ from video_llama.common.errors import DecodeError, NoSoundTrack, VideoLlamaError
 from video_llama.common.registries import MODELS, PROCESSORS
 from video_llama.conversation.generation import generate
 from video_llama.conversation.session import Session
-from video_llama.datasets.senses import look
 from video_llama.processors.decode import open_sound
+from video_llama.processors.video import look
 from video_llama.prompts.labels import encode
 
 USED, NO_TRACK, OFF = "used", "no track", "off"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,8 @@ import numpy as np
 
 from video_llama.common.contracts import Media, Senses
 from video_llama.common.errors import BadRecord, NoSoundTrack
-from video_llama.processors.decode import Sound, open_sound
+from video_llama.processors.decode import open_sound
+from video_llama.processors.video import look
 
 SOUND_ALONE = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
 
@@ -41,18 +40,6 @@ def read_media(path: Path, vis_processor: Any, senses: Senses, rng: np.random.Ge
     except NoSoundTrack:
         return _from_frames(seen, senses)
     return [heard, seen] if senses.sight else [heard]
-
-
-def look(path: str | Path, vis_processor: Any, rng: np.random.Generator) -> tuple[Media, Callable[[], Sound]]:
-    """Return what is seen of a file, and what opens its sound: of the file as it is open, where the processor can.
-
-    Raises:
-        DecodeError: the file cannot be read.
-    """
-    if not hasattr(vis_processor, "open"):
-        return vis_processor(path, rng), partial(open_sound, path)
-    video = vis_processor.open(path)
-    return vis_processor.read(video, rng), video.sound
 
 
 def _sound_alone(path: Path, senses: Senses) -> Media:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,7 +16,7 @@ from video_llama.common.config_types import AtLeast, Between
 from video_llama.common.contracts import Media
 from video_llama.common.registries import PROCESSORS
 from video_llama.processors.crop import cut, random_box, resize_clip
-from video_llama.processors.decode import VideoReader, open_video
+from video_llama.processors.decode import Sound, VideoReader, open_sound, open_video
 from video_llama.processors.sampling import Sampling, sample, timestamp_message
 
 
@@ -100,6 +101,18 @@ class VideoProcessor(ABC):
     @abstractmethod
     def read(self, video: VideoReader, rng: np.random.Generator) -> Media:
         """Read an open clip; all chance comes from ``rng``. See ``read_clip``."""
+
+
+def look(path: str | Path, vis_processor: Any, rng: np.random.Generator) -> tuple[Media, Callable[[], Sound]]:
+    """Return what is seen of a file, and what opens its sound: of the file as it is open, where the processor can.
+
+    Raises:
+        DecodeError: the file cannot be read.
+    """
+    if not hasattr(vis_processor, "open"):
+        return vis_processor(path, rng), partial(open_sound, path)
+    video = vis_processor.open(path)
+    return vis_processor.read(video, rng), video.sound
 
 
 @PROCESSORS.register("alpro_video_train")
