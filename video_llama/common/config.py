@@ -62,7 +62,7 @@ class JobConfig:
     model: Any = None
     """The model's Config; None where the section was not asked for."""
     datasets: dict[str, Any] = field(default_factory=dict)
-    """The Config of each data set, by registered name."""
+    """The Config of each data set, by its key in the YAML."""
     run: Any = None
     """The runner's Config; None where the section was not asked for."""
     imports: tuple[str, ...] = ()

@@ -222,10 +222,13 @@ class Builder:
             return _FAILED
         if not isinstance(value, dict):
             return self._wrong(dict, value, path)
-        return {
-            name: self._named(registry, name, settings, (*path, name), (*path, name), ())
-            for name, settings in value.items()
-        }
+        return {key: self._entry(registry, key, settings, (*path, key)) for key, settings in value.items()}
+
+    def _entry(self, registry: Registry[Any], key: str, settings: Any, path: KeyPath) -> Any:
+        """Return settings as the Config of the class that their ``name`` or, without one, their key names."""
+        if isinstance(settings, dict) and "name" in settings:
+            return self._registered(Registered(registry, key="name"), settings, path)
+        return self._named(registry, key, settings, path, path, ())
 
     def _named(
         self, registry: Registry[Any], name: Any, settings: Any, path: KeyPath, place: KeyPath, extra: tuple[str, ...]

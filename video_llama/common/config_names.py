@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from video_llama.common.config_hints import arms, mark, split
-from video_llama.common.config_types import Registered
+from video_llama.common.config_types import Registered, RegisteredKeys
 from video_llama.common.errors import UnknownName
 from video_llama.common.registry import Registry
 
@@ -51,11 +51,19 @@ def plain(hint: Any, value: Any) -> Any:
         name = {found.key: registered_name(found.registry, value)} if isinstance(found, Registered) else {}
         hints = typing.get_type_hints(type(value), include_extras=True)
         return name | {f.name: plain(hints[f.name], getattr(value, f.name)) for f in fields(value) if f.init}
+    if isinstance(found, RegisteredKeys):
+        return {key: _named(found.registry, key, item) for key, item in value.items()}
     if isinstance(value, dict):
         return {key: plain(_item_hint(hint, dict), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(_item_hint(hint, type(value), index), item) for index, item in enumerate(value)]
     return value
+
+
+def _named(registry: Registry[Any], key: str, config: Any) -> Any:
+    """Return an entry of a mapping by registered name, with the name where the key is another."""
+    name = registered_name(registry, config)
+    return ({} if name == key else {"name": name}) | plain(Any, config)
 
 
 def _item_hint(hint: Any, kind: type, index: int = 0) -> Any:

@@ -39,7 +39,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class RegisteredKeys:
-    """A mapping whose keys are registered names, each over the ``Config`` of its class."""
+    """A mapping of ``Config``s, each of the class that its key or, where it holds one, its ``name`` names."""
 
     registry: Registry[Any]
 

@@ -10,7 +10,16 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.common.conftest import MODELS, PROCESSORS, FakeEvalProcessor, FakeModel, FakeProcessor, Folder
+from tests.unit.common.conftest import (
+    DATASETS,
+    MODELS,
+    PROCESSORS,
+    FakeDataset,
+    FakeEvalProcessor,
+    FakeModel,
+    FakeProcessor,
+    Folder,
+)
 from video_llama.common.config import JobConfig, registered_class, registered_name
 from video_llama.common.errors import UnknownName
 
@@ -66,6 +75,19 @@ def test_the_resolved_yaml_loads_as_an_equal_job(folder: Folder) -> None:
     assert job.as_dict()["datasets"]["webvid"]["vis_processor"]["train"] == {"name": "alpro_video_eval", "n_frms": 4}
     assert job.as_dict()["run"]["betas"] == [0.9, 0.999]
     assert list(job.as_dict()) == ["model", "datasets", "run"]
+
+
+def test_a_class_serves_several_data_sets_that_name_it(folder: Folder) -> None:
+    text = (
+        MODEL
+        + "datasets:\n  webvid: {videos_dir: a, vis_processor: }\n  mine: {name: webvid, videos_dir: b, vis_processor: }\n"
+    )
+    job = folder.load(text)
+    assert [config.videos_dir for config in job.datasets.values()] == ["a", "b"]
+    assert registered_class(DATASETS, job.datasets["mine"]) is FakeDataset
+    assert "name" not in job.as_dict()["datasets"]["webvid"]
+    assert job.as_dict()["datasets"]["mine"]["name"] == "webvid"
+    assert folder.load(job.to_yaml()) == job
 
 
 def test_jobs_that_differ_only_in_a_registered_name_differ(folder: Folder) -> None:
@@ -253,6 +275,10 @@ def test_any_one_misspelt_key_is_reported_with_what_was_meant(folder: Folder, da
         (
             "datasets: {webvd: {videos_dir: v}}",
             "datasets.webvd: 'webvd' is not a registered dataset. Known: webvid. Did you mean webvid?",
+        ),
+        (
+            "datasets: {mine: {name: webvd, videos_dir: v}}",
+            "datasets.mine.name: 'webvd' is not a registered dataset. Known: webvid. Did you mean webvid?",
         ),
         ("datasets: {webvid: {}}", "datasets.webvid.videos_dir: missing; it has no default"),
         ("datasets: {}", "datasets: expected at least one dataset. Known: webvid."),
