@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from video_llama.common.errors import DataError
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.generation import generate
 from video_llama.conversation.session import Session
+from video_llama.processors.audio import SEGMENT_SECONDS
+from video_llama.processors.decode import SAMPLE_RATE
 from video_llama.prompts.labels import encode
 
 
@@ -47,13 +50,31 @@ def read_questions(path: str | Path) -> list[Question]:
         raise DataError(f"{path}: expected a JSON list of objects with {', '.join(names)} ({error!r})") from error
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a model is given of each clip it is asked about."""
+
+    sight: Literal["own", "black", "none"] = "own"
+    """The clip's frames, black ones in their place, or no frames at all."""
+
+    sound: Literal["own", "silence", "none"] = "none"
+    """The clip's sound, silence in its place, or no sound at all."""
+
+    sound_from: Mapping[str, str] = field(default_factory=dict)
+    """Clips whose sound is taken from another clip of the folder."""
+
+
+AS_IT_IS = Given()
+"""What a model without an audio branch is given."""
+
+
 def answer_all(
     chat: Chat,
     questions: Sequence[Question],
     folder: str | Path,
     *,
     batch_size: int,
-    blank: bool = False,
+    given: Given = AS_IT_IS,
     max_new_tokens: int = 24,
 ) -> dict[str, str]:
     """Answer each question in a dialogue of its own; a clip is encoded once for all its questions.
@@ -63,21 +84,23 @@ def answer_all(
         questions: what is asked.
         folder: where the clips lie.
         batch_size: questions answered at once.
-        blank: show black frames in place of the clips'.
+        given: what the model sees and hears.
         max_new_tokens: longest answer, in tokens.
     Returns:
         Answers by question id.
+    Raises:
+        DecodeError: a clip cannot be read; NoSoundTrack: it has no sound to be given.
     """
     ordered = sorted(questions, key=lambda q: q.video)
     answers: dict[str, str] = {}
-    seen: dict[str, tuple[Media, torch.Tensor]] = {}
+    clips: dict[str, _Clip] = {}
     for start in tqdm(range(0, len(ordered), batch_size), desc="questions", unit="batch"):
         batch = ordered[start : start + batch_size]
-        seen = {q.video: seen.get(q.video) or _look(chat, Path(folder, q.video), blank) for q in batch}
+        clips = {q.video: clips.get(q.video) or _read(chat, Path(folder), q.video, given) for q in batch}
         prompts = []
         for question in batch:
             session = Session(chat.context.template)
-            session.show(seen[question.video][0])
+            session.show(*clips[question.video].media)
             session.ask(question.question)
             encoded = encode(session.prompt(), chat.context.tokenizer, chat.context.tokens_per_slot)
             prompts.append(encoded.input_ids)
@@ -85,7 +108,7 @@ def answer_all(
             chat.model,
             chat.context.tokenizer,
             prompts,
-            _groups([seen[q.video][1] for q in batch]),
+            _grouped([clips[q.video].encoded for q in batch]),
             stop=chat.context.template.end_sym,
             max_new_tokens=max_new_tokens,
         )
@@ -93,28 +116,48 @@ def answer_all(
     return answers
 
 
-def _look(chat: Chat, path: Path, blank: bool) -> tuple[Media, torch.Tensor]:
-    """Read a clip and run the frozen encoders over it: features float[T, Q, D]."""
-    media = chat.video_processor(path, np.random.default_rng(0))
-    if blank:
-        media = replace(media, frames=torch.zeros_like(media.frames))
-    return media, chat.encode(media, slot_id(0)).frames[0]
+@dataclass(frozen=True)
+class _Clip:
+    """What is given of a clip, and what the frozen encoders make of it, in the order of the prompt."""
+
+    media: tuple[Media, ...]
+    encoded: tuple[MediaGroup, ...]
 
 
-def _groups(features: Sequence[torch.Tensor]) -> list[MediaGroup]:
-    """Group one clip for each row by length."""
-    rows: dict[int, list[int]] = defaultdict(list)
-    for row, clip in enumerate(features):
-        rows[clip.shape[0]].append(row)
+def _read(chat: Chat, folder: Path, name: str, given: Given) -> _Clip:
+    media = []
+    if given.sound != "none":
+        media.append(_hear(chat, folder / given.sound_from.get(name, name), given))
+    if given.sight != "none":
+        seen = chat.video_processor(folder / name, np.random.default_rng(0))
+        media.append(seen if given.sight == "own" else replace(seen, frames=torch.zeros_like(seen.frames)))
+    return _Clip(tuple(media), tuple(chat.encode(item, slot_id(k)) for k, item in enumerate(media)))
+
+
+def _hear(chat: Chat, path: Path, given: Given) -> Media:
+    processor = chat.context.senses.audio_processor
+    heard: Media = processor(path, np.random.default_rng(0))
+    if given.sound == "own":
+        return heard
+    silence = processor.segment(torch.zeros(1, SEGMENT_SECONDS * SAMPLE_RATE))
+    return replace(heard, frames=silence.expand_as(heard.frames))
+
+
+def _grouped(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:
+    """Group the media of all rows by slot, kind and length; each is of row 0 of its own."""
+    found: dict[tuple[int, str, int], list[tuple[int, MediaGroup]]] = defaultdict(list)
+    for row, groups in enumerate(rows):
+        for k, group in enumerate(groups):
+            found[k, group.kind, group.frames.shape[1]].append((row, group))
     return [
         MediaGroup(
-            "video",
-            torch.stack([features[r] for r in members]),
-            torch.tensor(members),
-            torch.full((len(members),), slot_id(0)),
+            members[0][1].kind,
+            torch.cat([group.frames for _, group in members]),
+            torch.tensor([row for row, _ in members]),
+            torch.full((len(members),), slot_id(k)),
             encoded=True,
         )
-        for members in rows.values()
+        for (k, _, _), members in found.items()
     ]
 
 

@@ -16,8 +16,10 @@ from tests import tiny
 from video_llama.common.contracts import Media
 from video_llama.common.errors import DataError
 from video_llama.conversation.chat import Chat
-from video_llama.evaluation.questions import Question, accuracy, answer_all, read_questions
+from video_llama.evaluation.questions import Given, Question, accuracy, answer_all, read_questions
 from video_llama.models.video_llama import VideoLLaMA
+from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
+from video_llama.processors.decode import SAMPLE_RATE
 
 QUESTIONS = [
     Question(id=f"{clip}-{n}", video=clip, kind="colour", question=text, answer="red")
@@ -63,10 +65,56 @@ def test_a_clip_is_encoded_once_for_all_its_questions(chat):
     assert len(calls) == 3
 
 
-def test_blank_clips_are_black_and_all_the_same(chat):
-    answers = asked(chat, blank=True)
+def test_black_clips_are_all_the_same(chat):
+    answers = asked(chat, given=Given(sight="black"))
     assert answers["long.mp4-0"] == answers["other.mp4-0"]
     assert answers != asked(chat)
+
+
+class Ears:
+    """Hears two segments of noise in each file, another in each."""
+
+    def __call__(self, path: Path, rng: np.random.Generator) -> Media:
+        return tiny.sound(2, seed=sum(path.name.encode()))
+
+    def segment(self, waveform: torch.Tensor) -> torch.Tensor:
+        """Return a segment of silence."""
+        assert waveform.shape == (1, 2 * SAMPLE_RATE)
+        assert not waveform.any()
+        return torch.zeros(1, MEL_BINS, MEL_FRAMES)
+
+
+@pytest.fixture(scope="module")
+def hearing_chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
+    model = tiny.model(tiny.write_decoder(tmp_path_factory.mktemp("decoder")), **tiny.AUDIO).eval()
+    tiny.livelier(model)
+    context = VideoLLaMA.build_context(model.config)
+    return Chat(model, replace(context, senses=replace(context.senses, audio_processor=Ears())), read, None)
+
+
+def heard(chat: Chat, **given: Any) -> dict[str, str]:
+    return asked(chat, given=Given(**given))
+
+
+def test_with_sound_answers_do_not_depend_on_the_batch_and_each_sense_counts(hearing_chat):
+    answers = heard(hearing_chat, sound="own")
+    assert answers == asked(hearing_chat, given=Given(sound="own"), batch_size=1)
+    ways = [{"sound": "own"}, {}, {"sound": "silence"}, {"sight": "black", "sound": "own"}]
+    ways.append({"sight": "none", "sound": "own"})
+    assert len({tuple(sorted(heard(hearing_chat, **given).items())) for given in ways}) == len(ways)
+
+
+def test_silence_and_black_frames_leave_nothing_to_tell_clips_apart(hearing_chat):
+    answers = heard(hearing_chat, sight="black", sound="silence")
+    assert answers["long.mp4-0"] == answers["other.mp4-0"]
+
+
+def test_the_sound_of_another_clip_stands_in_for_a_clips_own(hearing_chat):
+    alone = heard(hearing_chat, sight="none", sound="own")
+    swapped = heard(hearing_chat, sight="none", sound="own", sound_from={"long.mp4": "other.mp4"})
+    assert alone["long.mp4-0"] != alone["other.mp4-0"]
+    assert swapped["long.mp4-0"] == alone["other.mp4-0"]
+    assert swapped["other.mp4-0"] == alone["other.mp4-0"]
 
 
 def test_accuracy_is_the_share_of_exact_matches_by_kind():
