@@ -40,6 +40,8 @@ AUDIO: dict[str, Any] = {
     "num_audio_query_token": TOKENS_PER_SOUND,
 }
 """Settings of a model that hears."""
+AUDIO_ALONE: dict[str, Any] = {**AUDIO, "frozen_video_Qformer": True, "frozen_llama_proj": True}
+"""Settings that train the audio branch, and nothing beside it."""
 
 
 def write_decoder(folder: Path, width: int = 16, **changes: Any) -> Path:

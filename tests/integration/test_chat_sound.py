@@ -25,6 +25,7 @@ from video_llama.common.errors import TooManyFrames, VideoLlamaError
 from video_llama.conversation.chat import Chat
 
 QUESTION = "What do you hear?"
+AUDIO_ALONE = ("frozen_video_Qformer=true", "frozen_llama_proj=true", "frozen_audio_Qformer=false")
 
 
 def damage(path: Path) -> Path:
@@ -176,6 +177,23 @@ def test_a_model_without_an_audio_branch_does_not_listen(ask, deaf, media):
     code, out, err = ask(deaf, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "off"
+
+
+def test_the_settings_that_train_the_audio_branch_alone_serve_for_sight_and_sound(ask, hearing, media):
+    alone = [f"model.{key}" for key in AUDIO_ALONE]
+    code, out, err = ask(hearing, "--video", media["with sound"], "--json", "--options", *alone)
+    assert code == 0, err
+    assert json.loads(out)["sound"] == "used"
+    assert len(json.loads(out)["frame_times"]) == 4
+
+
+@pytest.mark.parametrize("key", ["vit_ckpt", "q_former_model"])
+def test_files_that_the_audio_branch_alone_is_trained_without_are_needed_in_use(ask, hearing, media, key):
+    options = [*(f"model.{setting}" for setting in AUDIO_ALONE), f"model.{key}=null"]
+    code, out, err = ask(hearing, "--video", media["with sound"], "--options", *options)
+    assert (code, out) == (1, "")
+    assert f"{hearing}: for use, model.{key}: the " in err
+    assert "is frozen and has no weights: name their file" in err
 
 
 # What is demanded and cannot be

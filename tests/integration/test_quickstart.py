@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from PIL import Image
 
 from tests.integration.conftest import ROOT
 from video_llama.common.errors import DataError
+from video_llama.evaluation.questions import Question
 from video_llama.toy import quickstart
-from video_llama.toy.language import CHANCE
+from video_llama.toy.ask import other_sounds
+from video_llama.toy.language import CHANCE, SOUND_CHANCE
 from video_llama.toy.quickstart import claim
 
 pytestmark = pytest.mark.slow
@@ -51,16 +54,34 @@ def figures(report: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_report_has_each_kind_of_question_with_and_without_the_picture(report):
-    assert report["questions"].keys() == {"colour", "shape", "motion", "size"}
-    for kind, row in report["questions"].items():
-        assert row.keys() == {"full", "blank_video", "chance", "n", "after_stage1"}
-        assert row["n"] == 12
-        assert row["chance"] == CHANCE[kind]
-        assert all(0 <= row[column] <= 1 for column in ("full", "blank_video", "after_stage1"))
+    assert report["vision"].keys() == CHANCE.keys()
+    for kind, row in report["vision"].items():
+        assert_row(row, {"full", "blank_video", "after_stage1"}, n=12, chance=CHANCE[kind])
+
+
+def test_the_report_has_the_sound_question_for_each_way_to_learn_it(report):
+    assert report["sound"].keys() == {"on sound", "on frames", "on frames, audio_scale 1"}
+    for row in report["sound"].values():
+        assert_row(row, {"full", "silence", "other_sound"}, n=12, chance=SOUND_CHANCE["sound"])
+
+
+def test_the_report_has_each_kind_of_question_with_either_sense_removed(report):
+    assert report["both"].keys() == {*CHANCE, *SOUND_CHANCE}
+    for kind, row in report["both"].items():
+        n = 24 if kind in SOUND_CHANCE else 12
+        chance = (CHANCE | SOUND_CHANCE)[kind]
+        assert_row(row, {"full", "silence", "other_sound", "blank_video"}, n=n, chance=chance)
+
+
+def assert_row(row: dict[str, float], columns: set[str], n: int, chance: float) -> None:
+    assert row.keys() == columns | {"n", "chance"}
+    assert (row["n"], row["chance"]) == (n, chance)
+    assert all(0 <= row[column] <= 1 for column in columns)
 
 
 def test_the_report_has_the_losses_and_the_time_of_each_stage(report):
-    assert report["stages"].keys() == {"stage1", "stage2"}
+    stages = {"stage1", "stage2", "audio_on_sound", "audio_on_frames", "both_branches"}
+    assert report["stages"].keys() == stages
     for stage in report["stages"].values():
         assert {"first_loss", "last_loss", "seconds"} <= stage.keys()
         assert stage["steps"] == 3
@@ -72,8 +93,23 @@ def test_the_report_has_the_losses_and_the_time_of_each_stage(report):
 def test_the_report_can_be_read_and_seen(first):
     text = (first[0] / "report.md").read_text()
     assert all(f"| {kind} | 12 |" in text for kind in CHANCE)
+    assert all(f"| {kind} | 24 |" in text for kind in SOUND_CHANCE)
     with Image.open(first[0] / "report.png") as picture:
         assert min(picture.size) > 300
+
+
+def test_another_sound_is_one_of_another_kind():
+    questions = [
+        Question(id=f"{i}", video=f"{i}.mp4", kind="sound", question="?", answer=answer)
+        for i, answer in enumerate(("low", "low", "high", "falling"))
+    ]
+    belongs = replace(questions[0], kind="belongs", answer="Yes.")
+    assert other_sounds([*questions, belongs]) == {
+        "0.mp4": "2.mp4",
+        "1.mp4": "2.mp4",
+        "2.mp4": "3.mp4",
+        "3.mp4": "0.mp4",
+    }
 
 
 def test_it_prints_the_report_and_an_answer_that_the_chat_command_gave(first):

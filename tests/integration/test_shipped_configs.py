@@ -14,24 +14,15 @@ from tests.integration.conftest import ROOT
 from video_llama.common.config import ConfigError, JobConfig, load_config
 from video_llama.conversation.chat import processors_for_use
 from video_llama.models.imagebind import ImageBindConfig
+from video_llama.toy.pretrain.hearing import TOY_IMAGEBIND
 
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for folder in ("train_configs", "eval_configs") for p in (ROOT / folder).rglob("*.yaml")
 )
 
 MODEL = {
-    "vit_model": "eva_clip_g",
     "image_size": 224,
-    "drop_path_rate": 0.0,
     "use_grad_checkpoint": False,
-    "vit_precision": "fp16",
-    "freeze_vit": True,
-    "freeze_qformer": True,
-    "num_query_token": 32,
-    "fusion_header_type": "seqTransf",
-    "fusion_head_layers": 2,
-    "max_frame_pos": 32,
-    "num_video_query_token": 32,
     "low_resource": False,
     "max_txt_len": 320,
     "end_sym": "###",
@@ -55,8 +46,24 @@ RUN = {
     "dist_url": "env://",
     "distributed": True,
 }
-SIGHT = {"frozen_video_Qformer": False, "frozen_llama_proj": False, "equip_audio_branch": False}
+SIGHT = {
+    "vit_model": "eva_clip_g",
+    "drop_path_rate": 0.0,
+    "vit_precision": "fp16",
+    "freeze_vit": True,
+    "freeze_qformer": True,
+    "num_query_token": 32,
+    "fusion_header_type": "seqTransf",
+    "fusion_head_layers": 2,
+    "max_frame_pos": 32,
+    "num_video_query_token": 32,
+    "frozen_video_Qformer": False,
+    "frozen_llama_proj": False,
+    "equip_audio_branch": False,
+}
 HEARING = {
+    "vit_ckpt": None,
+    "q_former_model": None,
     "frozen_video_Qformer": True,
     "frozen_llama_proj": True,
     "equip_audio_branch": True,
@@ -107,9 +114,8 @@ def load(root: Path) -> Any:
 
 
 def test_the_repository_ships_the_published_configurations_and_toy_ones():
-    assert {*PUBLISHED, "train_configs/toy/stage1_pretrain.yaml", "train_configs/toy/stage2_finetune.yaml"} <= {
-        *CONFIGS
-    }
+    toys = ("stage1_pretrain", "stage2_finetune", "audiobranch_finetune", "both_branches_finetune")
+    assert {*PUBLISHED, *(f"train_configs/toy/{name}.yaml" for name in toys)} <= {*CONFIGS}
     chats = ("toy", "video_llama_eval_only_vl", "video_llama_eval_withaudio")
     assert {f"eval_configs/{name}.yaml" for name in chats} <= {*CONFIGS}
 
@@ -167,6 +173,21 @@ def test_the_audio_branch_is_trained_on_frames_alone_and_used_on_sound(load):
     assert [getattr(chat, key) for key in sizes] == [getattr(model, key) for key in sizes]
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_both_branches_are_trained_together_with_what_the_comment_in_the_audio_branchs_yaml_says(root, stage):
+    file, both = f"train_configs/audiobranch_{stage}.yaml", ["frozen_video_Qformer=False", "frozen_llama_proj=False"]
+    options = [f"model.{option}" for option in both]
+    with pytest.raises(ConfigError, match=r"model\.vit_ckpt: (.|\n)*model\.q_former_model: "):
+        load_config(file, options, need=None, allow_unset=True)
+    files = ["model.vit_ckpt=???", "model.q_former_model=???"]
+    together = load_config(file, [*options, *files], need=None, allow_unset=True).model
+    alone = load_config(f"train_configs/video_llama_{stage}.yaml", need=None, allow_unset=True).model
+    assert together.senses.sight
+    assert {key: getattr(together, key) for key in SIGHT if key != "equip_audio_branch"} == {
+        key: getattr(alone, key) for key in SIGHT if key != "equip_audio_branch"
+    }
+
+
 def test_the_chat_with_sound_differs_from_the_one_without_in_the_audio_branch_alone(load):
     without, with_sound = (
         asdict(load(f"eval_configs/video_llama_eval_{kind}.yaml").model) for kind in ("only_vl", "withaudio")
@@ -189,15 +210,26 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
         "max_frame_pos",
         "llama_model",
     )
-    stage1, stage2, chat = (
-        asdict(load(file).model)
-        for file in (
-            "train_configs/toy/stage1_pretrain.yaml",
-            "train_configs/toy/stage2_finetune.yaml",
-            "eval_configs/toy.yaml",
-        )
+    hearing = (
+        "image_size",
+        "qformer",
+        "llama_model",
+        "audio_encoder",
+        "imagebind_ckpt_path",
+        "audio_segments",
+        "max_audio_pos",
+        "num_audio_query_token",
+        "audio_scale",
     )
-    assert [stage1[key] for key in towers] == [stage2[key] for key in towers] == [chat[key] for key in towers]
+    chat = asdict(load("eval_configs/toy.yaml").model)
+    for file in (file for file in CONFIGS if file.startswith("train_configs/toy/")):
+        config = load(file).model
+        model = asdict(config)
+        model["qformer"]["dropout"] = 0.0  # has no part in use
+        shared = (towers if config.senses.sight else ()) + (hearing if config.equip_audio_branch else ())
+        assert shared
+        assert {key: model[key] for key in shared} == {key: chat[key] for key in shared}
+    assert chat["audio_encoder"] == asdict(TOY_IMAGEBIND)
 
 
 def test_what_data_sets_ask_of_the_model_in_vain_is_reported_with_its_line(monkeypatch):

@@ -157,9 +157,11 @@ def model_that_hears(section_with_sound: VideoLLaMAConfig) -> VideoLLaMA:
 
 @pytest.fixture(scope="session")
 def model_that_sees(section_with_sound: VideoLLaMAConfig) -> VideoLLaMA:
-    """The reference model as the original trains its audio branch: on frames, in the place of sound."""
+    """The reference model as the original trains its audio branch: alone, on frames in the place of sound."""
     recipe = replace(
         section_with_sound,
+        ckpt=section_with_sound.ckpt_2,
+        ckpt_2=None,
         frozen_audio_Qformer=False,
         frozen_video_Qformer=True,
         frozen_llama_proj=True,

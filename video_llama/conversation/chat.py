@@ -13,7 +13,7 @@ import torch
 from video_llama.common.config import JobConfig, load_config
 from video_llama.common.config_names import registered_class
 from video_llama.common.contracts import BuildContext, Media, MediaGroup, slot_id
-from video_llama.common.errors import DecodeError, NoSoundTrack, VideoLlamaError
+from video_llama.common.errors import ConfigError, DecodeError, NoSoundTrack, VideoLlamaError
 from video_llama.common.registries import MODELS, PROCESSORS
 from video_llama.conversation.generation import generate
 from video_llama.conversation.session import Session
@@ -63,6 +63,8 @@ class Chat:
             cfg_path: such as ``eval_configs/toy.yaml``.
             options: ``key=value`` overrides.
             device: cpu, cuda, or auto: a GPU where there is one.
+        Raises:
+            ConfigError: the YAML is wrong, or lacks what its model needs in use.
         """
         chosen = device_for_use(device)
         job = load_config(cfg_path, options, also=("datasets",))
@@ -74,6 +76,8 @@ class Chat:
         frozen: dict[str, Any] = {key: True for key in keys if hasattr(job.model, key)}
         heard = {"audio_source": "sound"} if hasattr(job.model, "audio_source") else {}
         config = replace(job.model, **frozen, **heard)  # in use nothing is trained, so nothing may start at random
+        if hasattr(config, "check") and (problems := list(config.check())):  # training may do without what use needs
+            raise ConfigError([f"{cfg_path}: for use, model.{key}: {message}" for key, message in problems])
         context = model_class.build_context(config)
         model = model_class.from_config(config).to(chosen).eval()
         return cls(model, context, video, image)

@@ -16,7 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from video_llama.checkpoints.merge import fill
-from video_llama.common.contracts import Batch, BuildContext, MediaGroup, ModelOutput
+from video_llama.common.contracts import Batch, BuildContext, MediaGroup, MediaKind, ModelOutput
 from video_llama.common.errors import VideoLlamaError, WeightsError
 from video_llama.common.registries import MODELS
 from video_llama.models.audio_branch import AudioBranch
@@ -51,12 +51,13 @@ class VideoLLaMA(nn.Module):
     def __init__(self, config: VideoLLaMAConfig) -> None:
         super().__init__()
         self.config = config
-        self.vision = VisionEncoder(config.vit_model, config.image_size, config.vit_args, config.drop_path_rate)
-        self.qformer = QFormer(config.num_query_token, self.vision.num_features, config.qformer)
         width = decoder_width(read_config(config.llama_model))
-        self.video_branch = VideoBranch(
-            config.num_video_query_token, config.max_frame_pos, config.fusion_head_layers, width, config.qformer
-        )
+        if config.senses.sight:
+            self.vision = VisionEncoder(config.vit_model, config.image_size, config.vit_args, config.drop_path_rate)
+            self.qformer = QFormer(config.num_query_token, self.vision.num_features, config.qformer)
+            self.video_branch = VideoBranch(
+                config.num_video_query_token, config.max_frame_pos, config.fusion_head_layers, width, config.qformer
+            )
         if config.equip_audio_branch:
             self.audio_encoder = build_audio_encoder(config)
             self.audio_branch = AudioBranch(
@@ -138,30 +139,19 @@ class VideoLLaMA(nn.Module):
         """
         for file in files:
             fill(self, file.tensors, file.place)
-        self.vision.set_precision(DTYPES[self.config.vit_precision])
+        if self.config.senses.sight:
+            self.vision.set_precision(DTYPES[self.config.vit_precision])
 
     def freeze(self) -> None:
         """Apply the ``freeze_*`` and ``frozen_*`` settings; the decoder is always frozen, but for its adapters."""
-        config, branch = self.config, self.video_branch
         freeze(self.decoder)
         for p in adapter_parameters(self.decoder):
             p.requires_grad_(True)
-        if config.freeze_vit:
-            freeze(self.vision)
-        if config.freeze_qformer:
-            freeze(self.qformer)
-        if config.frozen_video_Qformer:
-            freeze(branch.qformer)
-            freeze(branch.frame_position)
-        if config.frozen_llama_proj:
-            freeze(branch.to_decoder)
-        if config.equip_audio_branch:
-            freeze(self.audio_encoder)
-            if config.frozen_audio_Qformer:
-                freeze(self.audio_branch)
-        if config.use_grad_checkpoint:
+        for name in self.config.frozen_parts:
+            freeze(self.get_submodule(name))
+        if self.config.use_grad_checkpoint:
             self.decoder.recompute_activations()
-            if not config.freeze_vit:
+            if self.config.senses.sight and not self.config.freeze_vit:
                 self.vision.vit.set_grad_checkpointing(True)
         self.train(self.training)
 
@@ -180,24 +170,29 @@ class VideoLLaMA(nn.Module):
             The groups with float[N, T, Q, D] features, or float[N, S, E] for the audio branch.
         Raises:
             TooManyFrames, TooManySegments: a clip or a sound is longer than its branch takes; nothing was computed.
-            VideoLlamaError: there is sound, and no audio branch.
+            VideoLlamaError: there is a group for a branch that the model does not have.
         """
         raw = [group for group in media if not group.encoded]
         for group in raw:
-            self._check_length(group)
+            self._branch(group.kind).check_length(group.frames.shape[1 if group.kind == "audio" else 2])
         seen = self._encode_frames([group for group in raw if group.kind in ("image", "video")])
         heard = iter([self._encode_sound(group) for group in raw if group.kind in ("audio", "audio_frames")])
         return tuple(
             group if group.encoded else next(seen if group.kind in ("image", "video") else heard) for group in media
         )
 
-    def _check_length(self, group: MediaGroup) -> None:
-        if group.kind in ("image", "video"):
-            self.video_branch.check_length(group.frames.shape[2])
-        elif not self.config.equip_audio_branch:
+    def _branch(self, kind: MediaKind) -> VideoBranch | AudioBranch:
+        """Return the branch for media of a kind, or raise VideoLlamaError."""
+        if kind in ("image", "video"):
+            if not self.config.senses.sight:
+                raise VideoLlamaError(
+                    "the model has no video branch: the audio branch alone is trained. Set "
+                    "model.frozen_video_Qformer: false to train both, or model.frozen_audio_Qformer: true to train neither."
+                )
+            return self.video_branch
+        if not self.config.equip_audio_branch:
             raise VideoLlamaError("the model has no audio branch. Set model.equip_audio_branch: true.")
-        else:
-            self.audio_branch.check_length(group.frames.shape[1 if group.kind == "audio" else 2])
+        return self.audio_branch
 
     def _encode_frames(self, groups: Sequence[MediaGroup]) -> Iterator[MediaGroup]:
         """Run the image encoder and the image Q-Former over all frames at once."""
@@ -229,8 +224,7 @@ class VideoLLaMA(nn.Module):
         """Return float[B, L, H]: token embeddings with the media in their slots."""
         embeds = self.decoder.embed(input_ids)
         for group in self.encode_frozen(media):
-            branch = self.video_branch if group.kind in ("image", "video") else self.audio_branch
-            embeds = splice(embeds, input_ids, branch(group.frames), group.rows, group.slots)
+            embeds = splice(embeds, input_ids, self._branch(group.kind)(group.frames), group.rows, group.slots)
         return embeds
 
     def forward(self, batch: Batch) -> ModelOutput:

@@ -182,10 +182,27 @@ class VideoLLaMAConfig:
 
     @property
     def senses(self) -> Senses:
-        """What a training sample holds of a file: what the branches that are trained ask for."""
+        """What a training sample holds of a file: what the branches that are trained ask for.
+
+        Without sight the model has no frame encoder, no image Q-Former and no video branch.
+        """
         hears = self.equip_audio_branch and not self.frozen_audio_Qformer
         sees = not (self.frozen_video_Qformer and self.frozen_llama_proj and hears)
         return Senses(sight=sees, hearing=self.audio_source if hears else None)
+
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """Names of what the model has and does not train, beside the decoder."""
+        seeing = {
+            "vision": self.freeze_vit,
+            "qformer": self.freeze_qformer,
+            "video_branch.qformer": self.frozen_video_Qformer,
+            "video_branch.frame_position": self.frozen_video_Qformer,
+            "video_branch.to_decoder": self.frozen_llama_proj,
+        }
+        hearing = {"audio_encoder": True, "audio_branch": self.frozen_audio_Qformer}
+        there = (seeing if self.senses.sight else {}) | (hearing if self.equip_audio_branch else {})
+        return tuple(name for name, frozen in there.items() if frozen)
 
     @property
     def audio_inputs(self) -> tuple[str, ...]:
@@ -207,33 +224,41 @@ class VideoLLaMAConfig:
             "tokenizer_name": self.llama_model,
             "model_type": self.model_type.removeprefix("pretrain_"),
             "image_size": self.image_size,
-            "max_frame_pos": self.max_frame_pos,
         }
+        if senses.sight:
+            shared["max_frame_pos"] = self.max_frame_pos
         if senses.hearing in ("frames", "both") and not self.interpolate_audio_pos:
             shared["max_audio_pos"] = self.max_audio_pos
         return shared
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other, and what is frozen at random."""
-        if self.freeze_vit and self.vit_ckpt is None:
-            yield (
-                "vit_ckpt",
-                "the frame encoder is frozen and has no weights: name their file, or set freeze_vit: false",
-            )
-        if self.freeze_qformer and self.q_former_model is None:
-            yield (
-                "q_former_model",
-                "the image Q-Former is frozen and has no weights: name their file, or set freeze_qformer: false",
-            )
+        yield from self._check_sight()
         yield from self._check_audio()
         yield from self._check_prompts()
         yield from self._check_decoder()
+
+    def _check_sight(self) -> Iterable[tuple[str, str]]:
+        """Yield what contradicts itself in the settings of what frames go through before the video branch."""
+        for freeze, weights, part in (
+            ("freeze_vit", "vit_ckpt", "the frame encoder"),
+            ("freeze_qformer", "q_former_model", "the image Q-Former"),
+        ):
+            if not getattr(self, freeze):
+                if not self.senses.sight:
+                    yield (
+                        freeze,
+                        f"false, but the audio branch alone is trained, and {part} is no part of that. Set it to true, "
+                        "or frozen_video_Qformer: false to train both branches.",
+                    )
+            elif self.senses.sight and getattr(self, weights) is None:
+                yield weights, f"{part} is frozen and has no weights: name their file, or set {freeze}: false"
         if self.drop_path_rate and self.freeze_vit:
             yield (
                 "drop_path_rate",
                 "has no effect while freeze_vit is true, since frozen parts never drop. Set it to 0.",
             )
-        if not self.freeze_vit and self.vit_precision != "fp32":
+        if self.senses.sight and not self.freeze_vit and self.vit_precision != "fp32":
             yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
 
     def _check_audio(self) -> Iterable[tuple[str, str]]:

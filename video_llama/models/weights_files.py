@@ -34,7 +34,9 @@ from video_llama.models.video_llama_config import VideoLLaMAConfig
 
 log = logging.getLogger(__name__)
 
+SIGHT = ("vision.", "qformer.", "video_branch.")
 AUDIO = ("audio_branch.", "audio_encoder.")
+"""How the names begin of what is there for one branch alone."""
 TRUNKS = {"sound": "audio_encoder.audio.", "frames": "audio_encoder.vision."}
 """How the names of ImageBind's trunks begin, by what each is for."""
 IMAGEBIND = "imagebind_ckpt_path"
@@ -78,7 +80,7 @@ class WeightsFile:
 
 
 def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
-    """Read every file that a model section names.
+    """Read every file that a model section names and the model has a part for.
 
     Raises:
         WeightsError: a file is unreadable, of a kind that does not go there, made for another decoder, or holds NaN or
@@ -86,16 +88,25 @@ def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
     """
     files = []
     for place in reversed(PLACES):  # the largest last, so that what is wrong with the others is told at once
-        if (path := getattr(config, place.key)) is not None:
-            file = without_parts(read_weights_file(place, path), place, config)
-            check_finite(file.tensors, file.place)
-            check_width(file, config.llama_model)
-            check_adapter(file, config)
-            files.append(file)
+        if (path := getattr(config, place.key)) is None:
+            continue
+        if not is_read(place, config):
+            log.info("model.%s is not read: the audio branch alone is trained", place.key)
+            continue
+        file = without_parts(read_weights_file(place, path), place, config)
+        check_finite(file.tensors, file.place)
+        check_width(file, config.llama_model)
+        check_adapter(file, config)
+        files.append(file)
     if own := own_weights(config):
         check_finite(own, "model.audio_encoder")
         files.append(WeightsFile("model.audio_encoder", "an encoder with weights of its own", own, []))
     return files[::-1]
+
+
+def is_read(place: Place, config: VideoLLaMAConfig) -> bool:
+    """Return whether a file at a place is read: not one for frames alone, where the audio branch alone is trained."""
+    return config.senses.sight or not all(part.startswith(SIGHT) for part in place.parts)
 
 
 def read_weights_file(place: Place, path: str) -> WeightsFile:
@@ -131,24 +142,24 @@ def read_weights_file(place: Place, path: str) -> WeightsFile:
 
 
 def without_parts(file: WeightsFile, place: Place, config: VideoLLaMAConfig) -> WeightsFile:
-    """Leave out what the model section does not ask for: an audio branch, or trunks of ImageBind.
+    """Leave out what the model section does not ask for: what is for one branch alone, or trunks of ImageBind.
 
     Raises:
         WeightsError: there is nothing else in the file, or what is asked for is not.
     """
-    if not config.equip_audio_branch:
-        kept = {n: t for n, t in file.tensors.items() if not n.startswith(AUDIO)}
-        if not kept:
-            raise WeightsError(
-                f"{file.place} is {file.title}, and the model has no audio branch. Set equip_audio_branch: true, or "
-                "leave the file out."
-            )
-    else:
+    if config.equip_audio_branch:
         for what in config.audio_inputs if place.key == IMAGEBIND else ():
             if not any(name.startswith(TRUNKS[what]) for name in file.tensors):
                 raise WeightsError(f"{file.place} lacks ImageBind's trunk for {what}: no tensor {TRUNKS[what]}*")
         unused = tuple(trunk for what, trunk in TRUNKS.items() if what not in config.audio_inputs)
-        kept = {n: t for n, t in file.tensors.items() if not n.startswith(unused)}
+        unused += () if config.senses.sight else SIGHT
+        lacks = "video branch: the audio branch alone is trained. Set frozen_video_Qformer: false to train both"
+    else:
+        unused = AUDIO
+        lacks = "audio branch. Set equip_audio_branch: true"
+    kept = {n: t for n, t in file.tensors.items() if not n.startswith(unused)}
+    if not kept:
+        raise WeightsError(f"{file.place} is {file.title}, and the model has no {lacks}, or leave the file out.")
     ignored = [n for n in file.tensors if n not in kept]
     return replace(file, tensors=kept, ignored=[*file.ignored, *ignored])
 
@@ -238,7 +249,7 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
                 *(line for file in sources for line in other_sizes(file, config)),
             ]
             raise WeightsError("\n".join(lines))
-        if files and not sources and part in frozen_parts(config):
+        if files and not sources and "_branch." in part and part.startswith(config.frozen_parts):
             raise WeightsError(
                 f"{part} is frozen, and in no file: it would answer at random. Name its file: model.ckpt"
             )
@@ -247,18 +258,6 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
         elif files and not sources:
             level = logging.WARNING if config.ckpt else logging.INFO
             log.log(level, "%s is in no file: it starts at random", part)
-
-
-def frozen_parts(config: VideoLLaMAConfig) -> set[str]:
-    """Return the components of the branches that are used, and left as they are."""
-    parts = set()
-    if config.senses.sight and config.frozen_video_Qformer:
-        parts |= {"video_branch.qformer", "video_branch.frame_position"}
-    if config.senses.sight and config.frozen_llama_proj:
-        parts |= {"video_branch.to_decoder"}
-    if config.equip_audio_branch and config.frozen_audio_Qformer:
-        parts |= {"audio_branch.qformer", "audio_branch.segment_position", "audio_branch.to_decoder"}
-    return parts
 
 
 def _part(name: str) -> str:

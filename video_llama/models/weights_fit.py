@@ -25,6 +25,7 @@ from video_llama.models.weights_files import (
     check_adapter,
     check_width,
     compare_file,
+    is_read,
     other_sizes,
     read_weights_file,
     without_parts,
@@ -95,7 +96,8 @@ def decoder_fit(folder: str, config: VideoLLaMAConfig) -> Fit | None:
     Raises:
         WeightsError: a file is unreadable, or of a kind that does not go there.
     """
-    trained = [place for place in PLACES if place.key in TRAINED and getattr(config, place.key) not in (None, UNSET)]
+    read = [place for place in PLACES if place.key in TRAINED and is_read(place, config)]
+    trained = [place for place in read if getattr(config, place.key) not in (None, UNSET)]
     problems = []
     for place in trained:
         problems += _problem(check_width, read_weights_file(place, getattr(config, place.key)), folder)

@@ -1,4 +1,4 @@
-"""``make quickstart``: write the toy world, train both stages on it, report what the model learned.
+"""``make quickstart``: write the toy world, train both branches on it, report what the model learned.
 
 Everything goes through the files and commands of a full-size run: YAMLs, ``torchrun train.py``, checkpoints, chat.
 """
@@ -16,14 +16,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from video_llama.common.config import load_config
 from video_llama.common.errors import DataError, VideoLlamaError
-from video_llama.toy.language import CHANCE
+from video_llama.toy.ask import EVAL_CONFIG, Examiner
 from video_llama.toy.report import write_report
 from video_llama.toy.world import write_world
 
 PROCESSES = 2
-EVAL_CONFIG = "eval_configs/toy.yaml"
 
 
 def main() -> int:
@@ -34,7 +32,7 @@ def main() -> int:
     parser.add_argument("--heldout", type=int, default=216, help="clips of held-out combinations to ask about")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of both stages"
+        "--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of every stage"
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -50,32 +48,52 @@ def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, option
     """Write the world, train, evaluate, report; returns what ``report.json`` holds."""
     started = time.monotonic()
     claim(output_dir)
-    say("1/5  writing the toy world")
+    say("1/8  writing the toy world")
     world = write_world(
         output_dir / "world", n_clips=n_clips, n_heldout=n_heldout, n_images=max(1, n_clips // 5), seed=seed
     )
+    stages = train_all(output_dir, [f"paths.world={world}", f"run.seed={seed}", *options])
 
-    say("2/5  stage 1: captions tell colour, shape and motion")
-    common = [f"paths.world={world}", f"run.seed={seed}", *options]
-    stage1 = train("stage1_pretrain", output_dir / "stage1", common)
-    say("3/5  stage 2: instructions add size, and another way of answering")
-    stage2 = train("stage2_finetune", output_dir / "stage2", [*common, f"paths.stage1={stage1['checkpoint']}"])
-
-    say("4/5  asking about combinations of shape, colour and motion that no training clip showed")
-    questions, examples = evaluate(world, stage1["checkpoint"], stage2["checkpoint"])
-
-    say("5/5  report")
+    say("7/8  asking about combinations of shape, colour and motion that no training clip showed")
+    checkpoint = {name: stage["checkpoint"] for name, stage in stages.items()}
+    examiner = Examiner(world)
+    vision = examiner.vision(checkpoint["stage1"], checkpoint["stage2"])
+    sound = examiner.sound(checkpoint["stage2"], checkpoint["audio_on_sound"], checkpoint["audio_on_frames"])
+    both, examples = examiner.both(checkpoint["both_branches"])
     report = {
-        "questions": questions,
-        "stages": {"stage1": stage1, "stage2": stage2},
+        "vision": vision,
+        "sound": sound,
+        "both": both,
+        "stages": stages,
         "seed": seed,
         "clips": n_clips,
-        "seconds": round(time.monotonic() - started, 1),
     }
+
+    say("8/8  report")
+    report["seconds"] = round(time.monotonic() - started, 1)
     print(write_report(output_dir, report, examples), flush=True)
     example = examples[0]
-    ask_once(world / "heldout" / "videos" / example["video"], example["question"], stage2["checkpoint"])
+    ask_once(examiner.folder / example["video"], example["question"], checkpoint["both_branches"])
     return report
+
+
+def train_all(output_dir: Path, options: list[str]) -> dict[str, dict[str, Any]]:
+    """Train every stage; returns what ``train`` does, by stage."""
+    say("2/8  video branch, stage 1: captions tell colour, shape and motion")
+    stages = {"stage1": train("stage1_pretrain", output_dir / "stage1", options)}
+    say("3/8  video branch, stage 2: instructions add size, and another way of answering")
+    start = [f"paths.stage1={stages['stage1']['checkpoint']}"]
+    stages["stage2"] = train("stage2_finetune", output_dir / "stage2", [*options, *start])
+    say("4/8  audio branch: what sound each clip makes")
+    stages["audio_on_sound"] = train("audiobranch_finetune", output_dir / "audio_on_sound", options)
+    say("5/8  audio branch, on frames: what sound belongs to what it sees")
+    on_frames = [*options, "model.audio_source=frames"]
+    stages["audio_on_frames"] = train("audiobranch_finetune", output_dir / "audio_on_frames", on_frames)
+    say("6/8  both branches together: does the sound belong to what is seen?")
+    start = [f"paths.stage2={stages['stage2']['checkpoint']}"]
+    start += [f"paths.audiobranch={stages['audio_on_sound']['checkpoint']}"]
+    stages["both_branches"] = train("both_branches_finetune", output_dir / "both_branches", [*options, *start])
+    return stages
 
 
 def claim(output_dir: Path) -> None:
@@ -113,40 +131,6 @@ def train(config: str, folder: Path, options: list[str]) -> dict[str, Any]:
         "seconds": round(time.monotonic() - started, 1),
         "checkpoint": str(folder / f"checkpoint_{metrics[-1]['epoch']}.pth"),
     }
-
-
-def evaluate(world: Path, stage1: str, stage2: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Ask every held-out question; returns the figures by kind, and a few answered clips."""
-    from video_llama.conversation.chat import Chat  # slow to import
-    from video_llama.evaluation.questions import accuracy, answer_all, read_questions
-
-    batch_size = load_config("train_configs/toy/stage2_finetune.yaml", need=("run",)).run.batch_size_eval
-    questions = read_questions(world / "heldout" / "questions.json")
-    videos = world / "heldout" / "videos"
-    chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage2}"])
-    answers = answer_all(chat, questions, videos, batch_size=batch_size)
-    full = accuracy(questions, answers)
-    blank = accuracy(questions, answer_all(chat, questions, videos, batch_size=batch_size, blank=True))
-    chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage1}"])
-    after_stage1 = accuracy(questions, answer_all(chat, questions, videos, batch_size=batch_size))
-    figures = {
-        kind: {
-            "full": full[kind],
-            "blank_video": blank[kind],
-            "chance": CHANCE[kind],
-            "n": sum(q.kind == kind for q in questions),
-            "after_stage1": after_stage1[kind],
-        }
-        for kind in CHANCE
-    }
-    clips = sorted({q.video for q in questions})
-    shown = set(clips[:: max(1, len(clips) // 4)][:4])
-    examples = [
-        {"video": q.video, "question": q.question, "answer": answers[q.id], "expected": q.answer}
-        for q in questions
-        if q.video in shown
-    ]
-    return figures, examples
 
 
 def ask_once(video: Path, question: str, checkpoint: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,41 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from video_llama.processors.decode import open_video
+from video_llama.processors.audio import log_mel, span
+from video_llama.processors.decode import open_sound, open_video
 
-COLUMNS = ("full", "after_stage1", "blank_video", "chance")
+Table = dict[str, dict[str, Any]]
+"""Accuracies by row and column, with the chance of a guess and the number of questions."""
+
+ABOUT = {
+    "vision": (
+        "The video branch",
+        "`full`: after stage 2, on the clips as they are. `blank_video`: the same questions with black frames. "
+        "`after_stage1`: before instructions, when only captions were seen, which never tell the size.",
+    ),
+    "sound": (
+        "The audio branch alone, asked what sound it hears",
+        "Trained on sound; and trained on nothing but frames, through ImageBind's encoder for sight, then used on "
+        "sound. That gives vectors of sound the length 20 and vectors of frames the length 1; `audio_scale 1` brings "
+        "sound to 1 too. `silence`: silence in place of the sound. `other_sound`: the sound of a clip that sounds "
+        "otherwise; what is right is still the clip's own, so that a model that listens gets nothing right.",
+    ),
+    "both": (
+        "Both branches, trained together",
+        "`belongs`: does the sound belong to what you see? On half of the clips it is another shape's. Without one "
+        "of the senses there is nothing to tell it from, and half of the answers are right. With the sound of another "
+        "clip it mostly does not belong, whatever is right for the clip's own.",
+    ),
+}
+"""Title and explanation of each table of figures."""
 
 
 def write_report(folder: Path, report: dict[str, Any], examples: Sequence[dict[str, Any]]) -> str:
     """Write the three files; returns the Markdown.
 
     Args:
-        folder: where the quickstart ran; holds ``stage1``, ``stage2`` and ``world``.
-        report: figures by question kind and by stage.
+        folder: where the quickstart ran; holds the world and a folder for each stage.
+        report: the tables ``vision``, ``sound`` and ``both``, and what is known of each stage.
         examples: answered questions, several of each clip.
     """
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -39,16 +64,14 @@ def _markdown(report: dict[str, Any]) -> str:
     lines = [
         "# What the toy model learned",
         "",
-        "Share of held-out questions answered exactly right. No training clip shows their combinations of shape,",
-        "colour and motion. `blank_video`: the same questions with black frames. `after_stage1`: before instructions,",
-        "when only captions were seen, which never tell the size.",
-        "",
-        "| question | n | full | after_stage1 | blank_video | chance |",
-        "|---|---|---|---|---|---|",
+        *_wrapped(
+            "Share of held-out questions answered exactly right. No training clip shows their combinations of shape, "
+            "colour and motion."
+        ),
     ]
-    for kind, row in report["questions"].items():
-        lines.append(f"| {kind} | {row['n']} | " + " | ".join(f"{row[c]:.1%}" for c in COLUMNS) + " |")
-    lines += ["", "| stage | steps | first loss | last loss | seconds |", "|---|---|---|---|---|"]
+    for name, (title, about) in ABOUT.items():
+        lines += ["", f"## {title}", "", *_wrapped(about), "", *_rows(report[name])]
+    lines += ["", "## Training", "", "| stage | steps | first loss | last loss | seconds |", "|---|---|---|---|---|"]
     for name, stage in report["stages"].items():
         losses = f"{stage['first_loss']:.3f} | {stage['last_loss']:.3f}"
         lines.append(f"| {name} | {stage['steps']} | {losses} | {stage['seconds']} |")
@@ -56,15 +79,35 @@ def _markdown(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 116, break_on_hyphens=False)
+
+
+def _columns(table: Table) -> list[str]:
+    return [column for column in next(iter(table.values())) if column != "n"]
+
+
+def _rows(table: Table) -> list[str]:
+    """Return a table of accuracies in Markdown."""
+    columns = _columns(table)
+    lines = [f"| question | n | {' | '.join(columns)} |", "|---" * (len(columns) + 2) + "|"]
+    for kind, row in table.items():
+        lines.append(f"| {kind} | {row['n']} | " + " | ".join(f"{row[c]:.1%}" for c in columns) + " |")
+    return lines
+
+
 def _picture(folder: Path, report: dict[str, Any], examples: Sequence[dict[str, Any]]) -> None:
     clips = list(dict.fromkeys(e["video"] for e in examples))
-    figure = plt.figure(figsize=(12, 3.4 + 1.9 * len(clips)), layout="constrained")
-    grid = figure.add_gridspec(1 + len(clips), 2, height_ratios=[1.7, *[1] * len(clips)])
-    _losses(figure.add_subplot(grid[0, 0]), folder, report)
-    _bars(figure.add_subplot(grid[0, 1]), report)
-    for row, clip in enumerate(clips, start=1):
-        _frames(figure.add_subplot(grid[row, 0]), folder / "world" / "heldout" / "videos" / clip)
-        _answers(figure.add_subplot(grid[row, 1]), [e for e in examples if e["video"] == clip])
+    figure = plt.figure(figsize=(14, 7 + 2.1 * len(clips)), layout="constrained")
+    grid = figure.add_gridspec(2 + len(clips), 6, height_ratios=[1.5, 1.5, *[1] * len(clips)])
+    _losses(figure.add_subplot(grid[0, :3]), folder, report)
+    for place, name in ((grid[0, 3:], "vision"), (grid[1, :3], "sound"), (grid[1, 3:], "both")):
+        _bars(figure.add_subplot(place), ABOUT[name][0], report[name])
+    for row, clip in enumerate(clips, start=2):
+        file = folder / "world" / "heldout" / "videos" / clip
+        _frames(figure.add_subplot(grid[row, :3]), file)
+        _spectrogram(figure.add_subplot(grid[row, 3]), file)
+        _answers(figure.add_subplot(grid[row, 4:]), [e for e in examples if e["video"] == clip])
     figure.savefig(folder / "report.png", dpi=110)
     plt.close(figure)
 
@@ -73,18 +116,19 @@ def _losses(axes: Axes, folder: Path, report: dict[str, Any]) -> None:
     for name in report["stages"]:
         lines = (folder / name / "metrics.jsonl").read_text().splitlines()
         axes.plot([json.loads(line)["loss"] for line in lines], label=name, linewidth=1)
-    axes.set(title="loss per target token", xlabel="optimiser step", yscale="log")
+    axes.set(title="Loss per target token", xlabel="optimiser step", yscale="log")
     axes.legend(frameon=False)
 
 
-def _bars(axes: Axes, report: dict[str, Any]) -> None:
-    kinds = list(report["questions"])
-    for i, column in enumerate(COLUMNS):
-        heights = [report["questions"][kind][column] for kind in kinds]
-        axes.bar(np.arange(len(kinds)) + 0.2 * i, heights, width=0.19, label=column)
-    axes.set(title="held-out questions answered exactly right", ylim=(0, 1.25))
-    axes.set_xticks(np.arange(len(kinds)) + 0.3, kinds)
-    axes.legend(frameon=False, ncols=len(COLUMNS), loc="upper center", fontsize=8)
+def _bars(axes: Axes, title: str, table: Table) -> None:
+    columns = _columns(table)
+    width = 0.8 / len(columns)
+    for i, column in enumerate(columns):
+        heights = [row[column] for row in table.values()]
+        axes.bar(np.arange(len(table)) + width * i, heights, width=0.95 * width, label=column)
+    axes.set(title=title, ylabel="right", ylim=(0, 1.25))
+    axes.set_xticks(np.arange(len(table)) + 0.4 - width / 2, [kind.replace(", ", ",\n") for kind in table])
+    axes.legend(frameon=False, ncols=len(columns), loc="upper center", fontsize=8)
 
 
 def _frames(axes: Axes, path: Path) -> None:
@@ -94,10 +138,18 @@ def _frames(axes: Axes, path: Path) -> None:
     axes.set_axis_off()
 
 
+def _spectrogram(axes: Axes, path: Path) -> None:
+    sound = open_sound(path)
+    (waveform,) = sound.read([span(0.0, sound.n_samples)])
+    mel = log_mel(waveform)
+    axes.imshow(mel[0].numpy(), origin="lower", aspect="auto", cmap="magma")
+    axes.set_axis_off()
+
+
 def _answers(axes: Axes, examples: Sequence[dict[str, Any]]) -> None:
     axes.set_axis_off()
     for line, example in enumerate(examples):
-        right = example["answer"].lower() == example["expected"].lower()
+        right = example["answer"].strip().lower() == example["expected"].strip().lower()
         colour, mark = ("green", "") if right else ("firebrick", f"   (expected: {example['expected']})")
         text = f"{example['question']}  {example['answer']}{mark}"
-        axes.text(0, 0.85 - 0.25 * line, text, color=colour, fontsize=11, transform=axes.transAxes)
+        axes.text(0, 0.9 - 0.17 * line, text, color=colour, fontsize=10, transform=axes.transAxes)

@@ -195,3 +195,62 @@ def test_an_audio_branch_of_another_size_is_refused_with_the_setting(decoder, tm
     other = tiny.model(decoder, **{**tiny.AUDIO, **made_with})
     message = refusal(decoder, ckpt=branch_files(other, tmp_path)["ckpt_2"])
     assert message.splitlines()[-1] == line
+
+
+# The audio branch alone
+
+
+@pytest.fixture
+def unusable(tmp_path) -> dict[str, Any]:
+    """Settings that train the audio branch alone, and name files for frames that cannot be read."""
+    (tmp_path / "v.pth").write_bytes(b"<!DOCTYPE html>")
+    (tmp_path / "l.pth").write_bytes(b"")
+    files = {
+        "vit_ckpt": tmp_path / "v.pth",
+        "q_former_model": tmp_path / "none.pth",
+        "llama_proj_model": tmp_path / "l.pth",
+    }
+    return {**tiny.AUDIO_ALONE, **files}
+
+
+def test_files_for_frames_are_not_opened(decoder, model, tmp_path, unusable, caplog):
+    torch.save(imagebind(model, "audio", "vision"), tmp_path / "i.pth")
+    write_weights(tmp_path / "b.safetensors", state(model, "audio_branch."))
+    files = {"imagebind_ckpt_path": tmp_path / "i.pth", "ckpt": tmp_path / "b.safetensors"}
+    with caplog.at_level("INFO"):
+        filled = VideoLLaMA.from_config(config(decoder, **unusable, **files))
+    assert_filled(filled, state(model, "audio_encoder.audio.", "audio_branch."))
+    for key in ("vit_ckpt", "q_former_model", "llama_proj_model"):
+        assert f"model.{key} is not read: the audio branch alone is trained" in caplog.messages
+    assert not [m for m in caplog.messages if "at random" in m]
+
+
+def test_of_a_checkpoint_with_both_branches_the_audio_branch_alone_is_taken(decoder, model, tmp_path, caplog):
+    both = model.trainable_state()
+    both["video_branch.to_decoder.bias"] = torch.full((16,), float("nan"))
+    write_weights(tmp_path / "both.safetensors", both)
+    with caplog.at_level("INFO"):
+        filled = VideoLLaMA.from_config(config(decoder, **tiny.AUDIO_ALONE, ckpt=tmp_path / "both.safetensors"))
+    audio = state(model, "audio_branch.")
+    assert filled.trainable_state().keys() == audio.keys()
+    assert_filled(filled, audio)
+    (told,) = [m for m in caplog.messages if m.startswith("model.ckpt")]
+    n_ignored = len(both) - len(audio)
+    assert told.splitlines()[-1].startswith(f"  {n_ignored} ignored, such as video_branch.")
+
+
+def test_of_a_released_file_that_holds_both_branches_the_audio_branch_alone_is_taken(decoder, model, tmp_path):
+    theirs = in_their_names(state(model, "video_branch.", "audio_branch."), AUDIO_BRANCH)
+    torch.save(released(theirs), tmp_path / "r.pth")
+    filled = VideoLLaMA.from_config(config(decoder, **tiny.AUDIO_ALONE, ckpt=tmp_path / "r.pth"))
+    assert_filled(filled, state(model, "audio_branch."))
+    assert not state(filled, "video_branch.")
+
+
+@pytest.mark.parametrize("key", ["ckpt", "ckpt_2"])
+def test_a_vision_branch_is_refused_where_the_audio_branch_alone_is_trained(decoder, model, tmp_path, key):
+    path = branch_files(model, tmp_path)["ckpt"]
+    assert refusal(decoder, **{**tiny.AUDIO_ALONE, key: path}) == (
+        f"model.{key}: {path} is a Video-LLaMA vision-branch file, and the model has no video branch: the audio branch "
+        "alone is trained. Set frozen_video_Qformer: false to train both, or leave the file out."
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -156,12 +157,8 @@ def test_both_branches_learn_in_one_step_and_nothing_else_changes(decoder):
     [
         ({"frozen_audio_Qformer": True}, {"video_branch"}, {"audio"}),
         ({}, {"video_branch", "audio_branch"}, {"audio"}),
-        ({"frozen_video_Qformer": True, "frozen_llama_proj": True}, {"audio_branch"}, {"audio"}),
-        (
-            {"frozen_video_Qformer": True, "frozen_llama_proj": True, "audio_source": "frames"},
-            {"audio_branch"},
-            {"vision"},
-        ),
+        (tiny.AUDIO_ALONE, {"audio_branch"}, {"audio"}),
+        ({**tiny.AUDIO_ALONE, "audio_source": "frames"}, {"audio_branch"}, {"vision"}),
         ({"audio_source": "both"}, {"video_branch", "audio_branch"}, {"audio", "vision"}),
     ],
 )
@@ -184,6 +181,48 @@ def test_samples_of_one_branch_alone_leave_the_other_without_gradient(model):
     assert parts_of(gradients(model, SAMPLES[2])) == {"audio_branch"}
 
 
+# The audio branch alone
+
+
+ALONE = {**tiny.AUDIO_ALONE, "audio_source": "both"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "sees"),
+    [
+        (ALONE, False),
+        ({**ALONE, "freeze_vit": False, "freeze_qformer": False, "use_grad_checkpoint": True}, False),
+        ({**ALONE, "frozen_llama_proj": False}, True),
+        ({**ALONE, "frozen_video_Qformer": False}, True),
+        ({**ALONE, "frozen_audio_Qformer": True}, True),
+    ],
+)
+def test_what_frames_go_through_is_there_unless_the_audio_branch_alone_is_trained(decoder, settings, sees):
+    parts = {name for name, _ in tiny.model(decoder, **settings).named_children()}
+    through = {"vision", "qformer", "video_branch"} if sees else set()
+    assert parts == {"audio_encoder", "audio_branch", "decoder", *through}
+
+
+def test_an_audio_branch_alone_learns_what_it_learns_beside_a_frozen_video_branch(decoder):
+    beside = tiny.model(decoder, **BOTH).eval()
+    alone = tiny.model(decoder, **ALONE).eval()
+    own = {n: t for n, t in beside.state_dict().items() if n in alone.state_dict()}
+    alone.load_state_dict(own)
+    heard = (SAMPLES[2], sample("frames", as_sound("seen", 4)), SAMPLES[5])
+    wanted, learned = gradients(beside, *heard), gradients(alone, *heard)
+    assert learned.keys() == alone.trainable_state().keys() == wanted.keys()
+    for name, gradient in learned.items():
+        torch.testing.assert_close(gradient, wanted[name])
+
+
+@pytest.mark.parametrize("n_frames", [1, 4])
+def test_frames_for_a_model_whose_audio_branch_alone_is_trained_are_refused(decoder, model, n_frames):
+    alone, shown = tiny.model(decoder, **ALONE), batch(sample("shown", sound(2), n_frames))
+    for media in (shown.media, model.encode_frozen(shown.media)):
+        with pytest.raises(VideoLlamaError, match=r"no video branch.*frozen_video_Qformer: false"):
+            alone(replace(shown, media=media))
+
+
 # What data sets are told
 
 
@@ -194,7 +233,7 @@ def test_samples_of_one_branch_alone_leave_the_other_without_gradient(model):
         ({"frozen_audio_Qformer": True}, True, None),
         ({}, True, "sound"),
         ({"audio_source": "frames"}, True, "frames"),
-        ({"frozen_video_Qformer": True, "frozen_llama_proj": True, "audio_source": "frames"}, False, "frames"),
+        ({**tiny.AUDIO_ALONE, "audio_source": "frames"}, False, "frames"),
         ({"frozen_video_Qformer": True}, True, "sound"),
     ],
 )
@@ -213,11 +252,11 @@ def test_the_sound_processor_takes_the_models_number_of_segments(decoder):
 
 
 def test_data_sets_may_repeat_the_number_of_tokens_of_the_branch_that_is_trained(decoder):
-    alone = {"frozen_video_Qformer": True, "frozen_llama_proj": True, "audio_source": "frames"}
-    shared = tiny.config(decoder, **{**tiny.AUDIO, **alone}).shared_settings()
+    shared = tiny.config(decoder, **{**tiny.AUDIO_ALONE, "audio_source": "frames"}).shared_settings()
     assert (shared["num_video_query_token"], shared["max_audio_pos"]) == (2, 4)
+    assert "max_frame_pos" not in shared
     shared = tiny.config(decoder, **tiny.AUDIO).shared_settings()
-    assert shared["num_video_query_token"] == 3
+    assert (shared["num_video_query_token"], shared["max_frame_pos"]) == (3, 4)
     assert "max_audio_pos" not in shared
 
 
@@ -247,3 +286,25 @@ def test_settings_that_contradict_each_other_are_named(decoder, settings, key):
 def test_settings_that_agree_are_fine(decoder, settings):
     config = tiny.config(decoder, vit_ckpt="v", q_former_model="q", equip_audio_branch=True, **settings)
     assert list(config.check()) == []
+
+
+ALONE_FROM_FILES = {**tiny.AUDIO_ALONE, "imagebind_ckpt_path": "i"}
+
+
+@pytest.mark.parametrize("named", [{}, {"vit_ckpt": "v", "q_former_model": "q", "llama_proj_model": "l"}])
+def test_the_audio_branch_alone_is_trained_with_and_without_files_for_frames(decoder, named):
+    assert list(tiny.config(decoder, **ALONE_FROM_FILES, **named).check()) == []
+
+
+@pytest.mark.parametrize("key", ["freeze_vit", "freeze_qformer"])
+def test_training_what_frames_go_through_with_the_audio_branch_alone_is_named(decoder, key):
+    settings: dict[str, Any] = {"vit_precision": "fp16", key: False}
+    ((found, message),) = tiny.config(decoder, **{**ALONE_FROM_FILES, **settings}).check()
+    assert found == key
+    assert "the audio branch alone is trained" in message
+
+
+@pytest.mark.parametrize("trained", ["frozen_video_Qformer", "frozen_llama_proj"])
+def test_to_train_more_than_the_audio_branch_the_files_for_frames_are_needed(decoder, trained):
+    config = tiny.config(decoder, **{**ALONE_FROM_FILES, trained: False})
+    assert [found for found, _ in config.check()] == ["vit_ckpt", "q_former_model"]

@@ -19,7 +19,7 @@ from video_llama.models import video_llama
 from video_llama.models.lora import LoRAConfig
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.models.video_llama_config import VideoLLaMAConfig
-from video_llama.models.weights_fit import Fit, fit
+from video_llama.models.weights_fit import Fit, decoder_fit, fit
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +112,27 @@ def test_imagebind_does_not_fit_a_model_without_an_audio_branch(decoder: Path, t
     assert found.key == "imagebind_ckpt_path"
     assert len(found.problems) == 1
     assert "the model has no audio branch" in found.problems[0]
+
+
+@pytest.mark.parametrize(("part", "key"), [("vision", "vit_ckpt"), ("video_branch.to_decoder", "llama_proj_model")])
+def test_a_file_for_frames_does_not_fit_where_the_audio_branch_alone_is_trained(
+    decoder: Path, tmp_path: Path, part: str, key: str
+) -> None:
+    values = tensors(parts(tiny.config(decoder)).get_submodule(part), part)
+    found = fitted(tmp_path, values, tiny.config(decoder, **tiny.AUDIO_ALONE))
+    assert found.key == key
+    assert len(found.problems) == 1
+    assert "the model has no video branch: the audio branch alone is trained" in found.problems[0]
+
+
+def test_a_decoder_is_not_held_against_a_file_that_is_not_read(decoder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "projection.safetensors"
+    write_weights(path, {"video_branch.to_decoder.weight": torch.ones(24, 16)})
+    config = tiny.config(decoder, llama_proj_model=str(path))
+    found = decoder_fit(str(decoder), config)
+    assert found is not None
+    assert "was made for a decoder of width 24" in found.problems[0]
+    assert decoder_fit(str(decoder), replace(config, **tiny.AUDIO_ALONE)) is None
 
 
 def test_a_kind_without_a_place_says_where_it_belongs(decoder: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class Phase:
     """Share of the conversations whose slots are disturbed."""
 
 
-PHASES = (Phase(steps=1400, lr=1.5e-3, disturbed=0.0), Phase(steps=500, lr=8e-4, disturbed=0.8))
+PHASES = (Phase(steps=1600, lr=1.5e-3, disturbed=0.0), Phase(steps=500, lr=8e-4, disturbed=0.8))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from video_llama.prompts.rendering import BOTH, GAP, HEARD, SEEN
 from video_llama.toy.language import MOVES, QUESTIONS, SOUND_QUESTIONS, TEXT_ONLY, clip_captions, image_captions
 from video_llama.toy.scene import COLOURS, MOTIONS, SHAPES, SIZES
 from video_llama.toy.sound import SOUNDS, sound_of
@@ -33,11 +34,14 @@ ASKED = {
 }
 """The questions of each kind; the data sets use the first wording."""
 
-HEARING = (
-    ("Close your eyes, open your ears and you imagine only based on the sound that: ", ". "),
-    ("<Audio>", "</Audio> "),
+AROUND = (
+    (HEARD + GAP + SEEN.format("<Video>{}</Video>") + GAP + BOTH + " ").split("{}"),
+    ("<Audio>", "</Audio> <Video>", "</Video> "),
 )
-SEEING = (("Close your ears, open your eyes and you see that <Video>", "</Video>."), ("<Video>", "</Video>"))
+"""What stands before a sound, between it and the clip that is seen with it, and after that.
+
+In the original's words, and in few: there the decoder learns first to hold one slot against the other.
+"""
 SYSTEM = "You are able to understand the visual content that the user provides."
 
 
@@ -62,10 +66,10 @@ Example = list[Stretch | Slots]
 
 
 def example(rng: random.Random) -> Example:
-    """Draw one conversation: 30 % ask whether sound and sight belong together."""
+    """Draw one conversation: 30 % are about sound and sight together."""
     kind = rng.random()
     if kind < 0.30:
-        return _match(rng)
+        return _both(rng)
     if kind < 0.55:
         return _caption(rng)
     if kind < 0.56:
@@ -151,27 +155,27 @@ def _chat(rng: random.Random) -> Example:
     return [[Said(f"{system}###Human: <{tag}>")], _media(rng, present), after]
 
 
-def _match(rng: random.Random) -> Example:
-    """Ask whether a sound, by its own word or that of the shape that makes it, is the one of the shape in sight."""
-    seen = _draw(rng, ("shape",))
-    seen.pop("sound", None)
-    belongs = rng.random() < 0.5
-    shape = seen["shape"] if belongs else rng.choice([s for s in SHAPES if s != seen["shape"]])
-    heard = rng.choice(([sound_of(shape)], [sound_of(shape)], [sound_of(shape), shape]))
-    (hear, heard_end), (see, seen_end) = rng.choice(HEARING), rng.choice(SEEING)
-    question, answer = SOUND_QUESTIONS["belongs"], "Yes." if belongs else "No."
-    if rng.random() < 0.25:
-        kind = rng.choice(("shape", "sound"))
-        if kind == "shape" or len(heard) == 1:
-            question, answer = ASKED[kind][0], _reply(rng, kind, {**seen, "sound": heard[0]})
+def _both(rng: random.Random) -> Example:
+    """Ask about sound and sight, mostly whether they belong together.
+
+    The sound is there by its own word, by that of the shape that makes it, or by both.
+    """
+    present = _draw(rng, ("colour", "shape", "motion", "size"))
+    made_by = present["shape"]
+    if rng.random() < 0.5:
+        made_by = rng.choice([shape for shape in SHAPES if shape != made_by])
+    present["sound"] = sound_of(made_by)
+    kinds = [rng.choice(("belongs", "belongs", *QUESTIONS, "sound")) for _ in range(rng.choice((1, 1, 1, 1, 2, 3)))]
+    kinds[0] = rng.choice((kinds[0], "belongs", "belongs"))
+    belongs = "Yes." if made_by == present["shape"] else "No."
+    heard = rng.choice(([present["sound"]], [present["sound"], made_by], [made_by]))
+    seen = [present[kind] for kind in QUESTIONS if kind == "shape" or rng.random() < 0.5 or kind in kinds]
+    asked = ASKED | {"belongs": (SOUND_QUESTIONS["belongs"],)}
+    rounds = [(rng.choice(asked[k]), belongs if k == "belongs" else _reply(rng, k, present)) for k in kinds]
+    hear, see, end = rng.choice(AROUND)
     line, gap = ("\n", "\n\n") if rng.random() < 0.5 else ("", "")
-    return [
-        [Said(f"{gap}###Human: {hear}")],
-        _slots(rng, heard),
-        [Said(heard_end + see)],
-        _slots(rng, list(seen.values())),
-        [
-            Said(f"{seen_end} {_times(rng)}{'' if line else ' '}{question}{line}###Assistant:"),
-            Said(f" {answer}{line}###", answer=True),
-        ],
-    ]
+    after: Stretch = [Said(end)]
+    for i, (question, answer) in enumerate(rounds):
+        after.append(Said(("Human: " if i else "") + f"{question}{line}###Assistant:"))
+        after.append(Said(f" {answer}{line}###", answer=True))
+    return [[Said(f"{gap}###Human: {hear}")], _slots(rng, heard), [Said(see)], _slots(rng, seen), after]

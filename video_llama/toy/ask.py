@@ -1,0 +1,123 @@
+"""Ask the toy models every held-out question, and again with a sense taken away: what they know, and where from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from video_llama.common.config import load_config
+from video_llama.conversation.chat import Chat
+from video_llama.evaluation.questions import AS_IT_IS, Given, Question, accuracy, answer_all, read_questions
+from video_llama.toy.language import CHANCE, SOUND_CHANCE
+
+EVAL_CONFIG = "eval_configs/toy.yaml"
+VISION_ONLY = ("model.equip_audio_branch=false", "model.audio_encoder=null", "model.imagebind_ckpt_path=null")
+"""Options that take the audio branch out of it."""
+
+Figures = dict[str, Any]
+"""Accuracies by what the model was given, with the chance of a guess and the number of questions."""
+
+
+class Examiner:
+    """The held-out questions of a world.
+
+    Args:
+        world: folder that ``write_world`` wrote.
+    """
+
+    def __init__(self, world: Path) -> None:
+        self.folder = world / "heldout" / "videos"
+        self.seen = read_questions(world / "heldout" / "questions.json")
+        self.heard = read_questions(world / "heldout" / "sound_questions.json")
+        config = load_config("train_configs/toy/stage2_finetune.yaml", need=("run",), allow_unset=True)
+        self.batch_size: int = config.run.batch_size_eval
+
+    def answers(self, chat: Chat, questions: Sequence[Question], given: Given) -> dict[str, str]:
+        """Return the answers by question id."""
+        return answer_all(chat, questions, self.folder, batch_size=self.batch_size, given=given)
+
+    def score(self, chat: Chat, questions: Sequence[Question], given: Given) -> dict[str, float]:
+        """Return the share of right answers by kind."""
+        return accuracy(questions, self.answers(chat, questions, given))
+
+    def vision(self, stage1: str, stage2: str) -> dict[str, Figures]:
+        """Ask both stages of the video branch what is seen; returns figures by kind."""
+        chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage2}", *VISION_ONLY])
+        columns = {
+            "full": self.score(chat, self.seen, AS_IT_IS),
+            "blank_video": self.score(chat, self.seen, Given(sight="black")),
+        }
+        chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage1}", *VISION_ONLY])
+        columns["after_stage1"] = self.score(chat, self.seen, AS_IT_IS)
+        return _by_kind(columns, self.seen)
+
+    def sound(self, video_branch: str, on_sound: str, on_frames: str) -> dict[str, Figures]:
+        """Ask audio branches what is heard, with nothing to see; returns figures by how the branch came to be."""
+        clips = {q.video for q in self.seen}
+        questions = [q for q in self.heard if q.kind == "sound" and q.video in clips]
+        segments = "model.audio_segments=4"  # as many as the frames that it was given in training
+        trained = {
+            "on sound": [f"model.ckpt_2={on_sound}"],
+            "on frames": [f"model.ckpt_2={on_frames}", segments],
+            "on frames, audio_scale 1": [f"model.ckpt_2={on_frames}", segments, "model.audio_scale=1"],
+        }
+        figures: dict[str, Figures] = {}
+        for name, branch in trained.items():
+            options = [f"model.ckpt={video_branch}", *branch]
+            chat = Chat.from_config(EVAL_CONFIG, options)
+            columns = {
+                column: self.score(chat, questions, given) for column, given in self._sounds(sight="none").items()
+            }
+            (figures[name],) = _by_kind(columns, questions).values()
+        return figures
+
+    def both(self, checkpoint: str) -> tuple[dict[str, Figures], list[dict[str, Any]]]:
+        """Ask both branches what is seen and heard; returns figures by kind, and all that was said on a few clips."""
+        chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={checkpoint}"])
+        questions = [*self.seen, *self.heard]
+        given = self._sounds("own") | {"blank_video": Given(sight="black", sound="own")}
+        answers = {column: self.answers(chat, questions, what) for column, what in given.items()}
+        figures = _by_kind({column: accuracy(questions, said) for column, said in answers.items()}, questions)
+        return figures, examples(questions, answers["full"])
+
+    def _sounds(self, sight: Any) -> dict[str, Given]:
+        """Return what is given in each column, for a model that hears."""
+        return {
+            "full": Given(sight=sight, sound="own"),
+            "silence": Given(sight=sight, sound="silence"),
+            "other_sound": Given(sight=sight, sound="own", sound_from=other_sounds(self.heard)),
+        }
+
+
+def other_sounds(questions: Sequence[Question]) -> dict[str, str]:
+    """Return, for each clip, another one that sounds otherwise."""
+    heard = {q.video: q.answer for q in questions if q.kind == "sound"}
+    clips = sorted(heard)
+    others = {}
+    for i, clip in enumerate(clips):
+        rest = clips[i + 1 :] + clips[:i]
+        others[clip] = next(other for other in rest if heard[other] != heard[clip])
+    return others
+
+
+def examples(questions: Sequence[Question], answers: Mapping[str, str], n_clips: int = 4) -> list[dict[str, Any]]:
+    """Return all that was asked about a few clips."""
+    clips = sorted({q.video for q in questions})
+    shown = set(clips[:: max(1, len(clips) // n_clips)][:n_clips])
+    return [
+        {"video": q.video, "question": q.question, "answer": answers[q.id], "expected": q.answer}
+        for q in questions
+        if q.video in shown
+    ]
+
+
+def _by_kind(columns: Mapping[str, Mapping[str, float]], questions: Sequence[Question]) -> dict[str, Figures]:
+    """Turn accuracies of each column by kind into a row of each kind."""
+    kinds = dict.fromkeys(q.kind for q in questions)
+    chance = CHANCE | SOUND_CHANCE
+    return {
+        kind: {name: column[kind] for name, column in columns.items()}
+        | {"chance": chance[kind], "n": sum(q.kind == kind for q in questions)}
+        for kind in kinds
+    }
