@@ -57,7 +57,7 @@ def test_one_json_object_has_the_answers_the_frame_times_and_the_sound(command, 
     assert said.keys() == {"answers", "frame_times", "sound"}
     assert len(said["answers"]) == 2
     assert said["frame_times"] == [0.0, 0.5, 1.0, 1.5]
-    assert said["sound"] == "off"
+    assert said["sound"] == "used"
 
 
 def test_a_dialogue_is_printed_as_it_goes(command, heldout):
@@ -155,7 +155,7 @@ def test_the_console_script_prints_json_alone_on_its_output(clip):
     script = Path(sys.executable).with_name("video-llama")
     result = subprocess.run([script, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["sound"] == "off"
+    assert json.loads(result.stdout)["sound"] == "used"
 
 
 # What it says

@@ -257,8 +257,8 @@ def loaded(hearing: str) -> Chat:
 
 @pytest.fixture
 def chat(loaded: Chat) -> Chat:
-    loaded.reset()
-    return loaded
+    """A dialogue that knows no file yet."""
+    return Chat(loaded.model, loaded.context, loaded.video_processor, loaded.image_processor)
 
 
 @pytest.mark.parametrize("name", ["with sound", "with a silent track", "5.1", "8 kHz", "0.3 s"])
@@ -270,7 +270,7 @@ def test_sound_comes_before_sight_in_the_prompt_and_in_what_is_encoded(chat, med
     assert shown.heard.frames.shape == (2, 1, 128, 204)
     assert bool(shown.heard.frames.isfinite().all())
     chat.session.ask(QUESTION)
-    assert chat.session.turns[0][0].startswith("Close your eyes, open your ears")
+    assert chat.session.turns[0].text.startswith("Close your eyes, open your ears")
 
 
 def test_of_a_long_track_segments_are_taken_from_all_of_it(chat, media):
@@ -293,7 +293,7 @@ def test_the_sound_of_files_is_encoded_once_and_a_dialogue_may_hold_several(chat
     hook = chat.model.audio_encoder.audio.register_forward_pre_hook(lambda *_: calls.append(1))
     for files in ({"video": media["with sound"]}, {"image": media["picture"]}, {"audio": media["sound alone"]}):
         chat.upload(**files)
-        assert isinstance(chat.ask(QUESTION, 2), str)
+        assert isinstance(chat.ask(QUESTION, max_new_tokens=2), str)
     hook.remove()
     assert len(calls) == 2
     assert [item.kind for item in chat.session.media] == ["audio", "video", "image", "audio"]

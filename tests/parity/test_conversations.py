@@ -83,6 +83,6 @@ def test_a_question_is_put_to_the_dialogue_as_in_the_original(reference: Referen
         elif entry["first"] is not None:
             session.ask(entry["first"])
         session.ask(entry["text"])
-        questions = [["Human", question.replace(marker(0), PLACEHOLDER)] for question, _ in session.turns]
+        questions = [["Human", turn.text.replace(marker(0), PLACEHOLDER)] for turn in session.turns]
         assert questions == entry["messages"]
         assert written(session.prompt()) == entry["prompt"]

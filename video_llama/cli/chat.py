@@ -1,16 +1,19 @@
-"""``video-llama chat``: questions about a file, from the shell."""
+"""``video-llama chat``: questions about files, from the shell or in a conversation at the terminal."""
 
 from __future__ import annotations
 
 import argparse
 import json
 
+from video_llama.cli.generation_flags import add_generation_flags, generation_settings
+from video_llama.common.errors import VideoLlamaError
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--cfg-path", required=True, metavar="YAML", help="such as eval_configs/toy.yaml")
     parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
-    media = parser.add_mutually_exclusive_group(required=True)
+    media = parser.add_mutually_exclusive_group()
     media.add_argument("--video", metavar="FILE", help="clip to ask about")
     media.add_argument("--image", metavar="FILE", help="image to ask about")
     media.add_argument(
@@ -21,23 +24,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="hear the clip's sound, or fail; or do not. Default: hear it where there is any",
     )
-    parser.add_argument("--question", action="append", required=True, help="give it several times for a dialogue")
-    parser.add_argument("--max-new-tokens", type=int, default=300, help="longest answer (default: %(default)s)")
+    parser.add_argument(
+        "--question",
+        action="append",
+        help="give it several times for a dialogue. Without it, you are asked for questions",
+    )
+    add_generation_flags(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one")
     parser.add_argument("--json", action="store_true", help="print one JSON object: answers, frame_times, sound")
+    parser.add_argument("--stats", action="store_true", help="tell after each answer what it took, on stderr")
 
 
 def run(args: argparse.Namespace) -> int:
     """Show the file, ask the questions, print the answers."""
-    from video_llama.conversation.chat import Chat  # slow to import
+    from video_llama.cli.dialogue import converse, note_stats, say, show  # slow to import
+    from video_llama.conversation.chat import Chat
 
+    file = {"video": args.video, "image": args.image, "audio": args.sound}
+    if args.question and not any(file.values()):
+        raise VideoLlamaError("no file to ask about: give --video, --image or --sound")
+    if args.json and not args.question:
+        raise VideoLlamaError("--json prints the answers to --question: give at least one")
+    settings = generation_settings(args)
     chat = Chat.from_config(args.cfg_path, args.options, args.device)
-    shown = chat.upload(video=args.video, image=args.image, audio=args.sound, hear=args.audio)
+    if not args.question:
+        if any(file.values()):
+            show(chat, hear=args.audio, **file)
+        return converse(chat, settings, args.audio, args.stats)
+    shown = chat.upload(hear=args.audio, **file)
     answers = []
     for question in args.question:
-        answers.append(chat.ask(question, args.max_new_tokens))
-        if not args.json:
-            print(f"> {question}\n{answers[-1]}", flush=True)
+        if args.json:
+            answers.append(chat.ask(question, settings))
+            note_stats(chat, args.stats)
+        else:
+            say(chat, question, settings, args.stats, echo=True)
     if args.json:
         times = [round(t, 6) for t in shown.seen.times] if shown.seen else []
         print(json.dumps({"answers": answers, "frame_times": times, "sound": shown.sound}, ensure_ascii=False))

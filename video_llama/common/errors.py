@@ -69,5 +69,9 @@ class PromptTooLong(VideoLlamaError):
     """A prompt that does not fit the decoder's context."""
 
 
+class OutOfMemory(VideoLlamaError):
+    """More memory was needed than there is."""
+
+
 class TrainingError(VideoLlamaError):
     """A run that must stop: a non-finite loss, too many bad samples, nothing to train."""

@@ -2,46 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import copy
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from video_llama.common.config import JobConfig, load_config
+from video_llama.common.config import load_config
 from video_llama.common.config_names import registered_class
 from video_llama.common.contracts import BuildContext, Media, MediaGroup, slot_id
-from video_llama.common.errors import ConfigError, DecodeError, NoSoundTrack, VideoLlamaError
-from video_llama.common.registries import MODELS, PROCESSORS
-from video_llama.conversation.generation import generate
+from video_llama.common.errors import ConfigError, VideoLlamaError
+from video_llama.common.registries import MODELS
+from video_llama.conversation.answer_text import AnswerText
+from video_llama.conversation.encodings import Encodings, file_key
+from video_llama.conversation.files import EncodedFile, FileKind, FileReader, Upload
+from video_llama.conversation.fitting import fit
+from video_llama.conversation.generation import generate_tokens, with_length
+from video_llama.conversation.loading import device_for_use, processors_for_use
+from video_llama.conversation.memory import within_memory
 from video_llama.conversation.session import Session
-from video_llama.processors.decode import open_sound
-from video_llama.processors.video import look
-from video_llama.prompts.labels import encode
-
-USED, NO_TRACK, OFF = "used", "no track", "off"
-"""What became of a file's sound, beside the reason why it could not be decoded."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """What the model sees and hears of a file."""
-
-    seen: Media | None = None
-    heard: Media | None = None
-    sound: str = OFF
-    """``used``, ``no track``, ``off``, or the reason why the track could not be decoded."""
-
-    @property
-    def media(self) -> tuple[Media, ...]:
-        """In the order of the prompt: what is heard, then what is seen."""
-        return tuple(media for media in (self.heard, self.seen) if media is not None)
+from video_llama.conversation.settings import GenerationSettings
+from video_llama.conversation.stats import AnswerStats
+from video_llama.conversation.streaming import in_thread
 
 
 class Chat:
     """One dialogue with one model.
+
+    >>> from video_llama.conversation.chat import Chat
+    >>> from video_llama.conversation.settings import GenerationSettings
+    >>> chat = Chat.from_config("eval_configs/toy.yaml")
+    >>> shown = chat.upload(video="clip.mp4")
+    >>> chat.ask("What colour is the shape?")
+    'It is red.'
+    >>> for piece in chat.stream("How does it move?", GenerationSettings(temperature=0.7, seed=0)):
+    ...     print(piece, end="", flush=True)
+    It moves left.
+    >>> chat.last.answer_tokens > 1
+    True
+    >>> chat.reset()  # a new dialogue; with the same file, it is not encoded again
+    >>> friend = chat.another()  # a dialogue of another user, beside this one
+
+    A question may come before any file: the decoder then answers as it would without a branch.
+
+    A dialogue that grows too long for the decoder's context goes on without its oldest turns, of which ``last`` tells; the
+    files shown stay. Every error that a user can cause is a ``VideoLlamaError``, and leaves the dialogue as it was.
+
+    Dialogues made with ``another`` may be used from several threads at once, one thread for each: their answers wait for
+    each other where they use the model.
 
     Args:
         model: built, filled, in eval mode.
@@ -50,9 +64,14 @@ class Chat:
         image_processor: reads images.
     """
 
+    last: AnswerStats | None
+    """What the last answer took; None before the first."""
+
     def __init__(self, model: Any, context: BuildContext, video_processor: Any, image_processor: Any) -> None:
         self.model, self.context = model, context
         self.video_processor, self.image_processor = video_processor, image_processor
+        self._model_lock = threading.RLock()
+        self._encodings = Encodings()
         self.reset()
 
     @classmethod
@@ -82,10 +101,24 @@ class Chat:
         model = model_class.from_config(config).to(chosen).eval()
         return cls(model, context, video, image)
 
+    def another(self) -> Chat:
+        """Return a new dialogue with the same model, which also knows the files that were encoded already."""
+        chat = copy.copy(self)
+        chat.reset()
+        return chat
+
     def reset(self) -> None:
         """Start a new dialogue."""
         self.session = Session(self.context.template)
+        self.last = None
         self._encoded: list[MediaGroup] = []
+        self._encode_s = 0.0
+        self._answering = threading.Lock()
+
+    @property
+    def hears(self) -> bool:
+        """Whether the model has an audio branch."""
+        return self.context.senses.audio_processor is not None
 
     def upload(
         self,
@@ -95,7 +128,9 @@ class Chat:
         audio: str | Path | None = None,
         hear: bool | None = None,
     ) -> Upload:
-        """Show a clip, an image or a sound; the next question is about it.
+        """Show a clip, an image or a sound; the next question is about it, and those after may be.
+
+        A dialogue may have several files. Once shown, a file is not needed any more.
 
         Args:
             video: clip, of which the sound is heard where the model has an audio branch.
@@ -105,128 +140,146 @@ class Chat:
         Returns:
             What the model sees and hears.
         Raises:
-            DecodeError: the file cannot be read.
+            DecodeError: the file cannot be read, or is an address on a network.
+            OutOfMemory: encoding it needs more memory than there is.
             VideoLlamaError: sound is asked for, and there is no track or no audio branch.
         """
-        if sum(path is not None for path in (video, image, audio)) != 1:
-            raise VideoLlamaError("upload takes one of video, image and audio")
-        if video is None and hear is not None:
-            raise VideoLlamaError("--audio and --no-audio say what to do with the sound of a clip, and none is shown")
-        if video is not None:
-            shown = self._watch(video, hear)
-        elif image is not None:
-            shown = Upload(seen=self.image_processor(image, np.random.default_rng(0)))
-        else:
-            self._check_hears()
-            shown = Upload(heard=self.context.senses.audio_processor.hear(open_sound(str(audio))), sound=USED)
-        start = len(self._encoded)
-        self._encoded += [self.encode(media, slot_id(k)) for k, media in enumerate(shown.media, start)]
-        self.session.show(*shown.media)
-        return shown
+        session, encoded, start = self.session, self._encoded, time.perf_counter()
+        file = self.encode_file(video=video, image=image, audio=audio, hear=hear)
+        for k, group in enumerate(file.groups, len(encoded)):
+            encoded.append(replace(group, slots=torch.tensor([slot_id(k)])))
+        session.show(*file.upload.media)
+        self._encode_s += time.perf_counter() - start
+        return file.upload
 
-    def _watch(self, path: str | Path, hear: bool | None) -> Upload:
-        """Read a clip and, as asked for, its sound."""
-        if hear:
-            self._check_hears()
-        rng = np.random.default_rng(0)
-        if hear is False or not self.hears:
-            return Upload(seen=self.video_processor(path, rng))
-        seen, open_track = look(path, self.video_processor, rng)
-        try:
-            return Upload(seen=seen, heard=self.context.senses.audio_processor.hear(open_track()), sound=USED)
-        except NoSoundTrack as error:
-            if hear:
-                raise VideoLlamaError(f"{error}, and --audio asks for it. Leave --audio out.") from error
-            return Upload(seen=seen, sound=NO_TRACK)
-        except DecodeError as error:
-            if hear:
-                raise
-            return Upload(seen=seen, sound=error.reason)
+    def encode_file(
+        self,
+        *,
+        video: str | Path | None = None,
+        image: str | Path | None = None,
+        audio: str | Path | None = None,
+        hear: bool | None = None,
+    ) -> EncodedFile:
+        """Read a file and run the frozen encoders over it, without showing it. See ``upload``."""
+        given: dict[FileKind, Any] = {"video": video, "image": image, "audio": audio}
+        paths = [(kind, path) for kind, path in given.items() if path is not None]
+        if len(paths) != 1:
+            raise VideoLlamaError("upload takes one of video, image and audio")
+        (kind, path), reader = paths[0], self._reader
+        key = file_key(path, kind, hear, reader.identity(kind))
+        if (file := self._encodings.get(key)) is None:
+            upload = reader.read(kind, path, hear)
+            with self._model_lock:  # while it was waited for, another dialogue may have encoded the same file
+                if (file := self._encodings.get(key)) is None:
+                    groups = tuple(self.encode(media, slot_id(k)) for k, media in enumerate(upload.media))
+                    file = EncodedFile(upload, groups)
+                    self._encodings.put(key, file)
+        return file
 
     @property
-    def hears(self) -> bool:
-        """Whether the model has an audio branch."""
-        return self.context.senses.audio_processor is not None
+    def _reader(self) -> FileReader:
+        return FileReader(self.video_processor, self.image_processor, self.context.senses.audio_processor)
 
-    def _check_hears(self) -> None:
-        if not self.hears:
-            raise VideoLlamaError(
-                "the model has no audio branch. Choose a YAML with model.equip_audio_branch: true, such as "
-                "eval_configs/video_llama_eval_withaudio.yaml."
-            )
-
-    def ask(self, question: str, max_new_tokens: int = 300) -> str:
-        """Answer a question, taking the dialogue so far into account.
-
-        Raises:
-            PromptTooLong: the dialogue no longer fits the decoder.
-            VideoLlamaError: the question is empty.
-        """
-        before = (list(self.session.turns), self.session.shown)
-        self.session.ask(question)
-        try:
-            answer = self._answer(max_new_tokens)
-        except BaseException:
-            self.session.turns, self.session.shown = before  # the dialogue stays usable
-            raise
-        self.session.answer(answer)
-        return answer
-
-    def _answer(self, max_new_tokens: int) -> str:
-        encoded = encode(self.session.prompt(), self.context.tokenizer, self.context.tokens_per_slot)
-        (answer,) = generate(
-            self.model,
-            self.context.tokenizer,
-            [encoded.input_ids],
-            self._encoded,
-            stop=self.context.template.end_sym,
-            max_new_tokens=max_new_tokens,
-        )
-        return answer
-
+    @within_memory
     @torch.no_grad()
     def encode(self, media: Media, slot: int) -> MediaGroup:
         """Run the frozen encoders, once however many questions follow; the group is of row 0."""
-        device = next(self.model.parameters()).device
-        group = MediaGroup(media.kind, media.frames[None].to(device), torch.tensor([0]), torch.tensor([slot]))
-        (encoded,) = self.model.encode_frozen([group])
+        with self._model_lock:
+            device = next(self.model.parameters()).device
+            group = MediaGroup(media.kind, media.frames[None].to(device), torch.tensor([0]), torch.tensor([slot]))
+            (encoded,) = self.model.encode_frozen([group])
         return encoded
 
+    def ask(
+        self, question: str, settings: GenerationSettings | None = None, *, max_new_tokens: int | None = None
+    ) -> str:
+        """Answer a question, taking the dialogue so far into account.
 
-def device_for_use(name: str) -> torch.device:
-    """Return the device called cpu, cuda (or cuda:1), or auto: a GPU where there is one.
+        Args:
+            question: what the person says; nothing in it is taken for a file or for the end of a turn.
+            settings: None: the greedy answer.
+            max_new_tokens: longest answer, in place of that of ``settings``.
+        Raises:
+            PromptTooLong: the question and the files shown do not fit the decoder, even without the turns before.
+            OutOfMemory: the answer needs more memory than there is.
+            VideoLlamaError: the question is empty, a setting makes no sense, or an answer is still being given.
+        """
+        return "".join(self.stream(question, settings, max_new_tokens=max_new_tokens))
 
-    Raises:
-        VideoLlamaError: there is no such device.
-    """
-    kind, _, index = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
-        raise VideoLlamaError(f"device {name!r}: expected cpu, cuda, cuda:1 and so on, or auto")
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "auto":
-        return torch.device("cuda" if n_gpus else "cpu")
-    if kind == "cuda" and int(index or 0) >= n_gpus:
-        raise VideoLlamaError(f"device {name}: torch sees {n_gpus or 'no'} GPU here; cpu works everywhere")
-    return torch.device(name)
+    def stream(
+        self, question: str, settings: GenerationSettings | None = None, *, max_new_tokens: int | None = None
+    ) -> Generator[str, None, None]:
+        """Answer a question piece by piece, as the decoder goes on; with beams, in one piece at the end.
 
+        Nothing happens before the first piece is asked for. Together the pieces are what ``ask`` returns. Closing the
+        iterator, as leaving the loop does, stops the decoder; so does an interrupt (Ctrl-C). The pieces that came are
+        then kept as the answer, and the dialogue goes on; where none came, it is as if nothing had been asked.
 
-def processors_for_use(job: JobConfig) -> tuple[Any, Any]:
-    """Return the processors of clips and images that belong to a model in use.
+        Args, Raises: see ``ask``.
+        """
+        settings = with_length(settings, max_new_tokens)
+        answering = self._answering
+        if not answering.acquire(blocking=False):
+            raise VideoLlamaError(
+                "this dialogue is still being answered: wait for the answer's end, or close its stream"
+            )
+        try:
+            yield from self._answer(question, settings)
+        finally:
+            answering.release()
 
-    They are those that the YAML's data sets name for ``eval``; else those for training, without their randomness.
-    """
-    chosen = {"video": PROCESSORS.get("alpro_video_eval"), "images": PROCESSORS.get("blip2_image_eval")}
-    built = {}
-    for kind, cls in chosen.items():
-        settings: dict[str, Any] = {"image_size": job.model.image_size}
-        for config in job.datasets.values():
-            if getattr(config, "data_type", None) != kind:  # a data set from outside need not say
-                continue
-            if config.vis_processor.eval is not None:
-                built[kind] = registered_class(PROCESSORS, config.vis_processor.eval)(config.vis_processor.eval)
+    def _answer(self, question: str, settings: GenerationSettings) -> Generator[str, None, None]:
+        session, media = self.session, list(self._encoded)  # this dialogue's, even if it is reset meanwhile
+        start, encode_s = time.perf_counter(), self._encode_s
+        text = AnswerText(self.context.tokenizer, [self.context.template.end_sym])
+        times: list[float] = []
+
+        def finish() -> None:
+            session.answer(text.said)
+            if session is self.session:
+                sizes = (len(prompt.input_ids), len(times))
+                self.last = AnswerStats(*sizes, times[0], times[-1], encode_s, prompt.dropped_turns)
+                self._encode_s -= encode_s
+
+        session.ask(question)
+        try:
+            room = self.context.max_context - settings.max_new_tokens
+            prompt = fit(session, self.context.tokenizer, self.context.tokens_per_slot, room)
+            with closing(in_thread(partial(self._generate, prompt.input_ids, media, settings))) as steps:
+                for at, tokens in steps:
+                    times += [at - start] * len(tokens)
+                    piece = "".join(text.feed(token) for token in tokens)
+                    if tokens and settings.num_beams > 1:  # that was all
+                        piece += text.end()
+                    if piece:
+                        yield piece
+            if piece := text.end():
+                yield piece
+        except (GeneratorExit, KeyboardInterrupt):
+            if text.said:
+                finish()
             else:
-                names = ("n_frms", "image_size", "video_backend", "deadline_s")
-                train = config.vis_processor.train
-                settings |= {name: getattr(train, name) for name in names if hasattr(train, name)}
-        built.setdefault(kind, cls(cls.Config(**settings)))
-    return built["video"], built["images"]
+                session.withdraw()
+            raise
+        except BaseException:
+            session.withdraw()
+            raise
+        finish()
+
+    def _generate(
+        self,
+        prompt: Sequence[int],
+        media: Sequence[MediaGroup],
+        settings: GenerationSettings,
+        put: Callable[[tuple[float, Sequence[int]]], None],
+    ) -> None:
+        """Hand over the tokens of an answer as they come, with the time; of beams all at the end, and nothing before."""
+
+        def tell(tokens: Sequence[int]) -> None:
+            put((time.perf_counter(), tokens))
+
+        with self._model_lock:
+            model, tokenizer, stops = self.model, self.context.tokenizer, [[self.context.template.end_sym]]
+            (answer,) = generate_tokens(model, tokenizer, [prompt], media, stops, settings, tell)
+        if settings.num_beams > 1:
+            tell(answer)

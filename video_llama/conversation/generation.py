@@ -1,94 +1,163 @@
-"""Answers from the decoder, several at once, each stopped by its own end symbol.
+"""Answers from the decoder, several at once, each stopped by its own strings.
 
 Shapes: B prompts, L tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from video_llama.common.contracts import MediaGroup
 from video_llama.common.errors import PromptTooLong, VideoLlamaError
+from video_llama.conversation.answer_text import AnswerText
+from video_llama.conversation.memory import within_memory
+from video_llama.conversation.sampling import Draw, forked_chance
+from video_llama.conversation.settings import GenerationSettings
+from video_llama.conversation.stopping import StopAtText
 from video_llama.prompts.tokenizer import Tokenizer
 
 
-class StopAtText(StoppingCriteria):
-    """Ends a row once its text holds the end symbol, however that is cut into tokens.
-
-    Args:
-        tokenizer: turns ids into text.
-        stop: the end symbol.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, stop: str) -> None:
-        self.tokenizer, self.stop = tokenizer, stop
-        self.window = 2 * len(stop.encode()) + 2  # tokens: a token holds at least one byte
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        """Return bool[B]: which rows are done."""
-        tails = input_ids[:, -self.window :].tolist()
-        return torch.tensor([self.stop in self.tokenizer.decode(tail) for tail in tails], device=input_ids.device)
-
-
-@torch.no_grad()
 def generate(
     model: Any,
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     media: Sequence[MediaGroup],
     *,
-    stop: str,
-    max_new_tokens: int,
+    stop: str | Sequence[Sequence[str]],
+    settings: GenerationSettings | None = None,
+    max_new_tokens: int | None = None,
 ) -> list[str]:
-    """Answer prompts greedily; a row's answer does not depend on the others.
+    """Answer prompts; a row's answer does not depend on the others.
 
     Args:
         model: has ``embed_prompt`` and ``decoder``.
         tokenizer: the decoder's.
         prompts: token ids with slot ids in them, of any lengths.
         media: what the slots stand for; rows count through ``prompts``.
-        stop: the end symbol.
-        max_new_tokens: longest answer, in tokens.
+        stop: the string that ends all answers, or for each prompt the strings that end its own.
+        settings: None: the greedy answers.
+        max_new_tokens: in place of that of ``settings``.
     Raises:
         PromptTooLong: a prompt and its answer do not fit into the decoder's context.
-        VideoLlamaError: an answer may have no token.
+        OutOfMemory: fewer prompts at once may fit.
+        VideoLlamaError: a setting or a stop string makes no sense.
     """
-    if max_new_tokens < 1:
-        raise VideoLlamaError(f"an answer of at most {max_new_tokens} tokens: give at least 1")
-    longest = max(len(p) for p in prompts)
-    if longest + max_new_tokens > model.decoder.max_context:
-        raise PromptTooLong(
-            f"a prompt of {longest} tokens and an answer of up to {max_new_tokens} exceed the decoder's context of "
-            f"{model.decoder.max_context} tokens. Ask for a shorter answer, or start a new dialogue."
+    stops = [[stop]] * len(prompts) if isinstance(stop, str) else stop
+    settings = with_length(settings, max_new_tokens)
+    answers = []
+    for ids, row in zip(generate_tokens(model, tokenizer, prompts, media, stops, settings), stops, strict=True):
+        text = AnswerText(tokenizer, row)
+        for token in ids:
+            text.feed(token)
+        text.end()
+        answers.append(text.said)
+    return answers
+
+
+@within_memory
+@torch.no_grad()
+def generate_tokens(
+    model: Any,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    media: Sequence[MediaGroup],
+    stops: Sequence[Sequence[str]],
+    settings: GenerationSettings,
+    on_step: Callable[[list[int]], None] = lambda tokens: None,
+) -> list[list[int]]:
+    """Answer prompts with tokens: up to the one that completes a stop string, an end token, or the longest length.
+
+    Padding may follow where a row ended before others. For what can go wrong see ``generate``.
+
+    Args:
+        model, tokenizer, prompts, media, settings: see ``generate``.
+        stops: for each prompt, the strings that end its answer.
+        on_step: is told each row's token when there is one more, of beams nothing. What it raises ends the generation.
+    """
+    _check(model, prompts, stops, settings)
+    lm = model.decoder.lm
+    input_ids, attention_mask = (t.to(lm.device) for t in _padded(prompts, tokenizer.pad_id))
+    embeds = model.embed_prompt(input_ids, [group.mapped(lambda t: t.to(lm.device)) for group in media])
+    config = GenerationConfig(
+        max_new_tokens=settings.max_new_tokens,
+        num_beams=settings.num_beams,
+        do_sample=False,
+        pad_token_id=tokenizer.pad_id,
+        eos_token_id=tokenizer.eos_id,
+    )
+    choice = LogitsProcessorList()
+    if settings.repetition_penalty != 1:
+        choice.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    chance: AbstractContextManager[None] = nullcontext()
+    if settings.temperature > 0 and settings.num_beams == 1:
+        choice.append(Draw(settings, len(prompts)))
+    elif settings.temperature > 0:
+        config.update(do_sample=True, temperature=settings.temperature, top_p=settings.top_p, top_k=0)
+        chance = forked_chance(settings.seed)
+    with chance:
+        out = lm.generate(
+            inputs_embeds=embeds.to(lm.dtype),
+            attention_mask=attention_mask,
+            generation_config=config,
+            logits_processor=choice,
+            stopping_criteria=StoppingCriteriaList([StopAtText(tokenizer, stops), _Tell(on_step, settings.num_beams)]),
         )
-    device = model.decoder.lm.device
-    input_ids = torch.full((len(prompts), longest), tokenizer.pad_id)
+    return out.tolist()
+
+
+def with_length(settings: GenerationSettings | None, max_new_tokens: int | None) -> GenerationSettings:
+    """Return settings, the defaults if None, with another longest length, if there is one."""
+    settings = settings or GenerationSettings()
+    return settings if max_new_tokens is None else replace(settings, max_new_tokens=max_new_tokens)
+
+
+def _check(
+    model: Any, prompts: Sequence[Sequence[int]], stops: Sequence[Sequence[str]], settings: GenerationSettings
+) -> None:
+    if len(stops) != len(prompts):
+        raise VideoLlamaError(f"{len(prompts)} prompts, and stop strings for {len(stops)}")
+    for row in stops:
+        if isinstance(row, str) or not row or not all(row):
+            raise VideoLlamaError(f"stop strings {row!r}: expected a list of at least one text, none of them empty")
+    longest, context = max(len(p) for p in prompts), model.decoder.max_context
+    if longest + settings.max_new_tokens > context:
+        raise PromptTooLong(
+            f"a prompt of {longest} tokens and an answer of up to {settings.max_new_tokens} exceed the decoder's context "
+            f"of {context} tokens. Ask for a shorter answer (max_new_tokens), or start a new dialogue."
+        )
+
+
+def _padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Return int64[B, L] ids and mask, padded on the left, so that all answers start in the same column."""
+    longest = max(len(p) for p in prompts)
+    input_ids = torch.full((len(prompts), longest), pad_id)
     attention_mask = torch.zeros((len(prompts), longest), dtype=torch.int64)
-    for row, prompt in enumerate(prompts):  # padded on the left, so that all answers start in the same column
+    for row, prompt in enumerate(prompts):
         input_ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         attention_mask[row, longest - len(prompt) :] = 1
-    embeds = model.embed_prompt(input_ids.to(device), [group.mapped(lambda t: t.to(device)) for group in media])
-    out = model.decoder.lm.generate(
-        inputs_embeds=embeds.to(model.decoder.lm.dtype),
-        attention_mask=attention_mask.to(device),
-        generation_config=GenerationConfig(
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_id,
-            eos_token_id=tokenizer.eos_id,
-        ),
-        stopping_criteria=StoppingCriteriaList([StopAtText(tokenizer, stop)]),
-    )
-    return [_answer(tokenizer, row, stop) for row in out.tolist()]
+    return input_ids, attention_mask
 
 
-def _answer(tokenizer: Tokenizer, ids: list[int], stop: str) -> str:
-    """Decode up to the end symbol or the end token."""
-    if tokenizer.eos_id in ids:
-        ids = ids[: ids.index(tokenizer.eos_id)]
-    return tokenizer.decode(ids).split(stop)[0].strip()
+class _Tell(StoppingCriteria):
+    """Ends nothing; tells each row's newest token, and of beams, which may all be given up, none."""
+
+    def __init__(self, on_step: Callable[[list[int]], None], num_beams: int) -> None:
+        self.on_step, self.num_beams = on_step, num_beams
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Return bool[B], all False."""
+        self.on_step(input_ids[:, -1].tolist() if self.num_beams == 1 else [])
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)

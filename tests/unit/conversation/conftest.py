@@ -1,12 +1,49 @@
-"""The tiny decoder that the models of these tests share."""
+"""The tiny decoder that the models of these tests share, and tokenizers of all kinds."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import tiny
+from tests.unit.conversation.tokenizers import WRITERS
+from video_llama.common.contracts import Media
+from video_llama.common.errors import DecodeError
+from video_llama.conversation.chat import Chat
+from video_llama.models.video_llama import VideoLLaMA
+from video_llama.prompts.tokenizer import Tokenizer, load_tokenizer
 
 
 @pytest.fixture(scope="session")
 def decoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write_decoder(tmp_path_factory.mktemp("decoder"))
+
+
+@pytest.fixture(scope="session", params=WRITERS)
+def any_tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """Each kind of tokenizer in turn."""
+    folder = tmp_path_factory.mktemp("tokenizer")
+    WRITERS[request.param](folder)
+    return load_tokenizer(folder)
+
+
+def read(kind: str, n_frames: int) -> Callable[..., Media]:
+    """A processor that makes its frames of the path's letters."""
+
+    def processor(path: str | Path, rng: np.random.Generator) -> Media:
+        if "broken" in str(path):
+            raise DecodeError(str(path), "it is broken")
+        frames = tiny.sample(str(path), n_frames).media[0].frames
+        return Media(kind, frames, "Look.", tuple(float(t) for t in range(n_frames)))
+
+    return processor
+
+
+@pytest.fixture
+def chat(decoder: Path) -> Chat:
+    """A dialogue with a model whose answers mean nothing; of 256 tokens at most."""
+    model = tiny.model(decoder).eval()
+    return Chat(model, VideoLLaMA.build_context(model.config), read("video", 4), read("image", 1))

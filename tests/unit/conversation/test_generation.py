@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from sentencepiece import SentencePieceProcessor
 
 from tests import tiny
 from tests.tiny import TOKENIZER, sample
-from tests.unit.prompts.fast_tokenizer import write_fast_tokenizer
-from video_llama.common.errors import PromptTooLong
-from video_llama.conversation.generation import StopAtText, generate
+from tests.unit.conversation.scripted import Scripted, ids
+from video_llama.common.contracts import MediaGroup, Sample
+from video_llama.common.errors import OutOfMemory, PromptTooLong, VideoLlamaError
+from video_llama.conversation.generation import generate, generate_tokens
+from video_llama.conversation.settings import GenerationSettings
 from video_llama.datasets.collate import collate
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.tokenizer import Tokenizer, load_tokenizer
 
-SHARP, EOS = 513, 2
-"""The toy tokenizer's pieces '#' and '</s>'; '###' is one piece as well."""
+SHARP, EOS = SentencePieceProcessor(model_file=str(Path(TOKENIZER, "tokenizer.model"))).piece_to_id(["#", "</s>"])
+"""Pieces of the toy tokenizer; '###' is one as well."""
 
 
 @pytest.fixture(scope="module")
@@ -31,28 +34,15 @@ def model(decoder) -> VideoLLaMA:
     return tiny.model(decoder).eval()
 
 
-class Scripted(nn.Module):
-    """Stands for the decoder's last layer: row r says ``scripts[r]``, a token a step."""
-
-    def __init__(self, scripts: Sequence[Sequence[int]]) -> None:
-        super().__init__()
-        self.scripts, self.step = scripts, 0
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        logits = torch.zeros(len(self.scripts), 1, tiny.VOCABULARY)
-        for row, script in enumerate(self.scripts):
-            logits[row, 0, script[min(self.step, len(script) - 1)]] = 1.0
-        self.step += 1
-        return logits
-
-
-def said(model: VideoLLaMA, tokenizer: Tokenizer, *scripts: Sequence[int], stop: str = "###") -> list[str]:
+def said(
+    model: VideoLLaMA,
+    tokenizer: Tokenizer,
+    *scripts: Sequence[int],
+    stop: str | Sequence[Sequence[str]] = "###",
+    max_new_tokens: int = 12,
+) -> list[str]:
     model.decoder.lm.lm_head = Scripted(scripts)
-    return generate(model, tokenizer, [[1, 20]] * len(scripts), [], stop=stop, max_new_tokens=12)
-
-
-def ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    return [token.id for token in tokenizer.encode(text)]
+    return generate(model, tokenizer, [[1, 20]] * len(scripts), [], stop=stop, max_new_tokens=max_new_tokens)
 
 
 def test_an_answer_ends_before_its_end_symbol(model, tokenizer):
@@ -87,28 +77,71 @@ def test_an_answer_without_an_end_is_cut_at_its_longest(model, tokenizer):
     assert model.decoder.lm.lm_head.step == 12
 
 
-def test_the_criterion_looks_at_every_row_by_itself(tokenizer):
-    rows = [ids(tokenizer, text)[-3:] for text in ("the end of it ###", "a # and more #")]
-    assert StopAtText(tokenizer, "###")(torch.tensor(rows), torch.empty(0)).tolist() == [True, False]
+# End symbols of several tokens, of several kinds, others in each row
 
 
-@pytest.mark.parametrize("stop", ["<|im_end|>", "###", "<|eos|>"])
-def test_an_end_symbol_is_seen_whether_it_is_a_token_or_not_and_need_not_be_the_end_token(stop, tmp_path):
-    tokenizer = load_tokenizer(write_fast_tokenizer(tmp_path, "<|im_end|>", eos_token="<|eos|>"))
-    criterion = StopAtText(tokenizer, stop)
-    said = ids(tokenizer, f"the answer is a cat{stop}")
-    done = [bool(criterion(torch.tensor([said[:n]]), torch.empty(0))) for n in range(1, len(said) + 1)]
-    assert done == [False] * (len(said) - 1) + [True]
+def test_each_row_ends_with_its_own_strings_under_any_tokenizer(model, any_tokenizer):
+    texts = ["no### more", "no### and\nHuman: more", "a b c d", "### END", "no### END more"]
+    stops = [["###"], ["\nHuman:", "Human:"], ["never", "b c"], ["END", "###"], ["END"]]
+    answers = said(model, any_tokenizer, *(ids(any_tokenizer, text) for text in texts), stop=stops, max_new_tokens=40)
+    assert answers == ["no", "no### and", "a", "", "no###"]
 
 
-def test_answers_in_a_batch_are_those_given_one_by_one(model, tokenizer):
-    samples = [sample("image", 1, words=2), sample("text", words=9), sample("clip", 4), sample("album", 1, 4)]
-    prompts = [s.input_ids.tolist() for s in samples]
-    settings = {"stop": "###", "max_new_tokens": 12}
-    together = generate(model, tokenizer, prompts, collate(samples, 0).media, **settings)
+def test_a_row_runs_on_until_its_own_strings_whatever_ends_the_others(model, any_tokenizer):
+    early, late = ids(any_tokenizer, "a### and END"), ids(any_tokenizer, "one### two three four END")
+    assert said(model, any_tokenizer, early, late, stop=[["###"], ["END"]], max_new_tokens=60) == [
+        "a",
+        "one### two three four",
+    ]
+    assert model.decoder.lm.lm_head.step == len(late)
+
+
+def test_half_a_character_at_the_end_of_a_cut_answer_is_left_out(model, any_tokenizer):
+    script = ids(any_tokenizer, "It is 😀")
+    assert said(model, any_tokenizer, script, max_new_tokens=len(script)) == ["It is 😀"]
+    assert said(model, any_tokenizer, script, max_new_tokens=len(script) - 1) == ["It is"]
+
+
+@pytest.mark.parametrize(
+    ("stop", "message"),
+    [
+        ([["###"]], "2 prompts, and stop strings for 1"),
+        (["###", "END"], "stop strings '###': expected a list"),
+        ([["###"], []], r"stop strings \[\]: expected a list of at least one text"),
+        ("", "none of them empty"),
+    ],
+)
+def test_stop_strings_that_make_no_sense_are_refused(model, tokenizer, stop, message):
+    with pytest.raises(VideoLlamaError, match=message):
+        generate(model, tokenizer, [[1], [1]], [], stop=stop)
+
+
+# A batch
+
+
+SAMPLES = [sample("image", 1, words=2), sample("text", words=9), sample("clip", 4), sample("album", 1, 4)]
+
+
+def asked(samples: Sequence[Sample]) -> tuple[list[list[int]], tuple[MediaGroup, ...]]:
+    return [s.input_ids.tolist() for s in samples], collate(samples, 0).media
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        GenerationSettings(max_new_tokens=12),
+        GenerationSettings(max_new_tokens=12, repetition_penalty=1.5),
+        GenerationSettings(max_new_tokens=12, num_beams=3),
+        GenerationSettings(max_new_tokens=12, temperature=1.5, top_p=1.0, seed=3),
+    ],
+    ids=["greedy", "penalty", "beams", "sampling"],
+)
+def test_answers_in_a_batch_are_those_given_one_by_one(model, tokenizer, settings):
+    stops = [["###"], ["e"], ["###", "a"], ["never"]]
+    together = generate(model, tokenizer, *asked(SAMPLES), stop=stops, settings=settings)
     alone = [
-        generate(model, tokenizer, [p], collate([s], 0).media, **settings)
-        for p, s in zip(prompts, samples, strict=True)
+        generate(model, tokenizer, *asked([s]), stop=[row], settings=settings)
+        for s, row in zip(SAMPLES, stops, strict=True)
     ]
     assert together == [answer for (answer,) in alone]
     assert len(set(together)) == 4
@@ -141,3 +174,105 @@ def test_a_prompt_and_answer_longer_than_the_context_are_refused_with_all_three_
     with pytest.raises(PromptTooLong, match=r"250 tokens .*7 .*256 tokens"):
         generate(model, tokenizer, [[1, 20], [20] * 250], [], stop="###", max_new_tokens=7)
     assert len(generate(model, tokenizer, [[20] * 250], [], stop="###", max_new_tokens=6)) == 1
+
+
+# What is chosen
+
+
+def likelihood(model: VideoLLaMA, prompt: list[int], tokens: list[int]) -> float:
+    """The mean of the tokens' log probabilities, by which beams are chosen."""
+    with torch.no_grad():
+        logits = model.decoder.lm(inputs_embeds=model.decoder.embed(torch.tensor([prompt + tokens]))).logits[0]
+    logs = logits[len(prompt) - 1 : -1].log_softmax(-1)
+    return float(logs.gather(1, torch.tensor(tokens)[:, None]).mean())
+
+
+def tokens_of(model: VideoLLaMA, tokenizer: Tokenizer, prompt: list[int], **settings: object) -> list[int]:
+    (tokens,) = generate_tokens(
+        model, tokenizer, [prompt], [], [["###"]], GenerationSettings(**{"max_new_tokens": 8, **settings})
+    )
+    return tokens
+
+
+def test_beams_find_a_likelier_answer(model, tokenizer):
+    better = 0
+    for name in ("one", "two", "three", "four"):
+        prompt = sample(name, words=9).input_ids.tolist()
+        greedy, searched = (tokens_of(model, tokenizer, prompt, num_beams=n) for n in (1, 4))
+        gain = likelihood(model, prompt, searched) - likelihood(model, prompt, greedy)
+        assert gain > -1e-5
+        better += gain > 1e-3
+    assert better > 0
+
+
+PROMPT = sample("text", words=9).input_ids.tolist()
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_what_is_drawn_depends_on_the_seed_and_leaves_torchs_chance_alone(model, tokenizer, num_beams):
+    def draw(seed: int | None) -> list[int]:
+        return tokens_of(model, tokenizer, PROMPT, temperature=2.0, top_p=1.0, num_beams=num_beams, seed=seed)
+
+    before = torch.random.get_rng_state()
+    assert draw(1) == draw(1) != draw(2)
+    assert draw(None) != draw(None)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_temperature_zero_draws_nothing_whatever_the_seed(model, tokenizer):
+    greedy = tokens_of(model, tokenizer, PROMPT)
+    assert tokens_of(model, tokenizer, PROMPT, seed=7, top_p=0.1) == greedy
+    assert tokens_of(model, tokenizer, PROMPT, seed=7, temperature=0.01) == greedy
+
+
+@pytest.mark.parametrize("choice", [{}, {"temperature": 0.01, "seed": 0}, {"num_beams": 2}])
+def test_the_penalty_keeps_from_repeating(model, tokenizer, choice):
+    plain = tokens_of(model, tokenizer, PROMPT, max_new_tokens=30, **choice)
+    penalised = tokens_of(model, tokenizer, PROMPT, max_new_tokens=30, repetition_penalty=10.0, **choice)
+    assert len(set(plain)) < len(plain)
+    assert len(set(penalised)) == len(penalised)
+
+
+# What is told on the way
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_each_step_is_told_of_beams_without_their_tokens(model, tokenizer, num_beams):
+    steps: list[list[int]] = []
+    settings = GenerationSettings(max_new_tokens=6, num_beams=num_beams)
+    prompts, media = asked(SAMPLES)
+    answers = generate_tokens(model, tokenizer, prompts, media, [["never"]] * 4, settings, steps.append)
+    assert len(steps) >= 6 - (num_beams > 1)
+    assert steps[:6] == ([list(column) for column in zip(*answers, strict=True)] if num_beams == 1 else [[]] * 6)
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_an_error_on_the_way_ends_the_generation(model, tokenizer, num_beams):
+    steps = 0
+
+    def enough(tokens: list[int]) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 3:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError, match="enough"):
+        generate_tokens(
+            model,
+            tokenizer,
+            [PROMPT],
+            [],
+            [["never"]],
+            GenerationSettings(num_beams=num_beams, max_new_tokens=99),
+            enough,
+        )
+    assert steps == 3
+
+
+def test_memory_that_runs_out_is_told_with_advice(model, tokenizer, monkeypatch):
+    def generate_without_memory(**_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
+
+    monkeypatch.setattr(model.decoder.lm, "generate", generate_without_memory)
+    with pytest.raises(OutOfMemory, match=r"Tried to allocate 2.00 GiB.*max_new_tokens.*shorter clip.*low_resource"):
+        generate(model, tokenizer, [PROMPT], [], stop="###", max_new_tokens=5)

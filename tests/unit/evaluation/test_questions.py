@@ -54,7 +54,7 @@ def test_answers_are_those_of_a_dialogue(chat):
     for q in QUESTIONS:
         chat.reset()
         chat.upload(video=Path("clips", q.video))
-        assert chat.ask(q.question, 8) == answers[q.id]
+        assert chat.ask(q.question, max_new_tokens=8) == answers[q.id]
 
 
 def test_a_clip_is_encoded_once_for_all_its_questions(chat):

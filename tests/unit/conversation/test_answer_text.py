@@ -1,0 +1,141 @@
+"""An answer's text while its tokens come: nothing is told that would have to be taken back."""
+
+from __future__ import annotations
+
+import random
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.conversation.scripted import ids
+from video_llama.conversation.answer_text import HALF, AnswerText, overlap
+from video_llama.prompts.tokenizer import Tokenizer
+
+
+def pieces(tokenizer: Tokenizer, tokens: list[int], *stops: str) -> list[str]:
+    text = AnswerText(tokenizer, stops)
+    told = [*(text.feed(token) for token in tokens), text.end()]
+    assert text.said == "".join(told)
+    return [piece for piece in told if piece]
+
+
+TEXTS = {
+    "It is red.###Human: more": "It is red.",
+    " It is  red. \n\n###": "It is  red.",
+    "a #, ## and #.###": "a #, ## and #.",
+    "你好，世界 😀 é###x": "你好，世界 😀 é",
+    "###": "",
+    " \n ###": "",
+    "no end": "no end",
+    "almost ##": "almost ##",
+}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_pieces_are_the_text_before_the_end_symbol(any_tokenizer, text):
+    said = "".join(pieces(any_tokenizer, ids(any_tokenizer, text), "###"))
+    seen = any_tokenizer.decode(ids(any_tokenizer, text))  # some tokenizers change white space and signs
+    assert said == seen.split("###")[0].strip()
+    if seen == text:
+        assert said == TEXTS[text]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_an_answer_is_told_as_it_comes_and_an_end_symbol_never_not_even_in_part(any_tokenizer, text):
+    told = AnswerText(any_tokenizer, ["###"])
+    for token in ids(any_tokenizer, text):
+        told.feed(token)
+        assert not told.said.endswith("##") or "##" in TEXTS[text]
+        assert not told.said.endswith((HALF, " ", "\n"))
+    spoken = pieces(any_tokenizer, ids(any_tokenizer, "It is red and it is round"), "###")
+    assert len(spoken) > 3
+
+
+def test_the_end_symbol_may_be_cut_into_any_tokens(any_tokenizer):
+    sharp = ids(any_tokenizer, "a#")[-1:]
+    tokens = [*ids(any_tokenizer, "It is red"), *sharp, *sharp, *sharp, *ids(any_tokenizer, "more")]
+    assert "".join(pieces(any_tokenizer, tokens, "###")) == "It is red"
+
+
+def test_the_first_of_several_stop_strings_ends_the_answer(any_tokenizer):
+    tokens = ids(any_tokenizer, "It is red. Human: no ### USER: more")
+    for stops, expected in [
+        (("###", "USER:"), "It is red. Human: no"),
+        (("USER:", "Human:"), "It is red."),
+        (("\nHuman:", " no ###"), "It is red. Human:"),
+        (("red", "It is red"), ""),
+        (("nothing",), "It is red. Human: no ### USER: more"),
+    ]:
+        assert "".join(pieces(any_tokenizer, tokens, *stops)) == expected, stops
+
+
+def test_what_comes_after_the_end_is_ignored(any_tokenizer):
+    text = AnswerText(any_tokenizer, ["###"])
+    for token in [*ids(any_tokenizer, "It is red."), any_tokenizer.eos_id, *ids(any_tokenizer, "more")]:
+        text.feed(token)
+    assert (text.said, text.done, text.end()) == ("It is red.", True, "")
+
+
+def test_a_character_is_told_when_its_last_byte_has_come(any_tokenizer):
+    tokens = ids(any_tokenizer, "a 😀 b")
+    text = AnswerText(any_tokenizer, ["###"])
+    for n, token in enumerate(tokens, 1):
+        text.feed(token)
+        assert HALF not in text.said
+        assert ("😀" in text.said) == ("😀" in any_tokenizer.decode(tokens[:n]))
+
+
+def test_an_answer_that_is_cut_inside_a_character_ends_before_it(any_tokenizer):
+    tokens = ids(any_tokenizer, "It is 😀")
+    cut = next(n for n in range(len(tokens), 0, -1) if any_tokenizer.decode(tokens[:n]).endswith(HALF))
+    assert "".join(pieces(any_tokenizer, tokens[:cut], "###")) == "It is"
+
+
+def test_any_tokens_give_the_text_of_all_of_them_together(any_tokenizer):
+    """As random models say them: bytes that are no text, spaces in a row."""
+    hidden = {any_tokenizer.bos_id, any_tokenizer.eos_id, any_tokenizer.pad_id}
+    known = [token for token in range(any_tokenizer.vocab_size) if token not in hidden]
+    if HALF * 4 in any_tokenizer.decode(ids(any_tokenizer, "你你")[:-1]):  # it spells bytes in a row all or none
+        known = [token for token in known if any_tokenizer.decode([token]) != HALF]
+    chance = random.Random(0)
+    for _ in range(200):
+        tokens = chance.choices(known, k=30)
+        whole = any_tokenizer.decode(tokens).split("###")[0]
+        said = "".join(pieces(any_tokenizer, tokens, "###"))
+        assert re.sub(rf"[\s{HALF}]+$", "", said) == re.sub(rf"[\s{HALF}]+$", "", whole).lstrip()
+
+
+def test_spaces_in_a_row_are_told_as_often_as_they_are_said(any_tokenizer):
+    word = ids(any_tokenizer, "a b")[-1]
+    twice = any_tokenizer.decode([word, word])
+
+    def is_space(token: int) -> bool:
+        parted = any_tokenizer.decode([word, token, word])
+        return len(parted) == len(twice) + 1 and parted.split() == ["b", "b"]
+
+    spaces = [token for token in range(any_tokenizer.vocab_size) if is_space(token)]
+    assert spaces
+    for space in spaces:
+        tokens = [word, space, space, word, space, space, space, word]
+        whole = any_tokenizer.decode(tokens)
+        assert "".join(pieces(any_tokenizer, tokens, "###")) == whole.strip()
+
+
+@given(
+    st.text(st.sampled_from("#H \né你😀ab"), max_size=40), st.lists(st.sampled_from(["###", "#H", "\n#", "你", "ab#"]))
+)
+def test_any_text_is_told_up_to_the_first_stop_string_in_it(tokenizer, text, stops):
+    tokens = ids(tokenizer, text)
+    seen = tokenizer.decode(tokens)
+    end = min([seen.find(stop) for stop in stops if stop in seen], default=len(seen))
+    assert "".join(pieces(tokenizer, tokens, *stops, "never")) == seen[:end].strip()
+
+
+@given(st.text("#Ha", max_size=8), st.text("#Ha", min_size=1, max_size=5))
+def test_the_overlap_is_the_longest_start_of_a_stop_string_that_a_text_ends_with(text, stop):
+    n = overlap(text, stop)
+    assert text.endswith(stop[:n])
+    assert n < len(stop)
+    assert not any(text.endswith(stop[:m]) for m in range(n + 1, len(stop)))

@@ -1,0 +1,210 @@
+"""An answer piece by piece: it comes as it is generated, can be stopped, and is what it would be as a whole."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from tests.unit.conversation.scripted import Scripted, ids
+from video_llama.common.errors import PromptTooLong, VideoLlamaError
+from video_llama.conversation.chat import Chat
+from video_llama.conversation.settings import GenerationSettings
+
+QUESTION = "What is it?"
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_is_left():
+    yield
+    assert not [thread for thread in threading.enumerate() if "answer" in thread.name]
+
+
+def script(chat: Chat, text: str, before=lambda step: None) -> Scripted:
+    """Let the model say a text, and then ``###``."""
+    head = Scripted([ids(chat.context.tokenizer, text + "###")], before)
+    chat.model.decoder.lm.lm_head = head
+    return head
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        GenerationSettings(max_new_tokens=30),
+        GenerationSettings(max_new_tokens=30, temperature=2.0, top_p=1.0, seed=5),
+        GenerationSettings(max_new_tokens=10, num_beams=3),
+        GenerationSettings(max_new_tokens=10, num_beams=3, temperature=2.0, seed=5),
+    ],
+    ids=["greedy", "sampling", "beams", "beams drawn"],
+)
+def test_the_pieces_together_are_the_answer(chat, settings):
+    other = chat.another()
+    for dialogue in (chat, other):
+        dialogue.upload(video="clip")
+    for question in (QUESTION, "And now?"):
+        pieces = list(chat.stream(question, settings))
+        assert "".join(pieces) == other.ask(question, settings) == chat.session.turns[-1].answer
+        assert len(pieces) == 1 if settings.num_beams > 1 else len(pieces) > 5
+        assert all(pieces)
+    assert chat.session.turns == other.session.turns
+
+
+def test_a_piece_comes_before_the_next_is_generated(chat):
+    heard = threading.Event()
+
+    def wait(step: int) -> None:
+        assert step < 3 or heard.wait(10)
+
+    script(chat, "It is red and it is round", wait)
+    pieces = chat.stream(QUESTION, max_new_tokens=40)
+    assert next(pieces) == "It"
+    heard.set()
+    assert "".join(pieces) == " is red and it is round"
+
+
+def test_an_end_symbol_is_never_heard_not_even_in_part(chat):
+    tokens = [*ids(chat.context.tokenizer, "It is # red"), *ids(chat.context.tokenizer, "#")[-1:] * 3, 20]
+    chat.model.decoder.lm.lm_head = Scripted([tokens])
+    assert "".join(chat.stream(QUESTION, max_new_tokens=40)) == "It is # red"
+    assert chat.session.turns[-1].answer == "It is # red"
+
+
+# Stopped
+
+
+def test_a_stream_that_is_closed_stops_the_model_and_keeps_what_was_said(chat):
+    read = threading.Event()
+
+    def wait(step: int) -> None:
+        assert step < 4 or read.wait(10)
+
+    head = script(chat, "It is red " + "and round " * 80, wait)
+    pieces = chat.stream(QUESTION, max_new_tokens=200)
+    said = next(pieces) + next(pieces)
+    read.set()
+    pieces.close()
+    assert head.step < 200
+    assert [(turn.question, turn.answer) for turn in chat.session.turns] == [(QUESTION, said)]
+    assert said == "It is"
+    assert chat.last.answer_tokens == 2
+    script(chat, "yes")
+    assert chat.ask("And now?", max_new_tokens=8) == "yes"
+
+
+def test_leaving_the_loop_is_enough(chat):
+    script(chat, "It is red and it is round")
+    for piece in chat.stream(QUESTION, max_new_tokens=40):
+        assert piece == "It"
+        break
+    assert chat.session.turns[-1].answer == "It"
+    assert isinstance(chat.ask("And now?", max_new_tokens=8), str)
+
+
+def test_a_stream_that_was_never_read_asked_nothing(chat):
+    chat.stream(QUESTION)
+    chat.stream("").close()
+    assert chat.session.turns == []
+    assert isinstance(chat.ask(QUESTION, max_new_tokens=4), str)
+
+
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_an_interrupt_before_anything_was_said_takes_the_question_back(chat, num_beams):
+    chat.upload(video="clip")
+
+    def interrupt(step: int) -> None:
+        if step == 1:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    settings = GenerationSettings(max_new_tokens=99, num_beams=num_beams)
+    space = ids(chat.context.tokenizer, "a ")[-1]
+    head = Scripted([[space]] * num_beams, interrupt)
+    chat.model.decoder.lm.lm_head = head
+    with pytest.raises(KeyboardInterrupt):
+        chat.ask(QUESTION, settings)
+    assert head.step < 99
+    assert chat.session.turns == []
+    assert chat.session.shown.startswith("<Video>")
+
+
+def test_an_interrupt_keeps_what_was_said(chat):
+    def interrupt(step: int) -> None:
+        if step == 4:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    head = script(chat, "It is red and it is round and it is large", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        chat.ask(QUESTION, max_new_tokens=40)
+    assert head.step < 12
+    assert "It is red and it is round".startswith(chat.session.turns[0].answer)
+
+
+# Errors
+
+
+def fail(step: int) -> None:
+    if step == 3:
+        raise ZeroDivisionError("in the decoder")
+
+
+def test_an_error_of_the_decoder_reaches_the_reader_and_the_dialogue_goes_on(chat):
+    chat.upload(video="clip")
+    script(chat, "It is red and it is round", fail)
+    pieces = chat.stream(QUESTION, max_new_tokens=40)
+    heard = []
+    with pytest.raises(ZeroDivisionError, match="in the decoder"):
+        heard += pieces
+    assert chat.session.turns == []
+    script(chat, "It is red")
+    assert chat.ask(QUESTION, max_new_tokens=8) == "It is red"
+    assert chat.session.turns[0].text.startswith("<Video>")
+    assert chat.another().ask(QUESTION, max_new_tokens=8) is not None
+
+
+@pytest.mark.parametrize(
+    ("question", "error"), [("", VideoLlamaError), ("word " * 300, PromptTooLong)], ids=["empty", "too long"]
+)
+def test_what_cannot_be_asked_is_refused_with_the_first_piece(chat, question, error):
+    pieces = chat.stream(question, max_new_tokens=4)
+    with pytest.raises(error):
+        next(pieces)
+    assert chat.session.turns == []
+
+
+def test_a_dialogue_answers_one_question_at_a_time(chat):
+    script(chat, "It is red")
+    pieces = chat.stream(QUESTION, max_new_tokens=40)
+    first = next(pieces)
+    with pytest.raises(VideoLlamaError, match="still being answered"):
+        chat.ask("And now?")
+    assert first + "".join(pieces) == "It is red"
+    script(chat, "yes")
+    assert chat.ask("And now?", max_new_tokens=8) == "yes"
+
+
+def test_an_answer_that_is_not_read_keeps_nobody_waiting(chat):
+    script(chat, "It is red")
+    pieces = chat.stream(QUESTION, max_new_tokens=40)
+    first = next(pieces)
+    assert isinstance(chat.another().ask("And you?", max_new_tokens=8), str)
+    assert first + "".join(pieces) == "It is red"
+
+
+def test_a_new_dialogue_may_start_while_the_old_one_is_answered(chat):
+    script(chat, "It is red")
+    pieces = chat.stream(QUESTION, max_new_tokens=40)
+    old, first = chat.session, next(pieces)
+    chat.reset()
+    assert first + "".join(pieces) == "It is red"
+    assert old.turns[0].answer == "It is red"
+    assert (chat.session.turns, chat.last) == ([], None)
+
+
+def test_a_file_may_be_shown_while_a_question_is_answered(chat):
+    script(chat, "It is red")
+    pieces = chat.stream(QUESTION, max_new_tokens=40)
+    next(pieces)
+    chat.upload(image="picture")
+    assert list(pieces)
+    assert chat.session.turns[0].shown == ""
+    assert chat.session.shown.startswith("<Image>")

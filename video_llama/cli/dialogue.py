@@ -1,0 +1,117 @@
+"""A dialogue in a terminal, or with one question a line from a pipe: answers on stdout as they come, the rest on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from pathlib import Path
+
+from video_llama.common.errors import VideoLlamaError
+from video_llama.conversation.chat import Chat
+from video_llama.conversation.settings import GenerationSettings
+
+HELP = """\
+/video FILE   show a clip
+/image FILE   show an image
+/audio FILE   play a sound
+/reset        start a new dialogue
+/help         print this
+/quit         end, as Ctrl-D does
+Anything else is a question. Ctrl-C stops an answer."""
+
+
+def converse(chat: Chat, settings: GenerationSettings, hear: bool | None, stats: bool) -> int:
+    """Answer questions and obey commands until there are no more.
+
+    Args:
+        chat: the dialogue; files may have been shown already.
+        settings: of all answers.
+        hear: of clips, see ``Chat.upload``.
+        stats: tell after each answer what it took.
+    Returns:
+        The exit code: 1 where a line of a pipe failed, else 0.
+    """
+    typed, failed = sys.stdin.isatty(), False
+    if typed:
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  # gives ``input`` a history and editing
+        note("Ask about a file that you show with /video, /image or /audio. /help lists all commands.")
+    elif isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    while True:
+        try:
+            line = input("> " if typed else "").strip()
+            if line == "/quit":
+                return int(failed)
+            if line.startswith("/"):
+                _obey(chat, line, hear)
+            elif line:
+                say(chat, line, settings, stats, echo=not typed)
+        except EOFError:
+            if typed:
+                print()
+            return int(failed)
+        except KeyboardInterrupt:
+            if not typed:
+                raise
+            print()
+        except VideoLlamaError as error:
+            note(str(error))
+            failed = not typed
+
+
+def say(chat: Chat, question: str, settings: GenerationSettings, stats: bool, *, echo: bool) -> None:
+    """Ask a question and print the answer as it comes; ``echo``: after the question."""
+    with contextlib.closing(chat.stream(question, settings)) as pieces:
+        start = next(pieces, "")  # an error comes before anything is printed
+        print(f"> {question}\n{start}" if echo else start, end="", flush=True)
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    print(flush=True)
+    note_stats(chat, stats)
+
+
+def show(chat: Chat, *, hear: bool | None = None, **file: str | Path | None) -> None:
+    """Show a file, and tell what the model gets of it. See ``Chat.upload``."""
+    upload = chat.upload(hear=hear, **file)
+    parts = [f"{upload.seen.frames.shape[1]} frames"] if upload.seen and upload.seen.kind == "video" else []
+    if chat.hears:
+        parts.append(f"sound: {upload.sound}")
+    (path,) = (path for path in file.values() if path is not None)
+    note(f"shown: {path}" + (f" ({', '.join(parts)})" if parts else ""))
+
+
+def note_stats(chat: Chat, stats: bool) -> None:
+    """Tell of turns that no longer fit the context and, if asked for, what the last answer took."""
+    last = chat.last
+    assert last is not None, "something was answered"
+    if last.dropped_turns:
+        note(f"the decoder's context is full: the oldest turns are left out, {last.dropped_turns} so far")
+    if stats:
+        rate = "all at once" if last.tokens_per_s is None else f"{last.tokens_per_s:.1f} tokens/s"
+        note(
+            f"first token {last.first_token_s:.2f} s, {rate}, answer {last.answer_tokens} tokens, "
+            f"prompt {last.prompt_tokens} tokens, files {last.encode_s:.2f} s"
+        )
+
+
+def note(text: str) -> None:
+    """Print what is no answer."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def _obey(chat: Chat, line: str, hear: bool | None) -> None:
+    """Do what a line that starts with a slash says."""
+    command, _, file = line.partition(" ")
+    file = file.strip().strip("'\"")
+    if command in ("/video", "/image", "/audio") and file:
+        path = Path(file).expanduser()
+        show(chat, hear=hear if command == "/video" else None, **{command[1:]: path})
+    elif line == "/reset":
+        chat.reset()
+        note("a new dialogue")
+    elif line == "/help":
+        note(HELP)
+    else:
+        raise VideoLlamaError(f"{line}: no such command, or one without its file. /help lists them.")

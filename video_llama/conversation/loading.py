@@ -1,0 +1,51 @@
+"""What a YAML says of a model in use: the device it runs on, and how its files are read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from video_llama.common.config import JobConfig
+from video_llama.common.config_names import registered_class
+from video_llama.common.errors import VideoLlamaError
+from video_llama.common.registries import PROCESSORS
+
+
+def device_for_use(name: str) -> torch.device:
+    """Return the device called cpu, cuda (or cuda:1), or auto: a GPU where there is one.
+
+    Raises:
+        VideoLlamaError: there is no such device.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
+        raise VideoLlamaError(f"device {name!r}: expected cpu, cuda, cuda:1 and so on, or auto")
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "auto":
+        return torch.device("cuda" if n_gpus else "cpu")
+    if kind == "cuda" and int(index or 0) >= n_gpus:
+        raise VideoLlamaError(f"device {name}: torch sees {n_gpus or 'no'} GPU here; cpu works everywhere")
+    return torch.device(name)
+
+
+def processors_for_use(job: JobConfig) -> tuple[Any, Any]:
+    """Return the processors of clips and images that belong to a model in use.
+
+    They are those that the YAML's data sets name for ``eval``; else those for training, without their randomness.
+    """
+    chosen = {"video": PROCESSORS.get("alpro_video_eval"), "images": PROCESSORS.get("blip2_image_eval")}
+    built = {}
+    for kind, cls in chosen.items():
+        settings: dict[str, Any] = {"image_size": job.model.image_size}
+        for config in job.datasets.values():
+            if getattr(config, "data_type", None) != kind:  # a data set from outside need not say
+                continue
+            if config.vis_processor.eval is not None:
+                built[kind] = registered_class(PROCESSORS, config.vis_processor.eval)(config.vis_processor.eval)
+            else:
+                names = ("n_frms", "image_size", "video_backend", "deadline_s")
+                train = config.vis_processor.train
+                settings |= {name: getattr(train, name) for name in names if hasattr(train, name)}
+        built.setdefault(kind, cls(cls.Config(**settings)))
+    return built["video"], built["images"]

@@ -1,0 +1,38 @@
+"""Running out of memory, told with advice."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from video_llama.common.errors import OutOfMemory
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SIGNS = re.compile(r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.I)
+"""What torch, CUDA and the operating system say; most of it comes as a plain RuntimeError."""
+
+
+def within_memory(work: Callable[P, T]) -> Callable[P, T]:
+    """Decorate what a model does: where memory runs out, it raises OutOfMemory, and CUDA gets back what was set aside."""
+
+    @functools.wraps(work)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return work(*args, **kwargs)
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _SIGNS.search(str(error)):
+                raise
+            reason = ". ".join(str(error).split(". ")[:2]).rstrip(".")
+        torch.cuda.empty_cache()  # here, where the error no longer holds on to what the work had computed
+        raise OutOfMemory(
+            f"out of memory ({reason or 'the computer has none left'}). Ask for fewer tokens (max_new_tokens) or with fewer "
+            "beams, show a shorter clip or fewer files, or load the decoder in 8 bits (model.low_resource: true)."
+        )
+
+    return guarded
