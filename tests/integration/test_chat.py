@@ -16,6 +16,7 @@ from tests.integration.conftest import ROOT
 from video_llama.checkpoints.state import write_weights
 from video_llama.common.errors import DecodeError, PromptTooLong, VideoLlamaError
 from video_llama.conversation.chat import Chat
+from video_llama.toy.ask import VISION_ONLY
 
 TOY = "eval_configs/toy.yaml"
 COLOUR, MOTION = "What colour is the shape?", "How does it move?"
@@ -107,6 +108,7 @@ def test_the_other_decoder_sees_the_same_clip(command, clip):
         ),
         (["--question", COLOUR, "--device", "cuda"], "device cuda: torch sees no GPU"),
         (["--question", COLOUR, "--device", "gpu"], "device 'gpu': expected cpu, cuda"),
+        (["--question", COLOUR, "--device", "cpu:7"], "device 'cpu:7': expected cpu, cuda"),
     ],
 )
 def test_what_cannot_work_is_explained_in_a_line(command, clip, monkeypatch, words, message):
@@ -124,6 +126,18 @@ def test_half_a_branch_does_not_answer(command, clip, tmp_path):
     code, out, err = command("chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, *words)
     assert (code, out) == (1, "")
     assert "is frozen, and in no file: it would answer at random" in err
+
+
+def test_a_model_that_hears_says_how_to_use_a_branch_for_sight_alone(command, clip, tmp_path):
+    whole = load_file(ROOT / "video_llama/toy/weights/branch.safetensors")
+    branch = tmp_path / "video_branch.safetensors"
+    write_weights(branch, {n: t for n, t in whole.items() if n.startswith("video_branch.")})
+    words = ["chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--options", f"model.ckpt={branch}"]
+    code, _, err = command(*words)
+    assert code == 1
+    assert "audio_branch.segment_position is frozen, and in no file" in err
+    assert "name its file, model.ckpt_2; or do without sound: equip_audio_branch: false" in err
+    assert command(*words, *VISION_ONLY).out == f"> {COLOUR}\nIt is red.\n"
 
 
 @pytest.mark.parametrize("backend", ["pyav", "decord"])

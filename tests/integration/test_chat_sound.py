@@ -202,7 +202,11 @@ def test_files_that_the_audio_branch_alone_is_trained_without_are_needed_in_use(
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("without a track", ["--audio"], "mute.mp4: no sound track, and --audio asks for it. Leave --audio out."),
+        (
+            "without a track",
+            ["--audio"],
+            "mute.mp4: no sound track, and it is demanded (hear=True, or --audio). Leave that out.",
+        ),
         ("with a corrupt track", ["--audio"], "c.mp4: cannot decode packet 4"),
     ],
 )
@@ -235,7 +239,7 @@ def test_sound_asked_of_a_model_without_an_audio_branch_is_an_error(ask, deaf, m
 def test_what_to_do_with_the_sound_is_asked_of_clips_alone(ask, hearing, media, words, flag):
     code, out, err = ask(hearing, *(media.get(word, word) for word in words), flag)
     assert (code, out) == (1, "")
-    assert "--audio and --no-audio say what to do with the sound of a clip" in err
+    assert "hear (--audio and --no-audio) says what to do with the sound of a clip" in err
 
 
 def test_more_segments_than_the_branch_has_positions_are_refused(ask, hearing, media):

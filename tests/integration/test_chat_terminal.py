@@ -85,6 +85,7 @@ def test_commands_show_files_and_start_anew(talk, files):
         ("/vidoe clip.mp4", "/vidoe clip.mp4: no such command"),
         ("/reset now", "/reset now: no such command"),
         ("/video none.mp4", "none.mp4: no such file"),
+        ("/video ~nobody-by-this-name/a.mp4", "~nobody-by-this-name/a.mp4: no such file"),
         ("/video https://host/clip.mp4", "download it first"),
         ("/audio none.wav", "none.wav: no such file"),
         ("word " * 500, "exceed the decoder's context"),

@@ -133,4 +133,8 @@ def test_a_folder_with_something_else_in_it_is_not_taken(tmp_path):
     with pytest.raises(DataError, match="holds something else than a quickstart"):
         claim(tmp_path)
     claim(tmp_path / "new")
+    for name in ("world", "stage1"):
+        (tmp_path / "new" / name).mkdir()
+    (tmp_path / "new" / "report.json").touch()
     claim(tmp_path / "new")
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {".quickstart", "world"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -106,7 +107,7 @@ def _obey(chat: Chat, line: str, hear: bool | None) -> None:
     command, _, file = line.partition(" ")
     file = file.strip().strip("'\"")
     if command in ("/video", "/image", "/audio") and file:
-        path = Path(file).expanduser()
+        path = os.path.expanduser(file)
         show(chat, hear=hear if command == "/video" else None, **{command[1:]: path})
     elif line == "/reset":
         chat.reset()

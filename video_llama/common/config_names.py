@@ -62,7 +62,8 @@ def plain(hint: Any, value: Any) -> Any:
 
 def _named(registry: Registry[Any], key: str, config: Any) -> Any:
     """Return an entry of a mapping by registered name, with the name where the key is another."""
-    name = registered_name(registry, config)
+    named = getattr(config, _NAME, None) is not None or key not in registry
+    name = registered_name(registry, config) if named else key  # one made in Python is of the class of its key
     return ({} if name == key else {"name": name}) | plain(Any, config)
 
 

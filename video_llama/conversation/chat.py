@@ -21,7 +21,7 @@ from video_llama.common.errors import ConfigError, VideoLlamaError
 from video_llama.common.registries import MODELS
 from video_llama.conversation.answer_text import AnswerText
 from video_llama.conversation.encodings import Encodings, file_key
-from video_llama.conversation.files import EncodedFile, FileKind, FileReader, Upload
+from video_llama.conversation.files import NO_TRACK, OFF, USED, EncodedFile, FileKind, FileReader, Upload
 from video_llama.conversation.fitting import fit
 from video_llama.conversation.generation import generate_tokens, with_length
 from video_llama.conversation.loading import device_for_use, processors_for_use
@@ -173,7 +173,8 @@ class Chat:
                 if (file := self._encodings.get(key)) is None:
                     groups = tuple(self.encode(media, slot_id(k)) for k, media in enumerate(upload.media))
                     file = EncodedFile(upload, groups)
-                    self._encodings.put(key, file)
+                    if upload.sound in (USED, NO_TRACK, OFF):  # what failed may go well another time
+                        self._encodings.put(key, file)
         return file
 
     @property
@@ -196,7 +197,7 @@ class Chat:
         """Answer a question, taking the dialogue so far into account.
 
         Args:
-            question: what the person says; nothing in it is taken for a file or for the end of a turn.
+            question: what the person says; nothing in it is taken for a file.
             settings: None: the greedy answer.
             max_new_tokens: longest answer, in place of that of ``settings``.
         Raises:
@@ -278,8 +279,13 @@ class Chat:
         def tell(tokens: Sequence[int]) -> None:
             put((time.perf_counter(), tokens))
 
-        with self._model_lock:
+        while not self._model_lock.acquire(timeout=0.1):
+            tell([])  # ends the wait where nobody wants the answer any more
+        try:
+            tell([])
             model, tokenizer, stops = self.model, self.context.tokenizer, [[self.context.template.end_sym]]
             (answer,) = generate_tokens(model, tokenizer, [prompt], media, stops, settings, tell)
+        finally:
+            self._model_lock.release()
         if settings.num_beams > 1:
             tell(answer)

@@ -61,8 +61,8 @@ class FileReader:
 
     def identity(self, kind: FileKind) -> str:
         """Return what tells apart two ways of reading files of a kind."""
-        processor = getattr(self, kind)
-        return f"{processor!r} {getattr(processor, 'config', None)!r}"
+        processors = (self.video, self.audio) if kind == "video" else (getattr(self, kind),)
+        return " ".join(f"{processor!r} {getattr(processor, 'config', None)!r}" for processor in processors)
 
     def read(self, kind: FileKind, path: str | Path, hear: bool | None = None) -> Upload:
         """Read a file. What is asked of ``hear`` and what is raised: see ``Chat.upload``."""
@@ -71,7 +71,9 @@ class FileReader:
         if kind == "video":
             return self._watch(path, hear)
         if hear is not None:
-            raise VideoLlamaError("--audio and --no-audio say what to do with the sound of a clip, and none is shown")
+            raise VideoLlamaError(
+                "hear (--audio and --no-audio) says what to do with the sound of a clip, and none is shown"
+            )
         if kind == "image":
             return Upload(seen=self.image(path, np.random.default_rng(0)))
         self._check_hears()
@@ -89,7 +91,9 @@ class FileReader:
             return Upload(seen=seen, heard=self.audio.hear(open_track()), sound=USED)
         except NoSoundTrack as error:
             if hear:
-                raise VideoLlamaError(f"{error}, and --audio asks for it. Leave --audio out.") from error
+                raise VideoLlamaError(
+                    f"{error}, and it is demanded (hear=True, or --audio). Leave that out."
+                ) from error
             return Upload(seen=seen, sound=NO_TRACK)
         except DecodeError as error:
             if hear:

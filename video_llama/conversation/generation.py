@@ -55,6 +55,8 @@ def generate(
         OutOfMemory: fewer prompts at once may fit.
         VideoLlamaError: a setting or a stop string makes no sense.
     """
+    if not prompts:
+        return []
     stops = [[stop]] * len(prompts) if isinstance(stop, str) else stop
     settings = with_length(settings, max_new_tokens)
     answers = []

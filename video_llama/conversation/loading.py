@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ def device_for_use(name: str) -> torch.device:
         VideoLlamaError: there is no such device.
     """
     kind, _, index = name.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and not index.isdecimal()):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise VideoLlamaError(f"device {name!r}: expected cpu, cuda, cuda:1 and so on, or auto")
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if kind == "auto":

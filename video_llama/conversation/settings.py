@@ -45,7 +45,7 @@ class GenerationSettings:
 
 
 def _between(low: float, high: float = math.inf) -> Callable[[Any], bool]:
-    return lambda value: low <= value <= high and math.isfinite(value)
+    return lambda value: low <= value <= high and value != math.inf
 
 
 _RULES: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], bool], str]] = {

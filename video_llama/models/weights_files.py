@@ -250,9 +250,13 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
             ]
             raise WeightsError("\n".join(lines))
         if files and not sources and "_branch." in part and part.startswith(config.frozen_parts):
-            raise WeightsError(
-                f"{part} is frozen, and in no file: it would answer at random. Name its file: model.ckpt"
-            )
+            advice = "name its file: model.ckpt"
+            if part.startswith(AUDIO):
+                advice = (
+                    "name its file, model.ckpt_2; or do without sound: equip_audio_branch: false, and no "
+                    "imagebind_ckpt_path or audio_encoder"
+                )
+            raise WeightsError(f"{part} is frozen, and in no file: it would answer at random. To mend this, {advice}")
         if files and not sources and part == "decoder":
             log.info("the adapters of the decoder are in no file: they start from no effect")
         elif files and not sources:

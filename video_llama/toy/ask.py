@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from video_llama.common.config import load_config
 from video_llama.conversation.chat import Chat
 from video_llama.evaluation.questions import AS_IT_IS, Given, Question, accuracy, answer_all, read_questions
 from video_llama.toy.language import CHANCE, SOUND_CHANCE
@@ -14,6 +13,9 @@ from video_llama.toy.language import CHANCE, SOUND_CHANCE
 EVAL_CONFIG = "eval_configs/toy.yaml"
 VISION_ONLY = ("model.equip_audio_branch=false", "model.audio_encoder=null", "model.imagebind_ckpt_path=null")
 """Options that take the audio branch out of it."""
+
+BATCH = 72
+"""Questions asked at once."""
 
 Figures = dict[str, Any]
 """Accuracies by what the model was given, with the chance of a guess and the number of questions."""
@@ -30,12 +32,10 @@ class Examiner:
         self.folder = world / "heldout" / "videos"
         self.seen = read_questions(world / "heldout" / "questions.json")
         self.heard = read_questions(world / "heldout" / "sound_questions.json")
-        config = load_config("train_configs/toy/stage2_finetune.yaml", need=("run",), allow_unset=True)
-        self.batch_size: int = config.run.batch_size_eval
 
     def answers(self, chat: Chat, questions: Sequence[Question], given: Given) -> dict[str, str]:
         """Return the answers by question id."""
-        return answer_all(chat, questions, self.folder, batch_size=self.batch_size, given=given)
+        return answer_all(chat, questions, self.folder, batch_size=BATCH, given=given)
 
     def score(self, chat: Chat, questions: Sequence[Question], given: Given) -> dict[str, float]:
         """Return the share of right answers by kind."""

@@ -22,6 +22,8 @@ from video_llama.toy.report import write_report
 from video_llama.toy.world import write_world
 
 PROCESSES = 2
+STAGES = ("stage1", "stage2", "audio_on_sound", "audio_on_frames", "both_branches")
+"""Folders of the runs."""
 
 
 def main() -> int:
@@ -97,7 +99,7 @@ def train_all(output_dir: Path, options: list[str]) -> dict[str, dict[str, Any]]
 
 
 def claim(output_dir: Path) -> None:
-    """Take a new or empty folder, or an earlier quickstart's, whose stages are then trained anew.
+    """Take a new or empty folder, or an earlier quickstart's, of which the world alone is kept.
 
     Raises:
         DataError: the folder holds something else.
@@ -107,6 +109,10 @@ def claim(output_dir: Path) -> None:
         raise DataError(f"--output-dir: {output_dir} holds something else than a quickstart. Choose another folder.")
     output_dir.mkdir(parents=True, exist_ok=True)
     marker.touch()
+    for old in output_dir.glob("report.*"):
+        old.unlink()
+    for stage in STAGES:
+        shutil.rmtree(output_dir / stage, ignore_errors=True)
 
 
 def say(what: str) -> None:
@@ -116,7 +122,6 @@ def say(what: str) -> None:
 
 def train(config: str, folder: Path, options: list[str]) -> dict[str, Any]:
     """Train one stage through ``torchrun``; returns its losses, time and last checkpoint."""
-    shutil.rmtree(folder, ignore_errors=True)  # an earlier quickstart's
     started = time.monotonic()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={PROCESSES}"]
     command += ["train.py", "--cfg-path", f"train_configs/toy/{config}.yaml"]

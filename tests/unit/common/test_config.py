@@ -90,6 +90,14 @@ def test_a_class_serves_several_data_sets_that_name_it(folder: Folder) -> None:
     assert folder.load(job.to_yaml()) == job
 
 
+def test_a_data_set_whose_config_was_made_in_python_is_of_the_class_of_its_key(folder: Folder) -> None:
+    job = folder.load(FULL)
+    changed = dataclasses.replace(job.datasets["webvid"], sample_ratio=1.0)
+    job = dataclasses.replace(job, datasets={"webvid": changed})
+    assert job.as_dict()["datasets"]["webvid"]["sample_ratio"] == 1.0
+    assert folder.load(job.to_yaml()) == job
+
+
 def test_jobs_that_differ_only_in_a_registered_name_differ(folder: Folder) -> None:
     assert folder.load(FULL) != folder.load(FULL.replace("alpro_video_eval", "alpro_video_train"))
 

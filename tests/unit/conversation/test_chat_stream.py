@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from typing import Any
 
 import pytest
 
@@ -208,3 +209,30 @@ def test_a_file_may_be_shown_while_a_question_is_answered(chat):
     assert list(pieces)
     assert chat.session.turns[0].shown == ""
     assert chat.session.shown.startswith("<Image>")
+
+
+def test_an_answer_that_nobody_waits_for_does_not_wait_for_the_model(chat):
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with chat._model_lock:
+            held.set()
+            release.wait(60)
+
+    def put(item: Any) -> None:
+        raise Gone
+
+    other = threading.Thread(target=hold)
+    other.start()
+    held.wait()
+    try:
+        with pytest.raises(Gone):
+            chat._generate([1], [], GenerationSettings(), put)
+        assert other.is_alive()
+    finally:
+        release.set()
+        other.join()
+
+
+class Gone(Exception):
+    """The reader is not there any more."""

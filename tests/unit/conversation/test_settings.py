@@ -42,6 +42,7 @@ def test_a_value_outside_its_range_is_refused_with_the_range(name, values, expec
     [
         {"max_new_tokens": 1, "num_beams": 1, "temperature": 0, "top_p": 1e-9, "repetition_penalty": 0.1, "seed": 0},
         {"temperature": 100, "top_p": 1, "repetition_penalty": 10, "seed": 2**63 - 1},
+        {"max_new_tokens": 10**400},
         {"max_new_tokens": np.int64(7), "temperature": np.float32(0.5), "seed": None},
     ],
 )

@@ -1,4 +1,4 @@
-"""Keep the branch that a quickstart trained: ``python -m video_llama.toy.pretrain.branch CHECKPOINT``.
+"""Keep both branches that a quickstart trained: ``python -m video_llama.toy.pretrain.branch CHECKPOINT``.
 
 Writes ``toy/weights/branch.safetensors``, which ``eval_configs/toy.yaml`` answers from without any training.
 """
@@ -15,10 +15,10 @@ from video_llama.checkpoints.state import read_weights, write_weights
 TARGET = Path(__file__).parents[1] / "weights" / "branch.safetensors"
 
 
-def keep_branch(checkpoint: str, target: Path = TARGET) -> None:
+def keep_branches(checkpoint: str, target: Path = TARGET) -> None:
     """Write the trained tensors of a checkpoint in half precision, as all toy weights are kept."""
     write_weights(target, {name: tensor.to(torch.float16) for name, tensor in read_weights(checkpoint).items()})
 
 
 if __name__ == "__main__":
-    keep_branch(sys.argv[1])
+    keep_branches(sys.argv[1])
