@@ -6,13 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 import train as train_script
+from tests.demo_server import Server, served
 from video_llama.cli.main import main as video_llama
 from video_llama.toy.world import write_world
 
@@ -76,3 +77,12 @@ def torchrun(processes: int, cfg_path: str, *options: str) -> None:
 def losses(folder: Path) -> list[float]:
     """The loss of each step of a run."""
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The web page, with the toy model."""
+    pytest.importorskip("gradio", reason="the web page needs gradio: pip install -e '.[demo]'")
+    with served(tmp_path_factory.mktemp("demo")) as running:
+        yield running
+        assert "Traceback" not in running.log.read_text()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import demo_audiovideo
 from video_llama.common.config import load_config
 from video_llama.toy.world import write_world
 
@@ -80,13 +81,20 @@ def run(command: str, cwd: Path) -> str:
 
 
 def test_the_toy_commands_run_in_the_order_they_are_printed(clone):
-    toy = [c for c in COMMANDS if c.startswith(("torchrun", "python", "video-llama")) and "video_llama_stage" not in c]
+    toy = [c for c in COMMANDS if c.startswith(("torchrun", "python", "video-llama"))]
+    toy = [c for c in toy if "video_llama_stage" not in c and "demo_audiovideo" not in c]
     assert len(toy) >= 4
     for command in toy:
         printed = run(command, clone)
         if " chat " in command:
             assert "> What colour is the shape?\nIt is " in printed
     assert (clone / "runs/toy/stage2/checkpoint_3.pth").is_file()
+
+
+def test_the_flags_of_the_web_page_are_known(monkeypatch):
+    for command in (c for c in COMMANDS if "demo_audiovideo.py" in c):
+        monkeypatch.setattr(sys, "argv", shlex.split(command)[1:])
+        demo_audiovideo.parse_args()
 
 
 def test_check_config_runs_on_the_full_size_yaml(clone):

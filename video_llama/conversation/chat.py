@@ -212,7 +212,7 @@ class Chat:
     ) -> Generator[str, None, None]:
         """Answer a question piece by piece, as the decoder goes on; with beams, in one piece at the end.
 
-        Nothing happens before the first piece is asked for. Together the pieces are what ``ask`` returns. Closing the
+        While beams are searched, or the model is in use elsewhere, the pieces are empty. Nothing happens before the first piece is asked for. Together the pieces are what ``ask`` returns. Closing the
         iterator, as leaving the loop does, stops the decoder; so does an interrupt (Ctrl-C). The pieces that came are
         then kept as the answer, and the dialogue goes on; where none came, it is as if nothing had been asked.
 
@@ -252,7 +252,7 @@ class Chat:
                     piece = "".join(text.feed(token) for token in tokens)
                     if tokens and settings.num_beams > 1:  # that was all
                         piece += text.end()
-                    if piece:
+                    if piece or not tokens:  # an empty piece lets the reader stop while there is nothing to read
                         yield piece
             if piece := text.end():
                 yield piece
@@ -282,7 +282,6 @@ class Chat:
         while not self._model_lock.acquire(timeout=0.1):
             tell([])  # ends the wait where nobody wants the answer any more
         try:
-            tell([])
             model, tokenizer, stops = self.model, self.context.tokenizer, [[self.context.template.end_sym]]
             (answer,) = generate_tokens(model, tokenizer, [prompt], media, stops, settings, tell)
         finally:

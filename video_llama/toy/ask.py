@@ -41,8 +41,13 @@ class Examiner:
         """Return the share of right answers by kind."""
         return accuracy(questions, self.answers(chat, questions, given))
 
-    def vision(self, stage1: str, stage2: str) -> dict[str, Figures]:
-        """Ask both stages of the video branch what is seen; returns figures by kind."""
+    def vision(self, stage1: str, stage2: str, both: Mapping[str, float]) -> dict[str, Figures]:
+        """Ask both stages of the video branch what is seen; returns figures by kind.
+
+        Args:
+            stage1, stage2: checkpoints.
+            both: what ``both`` found of these kinds, to stand beside them.
+        """
         chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage2}", *VISION_ONLY])
         columns = {
             "full": self.score(chat, self.seen, AS_IT_IS),
@@ -50,6 +55,7 @@ class Examiner:
         }
         chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage1}", *VISION_ONLY])
         columns["after_stage1"] = self.score(chat, self.seen, AS_IT_IS)
+        columns["with_sound"] = {q.kind: both[q.kind] for q in self.seen}
         return _by_kind(columns, self.seen)
 
     def sound(self, video_branch: str, on_sound: str, on_frames: str) -> dict[str, Figures]:
@@ -72,14 +78,20 @@ class Examiner:
             (figures[name],) = _by_kind(columns, questions).values()
         return figures
 
-    def both(self, checkpoint: str) -> tuple[dict[str, Figures], list[dict[str, Any]]]:
-        """Ask both branches what is seen and heard; returns figures by kind, and all that was said on a few clips."""
+    def both(self, checkpoint: str) -> tuple[dict[str, Figures], dict[str, float], list[dict[str, Any]]]:
+        """Ask both branches together what is seen and heard.
+
+        Returns:
+            Figures of the questions that need sound, by kind; the share of right answers to all others, by kind; and
+            all that was said on a few clips.
+        """
         chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={checkpoint}"])
-        questions = [*self.seen, *self.heard]
-        given = self._sounds("own") | {"blank_video": Given(sight="black", sound="own")}
-        answers = {column: self.answers(chat, questions, what) for column, what in given.items()}
-        figures = _by_kind({column: accuracy(questions, said) for column, said in answers.items()}, questions)
-        return figures, examples(questions, answers["full"])
+        questions, given = [*self.seen, *self.heard], self._sounds("own")
+        answers = self.answers(chat, questions, given.pop("full"))
+        given["blank_video"] = Given(sight="black", sound="own")
+        columns = {"full": accuracy(self.heard, answers)}
+        columns |= {column: self.score(chat, self.heard, what) for column, what in given.items()}
+        return _by_kind(columns, self.heard), accuracy(self.seen, answers), examples(questions, answers)
 
     def _sounds(self, sight: Any) -> dict[str, Given]:
         """Return what is given in each column, for a model that hears."""

@@ -59,9 +59,9 @@ def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, option
     say("7/8  asking about combinations of shape, colour and motion that no training clip showed")
     checkpoint = {name: stage["checkpoint"] for name, stage in stages.items()}
     examiner = Examiner(world)
-    vision = examiner.vision(checkpoint["stage1"], checkpoint["stage2"])
+    both, seen_by_both, examples = examiner.both(checkpoint["both_branches"])
+    vision = examiner.vision(checkpoint["stage1"], checkpoint["stage2"], seen_by_both)
     sound = examiner.sound(checkpoint["stage2"], checkpoint["audio_on_sound"], checkpoint["audio_on_frames"])
-    both, examples = examiner.both(checkpoint["both_branches"])
     report = {
         "vision": vision,
         "sound": sound,

@@ -26,7 +26,8 @@ ABOUT = {
     "vision": (
         "The video branch",
         "`full`: after stage 2, on the clips as they are. `blank_video`: the same questions with black frames. "
-        "`after_stage1`: before instructions, when only captions were seen, which never tell the size.",
+        "`after_stage1`: before instructions, when only captions were seen, which never tell the size. `with_sound`: "
+        "after training together with the audio branch, which then hears the clip.",
     ),
     "sound": (
         "The audio branch alone, asked what sound it hears",

@@ -15,11 +15,22 @@ from video_llama.common.errors import UnknownName
 from video_llama.common.registry import did_you_mean
 from video_llama.processors.decode.decord_backend import DecordReader
 from video_llama.processors.decode.image import read_image
+from video_llama.processors.decode.probe import Probed, probe
 from video_llama.processors.decode.pyav_backend import PyavReader
 from video_llama.processors.decode.resample import SAMPLE_RATE
 from video_llama.processors.decode.sound import Sound, open_sound
 
-__all__ = ["SAMPLE_RATE", "VIDEO_BACKENDS", "Sound", "VideoReader", "open_sound", "open_video", "read_image"]
+__all__ = [
+    "SAMPLE_RATE",
+    "VIDEO_BACKENDS",
+    "Probed",
+    "Sound",
+    "VideoReader",
+    "open_sound",
+    "open_video",
+    "probe",
+    "read_image",
+]
 
 
 class VideoReader(Protocol):

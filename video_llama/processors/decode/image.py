@@ -10,10 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
-from video_llama.processors.decode.source import check_file, decode_errors
-
-MAX_PIXELS = 89_478_485
-"""Larger images are refused: a small file can claim any size. Pillow's own limit, which only warns."""
+from video_llama.processors.decode.source import MAX_PIXELS, check_file, decode_errors
 
 
 def read_image(path: str | Path) -> Tensor:

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 from video_llama.common.errors import DecodeError
 
+MAX_PIXELS = 89_478_485
+"""Larger pictures and frames are refused: a small file can claim any size. Pillow's own limit, which only warns."""
+
 
 def check_file(path: str) -> None:
     """Raise DecodeError unless ``path`` is a regular file with something in it."""

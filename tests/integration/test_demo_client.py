@@ -1,0 +1,130 @@
+"""The web page, used by a program through ``gradio_client``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.demo_server import ENDLESS, Server, wait_until
+from video_llama.toy.encode import write_clip, write_still
+from video_llama.toy.scene import Scene
+
+gradio_client = pytest.importorskip("gradio_client", reason="this needs gradio_client: pip install -e '.[demo]'")
+COLOUR, SHAPE = "What colour is the shape?", "What shape is it?"
+
+
+class Client:
+    """A program that talks to the page."""
+
+    def __init__(self, url: str) -> None:
+        self.gradio = gradio_client.Client(url, verbose=False)
+
+    def upload(self, path: Path, **how: object) -> dict:
+        return self.gradio.predict(gradio_client.handle_file(path), **how, api_name="/upload")
+
+    def ask(self, question: object, **how: object) -> str:
+        return self.gradio.predict(question, **how, api_name="/ask")
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    made = Client(server.url)
+    yield made
+    made.gradio.close()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A red circle, whose sound is low."""
+    path = tmp_path_factory.mktemp("clip") / "red.mp4"
+    write_clip(path, Scene("circle", "red", "left", "large", seed=1))
+    return path
+
+
+def test_four_endpoints_are_offered(client):
+    assert set(client.gradio.view_api(return_format="dict")["named_endpoints"]) == {
+        *("/upload", "/ask", "/stop", "/reset")
+    }
+
+
+def test_a_clip_is_shown_and_asked_about(client, clip):
+    shown = client.upload(clip)
+    assert (shown["kind"], shown["sound"]) == ("video", "used")
+    assert shown["frame_times"] == [0.0, 0.5, 1.0, 1.5]
+    assert shown["segment_times"][0] == 0.0
+    assert client.ask(COLOUR) == "It is red."
+    assert client.ask("What sound does it make?") == "It makes a low sound."
+
+
+def test_of_a_clip_only_the_sound_or_only_the_frames_may_be_taken(client, clip):
+    assert client.upload(clip, hear=False)["sound"] == "off"
+    heard = client.upload(clip, kind="audio")
+    assert (heard["kind"], heard["frame_times"]) == ("audio", [])
+    assert client.ask("What sound does it make?") == "It makes a low sound."
+
+
+def test_an_answer_comes_piece_by_piece(client, clip):
+    client.upload(clip)
+    answers = list(client.gradio.submit(COLOUR, api_name="/ask"))
+    assert len(answers) > 2
+    assert answers[-1] == "It is red."
+    assert all(later.startswith(sooner) for sooner, later in pairwise(answers))
+
+
+def test_an_answer_is_stopped_and_the_next_question_answered(client, clip):
+    client.upload(clip)
+    job = client.gradio.submit(ENDLESS, api_name="/ask")
+    wait_until(lambda: len(job.outputs()) > 3)
+    client.gradio.predict(api_name="/stop")
+    assert "and so on" in job.result(timeout=20)
+    assert client.ask(COLOUR) == "It is red."
+
+
+def test_two_programs_keep_their_dialogues_apart(client, server, clip, tmp_path):
+    other = Client(server.url)
+    client.upload(clip)
+    write_still(tmp_path / "blue.jpg", Scene("star", "blue", "still", "large", seed=2))
+    assert other.upload(tmp_path / "blue.jpg")["kind"] == "image"
+    assert client.ask(COLOUR) == "It is red."
+    assert other.ask(COLOUR) == "It is blue."
+    other.gradio.close()
+
+
+def test_reset_forgets_the_file(client, clip):
+    client.upload(clip)
+    client.gradio.predict(api_name="/reset")
+    with pytest.raises(gradio_client.exceptions.AppError, match="Show a video, a picture or a sound first"):
+        client.ask(COLOUR)
+
+
+@pytest.mark.parametrize(
+    ("question", "how", "message"),
+    [
+        ("  ", {}, "The question is empty"),
+        ("x" * 5000, {}, "5000 characters; at most 4000"),
+        (COLOUR, {"num_beams": 0}, "num_beams: 0"),
+        (COLOUR, {"num_beams": 1000}, "At most 10 beams"),
+        (COLOUR, {"temperature": -1}, "temperature: -1"),
+        (COLOUR, {"max_new_tokens": "many"}, "max_new_tokens: 'many'"),
+    ],
+)
+def test_what_cannot_be_asked_is_told_and_the_dialogue_goes_on(client, clip, question, how, message):
+    client.upload(clip)
+    with pytest.raises(gradio_client.exceptions.AppError, match=message):
+        client.ask(question, **how)
+    assert client.ask(COLOUR) == "It is red."
+
+
+def test_settings_are_honoured(client, clip):
+    client.upload(clip)
+    assert client.ask(SHAPE, num_beams=3) == "It is a circle."
+    assert client.ask(SHAPE, max_new_tokens=2) in "It is a circle."
+
+
+def test_a_file_that_cannot_be_read_is_told_without_its_folder(client, server, tmp_path):
+    (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
+    with pytest.raises(gradio_client.exceptions.AppError, match=r"^broken\.mp4: cannot open it as video or sound"):
+        client.upload(tmp_path / "broken.mp4")

@@ -1,0 +1,65 @@
+"""A chat without a model, and files to show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from video_llama.common.contracts import Media
+from video_llama.common.errors import DecodeError
+from video_llama.conversation.files import Upload
+from video_llama.toy.encode import write_clip
+from video_llama.toy.scene import Scene
+
+
+class FakeChat:
+    """Sees four frames of everything and says what it is told to."""
+
+    last = None
+
+    def __init__(self, answers: dict[str, Any]) -> None:
+        self.answers, self.uploads, self.closed = answers, [], 0
+
+    def another(self) -> FakeChat:
+        return FakeChat(self.answers)
+
+    def upload(self, *, hear: bool | None = None, **file: Path) -> Upload:
+        ((kind, path),) = file.items()
+        self.uploads.append((kind, path, hear))
+        if path.stem == "bad":
+            raise DecodeError(str(path), "cannot decode packet 7")
+        return Upload(seen=Media("video", torch.zeros(3, 4, 8, 8, dtype=torch.uint8), times=(0.0, 0.5, 1.0, 1.5)))
+
+    def stream(self, question: str, settings: Any) -> Iterator[str]:
+        try:
+            for piece in self.answers[question]:
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+        finally:
+            self.closed += 1
+
+
+@pytest.fixture
+def chat() -> FakeChat:
+    return FakeChat({"Colour?": ["It is", " red", "."], "Silence?": []})
+
+
+@pytest.fixture(scope="session")
+def a_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of 64 x 64 pixels, with sound."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_clip(path, Scene("circle", "red", "left", "large", seed=1))
+    return path
+
+
+@pytest.fixture
+def clip(a_clip: Path, tmp_path: Path) -> Path:
+    """The same, in a folder of its own."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(a_clip.read_bytes())
+    return path

@@ -1,0 +1,67 @@
+"""What stands in the way of the page is said in one line, before a model is read."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+import demo_audiovideo
+
+
+@pytest.fixture
+def start(monkeypatch, capsys):
+    def run(*flags):
+        monkeypatch.setattr(sys, "argv", ["demo_audiovideo.py", *map(str, flags)])
+        code = demo_audiovideo.main()
+        out, err = capsys.readouterr()
+        assert out == ""
+        return code, err
+
+    return run
+
+
+def test_a_port_that_is_taken_is_named(start):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, err = start("--port", port)
+    assert code == 1
+    assert err == (
+        f"error: cannot listen on 127.0.0.1, port {port}: Address already in use. Choose others with --host and --port.\n"
+    )
+
+
+@pytest.mark.parametrize("flags", [("--port", 99999), ("--host", "nowhere.invalid")])
+def test_an_address_that_does_not_exist_is_named(start, flags):
+    code, err = start(*flags)
+    assert code == 1
+    assert err.startswith("error: cannot listen on ")
+    assert err.count("\n") == 1
+
+
+def test_a_missing_yaml_is_named(start, tmp_path):
+    code, err = start("--cfg-path", tmp_path / "mine.yaml")
+    assert code == 1
+    assert err.startswith("error: ")
+    assert "mine.yaml" in err
+
+
+def test_a_gpu_that_is_not_there_is_named(start):
+    code, err = start("--gpu-id", 1000)
+    assert code == 1
+    assert err.startswith("error: device cuda:1000")
+
+
+def test_without_gradio_it_is_said_how_to_install_it(start, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, err = start()
+    assert code == 1
+    assert "pip install -e '.[demo]'" in err
+
+
+@pytest.mark.parametrize("flags", [("--max-megabytes", 0), ("--max-waiting", -1), ("--max-minutes", "long")])
+def test_a_limit_is_a_number_above_0(start, capsys, flags):
+    with pytest.raises(SystemExit):
+        start(*flags)
+    assert flags[0] in capsys.readouterr().err

@@ -1,0 +1,71 @@
+"""Which paths of a request are taken, and which uploads are removed."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from video_llama.common.errors import VideoLlamaError
+from video_llama.demo.uploads import check_paths, remove, remove_old, uploaded_file
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "uploads" / "one").mkdir(parents=True)
+    (tmp_path / "uploads" / "one" / "a.mp4").write_text("a")
+    (tmp_path / "secret.txt").write_text("secret")
+    return tmp_path / "uploads"
+
+
+def test_a_file_of_the_folder_is_taken(folder):
+    path = folder / "one" / "a.mp4"
+    assert uploaded_file({"path": str(path), "url": "http://x", "meta": {}}, folder) == path
+    check_paths([{"path": str(path)}, 3, "x", None], folder)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "{f}/../secret.txt",
+        "{f}/one/../../secret.txt",
+        "/etc/passwd",
+        "one/a.mp4",
+        "http://x/a.mp4",
+        "file://{f}/one/a.mp4",
+        "{f}\0",
+        "",
+        "{f}/link",
+    ],
+)
+def test_no_other_file_is_taken(folder, path):
+    (folder / "link").symlink_to(folder.parent / "secret.txt")
+    path = path.format(f=folder)
+    with pytest.raises(VideoLlamaError, match="Not a file that was uploaded"):
+        uploaded_file({"path": path}, folder)
+    with pytest.raises(VideoLlamaError, match="Nothing is fetched or read"):
+        check_paths([1, {"deep": [{"path": path}]}], folder)
+
+
+@pytest.mark.parametrize("payload", [None, "x", 3, [], {}, {"path": None}, {"path": 3}, {"path": ["/x"]}])
+def test_what_is_no_file_is_not_taken(folder, payload):
+    with pytest.raises(VideoLlamaError, match="Not a file that was uploaded"):
+        uploaded_file(payload, folder)
+
+
+def test_a_file_is_removed_with_its_folder_unless_that_holds_another(folder):
+    other = folder / "one" / "b.mp4"
+    other.write_text("b")
+    remove(folder / "one" / "a.mp4")
+    assert list(folder.rglob("*")) == [folder / "one", other]
+    remove(other)
+    remove(other)
+    assert list(folder.rglob("*")) == []
+
+
+def test_only_old_files_that_nobody_holds_are_removed(folder):
+    for name in ("held", "old", "new"):
+        (folder / name).write_text(name)
+        os.utime(folder / name, (0, 0) if name != "new" else None)
+    remove_old(folder, {folder / "held"}, older_than_s=60)
+    assert {path.name for path in folder.glob("*")} == {"held", "new", "one"}

@@ -1,0 +1,89 @@
+"""What a file is told to be, and how large, before any of it is decoded."""
+
+from __future__ import annotations
+
+import struct
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.unit.processors.clips import write_clip
+from tests.unit.processors.sounds import write_sound
+from video_llama.common.errors import DecodeError
+from video_llama.processors.decode import open_video, probe, source
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9"), ("a.avi", "mpeg4"), ("a.ts", "mpeg2video")],
+)
+def test_a_video_is_measured(tmp_path, name, codec):
+    found = probe(write_clip(tmp_path / name, 30, codec))
+    assert (found.kind, found.width, found.height) == ("video", 96, 64)
+    assert found.seconds == pytest.approx(1.2, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.wav", "pcm_s16le"), ("a.flac", "flac"), ("a.m4a", "aac"), ("a.ogg", "libopus"), ("a.mp3", "libmp3lame")],
+)
+def test_sound_is_measured(tmp_path, name, codec):
+    found = probe(write_sound(tmp_path / name, np.zeros((2, 144_000), np.float32), 48_000, codec, video=0))
+    assert (found.kind, found.width, found.height) == ("audio", 0, 0)
+    assert found.seconds == pytest.approx(3.0, abs=0.15)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp"])
+def test_a_picture_is_measured(tmp_path, kind):
+    Image.new("RGB", (30, 20)).save(tmp_path / "x", format=kind)
+    assert probe(tmp_path / "x") == probe(tmp_path / "x").__class__("image", 30, 20, 0.0)
+
+
+def test_the_length_is_that_of_the_packets_whatever_the_header_says(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 50)
+    data = bytearray(path.read_bytes())
+    for box in (b"mvhd", b"mdhd"):
+        struct.pack_into(">I", data, data.index(box) + 20, 1)
+    path.write_bytes(data)
+    assert probe(path).seconds == pytest.approx(2.0, abs=0.05)
+
+
+def test_nothing_is_decoded(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", 10)
+    monkeypatch.setattr(av.Packet, "decode", None, raising=False)
+    data = bytearray(path.read_bytes())
+    start = data.index(b"mdat") + 200
+    data[start : start + 300] = bytes(300)
+    path.write_bytes(data)
+    assert probe(path).width == 96
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "empty file"),
+        (
+            b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nother.mp4\n#EXT-X-ENDLIST\n",
+            "cannot open it as video or sound",
+        ),
+        (b"ffconcat version 1.0\nfile other.mp4\n", "none of the formats taken here"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "cannot open it as video or sound"),
+        (b"hello " * 99, "cannot open it as video or sound"),
+        (b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 60_000, 60_000, 1, 24) + bytes(30), "more than 89478485 pixels"),
+    ],
+)
+def test_what_is_not_taken_is_named(tmp_path, data, message):
+    path = tmp_path / "x.mp4"
+    path.write_bytes(data)
+    with pytest.raises(DecodeError, match=message):
+        probe(path)
+
+
+def test_a_frame_that_is_too_large_is_not_decoded(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", 3)
+    monkeypatch.setattr("video_llama.processors.decode.container.MAX_PIXELS", 96 * 64 - 1)
+    with pytest.raises(DecodeError):
+        open_video(path).read([0])
+    assert source.MAX_PIXELS > 96 * 64

@@ -1,0 +1,1 @@
+"""Chat in the browser. Only ``page``, ``handlers`` and ``server`` know gradio."""
