@@ -69,6 +69,15 @@ class Visitor:
         self.page.fill("#question textarea", question)
         self.page.click("#send")
 
+    def hear_endless(self, path: Path) -> playwright.Locator:
+        """Show a file and ask what is answered without end; returns the answers, once the first has begun."""
+        self.upload(path)
+        self.expect_seen(4)
+        self.ask(ENDLESS)
+        answers = self.page.locator("#chat [data-testid=bot]")
+        expect(answers).to_have_text(re.compile("and so on"))
+        return answers
+
     def expect_answers(self, *answers: str) -> None:
         expect(self.page.locator("#chat [data-testid=bot]")).to_have_text(list(answers), use_inner_text=True)
         expect(self.page.locator("#send")).to_be_visible()
@@ -142,11 +151,7 @@ def test_a_clip_is_shown_and_its_colour_and_its_sound_are_told(visitor, files):
 
 
 def test_an_answer_is_written_while_it_is_thought_of(visitor, files):
-    visitor.upload(files["red"])
-    visitor.expect_seen(4)
-    visitor.ask(ENDLESS)
-    answer = visitor.page.locator("#chat [data-testid=bot]")
-    expect(answer).to_have_text(re.compile("and so on"))
+    answer = visitor.hear_endless(files["red"])
     before = len(answer.inner_text())
     wait_until(lambda: len(answer.inner_text()) > before)
     visitor.page.click("#stop")
@@ -154,11 +159,7 @@ def test_an_answer_is_written_while_it_is_thought_of(visitor, files):
 
 
 def test_a_stopped_answer_stays_and_the_next_question_is_answered(visitor, files):
-    visitor.upload(files["blue"])
-    visitor.expect_seen(4)
-    visitor.ask(ENDLESS)
-    answers = visitor.page.locator("#chat [data-testid=bot]")
-    expect(answers).to_have_text(re.compile("and so on"))
+    answers = visitor.hear_endless(files["blue"])
     visitor.page.click("#stop")
     expect(visitor.page.locator("#send")).to_be_visible()
     visitor.ask("What colour is the shape?")

@@ -142,7 +142,7 @@ class Dialogue:
                         return
             messages[asked:] = [Message("assistant", text)]
             ended = True
-        except Exception:
+        except Exception:  # whatever it is, chat took the question back, and so is it here
             text = ""
             raise
         finally:

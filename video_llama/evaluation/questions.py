@@ -89,7 +89,7 @@ def answer_all(
     Returns:
         Answers by question id.
     Raises:
-        DecodeError: a clip cannot be read; NoSoundTrack: it has no sound to be given.
+        DecodeError: a clip cannot be read; NoSoundTrack: it has no sound of its own to be given.
     """
     ordered = sorted(questions, key=lambda q: q.video)
     answers: dict[str, str] = {}
@@ -136,11 +136,11 @@ def _read(chat: Chat, folder: Path, name: str, given: Given) -> _Clip:
 
 def _hear(chat: Chat, path: Path, given: Given) -> Media:
     processor = chat.context.senses.audio_processor
-    heard: Media = processor(path, np.random.default_rng(0))
     if given.sound == "own":
+        heard: Media = processor(path, np.random.default_rng(0))
         return heard
     silence = processor.segment(torch.zeros(1, SEGMENT_SECONDS * SAMPLE_RATE))
-    return replace(heard, frames=silence.expand_as(heard.frames))
+    return Media("audio", silence.expand(processor.config.n_segments, *silence.shape))
 
 
 def _grouped(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:
@@ -161,9 +161,14 @@ def _grouped(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:
     ]
 
 
+def is_right(answer: str, expected: str) -> bool:
+    """Return whether an answer is the expected one, case and white space at the ends aside."""
+    return answer.strip().lower() == expected.strip().lower()
+
+
 def accuracy(questions: Sequence[Question], answers: Mapping[str, str]) -> dict[str, float]:
-    """Return the share of exact matches by kind, case and white space at the ends aside."""
+    """Return the share of right answers by kind; see ``is_right``."""
     right: dict[str, list[bool]] = defaultdict(list)
     for q in questions:
-        right[q.kind].append(answers[q.id].strip().lower() == q.answer.strip().lower())
+        right[q.kind].append(is_right(answers[q.id], q.answer))
     return {kind: sum(marks) / len(marks) for kind, marks in right.items()}

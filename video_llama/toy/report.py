@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
+from video_llama.evaluation.questions import is_right
 from video_llama.processors.audio import log_mel, span
 from video_llama.processors.decode import open_sound, open_video
 
@@ -150,7 +151,7 @@ def _spectrogram(axes: Axes, path: Path) -> None:
 def _answers(axes: Axes, examples: Sequence[dict[str, Any]]) -> None:
     axes.set_axis_off()
     for line, example in enumerate(examples):
-        right = example["answer"].strip().lower() == example["expected"].strip().lower()
+        right = is_right(example["answer"], example["expected"])
         colour, mark = ("green", "") if right else ("firebrick", f"   (expected: {example['expected']})")
         text = f"{example['question']}  {example['answer']}{mark}"
         axes.text(0, 0.9 - 0.17 * line, text, color=colour, fontsize=10, transform=axes.transAxes)

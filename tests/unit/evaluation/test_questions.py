@@ -18,7 +18,7 @@ from video_llama.common.errors import DataError
 from video_llama.conversation.chat import Chat
 from video_llama.evaluation.questions import Given, Question, accuracy, answer_all, read_questions
 from video_llama.models.video_llama import VideoLLaMA
-from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
+from video_llama.processors.audio import MEL_BINS, MEL_FRAMES, AudioConfig
 from video_llama.processors.decode import SAMPLE_RATE
 
 QUESTIONS = [
@@ -73,6 +73,8 @@ def test_black_clips_are_all_the_same(chat):
 
 class Ears:
     """Hears two segments of noise in each file, another in each."""
+
+    config = AudioConfig(n_segments=2)
 
     def __call__(self, path: Path, rng: np.random.Generator) -> Media:
         return tiny.sound(2, seed=sum(path.name.encode()))

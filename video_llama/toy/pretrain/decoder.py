@@ -26,6 +26,7 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from video_llama.toy.language import SOUND_QUESTIONS
+from video_llama.toy.pretrain.descent import descend
 from video_llama.toy.pretrain.learning_rate import set_learning_rate
 from video_llama.toy.pretrain.text import Example, Said, Slots, example
 from video_llama.toy.pretrain.tokenizer import PIECES, train_tokenizer
@@ -205,10 +206,7 @@ def train_decoder(weights: Path) -> dict[str, float]:
             set_learning_rate(optimizer, phase.lr, step, phase.steps, floor=0.1)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(model, next(batches), phase.disturbed)
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
+            descend(optimizer, loss)
             if step % 200 == 0 or step == phase.steps - 1:
                 bar.write(f"decoder {step}: loss {loss.item():.4f} {measure(model, encoder, phase.disturbed)}")
     _save(model, directory)

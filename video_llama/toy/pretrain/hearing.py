@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -25,6 +25,7 @@ from video_llama.models.imagebind import ImageBind, ImageBindConfig, TrunkConfig
 from video_llama.processors.audio import AudioConfig, ImageBindAudio, spectrogram
 from video_llama.processors.decode import SAMPLE_RATE, open_video
 from video_llama.toy.encode import write_clip
+from video_llama.toy.pretrain.descent import descend
 from video_llama.toy.pretrain.learning_rate import set_learning_rate
 from video_llama.toy.pretrain.towers import PATCH, VISION_FILE, VIT_WIDTH, shifted
 from video_llama.toy.scene import SHAPES, SIDE, Scene, scenes
@@ -253,10 +254,7 @@ def train_imagebind(weights: Path, steps: int = 1000, lr: float = 1e-3) -> dict[
         heard = F.normalize(model.audio(vary_sounds(sounds.mel)), dim=-1)
         seen = model.vision(vary_frames(sights.frames[:, 0]))
         loss = loss_of(heard, seen, sounds.kind[:, None] == sights.kind)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        descend(optimizer, loss)
         if step % 200 == 0 or step == steps - 1:
             bar.write(f"imagebind {step}: loss {loss.item():.3f} {measure(model, unseen, unseen)}")
     write_weights(weights / IMAGEBIND_FILE, {PREFIX + k: v.half() for k, v in model.state_dict().items()})

@@ -27,6 +27,7 @@ from video_llama.models.qformer import QFormer, QFormerConfig
 from video_llama.models.vision_encoder import VisionEncoder
 from video_llama.processors.decode import open_video
 from video_llama.toy.encode import write_clip
+from video_llama.toy.pretrain.descent import descend
 from video_llama.toy.pretrain.learning_rate import set_learning_rate
 from video_llama.toy.scene import COLOURS, SHAPES, SIDE, SIZES, Scene, path, scenes
 
@@ -182,10 +183,7 @@ def train_towers(weights: Path, steps: int = 3500, batch: int = 64, lr: float = 
     for step in bar:
         set_learning_rate(optimizer, lr, step, steps)
         loss = probe.loss(shift(frames[torch.randint(len(frames.pixels), (batch,))]))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(probe.parameters(), 1.0)
-        optimizer.step()
+        descend(optimizer, loss)
         if step % 200 == 0 or step == steps - 1:
             bar.write(f"towers {step}: loss {loss.item():.3f} {probe.measure(unseen)}")
     for module, file in ((probe.vision, VISION_FILE), (probe.qformer, QFORMER_FILE)):
