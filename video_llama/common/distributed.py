@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -74,7 +75,7 @@ def join_world(device: str) -> World:
     Raises:
         VideoLlamaError: there is no such device.
     """
-    size, rank, local_rank = (int(os.environ.get(k, d)) for k, d in _TORCHRUN)
+    size, rank, local_rank = process_numbers()
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
             raise VideoLlamaError(
@@ -96,6 +97,20 @@ def join_world(device: str) -> World:
     if size > 1:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return World(rank, size, chosen)
+
+
+def join_apart(device: torch.device) -> World:
+    """Join the processes that ``torchrun`` started, to work apart: in the end they wait for the last, however long."""
+    size, rank, _ = process_numbers()
+    if size > 1:
+        dist.init_process_group("gloo", timeout=timedelta(days=365))
+    return World(rank, size, device)
+
+
+def process_numbers() -> tuple[int, int, int]:
+    """Return the number of processes, that of this one, and that of this one on its machine, as ``torchrun`` tells."""
+    size, rank, local_rank = (int(os.environ.get(k, d)) for k, d in _TORCHRUN)
+    return size, rank, local_rank
 
 
 _TORCHRUN = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))

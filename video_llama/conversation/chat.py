@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -165,31 +166,50 @@ class Chat:
         paths = [(kind, path) for kind, path in given.items() if path is not None]
         if len(paths) != 1:
             raise VideoLlamaError("upload takes one of video, image and audio")
-        (kind, path), reader = paths[0], self._reader
+        (kind, path), reader = paths[0], self.reader
         key = file_key(path, kind, hear, reader.identity(kind))
         if (file := self._encodings.get(key)) is None:
             upload = reader.read(kind, path, hear)
             with self._model_lock:  # while it was waited for, another dialogue may have encoded the same file
                 if (file := self._encodings.get(key)) is None:
-                    groups = tuple(self.encode(media, slot_id(k)) for k, media in enumerate(upload.media))
-                    file = EncodedFile(upload, groups)
+                    file = EncodedFile(upload, self.encode(upload.media))
                     if upload.sound in (USED, NO_TRACK, OFF):  # what failed may go well another time
                         self._encodings.put(key, file)
         return file
 
     @property
-    def _reader(self) -> FileReader:
+    def reader(self) -> FileReader:
+        """How files become what the model sees and hears."""
         return FileReader(self.video_processor, self.image_processor, self.context.senses.audio_processor)
 
     @within_memory
     @torch.no_grad()
-    def encode(self, media: Media, slot: int) -> MediaGroup:
-        """Run the frozen encoders, once however many questions follow; the group is of row 0."""
+    def encode(self, media: Sequence[Media]) -> tuple[MediaGroup, ...]:
+        """Run the frozen encoders, over media of one kind and length together.
+
+        Returns:
+            A group for each item, of row 0 and slots -1, -2, ...
+        """
+        alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for k, item in enumerate(media):
+            alike[item.kind, item.frames.shape].append(k)
+        groups = [
+            MediaGroup(
+                media[members[0]].kind,
+                torch.stack([media[k].frames for k in members]),
+                torch.zeros(len(members), dtype=torch.int64),
+                torch.tensor([slot_id(k) for k in members]),
+            )
+            for members in alike.values()
+        ]
         with self._model_lock:
             device = next(self.model.parameters()).device
-            group = MediaGroup(media.kind, media.frames[None].to(device), torch.tensor([0]), torch.tensor([slot]))
-            (encoded,) = self.model.encode_frozen([group])
-        return encoded
+            encoded = self.model.encode_frozen([group.mapped(lambda t: t.to(device)) for group in groups])
+        found = {}
+        for group in encoded:
+            for i, slot in enumerate(group.slots.tolist()):
+                found[slot] = group.mapped(lambda t, i=i: t[i : i + 1])
+        return tuple(found[slot_id(k)] for k in range(len(media)))
 
     def ask(
         self, question: str, settings: GenerationSettings | None = None, *, max_new_tokens: int | None = None

@@ -66,7 +66,7 @@ class FileReader:
 
     def read(self, kind: FileKind, path: str | Path, hear: bool | None = None) -> Upload:
         """Read a file. What is asked of ``hear`` and what is raised: see ``Chat.upload``."""
-        if re.match(r"[a-z][a-z0-9+.-]*:/", str(path), re.IGNORECASE) and not os.path.exists(path):
+        if is_address(path):
             raise DecodeError(str(path), "an address, not a file: download it first; nothing is fetched here")
         if kind == "video":
             return self._watch(path, hear)
@@ -76,13 +76,13 @@ class FileReader:
             )
         if kind == "image":
             return Upload(seen=self.image(path, np.random.default_rng(0)))
-        self._check_hears()
+        self.check_hears()
         return Upload(heard=self.audio.hear(open_sound(str(path))), sound=USED)
 
     def _watch(self, path: str | Path, hear: bool | None) -> Upload:
         """Read a clip and, as asked for, its sound."""
         if hear:
-            self._check_hears()
+            self.check_hears()
         rng = np.random.default_rng(0)
         if hear is False or self.audio is None:
             return Upload(seen=self.video(path, rng))
@@ -100,9 +100,15 @@ class FileReader:
                 raise
             return Upload(seen=seen, sound=error.reason)
 
-    def _check_hears(self) -> None:
+    def check_hears(self) -> None:
+        """Raise VideoLlamaError if the model has no audio branch."""
         if self.audio is None:
             raise VideoLlamaError(
                 "the model has no audio branch. Choose a YAML with model.equip_audio_branch: true, such as "
                 "eval_configs/video_llama_eval_withaudio.yaml."
             )
+
+
+def is_address(path: str | Path) -> bool:
+    """Return whether a path is that of something on a network, and not of a file by a strange name."""
+    return bool(re.match(r"[a-z][a-z0-9+.-]*:/", str(path), re.IGNORECASE)) and not os.path.exists(path)

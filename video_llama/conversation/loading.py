@@ -9,6 +9,7 @@ import torch
 
 from video_llama.common.config import JobConfig
 from video_llama.common.config_names import registered_class
+from video_llama.common.distributed import process_numbers
 from video_llama.common.errors import VideoLlamaError
 from video_llama.common.registries import PROCESSORS
 
@@ -16,18 +17,27 @@ from video_llama.common.registries import PROCESSORS
 def device_for_use(name: str) -> torch.device:
     """Return the device called cpu, cuda (or cuda:1), or auto: a GPU where there is one.
 
+    Of several processes that ``torchrun`` started, each has a GPU of its own.
+
     Raises:
         VideoLlamaError: there is no such device.
     """
+    n_processes, _, local_rank = process_numbers()
     kind, _, index = name.partition(":")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise VideoLlamaError(f"device {name!r}: expected cpu, cuda, cuda:1 and so on, or auto")
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if n_processes > 1 and index:
+        raise VideoLlamaError(f"device {name} is one GPU, and torchrun started {n_processes} processes: say cuda")
     if kind == "auto":
-        return torch.device("cuda" if n_gpus else "cpu")
+        kind = "cuda" if n_gpus else "cpu"
+    if n_processes > 1 and kind == "cuda" and n_gpus:
+        if local_rank >= n_gpus:
+            raise VideoLlamaError(f"torchrun started {local_rank + 1} processes or more here, for {n_gpus} GPU")
+        return torch.device("cuda", local_rank)
     if kind == "cuda" and int(index or 0) >= n_gpus:
         raise VideoLlamaError(f"device {name}: torch sees {n_gpus or 'no'} GPU here; cpu works everywhere")
-    return torch.device(name)
+    return torch.device(kind if not index else name)
 
 
 def processors_for_use(job: JobConfig) -> tuple[Any, Any]:

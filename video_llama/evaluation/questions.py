@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from video_llama.common.contracts import Media, MediaGroup, slot_id
+from video_llama.common.contracts import Media, MediaGroup
 from video_llama.common.errors import DataError
 from video_llama.conversation.chat import Chat
-from video_llama.conversation.generation import generate
 from video_llama.conversation.session import Session
+from video_llama.conversation.settings import GenerationSettings
+from video_llama.conversation.together import Dialogue, answer_together
 from video_llama.processors.audio import SEGMENT_SECONDS
 from video_llama.processors.decode import SAMPLE_RATE
-from video_llama.prompts.labels import encode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,27 +91,20 @@ def answer_all(
     Raises:
         DecodeError: a clip cannot be read; NoSoundTrack: it has no sound of its own to be given.
     """
+    settings = GenerationSettings(max_new_tokens=max_new_tokens)
     ordered = sorted(questions, key=lambda q: q.video)
     answers: dict[str, str] = {}
     clips: dict[str, _Clip] = {}
     for start in tqdm(range(0, len(ordered), batch_size), desc="questions", unit="batch"):
         batch = ordered[start : start + batch_size]
         clips = {q.video: clips.get(q.video) or _read(chat, Path(folder), q.video, given) for q in batch}
-        prompts = []
+        dialogues = []
         for question in batch:
             session = Session(chat.context.template)
             session.show(*clips[question.video].media)
             session.ask(question.question)
-            encoded = encode(session.prompt(), chat.context.tokenizer, chat.context.tokens_per_slot)
-            prompts.append(encoded.input_ids)
-        texts = generate(
-            chat.model,
-            chat.context.tokenizer,
-            prompts,
-            _grouped([clips[q.video].encoded for q in batch]),
-            stop=chat.context.template.end_sym,
-            max_new_tokens=max_new_tokens,
-        )
+            dialogues.append(Dialogue(session, clips[question.video].encoded))
+        texts = answer_together(chat, dialogues, settings)
         answers |= {q.id: text for q, text in zip(batch, texts, strict=True)}
     return answers
 
@@ -131,7 +124,7 @@ def _read(chat: Chat, folder: Path, name: str, given: Given) -> _Clip:
     if given.sight != "none":
         seen = chat.video_processor(folder / name, np.random.default_rng(0))
         media.append(seen if given.sight == "own" else replace(seen, frames=torch.zeros_like(seen.frames)))
-    return _Clip(tuple(media), tuple(chat.encode(item, slot_id(k)) for k, item in enumerate(media)))
+    return _Clip(tuple(media), chat.encode(media))
 
 
 def _hear(chat: Chat, path: Path, given: Given) -> Media:
@@ -141,24 +134,6 @@ def _hear(chat: Chat, path: Path, given: Given) -> Media:
         return heard
     silence = processor.segment(torch.zeros(1, SEGMENT_SECONDS * SAMPLE_RATE))
     return Media("audio", silence.expand(processor.config.n_segments, *silence.shape))
-
-
-def _grouped(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:
-    """Group the media of all rows by slot, kind and length; each is of row 0 of its own."""
-    found: dict[tuple[int, str, int], list[tuple[int, MediaGroup]]] = defaultdict(list)
-    for row, groups in enumerate(rows):
-        for k, group in enumerate(groups):
-            found[k, group.kind, group.frames.shape[1]].append((row, group))
-    return [
-        MediaGroup(
-            members[0][1].kind,
-            torch.cat([group.frames for _, group in members]),
-            torch.tensor([row for row, _ in members]),
-            torch.full((len(members),), slot_id(k)),
-            encoded=True,
-        )
-        for (k, _, _), members in found.items()
-    ]
 
 
 def is_right(answer: str, expected: str) -> bool:

@@ -1,0 +1,76 @@
+"""What ``video-llama infer`` has done so far, so that it can be killed and started again."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from video_llama.common.errors import VideoLlamaError
+
+Record = Mapping[str, Any]
+"""``key``, which says what was asked of which model, and ``answer`` or ``error``."""
+
+
+def read_journals(output: Path) -> dict[str, Record]:
+    """Return what all processes of all runs have written for an output file; an answer stands above an error.
+
+    A line that was cut short by the end of its process is left out.
+
+    Raises:
+        VideoLlamaError: a journal cannot be read.
+    """
+    found: dict[str, Record] = {}
+    for path in sorted(output.parent.glob(f"{escape(output.name)}.journal*")):
+        try:
+            lines = path.read_bytes().split(b"\n")[:-1]
+        except OSError as error:
+            raise VideoLlamaError(f"{path}: {error.strerror}") from error
+        for line in lines:
+            try:
+                record = json.loads(line)
+                key, answered = record["key"], "answer" in record
+            except (ValueError, KeyError, TypeError):
+                continue
+            if answered or "answer" not in found.get(key, {}):
+                found[key] = record
+    return found
+
+
+class Journal(contextlib.AbstractContextManager["Journal"]):
+    """The file in which one process writes what it has done.
+
+    Args:
+        output: the file that will hold all answers; the journal lies beside it.
+        rank: of the process.
+    Raises:
+        VideoLlamaError: it cannot be written.
+    """
+
+    def __init__(self, output: Path, rank: int) -> None:
+        self.path = output.with_name(f"{output.name}.journal{rank}")
+        try:
+            self._file = open(self.path, "ab")  # noqa: SIM115  # closed by __exit__
+            if self._file.tell():
+                self._file.write(b"\n")  # ends a line that was cut short
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Write records, all at once."""
+        try:
+            self._file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._unwritten(error) from error
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def _unwritten(self, error: OSError) -> VideoLlamaError:
+        return VideoLlamaError(f"{self.path}: cannot be written: {error.strerror}")
