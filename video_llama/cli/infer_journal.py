@@ -33,7 +33,7 @@ def read_journals(output: Path) -> dict[str, Record]:
         for line in lines:
             try:
                 record = json.loads(line)
-                key, answered = record["key"], "answer" in record
+                key, answered = str(record["key"]), "answer" in record
             except (ValueError, KeyError, TypeError):
                 continue
             if answered or "answer" not in found.get(key, {}):

@@ -25,7 +25,7 @@ class Item:
     asked: FileQuestion | None
     """None: the line cannot be used."""
     problem: str = ""
-    """Why not, with file and line."""
+    """Why not, with the number of the line."""
 
 
 def read_items(path: str | Path, media_dir: str, hear: bool | None) -> list[Item]:
@@ -49,9 +49,9 @@ def read_items(path: str | Path, media_dir: str, hear: bool | None) -> list[Item
         raise DataError(f"{path}: a JSON list; expected JSONL: one object a line, with no list around them")
     items, first_line = [], dict[str | int, int]()
     for number, line in numbered:
-        item = _item(f"{path}:{number}", line, media_dir, hear)
+        item = _item(f"line {number}", line, media_dir, hear)
         if item.id is not None and first_line.setdefault(item.id, number) != number:
-            said = f"{path}:{number}: the id {item.id!r} is that of line {first_line[item.id]} already"
+            said = f"line {number}: the id {item.id!r} is that of line {first_line[item.id]} already"
             item = Item(item.id, None, said)
         items.append(item)
     return items
@@ -82,11 +82,11 @@ def _problem(record: dict[str, Any], known: str | int | None) -> str:
     named = [kind for kind in KINDS if kind in record]
     if len(named) != 1:
         extra = "" if named else _near_misses(record, KINDS)
-        return f"{' and '.join(named) or 'no file'}; expected one of {', '.join(KINDS)}{extra}"
+        return f"{' and '.join(named) or 'no file'}; expected one of {', '.join(KINDS)}.{extra}"
     for key in (named[0], "question"):
         if not isinstance(record.get(key), str) or not record[key].strip():
             extra = "" if key in record else _near_misses(record, [key])
-            return f"{key}: {_shown(record, key)}; expected a text that is not empty{extra}"
+            return f"{key}: {_shown(record, key)}; expected a text that is not empty.{extra}"
     return ""
 
 
