@@ -50,6 +50,7 @@ checks: setup ## lint, formatting, types, direction of imports
 bench: setup ## run the benchmarks
 	$(PY) -m benchmarks.decode
 	$(PY) -m benchmarks.train_step
+	$(PY) -m benchmarks.infer
 
 clean: ## remove caches, runs and build output; .venv stays
 	rm -rf runs output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

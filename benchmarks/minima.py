@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 ROUNDS = 7
+Name = TypeVar("Name")
 
 
-def minima(ways: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+def minima(ways: Mapping[Name, Callable[[], object]]) -> dict[Name, float]:
     """Return the shortest time of each way over ``ROUNDS`` rounds, in seconds."""
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(ROUNDS):

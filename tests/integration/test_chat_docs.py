@@ -19,6 +19,8 @@ from video_llama.toy.scene import Scene
 PAGE = (ROOT / "docs/chat.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 COMMANDS = re.findall(r"^    (.*video-llama chat .*)$", PAGE, re.MULTILINE)
+BATCH_COMMANDS = re.findall(r"^    (.*video-llama infer .*)$", PAGE, re.MULTILINE)
+TABLE = re.findall(r"^\| `(\{.*?\})` \| `(\{.*?\})` \|$", PAGE, re.MULTILINE)
 
 
 @pytest.fixture
@@ -31,13 +33,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_python_example_runs(folder, capsys):
-    assert len(BLOCKS) == 1
-    exec(compile(BLOCKS[0], "docs/chat.md", "exec"), {})
-    said = capsys.readouterr().out.splitlines()
+def printed(block: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    exec(compile(block, "docs/chat.md", "exec"), {})
+    return capsys.readouterr().out.splitlines()
+
+
+def test_the_python_examples_run(folder, capsys):
+    dialogue, batch = BLOCKS
+    said = printed(dialogue, capsys)
     assert said[:2] == ["It is red.", "It is a ring."]
     assert said[3].startswith("AnswerStats(prompt_tokens=")
     assert said[4] == "It moves left."
+    assert printed(batch, capsys) == ["['It is a ring.', DecodeError('lost.jpg: no such file')]"]
 
 
 def test_the_example_of_the_class_prints_what_it_says(folder):
@@ -49,11 +56,28 @@ def test_the_example_of_the_class_prints_what_it_says(folder):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_run(folder, command):
     assert len(COMMANDS) == 3
-    program = command.replace("video-llama", f"{sys.executable} -m video_llama.cli.main")
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        program, shell=True, cwd=folder, env=env, input="What colour is the shape?\n", capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
+    result = shell(command, folder, "What colour is the shape?\n")
     assert "> What colour is the shape?\nIt is red.\n" in result.stdout
     assert ("tokens/s" in result.stderr) == ("--stats" in command)
+
+
+@pytest.mark.parametrize("command", BATCH_COMMANDS)
+def test_the_commands_for_many_questions_give_what_the_table_shows(folder, command):
+    assert (len(BATCH_COMMANDS), len(TABLE)) == (2, 3)
+    (folder / "questions.jsonl").write_text("".join(f"{given}\n" for given, _ in TABLE), encoding="utf-8")
+    shell(command.replace("--nproc_per_node=8", "--standalone --nproc_per_node=2"), folder)
+    assert (folder / "answers.jsonl").read_text(encoding="utf-8").splitlines() == [answer for _, answer in TABLE]
+
+
+def shell(command: str, folder: Path, typed: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a command line as printed, with this interpreter's programs."""
+    programs = {
+        "video-llama": f"{sys.executable} -m video_llama.cli.main",
+        "torchrun": f"{sys.executable} -m torch.distributed.run",
+    }
+    for name, program in programs.items():
+        command = command.replace(f"{name} ", f"{program} ")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, shell=True, cwd=folder, env=env, input=typed, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result

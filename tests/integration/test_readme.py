@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -18,7 +19,7 @@ from video_llama.toy.world import write_world
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PROGRAMS = ("make", "pip", "conda", "video-llama", "torchrun", "python")
+PROGRAMS = ("make", "pip", "conda", "video-llama", "torchrun", "python", "echo")
 COMMANDS = [
     line.strip().split("  #")[0].strip()
     for line in README.splitlines()
@@ -69,11 +70,12 @@ def test_the_full_size_runs_have_valid_configurations(command):
 
 def run(command: str, cwd: Path) -> str:
     """Run a command line of the README with this interpreter's programs."""
-    words = shlex.split(command)
+    words = ["sh", "-c", command] if command.startswith("echo") else shlex.split(command)
     if "train.py" in words:
         words += SHORT
     program = {"python": [sys.executable], "torchrun": [sys.executable, "-m", "torch.distributed.run", "--standalone"]}
-    words = program.get(words[0], [sys.executable, "-m", "video_llama.cli.main"]) + words[1:]
+    program["video-llama"] = [sys.executable, "-m", "video_llama.cli.main"]
+    words = program.get(words[0], words[:1]) + words[1:]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(words, cwd=cwd, env=env, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -81,7 +83,7 @@ def run(command: str, cwd: Path) -> str:
 
 
 def test_the_toy_commands_run_in_the_order_they_are_printed(clone):
-    toy = [c for c in COMMANDS if c.startswith(("torchrun", "python", "video-llama"))]
+    toy = [c for c in COMMANDS if c.startswith(("torchrun", "python", "video-llama", "echo"))]
     toy = [c for c in toy if "video_llama_stage" not in c and "demo_audiovideo" not in c]
     assert len(toy) >= 4
     for command in toy:
@@ -89,6 +91,7 @@ def test_the_toy_commands_run_in_the_order_they_are_printed(clone):
         if " chat " in command:
             assert "> What colour is the shape?\nIt is " in printed
     assert (clone / "runs/toy/stage2/checkpoint_3.pth").is_file()
+    assert json.loads((clone / "answers.jsonl").read_text())["answer"].startswith("It is a ")
 
 
 def test_the_flags_of_the_web_page_are_known(monkeypatch):

@@ -33,7 +33,9 @@ def device_for_use(name: str) -> torch.device:
         kind = "cuda" if n_gpus else "cpu"
     if n_processes > 1 and kind == "cuda" and n_gpus:
         if local_rank >= n_gpus:
-            raise VideoLlamaError(f"torchrun started {local_rank + 1} processes or more here, for {n_gpus} GPU")
+            raise VideoLlamaError(
+                f"torchrun started {local_rank + 1} processes or more here, for {n_gpus} GPU. Lower --nproc_per_node."
+            )
         return torch.device("cuda", local_rank)
     if kind == "cuda" and int(index or 0) >= n_gpus:
         raise VideoLlamaError(f"device {name}: torch sees {n_gpus or 'no'} GPU here; cpu works everywhere")
