@@ -153,6 +153,20 @@ def test_a_corrupt_track_in_a_good_video_is_told_and_the_video_is_seen(ask, hear
     assert len(said["frame_times"]) == 4
 
 
+def test_infer_tells_of_sound_that_could_not_be_heard_and_not_of_sound_that_is_not_there(
+    command, hearing, media, tmp_path
+):
+    names = ("with sound", "without a track", "with a corrupt track")
+    items = [{"id": name, "video": media[name], "question": "What?"} for name in names]
+    (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
+    paths = ["--input", tmp_path / "q.jsonl", "--output", tmp_path / "a.jsonl", "--max-new-tokens", 4]
+    assert command("infer", "--cfg-path", hearing, *paths).code == 0
+    good, silent, corrupt = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
+    assert good.keys() == silent.keys() == {"id", "answer"}
+    assert corrupt.keys() == {"id", "answer", "sound"}
+    assert corrupt["sound"].startswith("cannot decode packet 4")
+
+
 def test_sound_alone_is_heard(ask, hearing, media):
     code, out, err = ask(hearing, "--sound", media["sound alone"], "--json")
     assert code == 0, err

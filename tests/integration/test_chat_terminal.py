@@ -53,8 +53,9 @@ class Typed(io.StringIO):
 def talk(command, loaded, monkeypatch) -> Callable[..., Result]:
     """Run ``video-llama chat`` with lines on its input."""
 
-    def run(*lines: str, words: tuple[object, ...] = (), typed: bool = False) -> Result:
+    def run(*lines: str, words: tuple[object, ...] = (), typed: bool = False, shown: bool = True) -> Result:
         monkeypatch.setattr(Chat, "from_config", lambda *args: loaded.another())
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: typed and shown)
         monkeypatch.setattr(sys, "stdin", (Typed if typed else io.StringIO)("".join(f"{line}\n" for line in lines)))
         return command("chat", "--cfg-path", TOY, *words)
 
@@ -170,6 +171,11 @@ def test_in_a_terminal_questions_are_not_repeated_and_an_error_is_no_failure(tal
     assert "/help lists all commands" in err
 
 
+def test_answers_that_a_person_sends_to_a_file_are_alone_there(talk, files):
+    code, out, _ = talk(COLOUR, SHAPE, words=("--video", files["clip"]), typed=True, shown=False)
+    assert (code, out) == (0, "It is red.\nIt is a ring.\n")
+
+
 def test_an_interrupt_stops_the_answer_and_not_the_chat(talk, files, loaded):
     calls = 0
 
@@ -219,6 +225,12 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self.master, text.encode())
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C until something comes of it: Python notices it late where readline is still at work."""
+        self.process.send_signal(signal.SIGINT)
+        while not select.select([self.master], [], [], 2)[0]:
+            self.process.send_signal(signal.SIGINT)
+
     def wait_for(self, text: str) -> None:
         """Read until a text is shown; what was shown before it is forgotten."""
         deadline = time.monotonic() + 180
@@ -246,7 +258,7 @@ def test_in_a_real_terminal_a_dialogue_goes_on_until_it_is_ended(terminal):
     terminal.wait_for("It is red.\n> ")
     terminal.type("half a line")
     terminal.wait_for("half a line")
-    terminal.process.send_signal(signal.SIGINT)
+    terminal.interrupt()
     terminal.wait_for("\n> ")
     terminal.type(f"{SHAPE}\n")
     terminal.wait_for("It is a ring.\n> ")

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import ROOT, Result
+from video_llama.cli.infer.journal import Journal
 from video_llama.cli.main import main
 from video_llama.common.contracts import Senses
 from video_llama.conversation.chat import Chat
@@ -90,7 +91,7 @@ ERRORS = (
     'question: " "; expected a text that is not empty',
     "no file; expected one of video, image, audio. Did you mean video?",
     "video and image; expected one of video, image, audio",
-    "not a line of JSON (Expecting property name",
+    "not JSON (Expecting property name",
     "the id 'q0' is that of line 1 already",
 )
 NO_LINE = range(5)
@@ -108,8 +109,8 @@ def words(folder: Path, media: Path, *more: object) -> list[object]:
     return ["infer", "--cfg-path", TOY, *paths, *more]
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "a.jsonl").read_text(encoding="utf-8").splitlines()]
+def read(folder: Path, name: str = "a.jsonl") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture
@@ -198,7 +199,8 @@ def test_two_processes_share_the_work_and_one_goes_on_with_it(whole, lines, medi
     write(tmp_path, lines)
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     killed = process(tmp_path, media, "--batch-size", 4, launcher=launcher)
-    while not {p.name for p in tmp_path.glob("a.jsonl.journal*")} >= {"a.jsonl.journal0", "a.jsonl.journal1"}:
+    journals = [tmp_path / f"a.jsonl.journal{rank}" for rank in (0, 1)]
+    while not all(journal.exists() and journal.stat().st_size for journal in journals):
         assert killed.poll() is None, killed.communicate()
         time.sleep(0.02)
     os.killpg(killed.pid, signal.SIGTERM)
@@ -207,11 +209,24 @@ def test_two_processes_share_the_work_and_one_goes_on_with_it(whole, lines, medi
     again = process(tmp_path, media, "--batch-size", 4, launcher=launcher)
     out, err = again.communicate()
     assert again.returncode == 0, err
-    assert out.count("190 answers, 10 errors") == 1
+    assert out.count("190 answered, 10 failed") == 1
     assert (tmp_path / "a.jsonl").read_bytes() == (whole / "a.jsonl").read_bytes()
     (tmp_path / "a.jsonl").unlink()
     assert infer(tmp_path, media).code == 0  # one process finds what both have done
     assert (tmp_path / "a.jsonl").read_bytes() == (whole / "a.jsonl").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_process_that_ends_early_ends_the_run_with_its_own_message(lines, media, tmp_path):
+    write(tmp_path, lines)
+    (tmp_path / "a.jsonl.journal1").mkdir()
+    launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
+    run = process(tmp_path, media, launcher=launcher)
+    out, err = run.communicate()
+    assert (run.returncode, out) == (1, "")
+    assert "a.jsonl.journal1: cannot be written: Is a directory" in err
+    assert "video_llama/cli" not in err  # the only traceback is torchrun's own
+    assert not (tmp_path / "a.jsonl").exists()
 
 
 # Once more, with something changed
@@ -231,7 +246,7 @@ def few(media, infer, tmp_path) -> Path:
     code, out, err = infer(tmp_path, tmp_path)
     assert (code, out) == (
         0,
-        f"{tmp_path}/a.jsonl: 1 answers, 2 errors; the same command tries them again, and only them\n",
+        f"{tmp_path}/a.jsonl: 1 answered, 2 failed; once their causes are mended, the same command asks them again, and only them\n",
     ), err
     return tmp_path
 
@@ -246,7 +261,7 @@ def test_what_failed_is_tried_again_and_only_that(few, infer, monkeypatch):
     (few / "clip.mp4").unlink()
     write(few, [*FEW[:2], '{"id": 3, "video": "late.mp4", "question": "What shape is it?"}'])
     code, out, _ = infer(few, few)
-    assert (code, out) == (0, f"{few}/a.jsonl: 3 answers, 0 errors\n")
+    assert (code, out) == (0, f"{few}/a.jsonl: 3 answered, 0 failed\n")
     second = read(few)
     assert second[0] == first[0]
     assert second[1] == {"id": 2, "answer": first[0]["answer"]}
@@ -289,6 +304,46 @@ def test_a_file_of_the_user_is_not_written_over(few, infer):
     assert "q.jsonl holds something else already" in err
 
 
+def test_a_link_stays_one(few, infer):
+    (few / "link.jsonl").symlink_to("elsewhere.jsonl")
+    assert infer(few, few, "--output", few / "link.jsonl").code == 0
+    assert (few / "link.jsonl").is_symlink()
+    assert (few / "elsewhere.jsonl").read_bytes() == (few / "a.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "kind"), [("/dev/null", "device"), ("folder", "folder")])
+def test_what_is_no_file_is_not_replaced(few, infer, name, kind):
+    (few / "folder").mkdir()
+    code, _, err = infer(few, few, "--output", few / name)
+    assert (code, err) == (1, f"--output: {few / name}: a {kind}; name a file\n")
+
+
+def test_another_run_of_the_same_output_is_refused(few, infer):
+    with Journal(few / "a.jsonl", 0):
+        code, _, err = infer(few, few)
+    assert (code, "a.jsonl: another run is writing it" in err) == (1, True)
+
+
+def test_answers_that_are_lost_on_the_way_are_told_of(few, infer, loaded, monkeypatch):
+    def forgetful(*args: object) -> Chat:
+        for journal in few.glob("b.jsonl.journal*"):
+            journal.unlink()
+        return loaded.another()
+
+    monkeypatch.setattr(Chat, "from_config", forgetful)
+    code, out, err = infer(few, few, "--output", few / "b.jsonl")
+    assert (code, out) == (1, "")
+    assert "b.jsonl is not written: 2 of 3 answers are in no journal beside it" in err
+    assert not (few / "b.jsonl").exists()
+
+
+def test_without_any_answer_the_command_has_failed(few, infer):
+    write(few, [FEW[1]])
+    code, out, _ = infer(few, few, "--output", few / "b.jsonl")
+    assert (code, out.partition(";")[0]) == (1, f"{few}/b.jsonl: 0 answered, 1 failed")
+    assert read(few, "b.jsonl") == [{"id": 2, "error": f"{few}/late.mp4: no such file"}]
+
+
 def test_a_line_that_was_cut_short_is_answered_again(few, infer):
     whole = (few / "a.jsonl").read_bytes()
     (few / "a.jsonl").unlink()
@@ -302,8 +357,7 @@ def test_a_line_that_was_cut_short_is_answered_again(few, infer):
     ("content", "said"),
     [
         (None, "q.jsonl: No such file or directory"),
-        (b"\n \n", "q.jsonl: no questions in it"),
-        (b'[\n{"id": 1}\n]', "q.jsonl: a JSON list; expected JSONL"),
+        (b'[\n{"id": 1}\n]', "q.jsonl: no line can be used (line 1: not JSON"),
     ],
 )
 def test_a_list_that_is_none_is_named_before_the_model_is_loaded(infer, monkeypatch, tmp_path, content, said):

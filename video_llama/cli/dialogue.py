@@ -34,6 +34,7 @@ def converse(chat: Chat, settings: GenerationSettings, hear: bool | None, stats:
         The exit code: 1 where a line of a pipe failed, else 0.
     """
     typed, failed = sys.stdin.isatty(), False
+    prompt = "> " if typed and sys.stdout.isatty() else ""
     if typed:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  # gives ``input`` a history and editing
@@ -42,7 +43,7 @@ def converse(chat: Chat, settings: GenerationSettings, hear: bool | None, stats:
         sys.stdin.reconfigure(errors="replace")
     while True:
         try:
-            line = input("> " if typed else "").strip()
+            line = input(prompt).strip()
             if line == "/quit":
                 return int(failed)
             if line.startswith("/"):
@@ -50,7 +51,7 @@ def converse(chat: Chat, settings: GenerationSettings, hear: bool | None, stats:
             elif line:
                 say(chat, line, settings, stats, echo=not typed)
         except EOFError:
-            if typed:
+            if prompt:
                 print()
             return int(failed)
         except KeyboardInterrupt:

@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from video_llama.common.config_hints import arms, mark, split
-from video_llama.common.config_types import Registered, RegisteredKeys
+from video_llama.common.config_types import ExistingPath, Registered, RegisteredKeys
 from video_llama.common.errors import UnknownName
 from video_llama.common.registry import Registry
 
@@ -58,6 +58,21 @@ def plain(hint: Any, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(_item_hint(hint, type(value), index), item) for index, item in enumerate(value)]
     return value
+
+
+def named_paths(config: Any) -> list[str]:
+    """Return the paths that are set in a Config and in those within it."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    found = []
+    for member in fields(config):
+        hint, value = hints[member.name], getattr(config, member.name)
+        if is_dataclass(value):
+            found += named_paths(value)
+        elif isinstance(value, str) and any(
+            isinstance(m, ExistingPath) for h in (hint, *arms(hint)) for m in split(h)[1]
+        ):
+            found.append(value)
+    return found
 
 
 def _named(registry: Registry[Any], key: str, config: Any) -> Any:

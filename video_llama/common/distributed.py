@@ -57,9 +57,18 @@ class World:
                 dist.broadcast(tensor, src=0)
 
     def barrier(self) -> None:
-        """Wait for all processes."""
-        if self.size > 1:
-            dist.barrier()
+        """Wait for all processes.
+
+        Raises:
+            VideoLlamaError: one of them has ended.
+        """
+        try:
+            if self.size > 1:
+                dist.barrier()
+        except RuntimeError as error:
+            raise VideoLlamaError(
+                f"another process of this run has ended before its time; what it printed tells why ({error})"
+            ) from error
 
     def close(self) -> None:
         """Leave the process group."""

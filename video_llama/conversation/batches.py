@@ -7,17 +7,18 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from video_llama.common.errors import OutOfMemory, VideoLlamaError
+from video_llama.common.errors import DecodeError, OutOfMemory, VideoLlamaError
 from video_llama.conversation.chat import Chat
-from video_llama.conversation.files import EncodedFile, FileKind, FileReader, Upload
-from video_llama.conversation.session import Session
+from video_llama.conversation.files import NO_TRACK, OFF, USED, EncodedFile, FileKind, FileReader, Upload
+from video_llama.conversation.generation import check_room
+from video_llama.conversation.memory import within_memory
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.conversation.together import Dialogue, answer_together
+from video_llama.conversation.together import Prompt, answer_together, prompt_of
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +43,27 @@ class FileQuestion:
     question: str
 
 
+@dataclass(frozen=True)
+class FileAnswer:
+    """The answer to a question on a file."""
+
+    text: str
+    sound: str
+    """What became of the file's sound, see ``Upload``."""
+
+    @property
+    def sound_failed(self) -> bool:
+        """Whether there was sound to be heard that could not be decoded."""
+        return self.sound not in (USED, NO_TRACK, OFF)
+
+
 def answer_batches(
     chat: Chat,
     batches: Sequence[Sequence[FileQuestion]],
     settings: GenerationSettings | None = None,
     *,
     num_workers: int = 0,
-) -> Iterator[list[str | VideoLlamaError]]:
+) -> Iterator[list[FileAnswer | VideoLlamaError]]:
     """Answer questions, a batch at a time.
 
     A file is read and encoded once for all its questions in a batch and the next. What goes wrong with a question stands
@@ -61,6 +76,8 @@ def answer_batches(
         num_workers: processes that read files ahead, while the model answers; 0: files are read in between.
     Yields:
         For each batch an answer, or an error, for each of its questions.
+    Raises:
+        VideoLlamaError: a process that reads files has died.
     """
     needed = [list(dict.fromkeys(asked.file for asked in batch)) for batch in batches]
     new = [[file for file in now if file not in before] for before, now in zip([[], *needed], needed, strict=False)]
@@ -69,13 +86,21 @@ def answer_batches(
     for batch, files, fresh in zip(batches, needed, new, strict=True):
         known |= zip(fresh, _encoded(chat, list(itertools.islice(uploads, len(fresh)))), strict=True)
         known = {file: known[file] for file in files}
-        yield _answers(chat, [(known[asked.file], asked.question) for asked in batch], settings)
+        yield _answers(chat, [(known[asked.file], asked.question) for asked in batch], settings or GenerationSettings())
 
 
 def _read(reader: FileReader, files: Sequence[File], num_workers: int) -> Iterator[Upload | VideoLlamaError]:
     """Yield what is seen and heard of each file, or why nothing is."""
     own = torch.Generator()  # the loader would draw from the one of all
-    return iter(DataLoader(_Files(reader, files), batch_size=None, num_workers=num_workers, generator=own))
+    uploads = iter(DataLoader(_Files(reader, files), batch_size=None, num_workers=num_workers, generator=own))
+    for file in files:
+        try:
+            upload = next(uploads)
+        except RuntimeError as error:
+            raise VideoLlamaError(
+                f"a process that reads files has died, at {file.path} or one of the next {2 * num_workers} files: {error}"
+            ) from error
+        yield upload
 
 
 class _Files(Dataset[Upload | VideoLlamaError]):
@@ -90,9 +115,12 @@ class _Files(Dataset[Upload | VideoLlamaError]):
     def __getitem__(self, index: int) -> Upload | VideoLlamaError:
         file = self.files[index]
         try:
-            return self.reader.read(file.kind, file.path, file.hear)
+            return within_memory(self.reader.read)(file.kind, file.path, file.hear)
         except VideoLlamaError as error:
             return error.with_traceback(None)
+        except Exception as error:  # of thousands of files, one that nobody has foreseen must not end the work
+            log.exception("%s: not read, for a reason that was not foreseen", file.path)
+            return DecodeError(str(file.path), f"cannot be read: {error!r}")
 
 
 def _encoded(chat: Chat, uploads: Sequence[Upload | VideoLlamaError]) -> list[EncodedFile | VideoLlamaError]:
@@ -102,30 +130,49 @@ def _encoded(chat: Chat, uploads: Sequence[Upload | VideoLlamaError]) -> list[En
         groups = iter(chat.encode([media for upload in part for media in upload.media]))
         return [EncodedFile(upload, tuple(itertools.islice(groups, len(upload.media)))) for upload in part]
 
-    done = iter(in_parts(encode, [upload for upload in uploads if isinstance(upload, Upload)]))
-    return [next(done) if isinstance(upload, Upload) else upload for upload in uploads]
+    return in_parts(encode, uploads)
+
+
+class _Asked(NamedTuple):
+    prompt: Prompt
+    sound: str
 
 
 def _answers(
-    chat: Chat, asked: Sequence[tuple[EncodedFile | VideoLlamaError, str]], settings: GenerationSettings | None
-) -> list[str | VideoLlamaError]:
+    chat: Chat, asked: Sequence[tuple[EncodedFile | VideoLlamaError, str]], settings: GenerationSettings
+) -> list[FileAnswer | VideoLlamaError]:
     """Answer questions on encoded files together; errors stay."""
 
-    def answer(part: Sequence[tuple[EncodedFile, str]]) -> list[str]:
-        dialogues = []
-        for file, question in part:
-            session = Session(chat.context.template)
-            session.show(*file.upload.media)
-            session.ask(question)
-            dialogues.append(Dialogue(session, file.groups))
-        return answer_together(chat, dialogues, settings)
+    def answer(part: Sequence[_Asked]) -> list[FileAnswer]:
+        texts = answer_together(chat, [one.prompt for one in part], settings)
+        return [FileAnswer(text, one.sound) for text, one in zip(texts, part, strict=True)]
 
-    done = iter(in_parts(answer, [(file, question) for file, question in asked if isinstance(file, EncodedFile)]))
-    return [next(done) if isinstance(file, EncodedFile) else file for file, _ in asked]
+    return in_parts(answer, [_asked(chat, file, question, settings) for file, question in asked])
 
 
-def in_parts(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | VideoLlamaError]:
-    """Do work on all items at once and, where that fails, on either half, down to the items that are to blame."""
+def _asked(
+    chat: Chat, file: EncodedFile | VideoLlamaError, question: str, settings: GenerationSettings
+) -> _Asked | VideoLlamaError:
+    """Put a question on an encoded file, or return why it cannot be asked."""
+    if isinstance(file, VideoLlamaError):
+        return file
+    try:
+        prompt = prompt_of(chat, question, file.upload.media, file.groups)
+        check_room(len(prompt.input_ids), settings, chat.context.max_context)
+    except VideoLlamaError as error:
+        return error.with_traceback(None)
+    return _Asked(prompt, file.upload.sound)
+
+
+def in_parts(
+    work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T | VideoLlamaError]
+) -> list[R | VideoLlamaError]:
+    """Do work on all items at once and, where that fails, on either half, down to those to blame; errors stay."""
+    done = iter(_halved(work, [item for item in items if not isinstance(item, VideoLlamaError)]))
+    return [item if isinstance(item, VideoLlamaError) else next(done) for item in items]
+
+
+def _halved(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> list[R | VideoLlamaError]:
     if not items:
         return []
     try:
@@ -134,8 +181,6 @@ def in_parts(work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T]) -> 
         if len(items) == 1:
             return [error.with_traceback(None)]  # which would keep the tensors of the work
         if isinstance(error, OutOfMemory):
-            log.warning(
-                "out of memory with %d at once: doing them in halves. Smaller batches save the time.", len(items)
-            )
+            log.warning("out of memory with %d at once: done in halves. Smaller batches save the time.", len(items))
     half = len(items) // 2
-    return in_parts(work, items[:half]) + in_parts(work, items[half:])
+    return _halved(work, items[:half]) + _halved(work, items[half:])

@@ -59,6 +59,11 @@ def generate(
         return []
     stops = [[stop]] * len(prompts) if isinstance(stop, str) else stop
     settings = with_length(settings, max_new_tokens)
+    if len(prompts) > 1 and settings.num_beams > 1 and settings.temperature > 0:  # all beams share one source of chance
+        return [
+            generate(model, tokenizer, [prompt], _of_row(media, row), stop=[stops[row]], settings=settings)[0]
+            for row, prompt in enumerate(prompts)
+        ]
     answers = []
     for ids, row in zip(generate_tokens(model, tokenizer, prompts, media, stops, settings), stops, strict=True):
         text = AnswerText(tokenizer, row)
@@ -120,6 +125,17 @@ def generate_tokens(
     return out.tolist()
 
 
+def _of_row(media: Sequence[MediaGroup], row: int) -> list[MediaGroup]:
+    """Return the media of one row, as those of row 0."""
+    own = []
+    for group in media:
+        mine = group.rows == row
+        if mine.any():
+            rows = torch.zeros_like(group.rows[mine])
+            own.append(replace(group, frames=group.frames[mine], rows=rows, slots=group.slots[mine]))
+    return own
+
+
 def with_length(settings: GenerationSettings | None, max_new_tokens: int | None) -> GenerationSettings:
     """Return settings, the defaults if None, with another longest length, if there is one."""
     settings = settings or GenerationSettings()
@@ -134,11 +150,15 @@ def _check(
     for row in stops:
         if isinstance(row, str) or not row or not all(row):
             raise VideoLlamaError(f"stop strings {row!r}: expected a list of at least one text, none of them empty")
-    longest, context = max(len(p) for p in prompts), model.decoder.max_context
-    if longest + settings.max_new_tokens > context:
+    check_room(max(len(prompt) for prompt in prompts), settings, model.decoder.max_context)
+
+
+def check_room(n_tokens: int, settings: GenerationSettings, max_context: int) -> None:
+    """Raise PromptTooLong if a prompt of so many tokens and its answer do not fit into the decoder's context."""
+    if n_tokens + settings.max_new_tokens > max_context:
         raise PromptTooLong(
-            f"a prompt of {longest} tokens and an answer of up to {settings.max_new_tokens} exceed the decoder's context "
-            f"of {context} tokens. Ask for a shorter answer (max_new_tokens), or start a new dialogue."
+            f"a prompt of {n_tokens} tokens and an answer of up to {settings.max_new_tokens} exceed the decoder's context "
+            f"of {max_context} tokens. Ask for a shorter answer (max_new_tokens), or start a new dialogue."
         )
 
 

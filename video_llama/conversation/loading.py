@@ -17,29 +17,24 @@ from video_llama.common.registries import PROCESSORS
 def device_for_use(name: str) -> torch.device:
     """Return the device called cpu, cuda (or cuda:1), or auto: a GPU where there is one.
 
-    Of several processes that ``torchrun`` started, each has a GPU of its own.
+    Of several processes that ``torchrun`` started, each has a GPU of its own, unless one is named by number.
 
     Raises:
         VideoLlamaError: there is no such device.
     """
-    n_processes, _, local_rank = process_numbers()
     kind, _, index = name.partition(":")
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise VideoLlamaError(f"device {name!r}: expected cpu, cuda, cuda:1 and so on, or auto")
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if n_processes > 1 and index:
-        raise VideoLlamaError(f"device {name} is one GPU, and torchrun started {n_processes} processes: say cuda")
-    if kind == "auto":
-        kind = "cuda" if n_gpus else "cpu"
-    if n_processes > 1 and kind == "cuda" and n_gpus:
-        if local_rank >= n_gpus:
-            raise VideoLlamaError(
-                f"torchrun started {local_rank + 1} processes or more here, for {n_gpus} GPU. Lower --nproc_per_node."
-            )
-        return torch.device("cuda", local_rank)
-    if kind == "cuda" and int(index or 0) >= n_gpus:
-        raise VideoLlamaError(f"device {name}: torch sees {n_gpus or 'no'} GPU here; cpu works everywhere")
-    return torch.device(kind if not index else name)
+    if kind == "cpu" or (kind == "auto" and not n_gpus):
+        return torch.device("cpu")
+    n_processes, _, local_rank = process_numbers()
+    wanted = local_rank if n_processes > 1 and not index else int(index or 0)
+    if wanted >= n_gpus:
+        shared = n_gpus and wanted == local_rank and n_processes > 1
+        advice = "each process wants its own: lower --nproc_per_node" if shared else "cpu works everywhere"
+        raise VideoLlamaError(f"device {name}: torch sees {n_gpus or 'no'} GPU here; {advice}")
+    return torch.device("cuda", wanted)
 
 
 def processors_for_use(job: JobConfig) -> tuple[Any, Any]:

@@ -1,4 +1,7 @@
-"""Several dialogues answered at once, each as it would be alone."""
+"""Questions that are answered at once, each as it would be alone.
+
+Shapes: L tokens.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from video_llama.common.contracts import MediaGroup, slot_id
+from video_llama.common.contracts import Media, MediaGroup, slot_id
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.generation import generate
 from video_llama.conversation.session import Session
@@ -16,30 +19,44 @@ from video_llama.conversation.settings import GenerationSettings
 from video_llama.prompts.labels import encode
 
 
-class Dialogue(NamedTuple):
-    """A dialogue whose last question waits for an answer."""
+class Prompt(NamedTuple):
+    """A question on a file, as the decoder gets it."""
 
-    session: Session
+    input_ids: list[int]
+    """L token ids, with slot ids in them."""
     encoded: Sequence[MediaGroup]
-    """Its media in the order of the prompt, encoded, each of row 0."""
-
-    def input_ids(self, chat: Chat) -> list[int]:
-        """Return the prompt's token ids, with slot ids in them."""
-        return encode(self.session.prompt(), chat.context.tokenizer, chat.context.tokens_per_slot).input_ids
+    """What the slots stand for, in the order of the prompt, encoded, each of row 0."""
 
 
-def answer_together(chat: Chat, dialogues: Sequence[Dialogue], settings: GenerationSettings | None = None) -> list[str]:
-    """Answer the last question of each dialogue, with the model of ``chat``.
+def prompt_of(chat: Chat, question: str, media: Sequence[Media], encoded: Sequence[MediaGroup]) -> Prompt:
+    """Put a question on a file, in a dialogue of its own.
+
+    Args:
+        chat: the model in use.
+        question: what is asked.
+        media: what is heard, what is seen, or both in that order.
+        encoded: the same after the frozen encoders.
+    Raises:
+        VideoLlamaError: the question is empty.
+    """
+    session = Session(chat.context.template)
+    session.show(*media)
+    session.ask(question)
+    return Prompt(encode(session.prompt(), chat.context.tokenizer, chat.context.tokens_per_slot).input_ids, encoded)
+
+
+def answer_together(chat: Chat, prompts: Sequence[Prompt], settings: GenerationSettings | None = None) -> list[str]:
+    """Answer prompts, with the model of ``chat``.
 
     Raises:
         PromptTooLong: a prompt and its answer do not fit into the decoder's context.
-        OutOfMemory: fewer dialogues at once may fit.
+        OutOfMemory: fewer prompts at once may fit.
     """
     return generate(
         chat.model,
         chat.context.tokenizer,
-        [dialogue.input_ids(chat) for dialogue in dialogues],
-        in_rows([dialogue.encoded for dialogue in dialogues]),
+        [prompt.input_ids for prompt in prompts],
+        in_rows([prompt.encoded for prompt in prompts]),
         stop=chat.context.template.end_sym,
         settings=settings,
     )

@@ -16,9 +16,8 @@ from tqdm import tqdm
 from video_llama.common.contracts import Media, MediaGroup
 from video_llama.common.errors import DataError
 from video_llama.conversation.chat import Chat
-from video_llama.conversation.session import Session
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.conversation.together import Dialogue, answer_together
+from video_llama.conversation.together import answer_together, prompt_of
 from video_llama.processors.audio import SEGMENT_SECONDS
 from video_llama.processors.decode import SAMPLE_RATE
 
@@ -98,13 +97,8 @@ def answer_all(
     for start in tqdm(range(0, len(ordered), batch_size), desc="questions", unit="batch"):
         batch = ordered[start : start + batch_size]
         clips = {q.video: clips.get(q.video) or _read(chat, Path(folder), q.video, given) for q in batch}
-        dialogues = []
-        for question in batch:
-            session = Session(chat.context.template)
-            session.show(*clips[question.video].media)
-            session.ask(question.question)
-            dialogues.append(Dialogue(session, clips[question.video].encoded))
-        texts = answer_together(chat, dialogues, settings)
+        prompts = [prompt_of(chat, q.question, clips[q.video].media, clips[q.video].encoded) for q in batch]
+        texts = answer_together(chat, prompts, settings)
         answers |= {q.id: text for q, text in zip(batch, texts, strict=True)}
     return answers
 

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from video_llama.cli.infer_journal import Journal, read_journals
+from video_llama.cli.infer.journal import Journal, read_journals
 from video_llama.common.errors import VideoLlamaError
 
 
@@ -70,3 +70,20 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
         monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(VideoLlamaError, match=r"a\.jsonl\.journal0: cannot be written: No space left on device"):
             journal.append([{"key": "k", "answer": "a"}])
+
+
+def test_a_disk_that_is_full_at_the_end_too_gives_one_error(tmp_path):
+    (tmp_path / "a.jsonl.journal0").symlink_to("/dev/full")
+    with pytest.raises(VideoLlamaError, match="No space left"), Journal(tmp_path / "a.jsonl", 0) as journal:
+        journal.append([{"key": "k", "answer": "a"}])
+
+
+def test_two_runs_do_not_write_one_output(tmp_path):
+    output = tmp_path / "a.jsonl"
+    with Journal(output, 0) as first:
+        with pytest.raises(VideoLlamaError, match=r"a\.jsonl: another run is writing it"):
+            Journal(output, 0)
+        first.append([{"key": "k", "answer": "a"}])
+    with Journal(output, 0) as second:
+        second.append([{"key": "l", "answer": "b"}])
+    assert set(read_journals(output)) == {"k", "l"}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from video_llama.cli.infer_keys import with_keys
-from video_llama.cli.infer_questions import Item
+from video_llama.cli.infer.keys import item_keys
+from video_llama.cli.infer.questions import Item
 from video_llama.common.config import load_config
 from video_llama.conversation.batches import File, FileQuestion
 from video_llama.conversation.settings import GenerationSettings
@@ -29,7 +29,7 @@ def key(
 ) -> str:
     job = load_config("eval_configs/toy.yaml", options, also=("datasets",))
     item = Item(id, FileQuestion(File("video", path, hear), question))
-    return with_keys([item], job, GenerationSettings(**settings))[0].key
+    return item_keys([item], job, GenerationSettings(**settings))[item]
 
 
 def test_a_key_is_the_same_each_time():
@@ -57,6 +57,15 @@ def test_whatever_changes_the_answer_changes_the_key(change):
 )
 def test_whatever_changes_the_model_changes_the_key(option):
     assert key(option) != key()
+
+
+def test_a_file_that_is_none_of_the_models_changes_nothing(tmp_path, monkeypatch):
+    weights = Path("video_llama/toy/weights").resolve()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eval_configs").symlink_to(Path(__file__).parents[3] / "eval_configs")
+    first = key(f"paths.weights={weights}")
+    (tmp_path / "video_llama").write_text("of the same name as the architecture")
+    assert key(f"paths.weights={weights}") == first
 
 
 def test_one_and_the_text_of_one_are_two_ids():

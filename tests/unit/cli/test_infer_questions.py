@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from video_llama.cli.infer_questions import Item, read_items
+from video_llama.cli.infer.questions import BadLine, Item, read_items
 from video_llama.common.errors import DataError
 from video_llama.conversation.batches import File, FileQuestion
 
 GOOD = '{"id": "a", "video": "clip.mp4", "question": "What?"}'
 
 
-def read(tmp_path: Path, content: str | bytes, media_dir: str = "", hear: bool | None = None) -> list[Item]:
+def read(tmp_path: Path, content: str | bytes, media_dir: str = "", hear: bool | None = None) -> list[Item | BadLine]:
     path = tmp_path / "q.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return read_items(path, media_dir, hear)
@@ -32,7 +32,7 @@ def test_each_kind_of_file_is_read_and_other_keys_are_left_alone(tmp_path):
 
 
 def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(tmp_path):
-    assert read(tmp_path, b"\xef\xbb\xbf" + GOOD.encode())[0].asked
+    assert isinstance(read(tmp_path, b"\xef\xbb\xbf" + GOOD.encode())[0], Item)
 
 
 def test_an_address_is_not_looked_for_in_the_folder(tmp_path):
@@ -43,10 +43,11 @@ def test_an_address_is_not_looked_for_in_the_folder(tmp_path):
 @pytest.mark.parametrize(
     ("line", "known", "problem"),
     [
-        ("{", None, "line 3: not a line of JSON (Expecting property name"),
-        (b'{"id": "\xff"}', None, "line 3: not a line of JSON ('utf-8' codec can't decode"),
-        (r'{"id": "\ud800", "video": "v", "question": "?"}', None, "line 3: not a line of JSON ('utf-8' codec can't"),
-        ("[" * 100_000, None, "line 3: not a line of JSON ("),
+        ("{", None, "line 3: not JSON (Expecting property name"),
+        (b'{"id": "\xff"}', None, "line 3: not JSON ('utf-8' codec can't decode"),
+        (r'{"id": "\ud800", "video": "v", "question": "?"}', None, r'line 3: id: "\ud800"; expected a text'),
+        (r'{"id": 1, "video": "v", "question": "what \udfff"}', 1, r'line 3: question: "what \udfff"; expected a text'),
+        ("[" * 100_000, None, "line 3: not JSON ("),
         ("3", None, "line 3: expected an object with id, question, and video, image or audio"),
         ('{"video": "v", "question": "?"}', None, "line 3: id: missing; expected a text or a whole number"),
         ('{"id": true, "video": "v", "question": "?"}', None, "line 3: id: true; expected a text or a whole number"),
@@ -57,30 +58,45 @@ def test_an_address_is_not_looked_for_in_the_folder(tmp_path):
         ('{"id": 1, "video": "v", "audio": "v", "question": "?"}', 1, "line 3: video and audio; expected one of"),
         ('{"id": 1, "video": 3, "question": "?"}', 1, "line 3: video: 3; expected a text that is not empty."),
         ('{"id": 1, "video": "v", "qestion": "?"}', 1, "line 3: question: missing; expected a text that is not empty. Did you mean question?"),
-        ('{"id": 1, "video": "v", "question": null}', 1, "line 3: question: null; expected a text"),
+        ('{"id": 1, "video": "v", "question": null}', 1, "line 3: question: missing; expected a text"),
         ('{"id": "a", "video": "v", "question": "?"}', "a", "line 3: the id 'a' is that of line 1 already"),
     ],
 )  # fmt: skip
 def test_a_bad_line_says_what_is_wrong_with_it_and_the_others_stay(tmp_path, line, known, problem):
     line = line if isinstance(line, bytes) else line.encode()
     first, bad, last = read(tmp_path, GOOD.encode() + b"\n\n" + line + b"\n" + GOOD.replace('"a"', '"z"').encode())
-    assert (first.problem, last.problem) == ("", "")
-    assert (bad.id, bad.asked) == (known, None)
+    assert isinstance(first, Item)
+    assert isinstance(last, Item)
+    assert isinstance(bad, BadLine)
+    assert bad.id == known
     assert problem in bad.problem
     assert len(bad.problem) < 300
 
 
 def test_one_and_the_text_of_one_are_two_ids(tmp_path):
     content = "\n".join(GOOD.replace('"a"', id) for id in ("1", '"1"'))
-    assert [item.id for item in read(tmp_path, content) if item.asked] == [1, "1"]
+    assert [item.id for item in read(tmp_path, content) if isinstance(item, Item)] == [1, "1"]
+
+
+def test_null_is_what_is_not_there(tmp_path):
+    (item,) = read(tmp_path, '{"id": 1, "video": null, "image": "p.jpg", "audio": null, "question": "?"}')
+    assert item == Item(1, FileQuestion(File("image", "p.jpg"), "?"))
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [("", "q.jsonl: no questions in it"), (f" [{GOOD}]", "q.jsonl: a JSON list; expected JSONL: one object a line")],
+    "content",
+    [
+        b"",
+        b"\n \n",
+        f"[{GOOD}]".encode(),
+        b"[\n" + GOOD.encode() + b",\n]",
+        GOOD.encode("utf-16"),
+        b"id,video\n1,v\n",
+        b"\0\n\xff",
+    ],
 )
-def test_what_is_no_list_of_questions_at_all_is_refused(tmp_path, content, said):
-    with pytest.raises(DataError, match=said):
+def test_what_is_no_list_of_questions_at_all_is_refused(tmp_path, content):
+    with pytest.raises(DataError, match=r"q\.jsonl: no line can be used.*Expected JSONL in UTF-8"):
         read(tmp_path, content)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from video_llama.common.errors import DecodeError, OutOfMemory, PromptTooLong, VideoLlamaError
-from video_llama.conversation.batches import File, FileQuestion, answer_batches, in_parts
+from video_llama.conversation.batches import File, FileAnswer, FileQuestion, answer_batches, in_parts
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.settings import GenerationSettings
 
@@ -43,16 +44,22 @@ def alone(chat: Chat, question: FileQuestion, settings: GenerationSettings = SHO
         return type(error), str(error)
 
 
-def comparable(outcomes: Sequence[str | VideoLlamaError]) -> list[str | tuple[type, str]]:
-    return [outcome if isinstance(outcome, str) else (type(outcome), str(outcome)) for outcome in outcomes]
-
-
-def flat(batches: Iterator[list[str | VideoLlamaError]]) -> list[str | tuple[type, str]]:
-    return comparable([outcome for batch in batches for outcome in batch])
+def flat(batches: Iterator[list[FileAnswer | VideoLlamaError]]) -> list[str | tuple[type, str]]:
+    """All outcomes, to be compared."""
+    outcomes = [outcome for batch in batches for outcome in batch]
+    return [one.text if isinstance(one, FileAnswer) else (type(one), str(one)) for one in outcomes]
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
-@pytest.mark.parametrize("settings", [SHORT, GenerationSettings(max_new_tokens=8, temperature=1.0, seed=3)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SHORT,
+        GenerationSettings(max_new_tokens=8, num_beams=2),
+        GenerationSettings(max_new_tokens=8, temperature=1.0, seed=3),
+        GenerationSettings(max_new_tokens=8, temperature=1.0, seed=3, num_beams=2),
+    ],
+)
 def test_answers_and_errors_do_not_depend_on_the_batch(chat, size, settings):
     batches = [QUESTIONS[i : i + size] for i in range(0, len(QUESTIONS), size)]
     expected = [alone(chat, question, settings) for question in QUESTIONS]
@@ -111,7 +118,32 @@ def test_torchs_random_numbers_are_left_alone(chat):
 
 def test_no_batches_are_no_answers(chat):
     assert flat(answer_batches(chat, [])) == []
-    assert list(answer_batches(chat, [[], [asked("a")]], SHORT)) == [[], [alone(chat, asked("a"))]]
+    assert list(answer_batches(chat, [[], [asked("a")]], SHORT)) == [[], [FileAnswer(alone(chat, asked("a")), "off")]]
+
+
+def test_a_file_that_fails_as_nobody_foresaw_is_an_error_of_its_own(chat, caplog):
+    def processor(path: str, rng: Any) -> Any:
+        if path == "odd":
+            raise ZeroDivisionError("1 / 0")
+        if path == "huge":
+            raise MemoryError
+        return fine(path, rng)
+
+    fine, chat.video_processor = chat.video_processor, processor
+    outcomes = flat(answer_batches(chat, [[asked("odd"), asked("a"), asked("huge")]], SHORT))
+    assert outcomes[0] == (DecodeError, "odd: cannot be read: ZeroDivisionError('1 / 0')")
+    assert outcomes[1] == alone(chat, asked("a"))
+    assert outcomes[2][0] is OutOfMemory
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_reader_that_dies_names_where(chat):
+    def processor(path: str, rng: Any) -> Any:
+        os._exit(1)
+
+    chat.video_processor = processor
+    with pytest.raises(VideoLlamaError, match="a process that reads files has died, at a or one of the next 2 files"):
+        flat(answer_batches(chat, [[asked("a")]], SHORT, num_workers=1))
 
 
 # Memory

@@ -61,8 +61,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     [
         (0, "auto", "cpu"),
         (0, "cpu", "cpu"),
-        (2, "auto", "cuda"),
-        (2, "cuda", "cuda"),
+        (2, "auto", "cuda:0"),
+        (2, "cuda", "cuda:0"),
         (2, "cuda:1", "cuda:1"),
         (2, "cpu", "cpu"),
     ],
@@ -78,6 +78,11 @@ def test_each_process_of_torchrun_has_a_gpu_of_its_own(gpus, name):
     assert device_for_use(name) == torch.device("cuda", 3)
 
 
+def test_a_process_of_torchrun_may_name_another_gpu(gpus):
+    gpus(4, n_processes=4, local_rank=3)
+    assert device_for_use("cuda:1") == torch.device("cuda", 1)
+
+
 @pytest.mark.parametrize(
     ("n_gpus", "n_processes", "name", "said"),
     [
@@ -85,8 +90,7 @@ def test_each_process_of_torchrun_has_a_gpu_of_its_own(gpus, name):
         (0, 1, "cuda", "device cuda: torch sees no GPU here; cpu works everywhere"),
         (0, 4, "cuda", "device cuda: torch sees no GPU here; cpu works everywhere"),
         (2, 1, "cuda:2", "device cuda:2: torch sees 2 GPU here"),
-        (2, 4, "auto", "torchrun started 4 processes or more here, for 2 GPU"),
-        (4, 4, "cuda:1", "device cuda:1 is one GPU, and torchrun started 4 processes: say cuda"),
+        (2, 4, "auto", "device auto: torch sees 2 GPU here; each process wants its own: lower --nproc_per_node"),
     ],
 )
 def test_a_device_that_is_not_there_is_named(gpus, n_gpus, n_processes, name, said):

@@ -1,8 +1,9 @@
-"""What ``video-llama infer`` has done so far, so that it can be killed and started again."""
+"""What has been done so far, so that a run can be killed and started again."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from video_llama.common.errors import VideoLlamaError
 
 Record = Mapping[str, Any]
-"""``key``, which says what was asked of which model, and ``answer`` or ``error``."""
+"""``key``, which says what was asked of which model; then ``error``, or ``answer`` and what there is to say of it."""
 
 
 def read_journals(output: Path) -> dict[str, Record]:
@@ -42,23 +43,34 @@ def read_journals(output: Path) -> dict[str, Record]:
 
 
 class Journal(contextlib.AbstractContextManager["Journal"]):
-    """The file in which one process writes what it has done.
+    """The file in which one process writes what it has done; no other run can have it meanwhile.
 
     Args:
         output: the file that will hold all answers; the journal lies beside it.
         rank: of the process.
     Raises:
-        VideoLlamaError: it cannot be written.
+        VideoLlamaError: it cannot be written, or another run has it.
     """
 
     def __init__(self, output: Path, rank: int) -> None:
         self.path = output.with_name(f"{output.name}.journal{rank}")
         try:
             self._file = open(self.path, "ab")  # noqa: SIM115  # closed by __exit__
+            self._lock(output)
             if self._file.tell():
                 self._file.write(b"\n")  # ends a line that was cut short
         except OSError as error:
             raise self._unwritten(error) from error
+
+    def _lock(self, output: Path) -> None:
+        """Keep other runs out, for as long as the file is open."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise VideoLlamaError(f"--output: {output}: another run is writing it. Name another file.") from None
+        except OSError:  # some network file systems have no locks
+            pass
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records, all at once."""
@@ -70,7 +82,8 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
             raise self._unwritten(error) from error
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk was told of already
+            self._file.close()
 
     def _unwritten(self, error: OSError) -> VideoLlamaError:
         return VideoLlamaError(f"{self.path}: cannot be written: {error.strerror}")

@@ -1,0 +1,1 @@
+"""``video-llama infer``: a file of questions on many files, answered in batches."""
