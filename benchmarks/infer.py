@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.minima import minima
-from video_llama.conversation.batches import File, FileQuestion, answer_batches
+from video_llama.conversation.batches import File, FileAnswer, FileQuestion, answer_batches
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.toy.encode import write_clip
@@ -51,7 +51,7 @@ def answer(chat: Chat, questions: list[FileQuestion], size: int) -> None:
     """Answer all questions."""
     batches = [questions[i : i + size] for i in range(0, len(questions), size)]
     for outcomes in answer_batches(chat, batches, GenerationSettings(max_new_tokens=LONG)):
-        assert all(isinstance(outcome, str) for outcome in outcomes)
+        assert all(isinstance(outcome, FileAnswer) for outcome in outcomes)
 
 
 def write_clips(folder: Path) -> list[Path]:

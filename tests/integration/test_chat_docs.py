@@ -44,7 +44,8 @@ def test_the_python_examples_run(folder, capsys):
     assert said[:2] == ["It is red.", "It is a ring."]
     assert said[3].startswith("AnswerStats(prompt_tokens=")
     assert said[4] == "It moves left."
-    assert printed(batch, capsys) == ["['It is a ring.', DecodeError('lost.jpg: no such file')]"]
+    answer = "FileAnswer(text='It is a ring.', sound='used')"
+    assert printed(batch, capsys) == [f"[{answer}, DecodeError('lost.jpg: no such file')]"]
 
 
 def test_the_example_of_the_class_prints_what_it_says(folder):
