@@ -219,12 +219,12 @@ def test_two_processes_share_the_work_and_one_goes_on_with_it(whole, lines, medi
 @pytest.mark.slow
 def test_a_process_that_ends_early_ends_the_run_with_its_own_message(lines, media, tmp_path):
     write(tmp_path, lines)
-    (tmp_path / "a.jsonl.journal1").mkdir()
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-    run = process(tmp_path, media, launcher=launcher)
-    out, err = run.communicate()
+    with Journal(tmp_path / "a.jsonl", 1):
+        run = process(tmp_path, media, launcher=launcher)
+        out, err = run.communicate()
     assert (run.returncode, out) == (1, "")
-    assert "a.jsonl.journal1: cannot be written: Is a directory" in err
+    assert "a.jsonl: another run is writing it" in err
     assert "video_llama/cli" not in err  # the only traceback is torchrun's own
     assert not (tmp_path / "a.jsonl").exists()
 
@@ -302,6 +302,7 @@ def test_a_file_of_the_user_is_not_written_over(few, infer):
     code, _, err = infer(few, few, "--output", few / "q.jsonl")
     assert (code, (few / "q.jsonl").read_bytes()) == (1, questions)
     assert "q.jsonl holds something else already" in err
+    assert not list(few.glob("q.jsonl.journal*"))
 
 
 def test_a_link_stays_one(few, infer):
@@ -376,6 +377,12 @@ def test_sound_that_is_demanded_of_a_deaf_model_is_refused_at_once(few, infer, l
     code, _, err = infer(few, few, "--audio", "--output", few / "b.jsonl")
     assert (code, "the model has no audio branch" in err) == (1, True)
     assert not (few / "b.jsonl").exists()
+
+
+def test_one_gpu_for_several_processes_is_refused(few, infer, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    code, _, err = infer(few, few, "--device", "cuda:1")
+    assert (code, err) == (1, "--device: cuda:1 is one GPU, and torchrun started several processes: say cuda\n")
 
 
 def test_the_batch_size_must_be_one_at_least(infer, few):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from video_llama.checkpoints.state import sync
+from video_llama.common.atomic import sync
 from video_llama.common.errors import WeightsError
 
 log = logging.getLogger(__name__)

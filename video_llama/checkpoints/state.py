@@ -7,7 +7,6 @@ One that was converted from a published file has ``original`` instead, with what
 
 from __future__ import annotations
 
-import os
 import pickletools
 import re
 import warnings
@@ -22,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from video_llama.common.atomic import replacing
 from video_llama.common.downloads import failed_download
 from video_llama.common.errors import WeightsError
 
@@ -159,28 +159,9 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that is synced to disk and renamed onto it on success, removed on failure."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """As ``replacing``, with errors of ours."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.touch()
-        mode = temporary.stat().st_mode  # that of any new file here; safetensors makes its own private
-        yield temporary
-        os.chmod(temporary, mode)
-        sync(temporary)
-        os.replace(temporary, path)
-        sync(path.parent)
+        with replacing(path) as temporary:
+            yield temporary
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is a RuntimeError to torch
         raise WeightsError(f"{path}: cannot be written, and left as it was: {' '.join(str(error).split())}") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -15,7 +15,10 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
 
     def add(flag: str, kind: type, text: str) -> None:
         name = flag.removeprefix("--").replace("-", "_")
-        group.add_argument(flag, type=kind, default=getattr(defaults, name), help=f"{text} (default: %(default)s)")
+        metavar = "N" if kind is int else "X"
+        group.add_argument(
+            flag, type=kind, metavar=metavar, default=getattr(defaults, name), help=f"{text} (default: %(default)s)"
+        )
 
     add("--max-new-tokens", int, "longest answer, in tokens")
     add("--temperature", float, "0: the likeliest token each time; above, tokens are drawn")

@@ -6,12 +6,15 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from video_llama.common.errors import VideoLlamaError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -57,18 +60,16 @@ class World:
                 dist.broadcast(tensor, src=0)
 
     def barrier(self) -> None:
-        """Wait for all processes.
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
 
-        Raises:
-            VideoLlamaError: one of them has ended.
-        """
-        try:
-            if self.size > 1:
-                dist.barrier()
-        except RuntimeError as error:
-            raise VideoLlamaError(
-                f"another process of this run has ended before its time; what it printed tells why ({error})"
-            ) from error
+    def from_main(self, value: T) -> T:
+        """Return the first process's value, in every process."""
+        box = [value]
+        if self.size > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     def close(self) -> None:
         """Leave the process group."""

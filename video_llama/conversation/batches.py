@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
-
-import torch
-from torch.utils.data import DataLoader, Dataset
 
 from video_llama.common.errors import DecodeError, OutOfMemory, VideoLlamaError
 from video_llama.conversation.chat import Chat
@@ -62,7 +61,7 @@ def answer_batches(
     batches: Sequence[Sequence[FileQuestion]],
     settings: GenerationSettings | None = None,
     *,
-    num_workers: int = 0,
+    n_threads: int = 0,
 ) -> Iterator[list[FileAnswer | VideoLlamaError]]:
     """Answer questions, a batch at a time.
 
@@ -73,54 +72,44 @@ def answer_batches(
         chat: the model in use; its own dialogue is not touched.
         batches: what is asked.
         settings: of all answers; None: the greedy ones.
-        num_workers: processes that read files ahead, while the model answers; 0: files are read in between.
+        n_threads: threads that read files ahead, while a GPU answers; 0: files are read in between, as is best on a CPU.
     Yields:
         For each batch an answer, or an error, for each of its questions.
-    Raises:
-        VideoLlamaError: a process that reads files has died.
     """
     needed = [list(dict.fromkeys(asked.file for asked in batch)) for batch in batches]
     new = [[file for file in now if file not in before] for before, now in zip([[], *needed], needed, strict=False)]
-    uploads = _read(chat.reader, [file for files in new for file in files], num_workers)
+    uploads = _read_ahead(chat.reader, chain.from_iterable(new), n_threads)
     known: dict[File, EncodedFile | VideoLlamaError] = {}
     for batch, files, fresh in zip(batches, needed, new, strict=True):
-        known |= zip(fresh, _encoded(chat, list(itertools.islice(uploads, len(fresh)))), strict=True)
+        known |= zip(fresh, _encoded(chat, list(islice(uploads, len(fresh)))), strict=True)
         known = {file: known[file] for file in files}
         yield _answers(chat, [(known[asked.file], asked.question) for asked in batch], settings or GenerationSettings())
 
 
-def _read(reader: FileReader, files: Sequence[File], num_workers: int) -> Iterator[Upload | VideoLlamaError]:
-    """Yield what is seen and heard of each file, or why nothing is."""
-    own = torch.Generator()  # the loader would draw from the one of all
-    uploads = iter(DataLoader(_Files(reader, files), batch_size=None, num_workers=num_workers, generator=own))
-    for file in files:
-        try:
-            upload = next(uploads)
-        except RuntimeError as error:
-            raise VideoLlamaError(
-                f"a process that reads files has died, at {file.path} or one of the next {2 * num_workers} files: {error}"
-            ) from error
-        yield upload
+def _read_ahead(reader: FileReader, files: Iterable[File], n_threads: int) -> Iterator[Upload | VideoLlamaError]:
+    """Yield what is seen and heard of each file, or why nothing is; each thread has read up to two files ahead."""
+    if n_threads == 0:
+        yield from (_read(reader, file) for file in files)
+        return
+    pool, left, reading = ThreadPoolExecutor(n_threads), iter(files), deque[Future[Upload | VideoLlamaError]]()
+    try:
+        while True:
+            reading.extend(pool.submit(_read, reader, file) for file in islice(left, 2 * n_threads - len(reading)))
+            if not reading:
+                return
+            yield reading.popleft().result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Files(Dataset[Upload | VideoLlamaError]):
-    """Files, each read when it is asked for."""
-
-    def __init__(self, reader: FileReader, files: Sequence[File]) -> None:
-        self.reader, self.files = reader, files
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Upload | VideoLlamaError:
-        file = self.files[index]
-        try:
-            return within_memory(self.reader.read)(file.kind, file.path, file.hear)
-        except VideoLlamaError as error:
-            return error.with_traceback(None)
-        except Exception as error:  # of thousands of files, one that nobody has foreseen must not end the work
-            log.exception("%s: not read, for a reason that was not foreseen", file.path)
-            return DecodeError(str(file.path), f"cannot be read: {error!r}")
+def _read(reader: FileReader, file: File) -> Upload | VideoLlamaError:
+    try:
+        return within_memory(reader.read)(file.kind, file.path, file.hear)
+    except VideoLlamaError as error:
+        return error.with_traceback(None)
+    except Exception as error:  # of thousands of files, one that nobody has foreseen must not end the work
+        log.exception("%s: not read, for a reason that was not foreseen", file.path)
+        return DecodeError(str(file.path), f"cannot be read: {error!r}")
 
 
 def _encoded(chat: Chat, uploads: Sequence[Upload | VideoLlamaError]) -> list[EncodedFile | VideoLlamaError]:
@@ -128,7 +117,7 @@ def _encoded(chat: Chat, uploads: Sequence[Upload | VideoLlamaError]) -> list[En
 
     def encode(part: Sequence[Upload]) -> list[EncodedFile]:
         groups = iter(chat.encode([media for upload in part for media in upload.media]))
-        return [EncodedFile(upload, tuple(itertools.islice(groups, len(upload.media)))) for upload in part]
+        return [EncodedFile(upload, tuple(islice(groups, len(upload.media)))) for upload in part]
 
     return in_parts(encode, uploads)
 

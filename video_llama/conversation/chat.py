@@ -87,6 +87,8 @@ class Chat:
             ConfigError: the YAML is wrong, or lacks what its model needs in use.
         """
         chosen = device_for_use(device)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)  # where quantised decoders are loaded
         job = load_config(cfg_path, options, also=("datasets",))
         video, image = processors_for_use(job)
         if getattr(job.model, "ckpt", "") is None:

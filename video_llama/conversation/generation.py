@@ -158,7 +158,8 @@ def check_room(n_tokens: int, settings: GenerationSettings, max_context: int) ->
     if n_tokens + settings.max_new_tokens > max_context:
         raise PromptTooLong(
             f"a prompt of {n_tokens} tokens and an answer of up to {settings.max_new_tokens} exceed the decoder's context "
-            f"of {max_context} tokens. Ask for a shorter answer (max_new_tokens), or start a new dialogue."
+            f"of {max_context} tokens. Ask for a shorter answer (max_new_tokens) or with a shorter question, show fewer files, "
+            "or start a new dialogue."
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from video_llama.cli.infer.journal import Record
 from video_llama.cli.infer.questions import BadLine, Item
+from video_llama.common.atomic import replacing
 from video_llama.common.errors import VideoLlamaError
 
 
@@ -17,7 +18,7 @@ def answer_lines(items: Sequence[Item | BadLine], keys: Mapping[Item, str], done
     lines = []
     for item in items:
         record: Record = {"error": item.problem} if isinstance(item, BadLine) else done.get(keys[item], {})
-        if outcome := {name: value for name, value in record.items() if name != "key"}:
+        if outcome := {name: record[name] for name in ("answer", "sound", "error") if name in record}:
             lines.append(json.dumps({"id": item.id, **outcome}, ensure_ascii=False))
     return lines
 
@@ -66,11 +67,8 @@ def write_answers(file: Path, lines: Iterable[str]) -> None:
     Raises:
         VideoLlamaError: the file cannot be written.
     """
-    temporary = file.with_name(f".{file.name}.tmp")
     try:
-        temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
-        os.replace(temporary, file)
+        with replacing(file) as temporary:
+            temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
     except OSError as error:
         raise VideoLlamaError(f"--output: {file}: cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

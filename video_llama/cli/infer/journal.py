@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterable, Mapping
 from glob import escape
 from pathlib import Path
@@ -14,18 +15,20 @@ from typing import Any
 from video_llama.common.errors import VideoLlamaError
 
 Record = Mapping[str, Any]
-"""``key``, which says what was asked of which model; then ``error``, or ``answer`` and what there is to say of it."""
+"""``key``, which says what was asked of which model, ``time`` of writing, and ``error``, or ``answer`` and maybe ``sound``."""
 
 
 def read_journals(output: Path) -> dict[str, Record]:
-    """Return what all processes of all runs have written for an output file; an answer stands above an error.
+    """Return what all processes of all runs have written for an output file.
+
+    Of one key an answer stands above an error, and what is later above what is earlier.
 
     A line that was cut short by the end of its process is left out.
 
     Raises:
         VideoLlamaError: a journal cannot be read.
     """
-    found: dict[str, Record] = {}
+    found: dict[str, tuple[tuple[bool, float], Record]] = {}
     for path in sorted(output.parent.glob(f"{escape(output.name)}.journal*")):
         try:
             lines = path.read_bytes().split(b"\n")[:-1]
@@ -34,12 +37,12 @@ def read_journals(output: Path) -> dict[str, Record]:
         for line in lines:
             try:
                 record = json.loads(line)
-                key, answered = str(record["key"]), "answer" in record
+                key, standing = str(record["key"]), ("answer" in record, float(record["time"]))
             except (ValueError, KeyError, TypeError):
                 continue
-            if answered or "answer" not in found.get(key, {}):
-                found[key] = record
-    return found
+            if key not in found or standing >= found[key][0]:
+                found[key] = standing, record
+    return {key: record for key, (_, record) in found.items()}
 
 
 class Journal(contextlib.AbstractContextManager["Journal"]):
@@ -73,9 +76,10 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
             pass
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write records, all at once."""
+        """Write records, all at once, with the time."""
+        lines = [json.dumps({**record, "time": time.time()}, ensure_ascii=False) + "\n" for record in records]
         try:
-            self._file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
+            self._file.write("".join(lines).encode())
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
