@@ -160,7 +160,9 @@ def test_infer_tells_of_sound_that_could_not_be_heard_and_not_of_sound_that_is_n
     items = [{"id": name, "video": media[name], "question": "What?"} for name in names]
     (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
     paths = ["--input", tmp_path / "q.jsonl", "--output", tmp_path / "a.jsonl", "--max-new-tokens", 4]
-    assert command("infer", "--cfg-path", hearing, *paths).code == 0
+    code, out, err = command("infer", "--cfg-path", hearing, *paths)
+    assert code == 0, err
+    assert "3 answered (1 without hearing anything: the clip has no sound track), 0 failed" in out
     good, silent, corrupt = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
     assert good.keys() == silent.keys() == {"id", "answer"}
     assert corrupt.keys() == {"id", "answer", "sound"}

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from video_llama.common.errors import DecodeError, OutOfMemory, VideoLlamaError
 from video_llama.conversation.chat import Chat
-from video_llama.conversation.files import NO_TRACK, OFF, USED, EncodedFile, FileKind, FileReader, Upload
+from video_llama.conversation.files import EncodedFile, FileKind, FileReader, Upload
 from video_llama.conversation.generation import check_room
 from video_llama.conversation.memory import within_memory
 from video_llama.conversation.settings import GenerationSettings
@@ -49,11 +49,6 @@ class FileAnswer:
     text: str
     sound: str
     """What became of the file's sound, see ``Upload``."""
-
-    @property
-    def sound_failed(self) -> bool:
-        """Whether there was sound to be heard that could not be decoded."""
-        return self.sound not in (USED, NO_TRACK, OFF)
 
 
 def answer_batches(

@@ -11,15 +11,19 @@ from video_llama.cli.infer.journal import Record
 from video_llama.cli.infer.questions import BadLine, Item
 from video_llama.common.atomic import replacing
 from video_llama.common.errors import VideoLlamaError
+from video_llama.conversation.files import NO_TRACK, OFF, USED
 
 
 def answer_lines(items: Sequence[Item | BadLine], keys: Mapping[Item, str], done: Mapping[str, Record]) -> list[str]:
-    """Return the lines of those items of which something is known."""
+    """Return the lines of those items of which something is known; with ``sound`` where it could not be decoded."""
     lines = []
     for item in items:
         record: Record = {"error": item.problem} if isinstance(item, BadLine) else done.get(keys[item], {})
-        if outcome := {name: record[name] for name in ("answer", "sound", "error") if name in record}:
-            lines.append(json.dumps({"id": item.id, **outcome}, ensure_ascii=False))
+        told = {name: record[name] for name in ("answer", "error") if name in record}
+        if record.get("sound", OFF) not in (USED, NO_TRACK, OFF):
+            told["sound"] = record["sound"]
+        if told:
+            lines.append(json.dumps({"id": item.id, **told}, ensure_ascii=False))
     return lines
 
 

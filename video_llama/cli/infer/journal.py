@@ -15,7 +15,7 @@ from typing import Any
 from video_llama.common.errors import VideoLlamaError
 
 Record = Mapping[str, Any]
-"""``key``, which says what was asked of which model, ``time`` of writing, and ``error``, or ``answer`` and maybe ``sound``."""
+"""``key``, which says what was asked of which model, ``time`` of writing, and ``answer`` with ``sound``, or ``error``."""
 
 
 def read_journals(output: Path) -> dict[str, Record]:

@@ -19,6 +19,7 @@ from video_llama.common.distributed import World, join_apart, process_numbers
 from video_llama.common.errors import VideoLlamaError
 from video_llama.conversation.batches import FileAnswer, answer_batches
 from video_llama.conversation.chat import Chat
+from video_llama.conversation.files import NO_TRACK
 from video_llama.conversation.loading import device_for_use
 from video_llama.conversation.settings import GenerationSettings
 
@@ -129,7 +130,8 @@ class Inference:
 
     def _write(self, items: Sequence[Item | BadLine], keys: Mapping[Item, str], file: Path) -> int:
         """Write the output and say what it holds."""
-        lines = answer_lines(items, keys, read_journals(file))
+        done = read_journals(file)
+        lines = answer_lines(items, keys, done)
         if missing := len(items) - len(lines):
             raise VideoLlamaError(
                 f"--output: {self.output} is not written: {missing} of {len(items)} answers are in no journal beside it. "
@@ -138,15 +140,17 @@ class Inference:
         write_answers(file, lines)
         n_failed = sum(map(is_error, lines))
         again = "; once their causes are mended, the same command asks them again, and only them" if n_failed else ""
-        print(f"{self.output}: {len(lines) - n_failed} answered, {n_failed} failed{again}")
+        n_mute = sum(done[key].get("sound") == NO_TRACK for key in keys.values())
+        mute = f" ({n_mute} without hearing anything: the clip has no sound track)" if n_mute else ""
+        print(f"{self.output}: {len(lines) - n_failed} answered{mute}, {n_failed} failed{again}")
         return int(n_failed == len(lines))
 
 
 def _record(key: str, outcome: FileAnswer | VideoLlamaError) -> Record:
-    """Return what the journal says of an outcome; of the sound only where it was there and could not be heard."""
+    """Return what the journal says of an outcome."""
     if isinstance(outcome, VideoLlamaError):
         return {"key": key, "error": str(outcome)}
-    return {"key": key, "answer": outcome.text} | ({"sound": outcome.sound} if outcome.sound_failed else {})
+    return {"key": key, "answer": outcome.text, "sound": outcome.sound}
 
 
 @contextmanager
