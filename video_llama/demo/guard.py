@@ -16,6 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 API = "/gradio_api"
+FILE = f"{API}/file="
 READ = re.compile(
     r"/|/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt)|/(assets|static|svelte)/.+"
     rf"|{API}/(info/?|app_id/?|startup-events|heartbeat/\w+|queue/(data|status)|upload_progress|file=/[^/].*"
@@ -74,7 +75,12 @@ class Guard:
 
         refusal = self.refusal(scope["method"], scope["path"], dict(scope["headers"]))
         if refusal is None:
-            await self.app(scope, receive, send_with_headers)
+            try:
+                await self.app(scope, receive, send_with_headers)
+            except FileNotFoundError:
+                if not scope["path"].startswith(FILE):
+                    raise
+                # Its tab was closed while the file was on its way. The headers are out, so the server hangs up.
             return
         status, reason = refusal
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"connection", b"close")]

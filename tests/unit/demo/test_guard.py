@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -109,3 +110,22 @@ def test_every_answer_forbids_to_load_anything_from_elsewhere(path, status):
     assert start["status"] == status
     assert b"default-src 'self'" in dict(start["headers"])[b"content-security-policy"]
     assert (body["body"] == b"page") == (status == 200)
+
+
+@pytest.mark.parametrize(("path", "raised"), [("/gradio_api/file=/tmp/x/clip.mp4", False), ("/config", True)])
+def test_a_file_that_goes_with_its_tab_while_it_is_sent_is_no_failure(path, raised):
+    """Starlette looks for a file, sends the headers, and opens it then."""
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 206})
+        raise FileNotFoundError(path)
+
+    async def send(message):
+        sent.append(message["type"])
+
+    sent: list[str] = []
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"localhost")]}
+    asked = Guard(app, "127.0.0.1", max_upload=1000)(scope, None, send)
+    with pytest.raises(FileNotFoundError) if raised else contextlib.nullcontext():
+        asyncio.run(asked)
+    assert sent == ["http.response.start"]
