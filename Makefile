@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 # Nothing that runs from here asks a hub for a file.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup quickstart test checks bench clean
+.PHONY: help setup quickstart test checks golden bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ checks: setup ## lint, formatting, types, direction of imports
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports
+
+golden: setup ## compare the first 20 losses of each toy stage with the recorded ones
+	$(PY) -m tests.golden
 
 bench: setup ## run the benchmarks
 	$(PY) -m benchmarks.decode
