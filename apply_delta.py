@@ -41,7 +41,7 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parse_args()
 
-    from video_llama.checkpoints.delta import apply_delta, invert_delta  # torch, which --help need not wait for
+    from video_llama.checkpoints.delta.delta import apply_delta, invert_delta  # torch, which --help need not wait for
 
     try:
         if args.invert:

@@ -6,8 +6,8 @@ import argparse
 import logging
 import sys
 
-from video_llama.common.config import load_config, registered_class
 from video_llama.common.errors import VideoLlamaError
+from video_llama.config.loader import load_config, registered_class
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,16 +25,16 @@ def train(cfg_path: str, options: list[str]) -> None:
     import torch  # after the config is known to be right, so that a typing error costs no waiting
 
     from video_llama.common.distributed import join_world
-    from video_llama.common.registries import DATASETS, MODELS, RUNNERS
+    from video_llama.common.registry import DATASETS, MODELS, RUNNERS
     from video_llama.datasets.mixture import Mixture
-    from video_llama.runners.run_files import RunFiles
+    from video_llama.runners.output import RunOutput
 
     world = join_world(job.run.device)
     logging.getLogger().setLevel(logging.INFO if world.is_main else logging.WARNING)
     try:
-        files = RunFiles(job.run.output_dir, world, job.run.resume_ckpt_path)
+        files = RunOutput(job.run.output_dir, world, job.run.resume_ckpt_path)
         model_class = registered_class(MODELS, job.model)
-        context = model_class.build_context(job.model)
+        context = model_class.sample_spec(job.model)
         datasets = [registered_class(DATASETS, config)(config, context, name) for name, config in job.datasets.items()]
         ratios = [config.sample_ratio for config in job.datasets.values()]
         torch.manual_seed(job.run.seed)

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.minima import minima
 from video_llama.processors.decode import open_video
-from video_llama.processors.sampling import uniform
+from video_llama.processors.frame_sampling import uniform
 
 SIZE = (224, 224)
 

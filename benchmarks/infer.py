@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.minima import minima
-from video_llama.conversation.batches import File, FileAnswer, FileQuestion, answer_batches
+from video_llama.conversation.batching import File, FileAnswer, FileQuestion, answer_batches
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.toy.encode import write_clip

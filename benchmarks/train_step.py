@@ -14,8 +14,8 @@ from dataclasses import replace
 import torch
 
 from benchmarks.minima import minima
-from video_llama.common.config import load_config
-from video_llama.common.contracts import IGNORE_LABEL, Batch, Media, Sample, slot_id
+from video_llama.common.types import IGNORE_LABEL, Batch, Media, Sample, slot_id
+from video_llama.config.loader import load_config
 from video_llama.datasets.collate import collate
 from video_llama.models.video_llama import VideoLLaMA
 

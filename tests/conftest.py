@@ -7,7 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from video_llama.common.contracts import BuildContext
+from video_llama.prompts.sample_spec import SampleSpec
 from video_llama.prompts.templates import VICUNA
 from video_llama.prompts.tokenizer import Tokenizer, load_tokenizer
 
@@ -24,9 +24,9 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def context(tokenizer: Tokenizer) -> BuildContext:
+def context(tokenizer: Tokenizer) -> SampleSpec:
     """What a Vicuna decoder of 512 tokens asks of samples, with 8 tokens for an image or clip."""
-    return BuildContext(
+    return SampleSpec(
         tokenizer=tokenizer,
         template=VICUNA,
         tokens_per_slot={"image": 8, "video": 8},

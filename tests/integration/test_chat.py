@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 
 from tests.integration.conftest import ROOT
-from video_llama.checkpoints.state import write_weights
+from video_llama.checkpoints.io import write_weights
 from video_llama.common.errors import DecodeError, PromptTooLong, VideoLlamaError
 from video_llama.conversation.chat import Chat
 from video_llama.toy.ask import VISION_ONLY

@@ -20,7 +20,7 @@ from tests import tiny
 from tests.integration.conftest import Result
 from tests.unit.processors.clips import picture, write_clip
 from tests.unit.processors.sounds import with_chirps, write_sound
-from video_llama.checkpoints.state import write_weights
+from video_llama.checkpoints.io import write_weights
 from video_llama.common.errors import TooManyFrames, VideoLlamaError
 from video_llama.conversation.chat import Chat
 

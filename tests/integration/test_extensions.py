@@ -12,8 +12,8 @@ import pytest
 
 from tests import tiny
 from tests.integration.conftest import losses
-from video_llama.checkpoints.state import read_checkpoint
-from video_llama.common.registries import DATASETS, MODELS, PROCESSORS
+from video_llama.checkpoints.io import read_checkpoint
+from video_llama.common.registry import DATASETS, MODELS, PROCESSORS
 from video_llama.toy.encode import write_clip
 from video_llama.toy.scene import Scene
 
@@ -24,12 +24,12 @@ from typing import Annotated
 
 from torch import nn
 
-from video_llama.common.config_types import AtLeast, ExistingPath
-from video_llama.common.contracts import Media
-from video_llama.common.registries import DATASETS, MODELS, PROCESSORS
-from video_llama.datasets.dataset import Dataset
+from video_llama.config.fields import AtLeast, ExistingPath
+from video_llama.common.types import Media
+from video_llama.common.registry import DATASETS, MODELS, PROCESSORS
+from video_llama.datasets.base import Dataset
 from video_llama.datasets.instruct import InstructDataset
-from video_llama.datasets.settings import DatasetConfig
+from video_llama.datasets.config import DatasetConfig
 from video_llama.models.video_llama import VideoLLaMA, VideoLLaMAConfig
 from video_llama.processors.video import AlproVideoEval, VideoConfig
 from video_llama.prompts.rendering import caption

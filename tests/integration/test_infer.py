@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import ROOT, Result
-from video_llama.cli.infer.journal import Journal
 from video_llama.cli.main import main
-from video_llama.common.contracts import Senses
+from video_llama.common.modalities import Modalities
 from video_llama.conversation.chat import Chat
+from video_llama.inference.journal import Journal
 
 TOY = "eval_configs/toy.yaml"
 QUESTIONS = {
@@ -372,7 +372,7 @@ def test_a_list_that_is_none_is_named_before_the_model_is_loaded(infer, monkeypa
 
 def test_sound_that_is_demanded_of_a_deaf_model_is_refused_at_once(few, infer, loaded, monkeypatch):
     deaf = loaded.another()
-    deaf.context = replace(deaf.context, senses=Senses())
+    deaf.context = replace(deaf.context, modalities=Modalities())
     monkeypatch.setattr(Chat, "from_config", lambda *args: deaf)
     code, _, err = infer(few, few, "--audio", "--output", few / "b.jsonl")
     assert (code, "the model has no audio branch" in err) == (1, True)

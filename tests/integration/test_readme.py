@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import demo_audiovideo
-from video_llama.common.config import load_config
+from video_llama.config.loader import load_config
 from video_llama.toy.world import write_world
 
 ROOT = Path(__file__).resolve().parents[2]

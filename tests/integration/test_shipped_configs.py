@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from tests.integration.conftest import ROOT
-from video_llama.common.config import ConfigError, JobConfig, load_config
+from tools.toy_pretrain.hearing import TOY_IMAGEBIND
+from video_llama.config.loader import ConfigError, JobConfig, load_config
 from video_llama.conversation.chat import processors_for_use
-from video_llama.models.imagebind import ImageBindConfig
-from video_llama.toy.pretrain.hearing import TOY_IMAGEBIND
+from video_llama.models.encoders.imagebind import ImageBindConfig
 
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for folder in ("train_configs", "eval_configs") for p in (ROOT / folder).rglob("*.yaml")
@@ -165,10 +165,10 @@ def test_the_full_size_runs_draw_from_the_published_data_sets(load, branch):
 def test_the_audio_branch_is_trained_on_frames_alone_and_used_on_sound(load):
     for stage in STAGES:
         model = load(f"train_configs/audiobranch_{stage}.yaml").model
-        assert (model.senses.sight, model.senses.hearing) == (False, "frames")
+        assert (model.modalities.video, model.modalities.audio_source) == (False, "frames")
         assert isinstance(model.audio_encoder, ImageBindConfig)
     chat = load("eval_configs/video_llama_eval_withaudio.yaml").model
-    assert (chat.senses.sight, chat.senses.hearing) == (True, None)
+    assert (chat.modalities.video, chat.modalities.audio_source) == (True, None)
     sizes = ("audio_encoder", "audio_segments", "max_audio_pos", "num_audio_query_token", "audio_scale", "qformer")
     assert [getattr(chat, key) for key in sizes] == [getattr(model, key) for key in sizes]
 
@@ -182,7 +182,7 @@ def test_both_branches_are_trained_together_with_what_the_comment_in_the_audio_b
     files = ["model.vit_ckpt=???", "model.q_former_model=???"]
     together = load_config(file, [*options, *files], need=None, allow_unset=True).model
     alone = load_config(f"train_configs/video_llama_{stage}.yaml", need=None, allow_unset=True).model
-    assert together.senses.sight
+    assert together.modalities.video
     assert {key: getattr(together, key) for key in SIGHT if key != "equip_audio_branch"} == {
         key: getattr(alone, key) for key in SIGHT if key != "equip_audio_branch"
     }
@@ -226,7 +226,7 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
         config = load(file).model
         model = asdict(config)
         model["qformer"]["dropout"] = 0.0  # has no part in use
-        shared = (towers if config.senses.sight else ()) + (hearing if config.equip_audio_branch else ())
+        shared = (towers if config.modalities.video else ()) + (hearing if config.equip_audio_branch else ())
         assert shared
         assert {key: model[key] for key in shared} == {key: chat[key] for key in shared}
     assert chat["audio_encoder"] == asdict(TOY_IMAGEBIND)

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from tests.integration.conftest import losses, torchrun
-from video_llama.checkpoints.state import read_checkpoint
+from video_llama.checkpoints.io import read_checkpoint
 
 STAGE_1 = "train_configs/toy/stage1_pretrain.yaml"
 STAGE_2 = "train_configs/toy/stage2_finetune.yaml"

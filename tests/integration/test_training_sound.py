@@ -10,8 +10,8 @@ import torch
 
 from tests import tiny
 from tests.integration.conftest import losses
-from video_llama.checkpoints.state import read_checkpoint, write_weights
-from video_llama.models.imagebind import ImageBind
+from video_llama.checkpoints.io import read_checkpoint, write_weights
+from video_llama.models.encoders.imagebind import ImageBind
 
 STAGE_1, STAGE_2 = "train_configs/toy/stage1_pretrain.yaml", "train_configs/toy/stage2_finetune.yaml"
 SHORT = ["run.max_epoch=1", "run.iters_per_epoch=2", "run.warmup_steps=0", "run.batch_size_train=4"]

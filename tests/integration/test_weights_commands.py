@@ -12,11 +12,11 @@ from torch import Tensor
 
 from tests import tiny
 from tests.published import stray, write_released
-from video_llama.checkpoints.formats import in_our_names
-from video_llama.checkpoints.state import read_weights
+from video_llama.checkpoints.io import read_weights
+from video_llama.checkpoints.published import in_our_names
+from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.qformer import QFormerConfig
 from video_llama.models.video_llama import VideoLLaMA
-from video_llama.models.video_llama_config import VideoLLaMAConfig
 
 WIDTHS = {"7B": 4096, "13B": 5120}
 CONFIG = "eval_configs/video_llama_eval_only_vl.yaml"

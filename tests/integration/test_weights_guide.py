@@ -15,7 +15,7 @@ import video_llama.toy
 from tests.deltas import base_tensors, delta_tensors, write_folder
 from tests.integration.conftest import ROOT
 from tests.published import write_released
-from video_llama.checkpoints.state import write_checkpoint
+from video_llama.checkpoints.io import write_checkpoint
 from video_llama.cli import chat
 from video_llama.cli.main import main
 

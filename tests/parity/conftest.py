@@ -21,10 +21,10 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import FIXTURES
-from video_llama.models.imagebind import ImageBindConfig, TrunkConfig
+from video_llama.models.config import VideoLLaMAConfig
+from video_llama.models.encoders.imagebind import ImageBindConfig, TrunkConfig
 from video_llama.models.qformer import QFormerConfig
 from video_llama.models.video_llama import VideoLLaMA
-from video_llama.models.video_llama_config import VideoLLaMAConfig
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from video_llama.common.contracts import MediaKind, Sample, slot_id
+from video_llama.common.modalities import MediaKind
+from video_llama.common.types import Sample, slot_id
 from video_llama.datasets.collate import collate
 from video_llama.models.qformer import QFormer
 from video_llama.models.video_llama import VideoLLaMA

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.parity.conftest import Reference
-from video_llama.checkpoints.delta import apply_delta, invert_delta
+from video_llama.checkpoints.delta.delta import apply_delta, invert_delta
 from video_llama.prompts.tokenizer import load_tokenizer
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"

@@ -16,7 +16,8 @@ from torch import Tensor
 from tests.parity.conftest import Reference
 from tests.parity.stages import Stages, attention_to_media
 from tests.parity.tolerances import assert_output
-from video_llama.common.contracts import MediaGroup, MediaKind, slot_id
+from video_llama.common.modalities import MediaKind
+from video_llama.common.types import MediaGroup, slot_id
 from video_llama.models.video_llama import VideoLLaMA
 
 KINDS: dict[str, MediaKind] = {"audio_T": "audio", "ibvision_": "audio_frames"}

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tests.parity.conftest import Reference
 from tests.parity.tolerances import OUTPUT, assert_output
-from video_llama.common.contracts import Media
+from video_llama.common.types import Media
 from video_llama.conversation.chat import Chat
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.labels import PLACEHOLDER, Slot, encode
@@ -41,9 +41,7 @@ class Asked:
 def ask(model: VideoLLaMA, reference: Reference, scenario: str) -> Asked:
     info = reference.info["scenarios"][scenario]
     name, index = re.fullmatch(r"(.+)\[(\d+)\]", info["image"]).groups()  # type: ignore[union-attr]
-    context = VideoLLaMA.build_context(
-        replace(model.config, model_type="llama_v2" if "llama2" in scenario else "vicuna")
-    )
+    context = VideoLLaMA.sample_spec(replace(model.config, model_type="llama_v2" if "llama2" in scenario else "vicuna"))
     layout = context.template.chat
     before, after = layout.first.replace("{system}", layout.system).split("{text}")
     said = info["prompt"].removeprefix(before).removesuffix(after)

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 
 from tests.parity.conftest import Reference
-from video_llama.common.contracts import Media
+from video_llama.common.types import Media
 from video_llama.conversation.session import Session
-from video_llama.prompts.labels import PLACEHOLDER, Slot, Stretch, marker
+from video_llama.prompts.labels import PLACEHOLDER, Slot, TextSegment, marker
 from video_llama.prompts.templates import LLAMA_2, VICUNA, Layout
 
 FILE = "data/conversations.json"
@@ -68,7 +68,7 @@ def test_every_prompt_is_the_originals(reference: Reference) -> None:
         assert "".join(span.text for span in spans) == entry["prompt"], entry["template"]
 
 
-def written(pieces: Sequence[Stretch | Slot]) -> str:
+def written(pieces: Sequence[TextSegment | Slot]) -> str:
     return "".join(PLACEHOLDER if isinstance(p, Slot) else "".join(s.text for s in p.spans) for p in pieces)
 
 

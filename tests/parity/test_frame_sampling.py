@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.parity.conftest import Reference
-from video_llama.processors.sampling import headtail, timestamp_message, uniform
+from video_llama.processors.frame_sampling import headtail, timestamp_message, uniform
 
 FAILED = "IndexError("
 """The original read a frame behind the last; the indices follow."""

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.parity.conftest import Reference
-from video_llama.common.registries import LR_SCHEDULERS
+from video_llama.common.registry import LR_SCHEDULERS
 from video_llama.runners.schedules import LinearWarmupStep, Schedule
 
 OUR_NAMES = {"iters_per_epoch": "steps_per_epoch", "warmup_start_lr": "warmup_lr"}

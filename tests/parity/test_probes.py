@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.parity.conftest import Reference
 from tests.parity.tolerances import PROBE, PROBE_RELATIVE
-from video_llama.checkpoints.formats import BLIP2_QFORMER, EVA_CLIP_G, IMAGEBIND_HUGE, VISION_BRANCH
+from video_llama.checkpoints.published import BLIP2_QFORMER, EVA_CLIP_G, IMAGEBIND_HUGE, VISION_BRANCH
 from video_llama.models.video_llama import VideoLLaMA
 
 

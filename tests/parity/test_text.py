@@ -14,12 +14,13 @@ import torch
 
 from tests.parity.conftest import Reference
 from tests.unit.datasets.folder import FakeClip, FakeImage, Folder
-from video_llama.common.contracts import IGNORE_LABEL, BuildContext, Media, Sample
-from video_llama.common.registries import PROCESSORS
+from video_llama.common.registry import PROCESSORS
+from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.datasets.collate import collate
 from video_llama.prompts.labels import PLACEHOLDER, Slot, encode, marker, media_pieces
 from video_llama.prompts.original_mask import segment_lengths, segments
 from video_llama.prompts.rendering import tagged
+from video_llama.prompts.sample_spec import SampleSpec
 from video_llama.prompts.templates import MODEL_TYPES, VICUNA, Span
 from video_llama.prompts.tokenizer import SentencePieceTokenizer
 
@@ -49,7 +50,7 @@ class Text:
 
     def sample(self, kind: str, golden: dict[str, Any], label_mask: str) -> Sample:
         """What our data set makes of a golden's record."""
-        context = BuildContext(
+        context = SampleSpec(
             tokenizer=self.tokenizer,
             template=MODEL_TYPES[golden["model_type"]],
             tokens_per_slot=self.slots,

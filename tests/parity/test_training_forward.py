@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tests.parity.conftest import Reference
 from tests.parity.tolerances import GRADIENT, GRADIENT_RELATIVE, assert_gradient, assert_output
-from video_llama.checkpoints.formats import VISION_BRANCH
-from video_llama.common.contracts import Batch, Media, MediaGroup, MediaKind, Sample, slot_id
+from video_llama.checkpoints.published import VISION_BRANCH
+from video_llama.common.modalities import MediaKind
+from video_llama.common.types import Batch, Media, MediaGroup, Sample, slot_id
 from video_llama.datasets.collate import collate
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.labels import PLACEHOLDER, encode

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from tests.parity.conftest import Reference
 from tests.parity.tolerances import assert_output
-from video_llama.common.registries import PROCESSORS
-from video_llama.models.vision_encoder import VisionEncoder
-from video_llama.processors.crop import Box, cut, resize_clip, resize_image
+from video_llama.common.registry import PROCESSORS
+from video_llama.models.encoders.vision import VisionEncoder
+from video_llama.processors.crop import Box, crop, resize_clip, resize_image
 from video_llama.processors.text import clean
 
 CLIPS = r"(alpro_eval(?:_float)?)/(clip_CTHW(?:_uint8)?)"
@@ -78,7 +78,7 @@ def test_a_cropped_clip_is_the_originals_except_where_its_cast_went_round(
 ) -> None:
     for match in found(pixels, CROPS):
         theirs = pixels[f"alpro_train/out{match[1]}"]
-        piece = cut(pixels["alpro_train/clip_CTHW_uint8"], Box(*pixels[match[0]].tolist()))
+        piece = crop(pixels["alpro_train/clip_CTHW_uint8"], Box(*pixels[match[0]].tolist()))
         scaled = resize_clip(piece, theirs.shape[-1])
         exact = F.interpolate(piece.float(), theirs.shape[-2:], mode="bicubic", align_corners=False)
         outside = (exact < 0) | (exact >= 256)

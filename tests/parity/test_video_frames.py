@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.parity.conftest import Reference
 from video_llama.processors.decode import VideoReader, open_video
-from video_llama.processors.sampling import timestamp_message, uniform
+from video_llama.processors.frame_sampling import timestamp_message, uniform
 
 AS_IN_THE_FILE = "-1"
 

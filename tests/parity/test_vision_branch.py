@@ -16,7 +16,7 @@ from torch import Tensor
 from tests.parity.conftest import Reference
 from tests.parity.stages import Stages, attention_to_media
 from tests.parity.tolerances import assert_output
-from video_llama.common.contracts import MediaGroup, slot_id
+from video_llama.common.types import MediaGroup, slot_id
 from video_llama.models.video_llama import VideoLLaMA
 
 

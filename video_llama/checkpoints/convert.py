@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from video_llama.checkpoints.formats import (
+from video_llama.checkpoints.compare import check_finite
+from video_llama.checkpoints.io import read_with_rest, write_checkpoint, write_pth, write_weights
+from video_llama.checkpoints.published import (
     BLIP2_QFORMER,
     EVA_CLIP_G,
     FORMATS,
@@ -19,8 +21,6 @@ from video_llama.checkpoints.formats import (
     NamedTensors,
     in_our_names,
 )
-from video_llama.checkpoints.merge import check_finite
-from video_llama.checkpoints.state import read_with_rest, write_checkpoint, write_pth, write_weights
 from video_llama.common.errors import WeightsError
 
 ORIGINAL = "original"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from video_llama.cli.generation_flags import add_generation_flags, generation_settings
+from video_llama.cli.options import add_generation_flags, generation_settings
 from video_llama.common.errors import VideoLlamaError
 
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show the file, ask the questions, print the answers."""
-    from video_llama.cli.dialogue import converse, note_stats, say, show  # slow to import
+    from video_llama.cli.terminal import converse, note_stats, say, show  # slow to import
     from video_llama.conversation.chat import Chat
 
     file = {"video": args.video, "image": args.image, "audio": args.sound}

@@ -6,10 +6,10 @@ import argparse
 import sys
 from typing import Any
 
-from video_llama.common.config import ConfigError, JobConfig, load_config
-from video_llama.common.config_names import registered_class
 from video_llama.common.errors import VideoLlamaError
-from video_llama.common.registries import MODELS
+from video_llama.common.registry import MODELS
+from video_llama.config.loader import ConfigError, JobConfig, load_config
+from video_llama.config.serialize import registered_class
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,11 +50,11 @@ def _model_problems(config: JobConfig) -> list[str]:
     """Return what is wrong with the decoder folder, and what a model of these settings cannot be, once all is set."""
     if any("model." in setting for setting in config.unset):
         return []
-    from video_llama.models.video_llama_config import VideoLLaMAConfig  # slow to import
+    from video_llama.models.config import VideoLLaMAConfig  # slow to import
 
     model_class: Any = registered_class(MODELS, config.model)
     try:
-        model_class.build_context(config.model)
+        model_class.sample_spec(config.model)
         if isinstance(config.model, VideoLLaMAConfig):
             model_class.skeleton(config.model)
     except ConfigError as error:

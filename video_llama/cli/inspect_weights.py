@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from video_llama.common.config import load_config
 from video_llama.common.errors import VideoLlamaError
+from video_llama.config.loader import load_config
 
 if TYPE_CHECKING:
     from video_llama.checkpoints.inspection import Inspection
-    from video_llama.models.video_llama_config import VideoLLaMAConfig
-    from video_llama.models.weights_fit import Fit
+    from video_llama.models.config import VideoLLaMAConfig
+    from video_llama.models.weights.fit import Fit
 
 LLAMA = {4096: "7B", 5120: "13B"}
 """Width -> the LLaMA of that width."""
@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
     if args.options and not args.cfg_path:
         raise VideoLlamaError("--options: override settings of a YAML; name it with --cfg-path")
     from video_llama.checkpoints.inspection import inspect  # slow to import
-    from video_llama.models.video_llama_config import VideoLLaMAConfig
-    from video_llama.models.weights_fit import fit
+    from video_llama.models.config import VideoLLaMAConfig
+    from video_llama.models.weights.fit import fit
 
     config = load_config(args.cfg_path, args.options, allow_unset=True).model if args.cfg_path else None
     if config is not None and not isinstance(config, VideoLLaMAConfig):
@@ -88,9 +88,13 @@ def _fit_lines(found: Fit, cfg_path: str) -> list[str]:
 
 
 def _show_decoder(folder: str, config: VideoLLaMAConfig | None, args: argparse.Namespace) -> int:
-    from video_llama.models.decoder_config import decoder_width, read_config  # slow to import
-    from video_llama.models.decoder_folder import check_decoder_folder, decoder_tokenizer
-    from video_llama.models.weights_fit import decoder_fit
+    from video_llama.models.decoder.folder import (  # slow to import
+        check_decoder_folder,
+        decoder_tokenizer,
+        decoder_width,
+        read_config,
+    )
+    from video_llama.models.weights.fit import decoder_fit
 
     check_decoder_folder(folder)
     tokens = decoder_tokenizer(folder).vocab_size

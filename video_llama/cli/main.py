@@ -28,7 +28,7 @@ COMMANDS = {
     ),
     "merge-lora": Command("video_llama.cli.merge_lora", "merge adapters into the decoder, as a folder of its own"),
     "chat": Command("video_llama.cli.chat", "talk to a model about an image or a video"),
-    "infer": Command("video_llama.cli.infer.command", "answer a file of questions on many files, in batches"),
+    "infer": Command("video_llama.cli.infer", "answer a file of questions on many files, in batches"),
 }
 
 

@@ -16,12 +16,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge, and say how to use what was written."""
-    from video_llama.common.config import load_config
-    from video_llama.common.config_names import registered_class
     from video_llama.common.errors import ConfigError
-    from video_llama.common.registries import MODELS
-    from video_llama.models.lora_merge import BRANCH, merge_lora  # slow to import
-    from video_llama.models.video_llama_config import VideoLLaMAConfig
+    from video_llama.common.registry import MODELS
+    from video_llama.config.loader import load_config
+    from video_llama.config.serialize import registered_class
+    from video_llama.models.config import VideoLLaMAConfig
+    from video_llama.models.decoder.lora_merge import BRANCH, merge_lora  # slow to import
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config: Any = load_config(args.cfg_path, args.options, also=("datasets",)).model

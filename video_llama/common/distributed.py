@@ -30,7 +30,7 @@ class World:
         """Whether this process writes files and talks."""
         return self.rank == 0
 
-    def sum(self, *values: float) -> list[float]:
+    def all_reduce_sum(self, *values: float) -> list[float]:
         """Return the sums of numbers over all processes."""
         if self.size == 1:
             return list(values)
@@ -64,7 +64,7 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def from_main(self, value: T) -> T:
+    def broadcast_object(self, value: T) -> T:
         """Return the first process's value, in every process."""
         box = [value]
         if self.size > 1:

@@ -15,22 +15,21 @@ from typing import Any
 
 import torch
 
-from video_llama.common.config import load_config
-from video_llama.common.config_names import registered_class
-from video_llama.common.contracts import BuildContext, Media, MediaGroup, slot_id
 from video_llama.common.errors import ConfigError, VideoLlamaError
-from video_llama.common.registries import MODELS
-from video_llama.conversation.answer_text import AnswerText
-from video_llama.conversation.encodings import Encodings, file_key
+from video_llama.common.registry import MODELS
+from video_llama.common.types import Media, MediaGroup, slot_id
+from video_llama.config.loader import load_config
+from video_llama.config.serialize import registered_class
+from video_llama.conversation.feature_cache import FeatureCache, file_key
 from video_llama.conversation.files import NO_TRACK, OFF, USED, EncodedFile, FileKind, FileReader, Upload
-from video_llama.conversation.fitting import fit
 from video_llama.conversation.generation import generate_tokens, with_length
 from video_llama.conversation.loading import device_for_use, processors_for_use
-from video_llama.conversation.memory import within_memory
-from video_llama.conversation.session import Session
+from video_llama.conversation.oom import within_memory
+from video_llama.conversation.session import Session, fit
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.conversation.stats import AnswerStats
-from video_llama.conversation.streaming import in_thread
+from video_llama.conversation.streaming import AnswerText, in_thread
+from video_llama.prompts.sample_spec import SampleSpec
 
 
 class Chat:
@@ -68,11 +67,11 @@ class Chat:
     last: AnswerStats | None
     """What the last answer took; None before the first."""
 
-    def __init__(self, model: Any, context: BuildContext, video_processor: Any, image_processor: Any) -> None:
+    def __init__(self, model: Any, context: SampleSpec, video_processor: Any, image_processor: Any) -> None:
         self.model, self.context = model, context
         self.video_processor, self.image_processor = video_processor, image_processor
         self._model_lock = threading.RLock()
-        self._encodings = Encodings()
+        self._encodings = FeatureCache()
         self.reset()
 
     @classmethod
@@ -100,7 +99,7 @@ class Chat:
         config = replace(job.model, **frozen, **heard)  # in use nothing is trained, so nothing may start at random
         if hasattr(config, "check") and (problems := list(config.check())):  # training may do without what use needs
             raise ConfigError([f"{cfg_path}: for use, model.{key}: {message}" for key, message in problems])
-        context = model_class.build_context(config)
+        context = model_class.sample_spec(config)
         model = model_class.from_config(config).to(chosen).eval()
         return cls(model, context, video, image)
 
@@ -121,7 +120,7 @@ class Chat:
     @property
     def hears(self) -> bool:
         """Whether the model has an audio branch."""
-        return self.context.senses.audio_processor is not None
+        return self.context.audio_processor is not None
 
     def upload(
         self,
@@ -182,7 +181,7 @@ class Chat:
     @property
     def reader(self) -> FileReader:
         """How files become what the model sees and hears."""
-        return FileReader(self.video_processor, self.image_processor, self.context.senses.audio_processor)
+        return FileReader(self.video_processor, self.image_processor, self.context.audio_processor)
 
     @within_memory
     @torch.no_grad()

@@ -10,10 +10,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from video_llama.common.contracts import Media, MediaGroup
 from video_llama.common.errors import DecodeError, NoSoundTrack, VideoLlamaError
+from video_llama.common.types import Media, MediaGroup
 from video_llama.processors.decode import open_sound
-from video_llama.processors.video import look
+from video_llama.processors.video import read_frames_and_open_audio
 
 FileKind = Literal["video", "image", "audio"]
 
@@ -86,7 +86,7 @@ class FileReader:
         rng = np.random.default_rng(0)
         if hear is False or self.audio is None:
             return Upload(seen=self.video(path, rng))
-        seen, open_track = look(path, self.video, rng)
+        seen, open_track = read_frames_and_open_audio(path, self.video, rng)
         try:
             return Upload(seen=seen, heard=self.audio.hear(open_track()), sound=USED)
         except NoSoundTrack as error:

@@ -1,12 +1,12 @@
-"""Answers from the decoder, several at once, each stopped by its own strings.
+"""Autoregressive decoding: sampling, stop strings, beams; a batch gives the same answers as single prompts.
 
-Shapes: B prompts, L tokens.
+Shapes: B rows, L tokens, W vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,20 +14,85 @@ import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
 )
 
-from video_llama.common.contracts import MediaGroup
 from video_llama.common.errors import PromptTooLong, VideoLlamaError
-from video_llama.conversation.answer_text import AnswerText
-from video_llama.conversation.memory import within_memory
-from video_llama.conversation.sampling import Draw, forked_chance
+from video_llama.common.types import MediaGroup
+from video_llama.conversation.oom import within_memory
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.conversation.stopping import StopAtText
+from video_llama.conversation.streaming import AnswerText
 from video_llama.prompts.tokenizer import Tokenizer
+
+
+class NucleusSampler(LogitsProcessor):
+    """Draws each row's next token by itself, and leaves no other to choose.
+
+    A row's chance depends on the seed and the step alone, so it draws in a batch what it would draw alone.
+
+    Args:
+        settings: temperature, top_p and seed.
+        n_rows: B.
+    """
+
+    def __init__(self, settings: GenerationSettings, n_rows: int) -> None:
+        self.temperature, self.top_p = settings.temperature, settings.top_p
+        self.chances = [torch.Generator() for _ in range(n_rows)]
+        for chance in self.chances:
+            if settings.seed is None:
+                chance.seed()
+            else:
+                chance.manual_seed(settings.seed)
+
+    def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
+        """Return float[B, W]: -inf but for the token that is drawn (nucleus sampling: Holtzman et al. 2020)."""
+        scores = scores.double()
+        scores = (scores - scores.amax(-1, keepdim=True)) / self.temperature
+        likeliest, tokens = scores.softmax(-1).sort(dim=-1, descending=True, stable=True)
+        sums = likeliest.cumsum(-1)
+        last = (sums - likeliest < self.top_p).sum(-1, keepdim=True) - 1  # of the smallest set that reaches top_p
+        points = torch.cat([torch.rand(1, 1, generator=chance, dtype=torch.float64) for chance in self.chances])
+        drawn = torch.searchsorted(sums, points.to(sums.device) * sums.gather(-1, last), right=True).minimum(last)
+        return torch.full_like(scores, -torch.inf).scatter(-1, tokens.gather(-1, drawn), 0.0)
+
+
+@contextmanager
+def forked_chance(seed: int | None) -> Iterator[None]:
+    """For what draws from torch's global generators: seed them, and put them back after."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
+        if seed is None:
+            torch.seed()
+        else:
+            torch.manual_seed(seed)
+        yield
+
+
+class StopAtText(StoppingCriteria):
+    """Ends a row once its text holds one of its stop strings, however that is cut into tokens.
+
+    Args:
+        tokenizer: turns ids into text.
+        stops: for each row, the strings that end it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[Sequence[str]]) -> None:
+        self.tokenizer, self.stops = tokenizer, stops
+        self.windows = [2 * max(len(stop.encode()) for stop in row) + 2 for row in stops]
+        """Tokens at the end of a row that are looked at: a token holds at least one byte."""
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """Return bool[B]: which rows are done. The beams of a row follow each other."""
+        beams = len(input_ids) // len(self.stops)
+        done = []
+        for i, ids in enumerate(input_ids[:, -max(self.windows) :].tolist()):
+            row = i // beams
+            text = self.tokenizer.decode(ids[-self.windows[row] :])
+            done.append(any(stop in text for stop in self.stops[row]))
+        return torch.tensor(done, device=input_ids.device)
 
 
 def generate(
@@ -110,7 +175,7 @@ def generate_tokens(
         choice.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
     chance: AbstractContextManager[None] = nullcontext()
     if settings.temperature > 0 and settings.num_beams == 1:
-        choice.append(Draw(settings, len(prompts)))
+        choice.append(NucleusSampler(settings, len(prompts)))
     elif settings.temperature > 0:
         config.update(do_sample=True, temperature=settings.temperature, top_p=settings.top_p, top_k=0)
         chance = forked_chance(settings.seed)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from video_llama.common.config import JobConfig
-from video_llama.common.config_names import registered_class
 from video_llama.common.distributed import process_numbers
 from video_llama.common.errors import VideoLlamaError
-from video_llama.common.registries import PROCESSORS
+from video_llama.common.registry import PROCESSORS
+from video_llama.config.loader import JobConfig
+from video_llama.config.serialize import registered_class
 
 
 def device_for_use(name: str) -> torch.device:

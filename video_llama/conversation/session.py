@@ -1,15 +1,19 @@
-"""One dialogue: its turns and media, and the prompt they make. Knows no model."""
+"""One dialogue: its turns and media, and the prompt they make, truncated to the context. Knows no model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from video_llama.common.contracts import Media
 from video_llama.common.errors import VideoLlamaError
-from video_llama.prompts.labels import Slot, Stretch, clean
+from video_llama.common.modalities import MediaKind
+from video_llama.common.types import Media
+from video_llama.prompts.labels import Slot, TextSegment, clean, encode
 from video_llama.prompts.rendering import conversation, heard_and_seen, in_tags
 from video_llama.prompts.templates import Template
+from video_llama.prompts.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Session:
         """Take the last question back; what was shown before it waits for the next."""
         self.shown = self.turns.pop().shown + self.shown
 
-    def prompt(self, skip: int = 0) -> Sequence[Stretch | Slot]:
+    def prompt(self, skip: int = 0) -> Sequence[TextSegment | Slot]:
         """Render the dialogue up to where the model goes on.
 
         Args:
@@ -79,3 +83,31 @@ class Session:
             turns.append((shown + turn.text, turn.answer))
             shown = ""
         return conversation(self.template, self.template.chat, turns, self.media)
+
+
+class Fitted(NamedTuple):
+    """A dialogue as the decoder gets it."""
+
+    input_ids: list[int]
+    """Token ids with slot ids in them."""
+    dropped_turns: int
+    """Oldest questions, with their answers, that are not in it."""
+
+
+def fit(session: Session, tokenizer: Tokenizer, tokens_per_slot: Mapping[MediaKind, int], room: int) -> Fitted:
+    """Encode a dialogue without as many of its oldest turns as there is no room for.
+
+    The last question stays, even where it does not fit alone; the session keeps all its turns.
+
+    Args:
+        session: its last question waits for an answer.
+        tokenizer: the decoder's.
+        tokens_per_slot: tokens that media of each kind take.
+        room: most tokens that the prompt may have.
+    """
+
+    def input_ids(skip: int) -> list[int]:
+        return encode(session.prompt(skip), tokenizer, tokens_per_slot).input_ids
+
+    skip = bisect_left(range(len(session.turns) - 1), True, key=lambda skip: len(input_ids(skip)) <= room)
+    return Fitted(input_ids(skip), skip)

@@ -1,12 +1,14 @@
-"""Work that tells of its progress by calling back, turned into an iterator."""
+"""Answers as they are generated: a worker thread as an iterator, and tokens as text."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TypeVar
+
+from video_llama.prompts.tokenizer import Tokenizer
 
 T = TypeVar("T")
 
@@ -54,3 +56,79 @@ def in_thread(work: Callable[[Callable[[T], None]], None]) -> Generator[T, None,
         thread.join()
     if item.error is not None:
         raise item.error
+
+
+HALF = "\ufffd"
+"""What a decoded text ends with while a character still lacks bytes."""
+
+
+class AnswerText:
+    """Takes tokens, gives text: up to the first stop string or the end token, without white space at either end.
+
+    A piece that was told is never taken back: what may be the start of a stop string, the first bytes of a character, and
+    white space that may be the last are held until more is known. An answer cut inside a character ends before it.
+
+    Args:
+        tokenizer: turns ids into text.
+        stops: strings that end the answer.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
+        self._window: list[int] = []  # the last tokens, since some decode otherwise without those before them
+        self._known = ""  # the text of the window's first tokens, as many as n_known
+        self._n_known = 0
+        self._held = ""
+        self.said = ""
+        """All pieces so far."""
+        self.done = False
+        """The answer has ended; what comes after is ignored."""
+
+    def feed(self, token: int) -> str:
+        """Take the next token; return the text that is certain now, often none."""
+        if self.done:
+            return ""
+        if token == self._tokenizer.eos_id:
+            return self.end()
+        self._held += self._decode(token)
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            self.done = True
+            return self._tell(min(found))
+        return self._tell(len(self._held) - max(overlap(self._held, stop) for stop in self._stops))
+
+    def end(self) -> str:
+        """End the answer; return the rest of its text."""
+        if self.done:
+            return ""
+        self.done = True
+        return self._tell(len(self._held))
+
+    def _decode(self, token: int) -> str:
+        """Return the text that a token adds; none while it ends inside a character."""
+        self._window.append(token)
+        text = self._tokenizer.decode(self._window)
+        if text.endswith(HALF):
+            return ""
+        new = text[len(self._known) :]
+        newest = self._window[self._n_known :]
+        self._known = self._tokenizer.decode(newest)
+        if self._known.strip():
+            self._window = newest
+        else:  # some tokenizers drop white space that nothing stands before
+            self._known = text
+        self._n_known = len(self._window)
+        return new
+
+    def _tell(self, n: int) -> str:
+        """Return the first ``n`` characters that are held, without white space at the ends of the answer."""
+        text = self._held[:n].rstrip()
+        self._held = self._held[len(text) :]
+        piece = text if self.said else text.lstrip()
+        self.said += piece
+        return piece
+
+
+def overlap(text: str, stop: str) -> int:
+    """Return the length of the longest start of ``stop`` that ``text`` ends with."""
+    return next(n for n in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:n]))

@@ -9,14 +9,15 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
-from video_llama.common.config_types import ExistingPath
-from video_llama.common.contracts import BuildContext, Sample
 from video_llama.common.errors import BadRecord, ConfigError, DataError
-from video_llama.common.registries import DATASETS
-from video_llama.datasets.dataset import Dataset, make_processor
-from video_llama.datasets.records import read_json, read_table
-from video_llama.datasets.settings import DatasetConfig, FilesConfig
+from video_llama.common.registry import DATASETS
+from video_llama.common.types import Sample
+from video_llama.config.fields import ExistingPath
+from video_llama.datasets.annotations import read_json, read_table
+from video_llama.datasets.base import Dataset, make_processor
+from video_llama.datasets.config import DatasetConfig, FilesConfig
 from video_llama.prompts.rendering import caption
+from video_llama.prompts.sample_spec import SampleSpec
 
 
 class CaptionRecord(NamedTuple):
@@ -32,7 +33,7 @@ class CaptionRecord(NamedTuple):
 class CaptionDataset(Dataset):
     """A medium, a prompt drawn for it, and its caption as the target."""
 
-    def __init__(self, config: Any, context: BuildContext, name: str) -> None:
+    def __init__(self, config: Any, context: SampleSpec, name: str) -> None:
         super().__init__(config, context, name)
         if config.text_processor is None:
             raise ConfigError([f"datasets.{name}.text_processor: needed for captions, and not given"])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from video_llama.common.contracts import IGNORE_LABEL, Batch, Media, MediaGroup, Sample, slot_id
+from video_llama.common.types import IGNORE_LABEL, Batch, Media, MediaGroup, Sample, slot_id
 
 
 def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
@@ -34,7 +34,7 @@ def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
         attention_mask=attention_mask,
         media=tuple(_group(items) for items in groups.values()),
         replaced=tuple(r for s in samples for r in s.replaced),
-        n_cut=sum(s.cut for s in samples),
+        n_truncated=sum(s.truncated for s in samples),
     )
 
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from video_llama.common.contracts import Media, Sample
 from video_llama.common.errors import BadRecord
-from video_llama.common.registries import DATASETS
-from video_llama.datasets.dataset import Dataset
-from video_llama.datasets.records import read_json
-from video_llama.datasets.settings import DatasetConfig, FilesConfig
+from video_llama.common.registry import DATASETS
+from video_llama.common.types import Media, Sample
+from video_llama.datasets.annotations import read_json
+from video_llama.datasets.base import Dataset
+from video_llama.datasets.config import DatasetConfig, FilesConfig
 from video_llama.prompts.labels import clean, encode
 from video_llama.prompts.original_mask import original_labels
 from video_llama.prompts.rendering import conversation, presented
@@ -44,7 +44,7 @@ class InstructDataset(Dataset):
         encoded = encode(conversation(template, template.training, turns, media), *tokens)
         if context.label_mask == "original":
             encoded = original_labels(template, encoded, turns, media, *tokens)
-        return self.cut(index, encoded, media, max_length=context.max_instruct_len)
+        return self.truncated_sample(index, encoded, media, max_length=context.max_instruct_len)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,11 +13,11 @@ from typing import Any
 import gradio as gr
 
 from video_llama.common.errors import VideoLlamaError
+from video_llama.demo.api import told
 from video_llama.demo.dialogue import Dialogue, Shown
 from video_llama.demo.examples import Example
+from video_llama.demo.html import NOTHING_SHOWN, given, player
 from video_llama.demo.layout import Parts, notice
-from video_llama.demo.pictures import NOTHING_SHOWN, given, player
-from video_llama.demo.programs import told
 from video_llama.demo.sessions import Sessions
 from video_llama.demo.uploads import uploaded_file
 

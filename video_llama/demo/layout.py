@@ -10,8 +10,8 @@ from typing import Any
 import gradio as gr
 
 from video_llama.demo.examples import Example
+from video_llama.demo.html import NOTHING_SHOWN
 from video_llama.demo.limits import Limits
-from video_llama.demo.pictures import NOTHING_SHOWN
 
 NOTHING_SAID = """<div class="nothing-said"><h2>Ask about what you show</h2>
 <p>Choose a video, a picture or a sound, or click an example.</p></div>"""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from video_llama.common.errors import VideoLlamaError
-from video_llama.demo.guard import LOOPBACK, Guard
 from video_llama.demo.limits import Limits
+from video_llama.demo.middleware import LOOPBACK, Guard
 
 SWEEP_EVERY_S = 60.0
 
@@ -102,9 +102,9 @@ def _launched(config: ServerConfig, chat: Any, sessions: Any, folder: Path) -> A
     sessions.examples.mkdir(mode=0o700, parents=True)
     from starlette.middleware import Middleware  # they read the environment when they are imported
 
+    from video_llama.demo.app import build
     from video_llama.demo.examples import write_examples
-    from video_llama.demo.look import style, theme
-    from video_llama.demo.page import build
+    from video_llama.demo.theme import style, theme
 
     examples = write_examples(sessions.examples, hears=chat.hears)
     page = build(sessions, _about(config, chat), examples, camera=config.camera, waiting=config.waiting)

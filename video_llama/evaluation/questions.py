@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from video_llama.common.contracts import Media, MediaGroup
 from video_llama.common.errors import DataError
+from video_llama.common.types import Media, MediaGroup
+from video_llama.conversation.batching import generate_batch, prompt_of
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.conversation.together import answer_together, prompt_of
 from video_llama.processors.audio import SEGMENT_SECONDS
 from video_llama.processors.decode import SAMPLE_RATE
 
@@ -50,10 +50,10 @@ def read_questions(path: str | Path) -> list[Question]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """What a model is given of each clip it is asked about."""
+class InputAblation:
+    """What a model is ablation of each clip it is asked about."""
 
-    sight: Literal["own", "black", "none"] = "own"
+    frames: Literal["own", "black", "none"] = "own"
     """The clip's frames, black ones in their place, or no frames at all."""
 
     sound: Literal["own", "silence", "none"] = "none"
@@ -63,8 +63,8 @@ class Given:
     """Clips whose sound is taken from another clip of the folder."""
 
 
-AS_IT_IS = Given()
-"""What a model without an audio branch is given."""
+AS_IT_IS = InputAblation()
+"""What a model without an audio branch is ablation."""
 
 
 def answer_all(
@@ -73,7 +73,7 @@ def answer_all(
     folder: str | Path,
     *,
     batch_size: int,
-    given: Given = AS_IT_IS,
+    ablation: InputAblation = AS_IT_IS,
     max_new_tokens: int = 24,
 ) -> dict[str, str]:
     """Answer each question in a dialogue of its own; a clip is encoded once for all its questions.
@@ -83,12 +83,12 @@ def answer_all(
         questions: what is asked.
         folder: where the clips lie.
         batch_size: questions answered at once.
-        given: what the model sees and hears.
+        ablation: what the model sees and hears.
         max_new_tokens: longest answer, in tokens.
     Returns:
         Answers by question id.
     Raises:
-        DecodeError: a clip cannot be read; NoSoundTrack: it has no sound of its own to be given.
+        DecodeError: a clip cannot be read; NoSoundTrack: it has no sound of its own to be ablation.
     """
     settings = GenerationSettings(max_new_tokens=max_new_tokens)
     ordered = sorted(questions, key=lambda q: q.video)
@@ -96,34 +96,34 @@ def answer_all(
     clips: dict[str, _Clip] = {}
     for start in tqdm(range(0, len(ordered), batch_size), desc="questions", unit="batch"):
         batch = ordered[start : start + batch_size]
-        clips = {q.video: clips.get(q.video) or _read(chat, Path(folder), q.video, given) for q in batch}
+        clips = {q.video: clips.get(q.video) or _read(chat, Path(folder), q.video, ablation) for q in batch}
         prompts = [prompt_of(chat, q.question, clips[q.video].media, clips[q.video].encoded) for q in batch]
-        texts = answer_together(chat, prompts, settings)
+        texts = generate_batch(chat, prompts, settings)
         answers |= {q.id: text for q, text in zip(batch, texts, strict=True)}
     return answers
 
 
 @dataclass(frozen=True)
 class _Clip:
-    """What is given of a clip, and what the frozen encoders make of it, in the order of the prompt."""
+    """What is ablation of a clip, and what the frozen encoders make of it, in the order of the prompt."""
 
     media: tuple[Media, ...]
     encoded: tuple[MediaGroup, ...]
 
 
-def _read(chat: Chat, folder: Path, name: str, given: Given) -> _Clip:
+def _read(chat: Chat, folder: Path, name: str, ablation: InputAblation) -> _Clip:
     media = []
-    if given.sound != "none":
-        media.append(_hear(chat, folder / given.sound_from.get(name, name), given))
-    if given.sight != "none":
+    if ablation.sound != "none":
+        media.append(_hear(chat, folder / ablation.sound_from.get(name, name), ablation))
+    if ablation.frames != "none":
         seen = chat.video_processor(folder / name, np.random.default_rng(0))
-        media.append(seen if given.sight == "own" else replace(seen, frames=torch.zeros_like(seen.frames)))
+        media.append(seen if ablation.frames == "own" else replace(seen, frames=torch.zeros_like(seen.frames)))
     return _Clip(tuple(media), chat.encode(media))
 
 
-def _hear(chat: Chat, path: Path, given: Given) -> Media:
-    processor = chat.context.senses.audio_processor
-    if given.sound == "own":
+def _hear(chat: Chat, path: Path, ablation: InputAblation) -> Media:
+    processor = chat.context.audio_processor
+    if ablation.sound == "own":
         heard: Media = processor(path, np.random.default_rng(0))
         return heard
     silence = processor.segment(torch.zeros(1, SEGMENT_SECONDS * SAMPLE_RATE))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel
 
-from video_llama.common.config_types import AtLeast, Between
+from video_llama.config.fields import AtLeast, Between
 
 
 @dataclass(frozen=True, kw_only=True)

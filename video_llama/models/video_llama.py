@@ -15,24 +15,32 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from video_llama.checkpoints.merge import fill
-from video_llama.common.contracts import Batch, BuildContext, MediaGroup, MediaKind, ModelOutput
+from video_llama.checkpoints.compare import fill
 from video_llama.common.errors import VideoLlamaError, WeightsError
-from video_llama.common.registries import MODELS
+from video_llama.common.modalities import MediaKind
+from video_llama.common.registry import MODELS
+from video_llama.common.types import Batch, MediaGroup, ModelOutput
 from video_llama.models.audio_branch import AudioBranch
-from video_llama.models.audio_encoder import audio_processor, build_audio_encoder
-from video_llama.models.decoder_config import decoder_width, empty_decoder, max_context, read_config
-from video_llama.models.decoder_folder import check_decoder_folder, decoder_tokenizer
+from video_llama.models.config import DTYPES, VideoLLaMAConfig
+from video_llama.models.decoder.folder import (
+    check_decoder_folder,
+    decoder_tokenizer,
+    decoder_width,
+    empty_decoder,
+    max_context,
+    read_config,
+)
+from video_llama.models.decoder.language_model import LanguageModel
+from video_llama.models.decoder.lora import ALPHA, adapter_parameters, adapters_alone, alpha_of
+from video_llama.models.encoders.audio_encoder import audio_processor, build_audio_encoder
+from video_llama.models.encoders.vision import VisionEncoder
 from video_llama.models.freezing import freeze, is_trainable, keep_frozen_in_eval
-from video_llama.models.language_model import LanguageModel
-from video_llama.models.lora import ALPHA, adapter_parameters, adapters_alone, alpha_of
-from video_llama.models.prompt_settings import caption_prompts, choose_template
+from video_llama.models.prompting import caption_prompts, choose_template
 from video_llama.models.qformer import QFormer
 from video_llama.models.splice import splice
 from video_llama.models.video_branch import VideoBranch
-from video_llama.models.video_llama_config import DTYPES, VideoLLaMAConfig
-from video_llama.models.vision_encoder import VisionEncoder
-from video_llama.models.weights_files import WeightsFile, check_weights_files, read_weights_files
+from video_llama.models.weights.loading import WeightsFile, check_weights_files, read_weights_files
+from video_llama.prompts.sample_spec import SampleSpec
 
 
 @MODELS.register("video_llama")
@@ -52,7 +60,7 @@ class VideoLLaMA(nn.Module):
         super().__init__()
         self.config = config
         width = decoder_width(read_config(config.llama_model))
-        if config.senses.sight:
+        if config.modalities.video:
             self.vision = VisionEncoder(config.vit_model, config.image_size, config.vit_args, config.drop_path_rate)
             self.qformer = QFormer(config.num_query_token, self.vision.num_features, config.qformer)
             self.video_branch = VideoBranch(
@@ -91,7 +99,7 @@ class VideoLLaMA(nn.Module):
         return model
 
     @staticmethod
-    def build_context(config: VideoLLaMAConfig) -> BuildContext:
+    def sample_spec(config: VideoLLaMAConfig) -> SampleSpec:
         """Derive what data sets need from the model section, without building the model.
 
         Raises:
@@ -101,7 +109,7 @@ class VideoLLaMA(nn.Module):
         check_decoder_folder(config.llama_model)
         tokenizer = decoder_tokenizer(config.llama_model)
         template = choose_template(config, tokenizer)
-        return BuildContext(
+        return SampleSpec(
             tokenizer=tokenizer,
             template=template,
             tokens_per_slot=config.tokens_per_slot,
@@ -111,7 +119,8 @@ class VideoLLaMA(nn.Module):
             caption_prompts=caption_prompts(config, template),
             end_sym=template.end_sym,
             label_mask=config.label_mask,
-            senses=replace(config.senses, audio_processor=audio_processor(config)),
+            modalities=config.modalities,
+            audio_processor=audio_processor(config),
             shared_settings=config.shared_settings(),
         )
 
@@ -139,7 +148,7 @@ class VideoLLaMA(nn.Module):
         """
         for file in files:
             fill(self, file.tensors, file.place)
-        if self.config.senses.sight:
+        if self.config.modalities.video:
             self.vision.set_precision(DTYPES[self.config.vit_precision])
 
     def freeze(self) -> None:
@@ -151,7 +160,7 @@ class VideoLLaMA(nn.Module):
             freeze(self.get_submodule(name))
         if self.config.use_grad_checkpoint:
             self.decoder.recompute_activations()
-            if self.config.senses.sight and not self.config.freeze_vit:
+            if self.config.modalities.video and not self.config.freeze_vit:
                 self.vision.vit.set_grad_checkpointing(True)
         self.train(self.training)
 
@@ -184,7 +193,7 @@ class VideoLLaMA(nn.Module):
     def _branch(self, kind: MediaKind) -> VideoBranch | AudioBranch:
         """Return the branch for media of a kind, or raise VideoLlamaError."""
         if kind in ("image", "video"):
-            if not self.config.senses.sight:
+            if not self.config.modalities.video:
                 raise VideoLlamaError(
                     "the model has no video branch: the audio branch alone is trained. Set "
                     "model.frozen_video_Qformer: false to train both, or model.frozen_audio_Qformer: true to train neither."

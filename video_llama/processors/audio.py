@@ -1,4 +1,4 @@
-"""Sound to mel spectrograms of short segments, as ImageBind was trained on it (Girdhar et al. 2023, appendix B).
+"""Segments of a sound track as mel spectrograms (ImageBind, Girdhar et al. 2023, appendix B) or as waveforms.
 
 Shapes: C channels, L samples at 16 kHz, S segments, M = 128 mel bins, F = 204 spectrogram frames.
 """
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchaudio.compliance import kaldi
 
-from video_llama.common.config_types import AtLeast
-from video_llama.common.contracts import Media
-from video_llama.common.registries import PROCESSORS
+from video_llama.common.registry import PROCESSORS
+from video_llama.common.types import Media
+from video_llama.config.fields import AtLeast
 from video_llama.processors.decode import SAMPLE_RATE, Sound, open_sound
 
 SEGMENT_SECONDS = 2
@@ -134,3 +134,12 @@ def log_mel(waveform: Tensor) -> Tensor:
         frame_shift=STEP_MS,
     )[:MEL_FRAMES]
     return F.pad(frames.T, (0, MEL_FRAMES - len(frames)))[None]
+
+
+@PROCESSORS.register("waveform_audio")
+class WaveformAudio(SegmentProcessor):
+    """Segments as they sound: the mean of the channels, with silence after the end of a short track."""
+
+    def segment(self, waveform: Tensor) -> Tensor:
+        """Return float[32000] of a segment, float[C, L]."""
+        return F.pad(waveform.mean(0), (0, SEGMENT_SECONDS * SAMPLE_RATE - waveform.shape[1]))

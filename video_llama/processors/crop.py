@@ -51,7 +51,7 @@ def central_box(height: int, width: int) -> Box:
     return Box((height - h) // 2, (width - w) // 2, h, w)
 
 
-def cut(pixels: Tensor, box: Box) -> Tensor:
+def crop(pixels: Tensor, box: Box) -> Tensor:
     """Return [..., box.height, box.width] of [..., H, W]."""
     return pixels[..., box.top : box.top + box.height, box.left : box.left + box.width]
 

@@ -10,10 +10,10 @@ from typing import Annotated
 import numpy as np
 from torch import Tensor
 
-from video_llama.common.config_types import AtLeast, Between
-from video_llama.common.contracts import Media
-from video_llama.common.registries import PROCESSORS
-from video_llama.processors.crop import cut, random_box, resize_image
+from video_llama.common.registry import PROCESSORS
+from video_llama.common.types import Media
+from video_llama.config.fields import AtLeast, Between
+from video_llama.processors.crop import crop, random_box, resize_image
 from video_llama.processors.decode import read_image
 
 
@@ -60,7 +60,7 @@ class Blip2ImageTrain:
         """
         image = read_image(path)
         box = random_box(image.shape[-2], image.shape[-1], self.config.min_scale, self.config.max_scale, rng)
-        return _media(resize_image(cut(image, box), self.config.image_size))
+        return _media(resize_image(crop(image, box), self.config.image_size))
 
 
 @PROCESSORS.register("blip2_image_eval")

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import numpy as np
 
-from video_llama.common.config_types import AtLeast
-from video_llama.common.registries import PROCESSORS
+from video_llama.common.registry import PROCESSORS
+from video_llama.config.fields import AtLeast
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from einops import rearrange
 
-from video_llama.common.config_types import AtLeast, Between
-from video_llama.common.contracts import Media
-from video_llama.common.registries import PROCESSORS
-from video_llama.processors.crop import cut, random_box, resize_clip
+from video_llama.common.registry import PROCESSORS
+from video_llama.common.types import Media
+from video_llama.config.fields import AtLeast, Between
+from video_llama.processors.crop import crop, random_box, resize_clip
 from video_llama.processors.decode import Sound, VideoReader, open_sound, open_video
-from video_llama.processors.sampling import Sampling, sample, timestamp_message
+from video_llama.processors.frame_sampling import Sampling, sample, timestamp_message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,9 @@ class VideoProcessor(ABC):
         """Read an open clip; all chance comes from ``rng``. See ``read_clip``."""
 
 
-def look(path: str | Path, vis_processor: Any, rng: np.random.Generator) -> tuple[Media, Callable[[], Sound]]:
+def read_frames_and_open_audio(
+    path: str | Path, vis_processor: Any, rng: np.random.Generator
+) -> tuple[Media, Callable[[], Sound]]:
     """Return what is seen of a file, and what opens its sound: of the file as it is open, where the processor can.
 
     Raises:
@@ -126,7 +128,7 @@ class AlproVideoTrain(VideoProcessor):
         media = read_clip(video, self.config, rng)
         side = self.config.image_size
         box = random_box(side, side, self.config.min_scale, self.config.max_scale, rng)
-        return Media("video", resize_clip(cut(media.frames, box), side), media.message, media.times)
+        return Media("video", resize_clip(crop(media.frames, box), side), media.message, media.times)
 
 
 @PROCESSORS.register("alpro_video_eval")

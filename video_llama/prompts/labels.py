@@ -10,7 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from video_llama.common.contracts import IGNORE_LABEL, MediaKind, slot_id
+from video_llama.common.modalities import MediaKind
+from video_llama.common.types import IGNORE_LABEL, slot_id
 from video_llama.prompts.templates import Span
 from video_llama.prompts.tokenizer import Token, Tokenizer
 
@@ -26,7 +27,7 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class TextSegment:
     """Text that is tokenised as a whole, in spans that do or do not carry loss."""
 
     spans: tuple[Span, ...]
@@ -40,7 +41,9 @@ class Encoded:
     labels: list[int]
 
 
-def encode(pieces: Sequence[Stretch | Slot], tokenizer: Tokenizer, tokens_per_slot: Mapping[MediaKind, int]) -> Encoded:
+def encode(
+    pieces: Sequence[TextSegment | Slot], tokenizer: Tokenizer, tokens_per_slot: Mapping[MediaKind, int]
+) -> Encoded:
     """Tokenise a prompt: the start token, then every stretch and slot in order."""
     input_ids = [] if tokenizer.bos_id is None else [tokenizer.bos_id]
     labels = [IGNORE_LABEL] * len(input_ids)
@@ -55,7 +58,7 @@ def encode(pieces: Sequence[Stretch | Slot], tokenizer: Tokenizer, tokens_per_sl
     return Encoded(input_ids, labels)
 
 
-def _mark(stretch: Stretch, tokenizer: Tokenizer) -> list[tuple[Token, bool]]:
+def _mark(stretch: TextSegment, tokenizer: Tokenizer) -> list[tuple[Token, bool]]:
     """Tokenise a stretch and say of each token whether it carries loss."""
     trained, start = [], 0
     for span in stretch.spans:
@@ -67,7 +70,7 @@ def _mark(stretch: Stretch, tokenizer: Tokenizer) -> list[tuple[Token, bool]]:
     return [(t, any((t.start >= a or t.end > a) and t.start < b for a, b in trained)) for t in tokens]
 
 
-def media_pieces(spans: Sequence[Span], slots: Sequence[Slot]) -> list[Stretch | Slot]:
+def media_pieces(spans: Sequence[Span], slots: Sequence[Slot]) -> list[TextSegment | Slot]:
     """Split rendered spans at the markers that stand for media.
 
     White space beside images and clips goes, as in the original's instruction data; no template has any there. What is
@@ -78,7 +81,7 @@ def media_pieces(spans: Sequence[Span], slots: Sequence[Slot]) -> list[Stretch |
         spans: rendered text with ``marker(k)`` where slot k goes.
         slots: the slots, by k.
     """
-    pieces: list[Stretch | Slot] = []
+    pieces: list[TextSegment | Slot] = []
     run: list[Span] = []
     for span in spans:
         rest = span.text
@@ -113,8 +116,8 @@ def clean(text: str) -> str:
 _NO_TEXT = re.compile("[\ufdd0\ufdd1\ud800-\udfff]")
 
 
-def _stretch(run: list[Span]) -> Stretch:
-    return Stretch(tuple(span for span in run if span.text))
+def _stretch(run: list[Span]) -> TextSegment:
+    return TextSegment(tuple(span for span in run if span.text))
 
 
 def _next_marker(text: str, n_slots: int) -> tuple[int, int] | None:

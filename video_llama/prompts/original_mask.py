@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from video_llama.common.contracts import IGNORE_LABEL, Media, MediaKind
+from video_llama.common.modalities import MediaKind
+from video_llama.common.types import IGNORE_LABEL, Media
 from video_llama.prompts.labels import Encoded, Slot, encode, media_pieces
 from video_llama.prompts.templates import LLAMA_2, VICUNA, Span, Template
 from video_llama.prompts.tokenizer import Tokenizer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from video_llama.common.contracts import Media
-from video_llama.prompts.labels import PLACEHOLDER, Slot, Stretch, clean, marker, media_pieces
+from video_llama.common.types import Media
+from video_llama.prompts.labels import PLACEHOLDER, Slot, TextSegment, clean, marker, media_pieces
 from video_llama.prompts.templates import Layout, Span, Template
 
 HEARD = "Close your eyes, open your ears and you imagine only based on the sound that: {}. "
@@ -45,13 +45,13 @@ def presented(media: Sequence[Media], index: int = 0) -> str:
 
 def conversation(
     template: Template, layout: Layout, turns: Sequence[tuple[str, str | None]], media: Sequence[Media]
-) -> list[Stretch | Slot]:
+) -> list[TextSegment | Slot]:
     """Render turns whose questions already hold the tags of ``media``."""
     slots = [Slot(k, item.kind) for k, item in enumerate(media)]
     return media_pieces(template.render(layout, turns), slots)
 
 
-def caption(prompt: str, text: str, end_sym: str, *media: Media) -> list[Stretch | Slot]:
+def caption(prompt: str, text: str, end_sym: str, *media: Media) -> list[TextSegment | Slot]:
     """Render one caption (Video-LLaMA, section 2.2.1): the prompt around the media, then the caption as its own stretch.
 
     Args:
@@ -65,9 +65,9 @@ def caption(prompt: str, text: str, end_sym: str, *media: Media) -> list[Stretch
         *_context(before),
         *(Slot(k, item.kind) for k, item in enumerate(media)),
         *_context(after),
-        Stretch((Span(clean(text) + end_sym, trained=True),)),
+        TextSegment((Span(clean(text) + end_sym, trained=True),)),
     ]
 
 
-def _context(text: str) -> list[Stretch | Slot]:
-    return [Stretch((Span(text),))] if text else []
+def _context(text: str) -> list[TextSegment | Slot]:
+    return [TextSegment((Span(text),))] if text else []

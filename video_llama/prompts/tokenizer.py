@@ -17,8 +17,8 @@ from typing import Any
 
 import sentencepiece
 
-from video_llama.common.downloads import failed_download
 from video_llama.common.errors import WeightsError
+from video_llama.common.files import failed_download
 
 
 @dataclass(frozen=True)

@@ -21,16 +21,16 @@ from torch import nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from video_llama.checkpoints.state import read_checkpoint
-from video_llama.common.contracts import Batch
+from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError, WeightsError
-from video_llama.common.registries import LR_SCHEDULERS, RUNNERS
+from video_llama.common.registry import LR_SCHEDULERS, RUNNERS
+from video_llama.common.types import Batch
 from video_llama.datasets.collate import collate
 from video_llama.datasets.mixture import Mixture, RankBatches
+from video_llama.runners.config import RunConfig
 from video_llama.runners.optim import build_optimizer
-from video_llama.runners.run_config import RunConfig
-from video_llama.runners.run_files import RunFiles
+from video_llama.runners.output import RunOutput
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 SEEN_BEFORE_JUDGING = 100
@@ -63,7 +63,7 @@ class RunnerBase:
         *,
         pad_id: int,
         world: World,
-        files: RunFiles,
+        files: RunOutput,
         resolved_config: str,
     ) -> None:
         self.config, self.world, self.files, self.resolved_config = config, world, files, resolved_config
@@ -157,7 +157,7 @@ class RunnerBase:
         lr = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        (n_targets,) = self.world.sum(sum(b.n_target_tokens for b in micro_batches))
+        (n_targets,) = self.world.all_reduce_sum(sum(b.n_target_tokens for b in micro_batches))
         loss_sum = 0.0
         for batch in micro_batches:
             self.files.log_replaced(step, batch.replaced)
@@ -169,11 +169,11 @@ class RunnerBase:
         if not self.scaler.is_enabled():  # it skips such a step by itself, and scales less from then on
             finite(grad_norm, "the norm of the gradients", step, micro_batches)
         self.apply_gradients()
-        loss_sum, samples, replaced, cut = self.world.sum(
+        loss_sum, samples, replaced, truncated = self.world.all_reduce_sum(
             loss_sum,
             sum(len(b.ids) for b in micro_batches),
             sum(len(b.replaced) for b in micro_batches),
-            sum(b.n_cut for b in micro_batches),
+            sum(b.n_truncated for b in micro_batches),
         )
         self.stop_when_too_many_are_bad(int(samples), int(replaced))
         return {
@@ -183,7 +183,7 @@ class RunnerBase:
             "target_tokens": int(n_targets),
             "samples": int(samples),
             "replaced": int(replaced),
-            "cut": int(cut),
+            "truncated": int(truncated),
             "seconds": round(time.perf_counter() - started, 4),
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from video_llama.common.registries import LR_SCHEDULERS
+from video_llama.common.registry import LR_SCHEDULERS
 
 
 @dataclass(frozen=True, kw_only=True)

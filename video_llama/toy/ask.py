@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from video_llama.conversation.chat import Chat
-from video_llama.evaluation.questions import AS_IT_IS, Given, Question, accuracy, answer_all, read_questions
+from video_llama.evaluation.questions import AS_IT_IS, InputAblation, Question, accuracy, answer_all, read_questions
 from video_llama.toy.language import CHANCE, SOUND_CHANCE
 
 EVAL_CONFIG = "eval_configs/toy.yaml"
@@ -33,11 +33,11 @@ class Examiner:
         self.seen = read_questions(world / "heldout" / "questions.json")
         self.heard = read_questions(world / "heldout" / "sound_questions.json")
 
-    def answers(self, chat: Chat, questions: Sequence[Question], given: Given) -> dict[str, str]:
+    def answers(self, chat: Chat, questions: Sequence[Question], given: InputAblation) -> dict[str, str]:
         """Return the answers by question id."""
-        return answer_all(chat, questions, self.folder, batch_size=BATCH, given=given)
+        return answer_all(chat, questions, self.folder, batch_size=BATCH, ablation=given)
 
-    def score(self, chat: Chat, questions: Sequence[Question], given: Given) -> dict[str, float]:
+    def score(self, chat: Chat, questions: Sequence[Question], given: InputAblation) -> dict[str, float]:
         """Return the share of right answers by kind."""
         return accuracy(questions, self.answers(chat, questions, given))
 
@@ -51,7 +51,7 @@ class Examiner:
         chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage2}", *VISION_ONLY])
         columns = {
             "full": self.score(chat, self.seen, AS_IT_IS),
-            "blank_video": self.score(chat, self.seen, Given(sight="black")),
+            "blank_video": self.score(chat, self.seen, InputAblation(frames="black")),
         }
         chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage1}", *VISION_ONLY])
         columns["after_stage1"] = self.score(chat, self.seen, AS_IT_IS)
@@ -73,7 +73,7 @@ class Examiner:
             options = [f"model.ckpt={video_branch}", *branch]
             chat = Chat.from_config(EVAL_CONFIG, options)
             columns = {
-                column: self.score(chat, questions, given) for column, given in self._sounds(sight="none").items()
+                column: self.score(chat, questions, given) for column, given in self._sounds(frames="none").items()
             }
             (figures[name],) = _by_kind(columns, questions).values()
         return figures
@@ -88,17 +88,17 @@ class Examiner:
         chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={checkpoint}"])
         questions, given = [*self.seen, *self.heard], self._sounds("own")
         answers = self.answers(chat, questions, given.pop("full"))
-        given["blank_video"] = Given(sight="black", sound="own")
+        given["blank_video"] = InputAblation(frames="black", sound="own")
         columns = {"full": accuracy(self.heard, answers)}
         columns |= {column: self.score(chat, self.heard, what) for column, what in given.items()}
         return _by_kind(columns, self.heard), accuracy(self.seen, answers), examples(questions, answers)
 
-    def _sounds(self, sight: Any) -> dict[str, Given]:
+    def _sounds(self, frames: Any) -> dict[str, InputAblation]:
         """Return what is given in each column, for a model that hears."""
         return {
-            "full": Given(sight=sight, sound="own"),
-            "silence": Given(sight=sight, sound="silence"),
-            "other_sound": Given(sight=sight, sound="own", sound_from=other_sounds(self.heard)),
+            "full": InputAblation(frames=frames, sound="own"),
+            "silence": InputAblation(frames=frames, sound="silence"),
+            "other_sound": InputAblation(frames=frames, sound="own", sound_from=other_sounds(self.heard)),
         }
 
 

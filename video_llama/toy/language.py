@@ -19,7 +19,7 @@ QUESTIONS = {
 """The question asked for each kind of attribute that is seen."""
 
 SOUND_QUESTIONS = {"sound": "What sound does it make?", "belongs": "Does the sound belong to what you see?"}
-"""The questions that need sound: the first needs nothing else, the second needs both senses."""
+"""The questions that need sound: the first needs nothing else, the second needs both modalities."""
 
 CHANCE = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "motion": 1 / len(MOTIONS), "size": 1 / len(SIZES)}
 """Exact match of somebody who guesses, for each kind that is seen."""

@@ -40,7 +40,7 @@ ABOUT = {
     "both": (
         "Both branches, trained together",
         "`belongs`: does the sound belong to what you see? On half of the clips it is another shape's. Without one "
-        "of the senses there is nothing to tell it from, and half of the answers are right. With the sound of another "
+        "of the modalities there is nothing to tell it from, and half of the answers are right. With the sound of another "
         "clip it mostly does not belong, whatever is right for the clip's own.",
     ),
 }

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tests.published import CONFIG, filled, released, stray
 from video_llama.checkpoints.convert import convert
-from video_llama.checkpoints.formats import BLIP2_QFORMER, EVA_CLIP_G, Format, in_our_names
-from video_llama.checkpoints.state import read_checkpoint, read_weights, write_checkpoint, write_weights
+from video_llama.checkpoints.io import read_checkpoint, read_weights, write_checkpoint, write_weights
+from video_llama.checkpoints.published import BLIP2_QFORMER, EVA_CLIP_G, Format, in_our_names
 from video_llama.common.errors import WeightsError
 
 VISION = {

@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from tests.deltas import CONFIG, EMBEDDINGS, VOCABULARY, Tensors, base_tensors, delta_tensors, read_folder, write_folder
-from video_llama.checkpoints import shards
-from video_llama.checkpoints.delta import NORM, apply_delta, invert_delta, looks_like_delta
-from video_llama.checkpoints.folder import WeightsFolder
+from video_llama.checkpoints.delta import shards
+from video_llama.checkpoints.delta.delta import NORM, apply_delta, invert_delta, looks_like_delta
+from video_llama.checkpoints.hf_folder import WeightsFolder
 from video_llama.common.errors import WeightsError
 from video_llama.prompts.tokenizer import load_tokenizer
 
@@ -248,7 +248,7 @@ def test_too_little_room_on_the_disk_is_said_before_writing(folders: Folders, mo
     write(folders)
     full = shutil.disk_usage(folders.base)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
-    monkeypatch.setattr("video_llama.checkpoints.delta.write_shards", lambda *_: pytest.fail("written"))
+    monkeypatch.setattr("video_llama.checkpoints.delta.delta.write_shards", lambda *_: pytest.fail("written"))
     refused(folders, "are free on this disk")
 
 
@@ -283,7 +283,7 @@ def test_stopped_while_writing_nothing_is_left(
         (folder / "model.safetensors").write_bytes(b"half of a file")
         raise error
 
-    monkeypatch.setattr("video_llama.checkpoints.delta.write_shards", half)
+    monkeypatch.setattr("video_llama.checkpoints.delta.delta.write_shards", half)
     with pytest.raises(WeightsError if isinstance(error, OSError) else KeyboardInterrupt):
         apply_delta(*folders)
     assert sorted(os.listdir(folders.base.parent)) == ["delta", "llama"]
@@ -300,7 +300,7 @@ def test_what_a_killed_run_leaves_is_hidden_and_cleared_away_by_the_next(
 
     child = os.fork()
     if child == 0:
-        monkeypatch.setattr("video_llama.checkpoints.delta.write_shards", half_then_killed)
+        monkeypatch.setattr("video_llama.checkpoints.delta.delta.write_shards", half_then_killed)
         apply_delta(*folders)
         os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -320,7 +320,7 @@ def test_two_runs_for_one_target_do_not_mix(folders: Folders, monkeypatch: pytes
             apply_delta(*folders)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("video_llama.checkpoints.delta.write_shards", meanwhile)
+    monkeypatch.setattr("video_llama.checkpoints.delta.delta.write_shards", meanwhile)
     with pytest.raises(KeyboardInterrupt):
         apply_delta(*folders)
 
@@ -331,7 +331,7 @@ def test_two_runs_for_one_target_do_not_mix(folders: Folders, monkeypatch: pytes
 PEAK = """
 import sys
 from pathlib import Path
-from video_llama.checkpoints.delta import apply_delta
+from video_llama.checkpoints.delta.delta import apply_delta
 
 def peak():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024

@@ -10,7 +10,7 @@ import torch
 from tests.published import filled, manifest, released, write_released
 from video_llama.checkpoints.convert import convert
 from video_llama.checkpoints.inspection import inspect
-from video_llama.checkpoints.state import write_checkpoint, write_weights
+from video_llama.checkpoints.io import write_checkpoint, write_weights
 from video_llama.common.errors import WeightsError
 
 BRANCH = {"video_branch.to_decoder.weight": torch.ones(8, 6), "video_branch.to_decoder.bias": torch.ones(8).half()}

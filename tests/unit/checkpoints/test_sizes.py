@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.published import eva, manifest
-from video_llama.checkpoints.formats import in_our_names
-from video_llama.checkpoints.sizes import decoder_width, sizes
+from video_llama.checkpoints.inspection import decoder_width, sizes
+from video_llama.checkpoints.published import in_our_names
 
 BRANCH = {"num_video_query_token": 32, "max_frame_pos": 32, "fusion_head_layers": 2}
 

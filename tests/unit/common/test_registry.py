@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from video_llama.common import registries
+from video_llama.common import registry as registries
 from video_llama.common.errors import DuplicateName, UnknownName
 from video_llama.common.registry import Registry, did_you_mean, nearest
 
@@ -92,7 +92,7 @@ def test_what_is_built_in_and_first_asked_for_in_a_scope_stays(tmp_path: Path, m
     registry: Registry[Any] = Registry("model", {"late": "registered_late"})
     monkeypatch.setattr(registries, "LATE", registry, raising=False)
     (tmp_path / "registered_late.py").write_text(
-        "from video_llama.common.registries import LATE\n@LATE.register('late')\nclass Late: pass\n"
+        "from video_llama.common.registry import LATE\n@LATE.register('late')\nclass Late: pass\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     with registry.scoped():
@@ -135,5 +135,5 @@ def test_installed_plugins_are_loaded_and_a_broken_one_is_named(monkeypatch: pyt
 
 
 def test_registries_and_config_are_imported_without_torch() -> None:
-    code = "import sys, video_llama.common.config, video_llama.cli.main; sys.exit('torch' in sys.modules)"
+    code = "import sys, video_llama.config.loader, video_llama.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

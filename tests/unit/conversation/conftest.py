@@ -10,8 +10,8 @@ import pytest
 
 from tests import tiny
 from tests.unit.conversation.tokenizers import WRITERS
-from video_llama.common.contracts import Media
 from video_llama.common.errors import DecodeError
+from video_llama.common.types import Media
 from video_llama.conversation.chat import Chat
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.tokenizer import Tokenizer, load_tokenizer
@@ -46,4 +46,4 @@ def read(kind: str, n_frames: int) -> Callable[..., Media]:
 def chat(decoder: Path) -> Chat:
     """A dialogue with a model whose answers mean nothing; of 256 tokens at most."""
     model = tiny.model(decoder).eval()
-    return Chat(model, VideoLLaMA.build_context(model.config), read("video", 4), read("image", 1))
+    return Chat(model, VideoLLaMA.sample_spec(model.config), read("video", 4), read("image", 1))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.conversation.scripted import ids
-from video_llama.conversation.answer_text import HALF, AnswerText, overlap
+from video_llama.conversation.streaming import HALF, AnswerText, overlap
 from video_llama.prompts.tokenizer import Tokenizer
 
 

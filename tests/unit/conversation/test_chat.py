@@ -12,8 +12,8 @@ import torch
 
 from tests.unit.conversation.conftest import read
 from tests.unit.conversation.scripted import Scripted, ids
-from video_llama.common.contracts import slot_id
 from video_llama.common.errors import DecodeError, OutOfMemory, PromptTooLong, TooManyFrames, VideoLlamaError
+from video_llama.common.types import slot_id
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.generation import generate_tokens
 from video_llama.conversation.settings import GenerationSettings

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from video_llama.common.contracts import Media, slot_id
-from video_llama.conversation.fitting import fit
-from video_llama.conversation.session import Session
+from video_llama.common.types import Media, slot_id
+from video_llama.conversation.session import Session, fit
 from video_llama.prompts.labels import Slot, encode
 from video_llama.prompts.templates import LLAMA_2, VICUNA
 

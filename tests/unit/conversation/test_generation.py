@@ -12,8 +12,8 @@ from sentencepiece import SentencePieceProcessor
 from tests import tiny
 from tests.tiny import TOKENIZER, sample
 from tests.unit.conversation.scripted import Scripted, ids
-from video_llama.common.contracts import MediaGroup, Sample
 from video_llama.common.errors import OutOfMemory, PromptTooLong, VideoLlamaError
+from video_llama.common.types import MediaGroup, Sample
 from video_llama.conversation.generation import generate, generate_tokens
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.datasets.collate import collate

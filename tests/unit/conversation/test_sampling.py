@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from video_llama.conversation.sampling import Draw, forked_chance
+from video_llama.conversation.generation import NucleusSampler, forked_chance
 from video_llama.conversation.settings import GenerationSettings
 
 LOGITS = torch.tensor([0.1, 0.5, 0.3, 0.06, 0.04]).log()
@@ -13,7 +13,7 @@ LOGITS = torch.tensor([0.1, 0.5, 0.3, 0.06, 0.04]).log()
 
 def drawn(n_rows: int = 1, n_steps: int = 1, logits: torch.Tensor = LOGITS, **settings: object) -> torch.Tensor:
     """int64[B, steps]."""
-    draw = Draw(GenerationSettings(**{"temperature": 1.0, "top_p": 1.0, **settings}), n_rows)
+    draw = NucleusSampler(GenerationSettings(**{"temperature": 1.0, "top_p": 1.0, **settings}), n_rows)
     scores = [draw(None, logits.expand(n_rows, -1)) for _ in range(n_steps)]
     assert all(bool((s > -torch.inf).sum(-1).eq(1).all()) for s in scores)
     return torch.stack([s.argmax(-1) for s in scores], 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from video_llama.common.contracts import Media
 from video_llama.common.errors import VideoLlamaError
+from video_llama.common.types import Media
 from video_llama.conversation.session import Session
-from video_llama.prompts.labels import Slot, Stretch, marker
+from video_llama.prompts.labels import Slot, TextSegment, marker
 from video_llama.prompts.templates import LLAMA_2, VICUNA
 
 IMAGE = Media("image", torch.zeros(3, 1, 2, 2, dtype=torch.uint8))
@@ -65,7 +65,7 @@ def test_what_is_typed_is_never_taken_for_a_medium(typed):
     session.show(CLIP)
     session.ask(f"What is {typed}?")
     assert [piece for piece in session.prompt() if isinstance(piece, Slot)] == [Slot(0, "video")]
-    assert all(isinstance(piece, Slot | Stretch) for piece in session.prompt())
+    assert all(isinstance(piece, Slot | TextSegment) for piece in session.prompt())
     kept = typed.translate({0xFDD0: None, 0xFDD1: None})
     assert text(session).endswith(f"What is {kept}?###Assistant:")
 

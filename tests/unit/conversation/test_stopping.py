@@ -9,7 +9,7 @@ import torch
 
 from tests.unit.conversation.scripted import ids
 from tests.unit.prompts.fast_tokenizer import write_fast_tokenizer
-from video_llama.conversation.stopping import StopAtText
+from video_llama.conversation.generation import StopAtText
 from video_llama.prompts.tokenizer import Tokenizer, load_tokenizer
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.unit.datasets.folder import FakeClip, FakeImage, Folder
-from video_llama.common.contracts import BuildContext
-from video_llama.common.registries import PROCESSORS
+from video_llama.common.registry import PROCESSORS
+from video_llama.prompts.sample_spec import SampleSpec
 
 
 @pytest.fixture(autouse=True)
@@ -21,5 +21,5 @@ def _fake_processors() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, context: BuildContext) -> Folder:
+def folder(tmp_path: Path, context: SampleSpec) -> Folder:
     return Folder(tmp_path, context)

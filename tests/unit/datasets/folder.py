@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from video_llama.common.contracts import BuildContext, Media
 from video_llama.common.errors import DecodeError
+from video_llama.common.types import Media
+from video_llama.datasets.base import Dataset
 from video_llama.datasets.captions import CCSBUAlign, CCSBUAlignConfig, StorageConfig, WebVid, WebVidConfig
-from video_llama.datasets.dataset import Dataset
+from video_llama.datasets.config import FilesConfig, ProcessorsConfig
 from video_llama.datasets.instruct import (
     LlavaInstruct,
     LlavaInstructConfig,
@@ -23,8 +24,8 @@ from video_llama.datasets.instruct import (
     WebVidInstructConfig,
     WebVidInstructZh,
 )
-from video_llama.datasets.settings import FilesConfig, ProcessorsConfig
 from video_llama.processors.text import CaptionConfig
+from video_llama.prompts.sample_spec import SampleSpec
 
 TIMES = "The video contains 2 frames sampled at 0.0, 0.5 seconds. "
 """What a clip may say."""
@@ -87,7 +88,7 @@ class Folder:
     """
 
     path: Path
-    context: BuildContext
+    context: SampleSpec
     media: Path = field(init=False)
 
     def __post_init__(self) -> None:

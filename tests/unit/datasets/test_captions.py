@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.unit.datasets.folder import Folder, sample_text, target_text
 from video_llama.common.errors import BadRecord, ConfigError, DataError, DecodeError
-from video_llama.datasets.settings import ProcessorsConfig
+from video_llama.datasets.config import ProcessorsConfig
 from video_llama.processors.image import Blip2ImageTrain
 from video_llama.processors.text import CaptionConfig
 from video_llama.processors.video import AlproVideoEval
@@ -36,7 +36,7 @@ def test_a_clip_becomes_a_prompt_around_it_and_its_cleaned_caption(folder: Folde
     sample = webvid.sample(0, rng())
     assert sample.id == "webvid/p/1.mp4"
     assert [m.kind for m in sample.media] == ["video"]
-    assert not sample.cut
+    assert not sample.truncated
 
 
 def test_every_csv_and_tsv_file_of_a_folder_is_read_in_the_order_of_their_names(folder: Folder) -> None:
@@ -80,7 +80,7 @@ def test_clips_may_lie_in_one_flat_folder(folder: Folder) -> None:
 
 
 def test_the_annotation_folder_may_be_one_file(folder: Folder) -> None:
-    from video_llama.datasets.settings import FilesConfig
+    from video_llama.datasets.config import FilesConfig
 
     path = folder.table("mine.tsv", [("1", "p", "a cat")], COLUMNS)
     webvid = folder.webvid(build_info=FilesConfig(anno_dir=str(path), videos_dir=str(folder.media)))

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from video_llama.common.contracts import IGNORE_LABEL, Batch, Media, MediaKind, Replaced, Sample, slot_id
+from video_llama.common.modalities import MediaKind
+from video_llama.common.types import IGNORE_LABEL, Batch, Media, Replaced, Sample, slot_id
 from video_llama.datasets.collate import collate
 
 PAD = 7
@@ -94,9 +95,11 @@ def test_a_batch_of_text_holds_no_media() -> None:
 
 def test_a_batch_counts_its_target_tokens_cut_samples_and_replacements() -> None:
     told = Replaced("a", "broken", "b")
-    batch = collate([sample(3, replaced=(told, told)), sample(1, cut=True), sample(2, replaced=(told,), cut=True)], PAD)
+    batch = collate(
+        [sample(3, replaced=(told, told)), sample(1, truncated=True), sample(2, replaced=(told,), truncated=True)], PAD
+    )
     assert batch.replaced == (told, told, told)
-    assert batch.n_cut == 2
+    assert batch.n_truncated == 2
     assert batch.n_target_tokens == 2, "a first token has nothing before it to be predicted from"
 
 

@@ -10,8 +10,8 @@ import torch
 
 from tests.unit.datasets.folder import TIMES, Folder, sample_text, target_text, turns
 from tests.unit.prompts.goldens import MAX_CONTEXT, PLACEHOLDER_ID, SAMPLES, TOKENS_PER_SLOT, Golden
-from video_llama.common.contracts import IGNORE_LABEL, slot_id
 from video_llama.common.errors import BadRecord, DataError, DecodeError
+from video_llama.common.types import IGNORE_LABEL, slot_id
 from video_llama.prompts.templates import MODEL_TYPES
 
 ONE_IMAGE = {"image": "1.jpg", "conversations": turns("<image>\nWhat is it?", "A cat.")}
@@ -42,7 +42,7 @@ def test_a_record_on_disk_gives_the_ids_and_on_demand_the_labels_of_the_original
     assert [PLACEHOLDER_ID if i < 0 else i for i in sample.input_ids.tolist()] == golden.input_ids
     trained = [i if k in golden.trained else IGNORE_LABEL for k, i in enumerate(golden.input_ids)]
     assert sample.labels.tolist() == trained
-    assert sample.cut == ("overflow" in golden.name)
+    assert sample.truncated == ("overflow" in golden.name)
 
 
 # --- LLaVA
@@ -210,7 +210,7 @@ def test_an_instruction_file_saved_with_a_byte_order_mark_is_read(folder: Folder
 
 
 def test_a_folder_where_the_instruction_file_belongs_is_refused(folder: Folder) -> None:
-    from video_llama.datasets.settings import FilesConfig
+    from video_llama.datasets.config import FilesConfig
 
     files = FilesConfig(anno_dir=str(folder.media), videos_dir=str(folder.media))
     with pytest.raises(DataError, match=f"{folder.media}: a folder; expected a JSON file"):
@@ -220,7 +220,7 @@ def test_a_folder_where_the_instruction_file_belongs_is_refused(folder: Folder) 
 def test_a_dialogue_too_long_for_the_decoder_is_cut_at_its_end_and_says_so(folder: Folder) -> None:
     data = folder.limited(max_context=60).llava([{"conversations": turns("Count.", "1 2 3 4 5 6 7 8 9 " * 10)}])
     sample = data.sample(0, rng())
-    assert sample.cut
+    assert sample.truncated
     assert len(sample.input_ids) == len(sample.labels) == 60
     whole = folder.limited(max_context=2000, max_instruct_len=2000).llava(
         [{"conversations": turns("Count.", "1 2 3 4 5 6 7 8 9 " * 10)}]
@@ -233,9 +233,9 @@ def test_a_caption_of_too_many_tokens_is_cut_whatever_the_length_of_its_prompt(f
     folder.clips("p/1.mp4")
     data = folder.limited(max_txt_len=5).webvid(("1", "p", "a cat that walks"), ("1", "p", "a"))
     long, short = data.sample(0, rng()), data.sample(1, rng())
-    assert (int((long.labels >= 0).sum()), long.cut) == (5, True)
+    assert (int((long.labels >= 0).sum()), long.truncated) == (5, True)
     assert short.labels[-1] >= 0
-    assert not short.cut
+    assert not short.truncated
 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_a_bad_record(folder: Folder) -> None:

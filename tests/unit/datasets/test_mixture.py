@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from video_llama.common.errors import ConfigError
-from video_llama.datasets.mixture import Draw, Mixture, RankBatches
+from video_llama.datasets.mixture import Mixture, RankBatches, RecordRef
 
 seeds = st.integers(0, 2**32)
 sizes = st.lists(st.integers(1, 30), min_size=1, max_size=4)
@@ -30,7 +30,7 @@ def mixture(lengths: list[int], ratios: list[Any], seed: int = 0) -> Mixture:
     return Mixture([range(n) for n in lengths], ratios, seed)  # type: ignore[misc]
 
 
-def batches(mixed: Mixture, rank: int = 0, **changes: Any) -> list[list[Draw]]:
+def batches(mixed: Mixture, rank: int = 0, **changes: Any) -> list[list[RecordRef]]:
     settings = {"batch_size": 2, "accumulation": 1, "world_size": 1, "steps_per_epoch": 3, "epochs": range(2)}
     return list(RankBatches(mixed, rank=rank, **(settings | changes)))
 

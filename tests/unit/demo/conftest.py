@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from video_llama.common.contracts import Media
 from video_llama.common.errors import DecodeError
+from video_llama.common.types import Media
 from video_llama.conversation.files import Upload
 from video_llama.toy.encode import write_clip
 from video_llama.toy.scene import Scene

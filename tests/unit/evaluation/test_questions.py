@@ -13,10 +13,10 @@ import pytest
 import torch
 
 from tests import tiny
-from video_llama.common.contracts import Media
 from video_llama.common.errors import DataError
+from video_llama.common.types import Media
 from video_llama.conversation.chat import Chat
-from video_llama.evaluation.questions import Given, Question, accuracy, answer_all, read_questions
+from video_llama.evaluation.questions import InputAblation, Question, accuracy, answer_all, read_questions
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.processors.audio import MEL_BINS, MEL_FRAMES, AudioConfig
 from video_llama.processors.decode import SAMPLE_RATE
@@ -35,7 +35,7 @@ def read(path: Path, rng: np.random.Generator) -> Media:
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chat]:
     model = tiny.model(tiny.write_decoder(tmp_path_factory.mktemp("decoder"))).eval()
-    return Chat(model, VideoLLaMA.build_context(model.config), read, None)
+    return Chat(model, VideoLLaMA.sample_spec(model.config), read, None)
 
 
 def asked(chat: Chat, **settings: Any) -> dict[str, str]:
@@ -66,7 +66,7 @@ def test_a_clip_is_encoded_once_for_all_its_questions(chat):
 
 
 def test_black_clips_are_all_the_same(chat):
-    answers = asked(chat, given=Given(sight="black"))
+    answers = asked(chat, ablation=InputAblation(frames="black"))
     assert answers["long.mp4-0"] == answers["other.mp4-0"]
     assert answers != asked(chat)
 
@@ -90,30 +90,30 @@ class Ears:
 def hearing_chat(tmp_path_factory: pytest.TempPathFactory) -> Chat:
     model = tiny.model(tiny.write_decoder(tmp_path_factory.mktemp("decoder")), **tiny.AUDIO).eval()
     tiny.livelier(model)
-    context = VideoLLaMA.build_context(model.config)
-    return Chat(model, replace(context, senses=replace(context.senses, audio_processor=Ears())), read, None)
+    context = VideoLLaMA.sample_spec(model.config)
+    return Chat(model, replace(context, audio_processor=Ears()), read, None)
 
 
-def heard(chat: Chat, **given: Any) -> dict[str, str]:
-    return asked(chat, given=Given(**given))
+def heard(chat: Chat, **ablation: Any) -> dict[str, str]:
+    return asked(chat, ablation=InputAblation(**ablation))
 
 
 def test_with_sound_answers_do_not_depend_on_the_batch_and_each_sense_counts(hearing_chat):
     answers = heard(hearing_chat, sound="own")
-    assert answers == asked(hearing_chat, given=Given(sound="own"), batch_size=1)
-    ways = [{"sound": "own"}, {}, {"sound": "silence"}, {"sight": "black", "sound": "own"}]
-    ways.append({"sight": "none", "sound": "own"})
-    assert len({tuple(sorted(heard(hearing_chat, **given).items())) for given in ways}) == len(ways)
+    assert answers == asked(hearing_chat, ablation=InputAblation(sound="own"), batch_size=1)
+    ways = [{"sound": "own"}, {}, {"sound": "silence"}, {"frames": "black", "sound": "own"}]
+    ways.append({"frames": "none", "sound": "own"})
+    assert len({tuple(sorted(heard(hearing_chat, **ablation).items())) for ablation in ways}) == len(ways)
 
 
 def test_silence_and_black_frames_leave_nothing_to_tell_clips_apart(hearing_chat):
-    answers = heard(hearing_chat, sight="black", sound="silence")
+    answers = heard(hearing_chat, frames="black", sound="silence")
     assert answers["long.mp4-0"] == answers["other.mp4-0"]
 
 
 def test_the_sound_of_another_clip_stands_in_for_a_clips_own(hearing_chat):
-    alone = heard(hearing_chat, sight="none", sound="own")
-    swapped = heard(hearing_chat, sight="none", sound="own", sound_from={"long.mp4": "other.mp4"})
+    alone = heard(hearing_chat, frames="none", sound="own")
+    swapped = heard(hearing_chat, frames="none", sound="own", sound_from={"long.mp4": "other.mp4"})
     assert alone["long.mp4-0"] != alone["other.mp4-0"]
     assert swapped["long.mp4-0"] == alone["other.mp4-0"]
     assert swapped["other.mp4-0"] == alone["other.mp4-0"]

@@ -14,10 +14,10 @@ from transformers import OPTConfig, OPTForCausalLM
 
 from tests import tiny
 from tests.tiny import batch, sample
-from video_llama.checkpoints.state import write_weights
-from video_llama.common.contracts import IGNORE_LABEL
+from video_llama.checkpoints.io import write_weights
 from video_llama.common.errors import TooManyFrames, VideoLlamaError, WeightsError
-from video_llama.models.language_model import LanguageModel
+from video_llama.common.types import IGNORE_LABEL
+from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.video_llama import VideoLLaMA
 
 IMAGE, PAIR, CLIP, TEXT = sample("image", 1), sample("pair", 2, words=9), sample("clip", 4), sample("text", words=3)
@@ -342,7 +342,7 @@ def test_settings_that_contradict_each_other_are_named(decoder, settings, key):
 def test_the_context_for_data_sets_follows_from_the_model_section(decoder, tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("See {this}: <ImageHere>\n\nWhat is <ImageHere>?\n")
-    context = VideoLLaMA.build_context(tiny.config(decoder, prompt_path=str(prompts), model_type="pretrain_llama_v2"))
+    context = VideoLLaMA.sample_spec(tiny.config(decoder, prompt_path=str(prompts), model_type="pretrain_llama_v2"))
     assert dict(context.tokens_per_slot) == {"image": 3, "video": 3}
     assert context.max_context == 256
     assert context.end_sym == "</s>"
@@ -353,7 +353,7 @@ def test_the_context_for_data_sets_follows_from_the_model_section(decoder, tmp_p
 
 
 def test_braces_around_a_prompt_other_than_its_place_are_left_alone(decoder):
-    (prompt,) = VideoLLaMA.build_context(tiny.config(decoder, prompt_template="{a} {} {b}")).caption_prompts
+    (prompt,) = VideoLLaMA.sample_spec(tiny.config(decoder, prompt_template="{a} {} {b}")).caption_prompts
     assert prompt == "{a} <ImageHere> {b}"
 
 
@@ -362,7 +362,7 @@ def test_a_prompt_file_without_a_place_for_the_media_is_refused(decoder, tmp_pat
     file = tmp_path / "prompts.txt"
     file.write_text(text)
     with pytest.raises(VideoLlamaError, match=rf"model.prompt_path: {file}.*{message}"):
-        VideoLLaMA.build_context(tiny.config(decoder, prompt_path=str(file)))
+        VideoLLaMA.sample_spec(tiny.config(decoder, prompt_path=str(file)))
 
 
 def test_a_decoder_whose_embeddings_are_narrower_than_its_layers_is_met_at_their_width(tmp_path):

@@ -11,8 +11,8 @@ import torch
 
 from tests import tiny
 from tests.tiny import batch, sample, sound
-from video_llama.common.contracts import Media, Sample
 from video_llama.common.errors import TooManySegments, VideoLlamaError
+from video_llama.common.types import Media, Sample
 from video_llama.models.video_llama import VideoLLaMA
 
 BOTH = {**tiny.AUDIO, "audio_source": "both"}
@@ -238,16 +238,16 @@ def test_frames_for_a_model_whose_audio_branch_alone_is_trained_are_refused(deco
     ],
 )
 def test_a_sample_has_what_the_trained_branches_ask_for(decoder, settings, sight, hearing):
-    context = VideoLLaMA.build_context(tiny.config(decoder, **{**tiny.AUDIO, **settings}))
-    assert (context.senses.sight, context.senses.hearing) == (sight, hearing)
+    context = VideoLLaMA.sample_spec(tiny.config(decoder, **{**tiny.AUDIO, **settings}))
+    assert (context.modalities.video, context.modalities.audio_source) == (sight, hearing)
     hears = settings.get("equip_audio_branch", True)
-    assert (context.senses.audio_processor is not None) == hears
+    assert (context.audio_processor is not None) == hears
     assert ("audio" in context.tokens_per_slot) == hears
 
 
 def test_the_sound_processor_takes_the_models_number_of_segments(decoder):
-    context = VideoLLaMA.build_context(tiny.config(decoder, **tiny.AUDIO))
-    assert context.senses.audio_processor.config.n_segments == 2
+    context = VideoLLaMA.sample_spec(tiny.config(decoder, **tiny.AUDIO))
+    assert context.audio_processor.config.n_segments == 2
     assert dict(context.tokens_per_slot) == {"image": 3, "video": 3, "audio": 2, "audio_frames": 2}
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.processors.clips import write_clip
 from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import DecodeError, NoSoundTrack
-from video_llama.common.registries import PROCESSORS
+from video_llama.common.registry import PROCESSORS
 from video_llama.processors.audio import MEL_MEAN, MEL_STD, log_mel, segment_starts, span, spectrogram
 from video_llama.processors.decode import SAMPLE_RATE, open_video
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.unit.processors.clips import picture, write_clip
 from video_llama.common.errors import DecodeError
-from video_llama.common.registries import PROCESSORS
+from video_llama.common.registry import PROCESSORS
 
 RAMP = np.linspace(0, 255, 96, dtype=np.uint8)[None, :, None].repeat(64, 0).repeat(3, 2)
 """Dark on the left, bright on the right."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from video_llama.common.registries import PROCESSORS
+from video_llama.common.registry import PROCESSORS
 
 BlipCaption = PROCESSORS.get("blip_caption")
 

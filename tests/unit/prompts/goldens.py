@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.conftest import FIXTURES
-from video_llama.common.contracts import IGNORE_LABEL
+from video_llama.common.types import IGNORE_LABEL
 
 CONTENT = json.loads((FIXTURES / "reference/text/text_goldens.json").read_text(encoding="utf-8"))
 DIALOGUES = json.loads((FIXTURES / "reference/data/conversations.json").read_text(encoding="utf-8"))["prompts"]

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 
 from tests.conftest import FIXTURES
 from tests.unit.prompts.fast_tokenizer import write_fast_tokenizer
-from video_llama.common.contracts import IGNORE_LABEL
 from video_llama.common.errors import ConfigError, WeightsError
+from video_llama.common.types import IGNORE_LABEL
 from video_llama.prompts.chat_template import chat_template
 from video_llama.prompts.labels import Encoded, encode
 from video_llama.prompts.rendering import conversation

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.unit.prompts.goldens import CHATS, MAX_CONTEXT, PLACEHOLDER_ID, SAMPLES, STRINGS, TOKENS_PER_SLOT, Golden
-from video_llama.common.contracts import IGNORE_LABEL, Media
-from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, Stretch, encode, marker, media_pieces
+from video_llama.common.types import IGNORE_LABEL, Media
+from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, TextSegment, encode, marker, media_pieces
 from video_llama.prompts.original_mask import original_labels
 from video_llama.prompts.rendering import conversation, tagged
 from video_llama.prompts.templates import LLAMA_2, MODEL_TYPES, VICUNA, Span
@@ -80,7 +80,7 @@ def test_under_the_llama_2_template_the_labels_are_those_of_the_original(golden:
 
 @pytest.mark.parametrize("string", [s for s in STRINGS if PLACEHOLDER not in s["text"]], ids=lambda s: repr(s["text"]))
 def test_a_plain_string_has_the_ids_of_the_original(string: dict, tokenizer: Tokenizer) -> None:
-    assert encode([Stretch((Span(string["text"]),))], tokenizer, SLOTS).input_ids == string["ids"]
+    assert encode([TextSegment((Span(string["text"]),))], tokenizer, SLOTS).input_ids == string["ids"]
 
 
 @pytest.mark.parametrize("string", [s for s in STRINGS if PLACEHOLDER in s["text"]], ids=lambda s: repr(s["text"]))

@@ -11,8 +11,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from video_llama.common.contracts import IGNORE_LABEL, Media, slot_id
-from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, Stretch, clean, encode, marker, media_pieces
+from video_llama.common.types import IGNORE_LABEL, Media, slot_id
+from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, TextSegment, clean, encode, marker, media_pieces
 from video_llama.prompts.rendering import caption, conversation, tagged
 from video_llama.prompts.templates import BILLA, LLAMA_2, VICUNA, ZIYA, Span, Template
 from video_llama.prompts.tokenizer import Tokenizer
@@ -130,7 +130,7 @@ def test_the_end_of_every_answer_carries_loss(template: Template, tokenizer: Tok
 
 
 def test_every_byte_of_the_last_character_of_an_answer_carries_loss(tokenizer: Tokenizer) -> None:
-    pieces = [Stretch((Span("Say: "), Span("é", trained=True), Span("猫")))]
+    pieces = [TextSegment((Span("Say: "), Span("é", trained=True), Span("猫")))]
     encoded = encode(pieces, tokenizer, SLOTS)
     (run,) = trained_runs(encoded)
     assert len(run) == len("é".encode())
@@ -144,7 +144,7 @@ def test_a_token_with_any_character_of_the_models_carries_loss(
 ) -> None:
     man = tokenizer.encode("\nman")[-1].id
     spans = (Span("\n"), Span("man"[:at], first_is_the_models), Span("man"[at:], not first_is_the_models))
-    assert encode([Stretch(spans)], tokenizer, SLOTS).labels[-1] == man
+    assert encode([TextSegment(spans)], tokenizer, SLOTS).labels[-1] == man
 
 
 def test_a_dialogue_starts_with_the_start_token_and_takes_no_loss_on_it(tokenizer: Tokenizer) -> None:
@@ -183,7 +183,7 @@ def test_markers_split_text_without_losing_any_of_it_but_white_space_beside_them
     assert [p.index for p in pieces if isinstance(p, Slot)] == list(order)
     first, *rest = parts
     kept = [first.rstrip() if rest else first, *(part.strip() for part in rest[:-1]), *(p.lstrip() for p in rest[-1:])]
-    written = [s for p in pieces if isinstance(p, Stretch) for s in p.spans]
+    written = [s for p in pieces if isinstance(p, TextSegment) for s in p.spans]
     assert "".join(s.text for s in written) == "".join(kept)
     assert "".join(s.text for s in written if s.trained) == parts[0][:at]
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from video_llama.common.contracts import IGNORE_LABEL, Media
+from video_llama.common.types import IGNORE_LABEL, Media
 from video_llama.prompts.labels import Encoded, encode
 from video_llama.prompts.original_mask import KNOWN, original_labels, segment_lengths, segments
 from video_llama.prompts.rendering import conversation, tagged

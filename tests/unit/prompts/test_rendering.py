@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from video_llama.common.contracts import IGNORE_LABEL, Media, slot_id
+from video_llama.common.types import IGNORE_LABEL, Media, slot_id
 from video_llama.prompts.labels import PLACEHOLDER, Slot, encode, marker
 from video_llama.prompts.rendering import caption, conversation, heard_and_seen, presented, tagged
 from video_llama.prompts.templates import LLAMA_2, VICUNA, Template
@@ -85,4 +85,4 @@ def test_the_space_before_sound_is_a_token_as_in_the_original(tokenizer: Tokeniz
 def test_a_caption_has_sound_and_sight_in_the_place_of_the_medium():
     pieces = caption(f"<Image>{PLACEHOLDER}</Image> Describe it. ", "a cat", "###", SOUND, CLIP)
     assert [piece for piece in pieces if isinstance(piece, Slot)] == [Slot(0, "audio"), Slot(1, "video")]
-    assert [type(piece).__name__ for piece in pieces] == ["Stretch", "Slot", "Slot", "Stretch", "Stretch"]
+    assert [type(piece).__name__ for piece in pieces] == ["TextSegment", "Slot", "Slot", "TextSegment", "TextSegment"]

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tests.conftest import FIXTURES
 from tests.unit.prompts.fast_tokenizer import write_fast_tokenizer
-from video_llama.common.contracts import IGNORE_LABEL
 from video_llama.common.errors import WeightsError
+from video_llama.common.types import IGNORE_LABEL
 from video_llama.prompts.labels import encode
 from video_llama.prompts.rendering import conversation
 from video_llama.prompts.templates import VICUNA

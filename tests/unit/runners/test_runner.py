@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from tests import tiny
-from video_llama.checkpoints.state import read_checkpoint, write_checkpoint
-from video_llama.common.contracts import Sample
+from video_llama.checkpoints.io import read_checkpoint, write_checkpoint
 from video_llama.common.distributed import World, join_world
 from video_llama.common.errors import BadRecord, TrainingError, VideoLlamaError, WeightsError
+from video_llama.common.types import Sample
 from video_llama.datasets.mixture import Mixture
 from video_llama.models.video_llama import VideoLLaMA
-from video_llama.runners.run_config import RunConfig
-from video_llama.runners.run_files import RunFiles
+from video_llama.runners.config import RunConfig
+from video_llama.runners.output import RunOutput
 from video_llama.runners.runner_base import RunnerBase
 
 ALONE = World(0, 1, torch.device("cpu"))
@@ -68,7 +68,7 @@ def runner(
         Mixture([samples or Samples()], [1.0], config.seed),
         pad_id=0,
         world=ALONE,
-        files=RunFiles(folder, ALONE, config.resume_ckpt_path),
+        files=RunOutput(folder, ALONE, config.resume_ckpt_path),
         resolved_config="model: {arch: video_llama}\n",
     )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from video_llama.common.registries import LR_SCHEDULERS
+from video_llama.common.registry import LR_SCHEDULERS
 
 
 def schedule(kind: str, **settings: Any) -> Any:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from video_llama.models.imagebind import ImageBind
+from tools.toy_pretrain.hearing import load_imagebind, loss_of, record
+from video_llama.models.encoders.imagebind import ImageBind
 from video_llama.processors.audio import spectrogram
-from video_llama.toy.pretrain.hearing import load_imagebind, loss_of, record
 from video_llama.toy.scene import SHAPES, SIDE, scenes, with_other_sounds
 from video_llama.toy.sound import SAMPLE_RATE
 

@@ -7,10 +7,10 @@ import sentencepiece
 import torch
 from transformers import LlamaForCausalLM
 
-from video_llama.toy.pretrain.decoder import Encoder
-from video_llama.toy.pretrain.text import Said, Slots
-from video_llama.toy.pretrain.tokenizer import TOKENIZER_FILE, attribute_words
-from video_llama.toy.pretrain.towers import NUM_QUERIES, QFORMER, decode, load_towers
+from tools.toy_pretrain.decoder import Encoder
+from tools.toy_pretrain.text import Said, Slots
+from tools.toy_pretrain.tokenizer import TOKENIZER_FILE, attribute_words
+from tools.toy_pretrain.towers import NUM_QUERIES, QFORMER, decode, load_towers
 from video_llama.toy.scene import Scene
 
 WEIGHTS = Path(__file__).parents[3] / "video_llama/toy/weights"

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from video_llama.common.errors import UnknownName
 from video_llama.common.registry import did_you_mean
+from video_llama.processors.decode.audio_track import Sound, open_sound
 from video_llama.processors.decode.decord_backend import DecordReader
-from video_llama.processors.decode.image import read_image
 from video_llama.processors.decode.probe import Probed, probe
 from video_llama.processors.decode.pyav_backend import PyavReader
 from video_llama.processors.decode.resample import SAMPLE_RATE
-from video_llama.processors.decode.sound import Sound, open_sound
+from video_llama.processors.decode.still import read_image
 
 __all__ = [
     "SAMPLE_RATE",

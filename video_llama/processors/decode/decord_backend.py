@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
-from video_llama.processors.decode.sound import Sound, open_sound
+from video_llama.processors.decode.audio_track import Sound, open_sound
 from video_llama.processors.decode.source import Deadline, check_file, check_indices, decode_errors
 
 

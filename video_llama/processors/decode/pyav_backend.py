@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
+from video_llama.processors.decode.audio_track import Sound
 from video_llama.processors.decode.container import opened, read_packets, video_stream
 from video_llama.processors.decode.packets import (
     Packet,
@@ -31,7 +32,6 @@ from video_llama.processors.decode.packets import (
     why_not_trusted,
 )
 from video_llama.processors.decode.rgb import to_rgb
-from video_llama.processors.decode.sound import Sound
 from video_llama.processors.decode.source import Deadline, check_file, check_indices, decode_errors
 
 SKIPS_UNREFERENCED = frozenset({"h264"})

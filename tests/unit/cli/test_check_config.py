@@ -1,0 +1,125 @@
+"""``video-llama check-config``, and what the command line does with errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from tests.unit.config.conftest import MODELS, FakeModel, Folder
+from video_llama.cli import check_config
+from video_llama.cli import main as cli
+from video_llama.cli.main import main
+from video_llama.common.errors import ConfigError, VideoLlamaError, WeightsError
+
+GOOD = "model: {arch: video_llama, llama_model: llm}\n"
+
+
+@pytest.fixture(autouse=True)
+def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model with nothing wrong in its decoder folder."""
+    monkeypatch.setattr(check_config, "MODELS", MODELS)
+    monkeypatch.setattr(FakeModel, "sample_spec", lambda config: None, raising=False)
+
+
+def run(*argv: str) -> int:
+    return main(["check-config", *argv])
+
+
+def test_a_good_file_is_ok(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder.path / "a.yaml").write_text(GOOD)
+    assert run("a.yaml") == 0
+    assert capsys.readouterr().out == "a.yaml: ok\n"
+
+
+def test_what_the_user_has_still_to_set_is_listed_and_is_no_error(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder.path / "a.yaml").write_text(
+        "paths: {llama: '???', unused: '???'}\nmodel: {arch: video_llama, llama_model: '${paths.llama}', prompt_path: '???'}"
+    )
+    assert run("a.yaml") == 0
+    out = capsys.readouterr().out
+    assert out == "a.yaml: ok\n  to set before use: paths.llama (model.llama_model), model.prompt_path\n"
+
+
+def test_every_problem_of_every_file_is_printed(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder.path / "good.yaml").write_text(GOOD)
+    (folder.path / "bad.yaml").write_text("model: {arch: video_llama, llama_model: gone}\nrun: {max_epcoh: 3}\n")
+    assert run("bad.yaml", "good.yaml", "none.yaml") == 1
+    out, err = capsys.readouterr()
+    assert out == "good.yaml: ok\n"
+    assert err.splitlines() == [
+        "bad.yaml:1  model.llama_model: no such directory or file: gone",
+        "bad.yaml:2  run.max_epcoh: unknown key. Did you mean run.max_epoch?",
+        "none.yaml: no such file",
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [WeightsError("model.llama_model: llm: truncated"), ConfigError(["model.end_sym: of another template"])]
+)
+def test_what_the_model_cannot_use_is_a_problem(
+    folder: Folder, error: VideoLlamaError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sample_spec(config: object) -> None:
+        raise error
+
+    monkeypatch.setattr(FakeModel, "sample_spec", sample_spec)
+    (folder.path / "a.yaml").write_text(GOOD)
+    assert run("a.yaml") == 1
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"a.yaml  {error}\n")
+    (folder.path / "a.yaml").write_text(GOOD.replace("llm", "'???'"))
+    assert run("a.yaml") == 0
+
+
+def test_options_are_checked_with_the_file(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder.path / "a.yaml").write_text(GOOD + "run: {}\n")
+    assert run("a.yaml", "--options", "run.max_epoch=3", "run.max_epcoh=3") == 1
+    assert capsys.readouterr().err == (
+        "option --options run.max_epcoh=3  run.max_epcoh: unknown key. Did you mean run.max_epoch?\n"
+    )
+
+
+@pytest.mark.parametrize("argv", [[], ["check-config"], ["chekc-config"]])
+def test_wrong_usage_exits_with_2(argv: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+
+
+def test_help_lists_the_commands_without_importing_them(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert {"check-config", "chat"} <= set(capsys.readouterr().out.split())
+
+
+def test_an_interrupted_command_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(args: object) -> int:
+        raise KeyboardInterrupt
+
+    command = types.SimpleNamespace(add_arguments=lambda parser: None, run=interrupted)
+    monkeypatch.setitem(sys.modules, "interrupted_command", command)
+    monkeypatch.setitem(cli.COMMANDS, "wait", cli.Command("interrupted_command", "wait"))
+    assert main(["wait"]) == 130
+
+
+def test_a_reader_that_goes_away_is_no_traceback(folder: Folder) -> None:
+    (folder.path / "a.yaml").write_text("[]")
+    code = (
+        "import sys, types; from video_llama.cli import main as cli\n"
+        "command = types.SimpleNamespace(add_arguments=lambda p: None, run=lambda a: print('x' * 1000000) or 0)\n"
+        "sys.modules['many_lines'] = command\n"
+        "cli.COMMANDS['talk'] = cli.Command('many_lines', 'talk')\n"
+        "sys.exit(cli.main(['talk']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1

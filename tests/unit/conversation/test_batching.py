@@ -1,0 +1,204 @@
+"""Questions on many files, a batch at a time: each answered as it would be alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from video_llama.common.errors import DecodeError, OutOfMemory, PromptTooLong, VideoLlamaError
+from video_llama.conversation.batching import File, FileAnswer, FileQuestion, answer_batches, in_parts
+from video_llama.conversation.chat import Chat
+from video_llama.conversation.settings import GenerationSettings
+
+SHORT = GenerationSettings(max_new_tokens=8)
+
+
+def asked(path: str, question: str = "What is it?", kind: Any = "video") -> FileQuestion:
+    return FileQuestion(File(kind, path), question)
+
+
+QUESTIONS = (
+    asked("a"),
+    asked("a", "What colour is the shape?"),
+    asked("b", kind="image"),
+    asked("broken"),
+    asked("c", "How does it move, and why, and for how long?"),
+    asked("a", kind="image"),
+    asked("b", " ", kind="image"),
+    asked("c"),
+)
+
+
+def alone(chat: Chat, question: FileQuestion, settings: GenerationSettings = SHORT) -> str | tuple[type, str]:
+    """The answer in a dialogue of its own, or what its error is."""
+    single = chat.another()
+    try:
+        single.upload(**{question.file.kind: question.file.path})
+        return single.ask(question.question, settings)
+    except VideoLlamaError as error:
+        return type(error), str(error)
+
+
+def flat(batches: Iterator[list[FileAnswer | VideoLlamaError]]) -> list[str | tuple[type, str]]:
+    """All outcomes, to be compared."""
+    outcomes = [outcome for batch in batches for outcome in batch]
+    return [one.text if isinstance(one, FileAnswer) else (type(one), str(one)) for one in outcomes]
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SHORT,
+        GenerationSettings(max_new_tokens=8, num_beams=2),
+        GenerationSettings(max_new_tokens=8, temperature=1.0, seed=3),
+        GenerationSettings(max_new_tokens=8, temperature=1.0, seed=3, num_beams=2),
+    ],
+)
+def test_answers_and_errors_do_not_depend_on_the_batch(chat, size, settings):
+    batches = [QUESTIONS[i : i + size] for i in range(0, len(QUESTIONS), size)]
+    expected = [alone(chat, question, settings) for question in QUESTIONS]
+    assert flat(answer_batches(chat, batches, settings)) == expected
+    assert expected[3] == (DecodeError, "broken: it is broken")
+    assert expected[6] == (VideoLlamaError, "the question is empty")
+    assert chat.session.turns == []
+
+
+def test_files_read_ahead_by_threads_are_the_same(chat):
+    batches = [QUESTIONS[:4], QUESTIONS[4:]]
+    expected = flat(answer_batches(chat, batches, SHORT))
+    assert flat(answer_batches(chat, batches, SHORT, n_threads=2)) == expected
+
+
+def test_a_file_is_read_and_encoded_once_for_a_batch_and_the_next(chat, monkeypatch):
+    read, encoded = [], []
+    frozen, processor = chat.model.encode_frozen, chat.video_processor
+
+    def encode_frozen(groups: Any) -> Any:
+        encoded.extend(len(group.frames) for group in groups if not group.encoded)
+        return frozen(groups)
+
+    monkeypatch.setattr(chat.model, "encode_frozen", encode_frozen)
+    chat.video_processor = lambda path, rng: (read.append(path), processor(path, rng))[1]
+    batches = [
+        [asked("a"), asked("a", "Why?"), asked("b")],
+        [asked("b"), asked("c")],
+        [asked("a")],
+        [asked("a", "Why?")],
+    ]
+    assert len(flat(answer_batches(chat, batches, SHORT))) == 7
+    assert read == ["a", "b", "c", "a"]
+    assert encoded == [2, 1, 1]
+
+
+def test_a_batch_waits_until_it_is_asked_for(chat, monkeypatch):
+    answers = answer_batches(chat, [[asked("a")], [asked("b")]], SHORT)
+    next(answers)
+    monkeypatch.setattr(chat.model, "encode_frozen", lambda groups: pytest.fail("nobody has asked for it"))
+    answers.close()
+
+
+def test_a_prompt_that_is_too_long_alone_has_an_error(chat):
+    outcomes = flat(answer_batches(chat, [[asked("a"), asked("b", "word " * 300), asked("c")]], SHORT))
+    assert outcomes[::2] == [alone(chat, asked("a")), alone(chat, asked("c"))]
+    assert outcomes[1] == alone(chat, asked("b", "word " * 300))
+    assert outcomes[1][0] is PromptTooLong
+
+
+def test_torchs_random_numbers_are_left_alone(chat):
+    before = torch.get_rng_state()
+    flat(answer_batches(chat, [QUESTIONS], GenerationSettings(max_new_tokens=4, temperature=1.0, seed=0)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_no_batches_are_no_answers(chat):
+    assert flat(answer_batches(chat, [])) == []
+    assert list(answer_batches(chat, [[], [asked("a")]], SHORT)) == [[], [FileAnswer(alone(chat, asked("a")), "off")]]
+
+
+def test_a_file_that_fails_as_nobody_foresaw_is_an_error_of_its_own(chat, caplog):
+    def processor(path: str, rng: Any) -> Any:
+        if path == "odd":
+            raise ZeroDivisionError("1 / 0")
+        if path == "huge":
+            raise MemoryError
+        return fine(path, rng)
+
+    fine, chat.video_processor = chat.video_processor, processor
+    outcomes = flat(answer_batches(chat, [[asked("odd"), asked("a"), asked("huge")]], SHORT))
+    assert outcomes[0] == (DecodeError, "odd: cannot be read: ZeroDivisionError('1 / 0')")
+    assert outcomes[1] == alone(chat, asked("a"))
+    assert outcomes[2][0] is OutOfMemory
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_threads_read_a_few_files_ahead_and_no_more(chat):
+    def processor(path: str, rng: Any) -> Any:
+        read.append(path)
+        return fine(path, rng)
+
+    read: list[str] = []
+    fine, chat.video_processor = chat.video_processor, processor
+    answers = answer_batches(chat, [[asked(f"{n:02}")] for n in range(20)], SHORT, n_threads=2)
+    next(answers)
+    answers.close()
+    assert 1 <= len(read) <= 4
+
+
+# Memory
+
+
+@pytest.mark.parametrize("where", ["generate", "encode_frozen"])
+@pytest.mark.parametrize("fits", [1, 3])
+def test_what_a_batch_has_no_memory_for_is_done_in_parts(chat, monkeypatch, caplog, where, fits):
+    files = [asked(name) for name in "abcdefgh"]
+    expected = [alone(chat, question) for question in files]
+    owner = chat.model.decoder.lm if where == "generate" else chat.model
+    work, sizes = getattr(owner, where), []
+
+    def limited(*args: Any, **kwargs: Any) -> Any:
+        size = len(kwargs["inputs_embeds"]) if where == "generate" else len(args[0][0].frames)
+        sizes.append(size)
+        if size > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return work(*args, **kwargs)
+
+    monkeypatch.setattr(owner, where, limited)
+    with caplog.at_level(logging.WARNING):
+        assert flat(answer_batches(chat, [files], SHORT)) == expected
+    assert sizes[0] == 8
+    assert "out of memory with 8 at once" in caplog.text
+
+
+def without_memory(*_: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_what_has_no_memory_alone_has_an_error(chat, monkeypatch):
+    monkeypatch.setattr(chat.model, "encode_frozen", without_memory)
+    (outcomes,) = answer_batches(chat, [[asked("a"), asked("broken")]], SHORT)
+    assert [type(outcome) for outcome in outcomes] == [OutOfMemory, DecodeError]
+
+
+# Parts
+
+
+def test_in_parts_the_items_to_blame_are_found(chat):
+    def work(items: Sequence[int]) -> list[int]:
+        if bad := [item for item in items if item % 5 == 0]:
+            raise VideoLlamaError(str(bad[0]))
+        return [10 * item for item in items]
+
+    outcomes = in_parts(work, range(1, 12))
+    assert [str(outcome) for outcome in outcomes] == ["10", "20", "30", "40", "5", "60", "70", "80", "90", "10", "110"]
+    assert [k for k, outcome in enumerate(outcomes) if isinstance(outcome, VideoLlamaError)] == [4, 9]
+    assert in_parts(work, []) == []
+
+
+def test_in_parts_what_is_no_error_of_a_user_stays_one():
+    with pytest.raises(ZeroDivisionError):
+        in_parts(lambda items: [1 // 0], [1, 2])

@@ -1,0 +1,63 @@
+"""Memory that runs out is told with advice, in whatever words the libraries say it; other errors stay what they are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from video_llama.common.errors import OutOfMemory
+from video_llama.conversation.oom import within_memory
+
+CUDA = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 23.65 GiB of which 1.2 GiB is free."
+)
+CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."
+
+
+@pytest.fixture
+def emptied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    calls: list[int] = []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(1))
+    return calls
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError(CUDA),
+        RuntimeError(CPU),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 137438953472 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+    ids=["cuda", "cpu", "cpu on Windows", "cublas", "python"],
+)
+def test_memory_that_runs_out_is_told_with_advice_and_given_back(error, emptied):
+    @within_memory
+    def work() -> None:
+        raise error
+
+    with pytest.raises(OutOfMemory, match=r"out of memory \(.+\)\. Ask for fewer tokens .*low_resource: true") as told:
+        work()
+    assert emptied == [1]
+    assert told.value.__context__ is None  # nothing holds on to what was computed
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("out of memory"), KeyboardInterrupt()])
+def test_other_errors_stay_what_they_are(error, emptied):
+    @within_memory
+    def work() -> None:
+        raise error
+
+    with pytest.raises(type(error)) as told:
+        work()
+    assert told.value is error
+    assert emptied == []
+
+
+def test_what_works_is_returned():
+    @within_memory
+    def work(a: int, *, b: int) -> int:
+        return a + b
+
+    assert work(1, b=2) == 3

@@ -1,0 +1,90 @@
+"""A data set's section of the YAML against the model's: what contradicts is refused, by its key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.datasets.folder import CLIPS, FakeClip, Folder
+from video_llama.common.errors import ConfigError
+from video_llama.datasets.config import ProcessorsConfig
+
+ROW = ("1", "p", "a cat")
+
+
+def problems(folder: Folder, **settings: Any) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        folder.webvid(ROW, **settings)
+    return caught.value.problems
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "models"),
+    [
+        ("num_video_query_token", 32, "8"),
+        ("tokenizer_name", "models/llama", "'models/vicuna'"),
+        ("model_type", "llama_v2", "'vicuna'"),
+    ],
+)
+def test_a_setting_that_repeats_the_models_must_agree_with_it(
+    folder: Folder, key: str, value: Any, models: str
+) -> None:
+    assert problems(folder, **{key: value}) == [
+        f"datasets.webvid.{key}: {value!r}, but the model has {models}. Leave it out here."
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_video_query_token": 8, "tokenizer_name": "models/vicuna", "model_type": "vicuna"},
+        {"tokenizer_name": "./models/vicuna/"},
+        {"model_type": "pretrain_vicuna"},
+    ],
+    ids=str,
+)
+def test_a_setting_that_says_the_same_as_the_model_is_fine(folder: Folder, settings: dict[str, Any]) -> None:
+    assert len(folder.webvid(ROW, **settings)) == 1
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_more_frames_than_the_model_has_positions_are_refused(folder: Folder, split: str) -> None:
+    long = FakeClip.Config(n_frms=33)
+    processors = ProcessorsConfig(train=long) if split == "train" else ProcessorsConfig(train=CLIPS.train, eval=long)
+    assert problems(folder, vis_processor=processors) == [
+        f"datasets.webvid.vis_processor.{split}.n_frms: 33 frames, but model.max_frame_pos is 32"
+    ]
+
+
+def test_frames_of_another_size_than_the_models_are_refused(folder: Folder) -> None:
+    processors = ProcessorsConfig(train=FakeClip.Config(image_size=336))
+    assert problems(folder, vis_processor=processors) == [
+        "datasets.webvid.vis_processor.train.image_size: 336, but model.image_size is 224"
+    ]
+
+
+def test_training_needs_files(folder: Folder) -> None:
+    assert problems(folder, build_info=None) == ["datasets.webvid.build_info: needed for training, and not given"]
+
+
+def test_all_contradictions_are_told_at_once(folder: Folder) -> None:
+    processors = ProcessorsConfig(train=FakeClip.Config(n_frms=64, image_size=96))
+    found = problems(folder, build_info=None, model_type="llama_v2", vis_processor=processors)
+    assert [line.split(":")[0] for line in found] == [
+        "datasets.webvid.model_type",
+        "datasets.webvid.vis_processor.train.n_frms",
+        "datasets.webvid.vis_processor.train.image_size",
+        "datasets.webvid.build_info",
+    ]
+
+
+def test_a_model_that_says_nothing_of_a_setting_contradicts_nothing(folder: Folder) -> None:
+    data = folder.limited(shared_settings={}).webvid(
+        ROW,
+        num_video_query_token=7,
+        tokenizer_name="any",
+        model_type="any",
+        vis_processor=ProcessorsConfig(train=FakeClip.Config(n_frms=99, image_size=1)),
+    )
+    assert len(data) == 1

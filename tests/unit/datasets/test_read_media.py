@@ -1,0 +1,146 @@
+"""What a sample takes of a file: as much as the branches that are trained ask for, sound before sight."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.unit.processors.clips import picture, write_clip
+from tests.unit.processors.sounds import with_chirps, write_sound
+from video_llama.common.errors import BadRecord, DecodeError
+from video_llama.common.modalities import Modalities
+from video_llama.common.types import Media
+from video_llama.processors.audio import AudioConfig, ImageBindAudio
+from video_llama.processors.image import Blip2ImageEval, ImageConfig
+from video_llama.processors.media import read_media
+from video_llama.processors.video import AlproVideoEval, VideoConfig
+
+AUDIO = ImageBindAudio(AudioConfig(n_segments=2))
+VIDEO = AlproVideoEval(VideoConfig(n_frms=3, image_size=16))
+PICTURE = Blip2ImageEval(ImageConfig(image_size=16))
+WAVEFORM = with_chirps(16_000, 1.0, [0.2])
+
+
+def modalities(hearing: Any, sight: bool = True) -> Modalities:
+    return Modalities(sight, hearing)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image, clips with and without sound, sound alone, and a clip with a track that is damaged."""
+    folder = tmp_path_factory.mktemp("media")
+    Image.fromarray(picture(0)).save(folder / "image.jpg")
+    write_sound(folder / "clip.mp4", WAVEFORM, 16_000, "aac", video=10)
+    write_clip(folder / "mute.mp4", 10)
+    write_sound(folder / "alone.wav", WAVEFORM, 16_000, "pcm_s16le")
+    shutil.copy(folder / "mute.mp4", folder / "empty.m4a")
+    write_sound(folder / "other.mkv", WAVEFORM, 16_000, "aac", video=10)
+    damaged = (folder / "other.mkv").read_bytes().replace(b"A_AAC", b"A_XYZ")
+    (folder / "damaged.mkv").write_bytes(damaged)
+    return folder
+
+
+@pytest.fixture
+def read(files: Path) -> Callable[..., list[Media]]:
+    """Read a file with a seed."""
+
+    def run(name: str, wanted: Modalities, seed: int = 0) -> list[Media]:
+        processor = PICTURE if name.endswith(".jpg") else VIDEO
+        return read_media(files / name, processor, wanted, AUDIO, np.random.default_rng(seed))
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "hearing", "sight", "kinds"),
+    [
+        ("image.jpg", None, True, ["image"]),
+        ("clip.mp4", None, True, ["video"]),
+        ("image.jpg", "sound", True, ["image"]),
+        ("clip.mp4", "sound", True, ["audio", "video"]),
+        ("mute.mp4", "sound", True, ["video"]),
+        ("alone.wav", "sound", True, ["audio"]),
+        ("clip.mp4", "sound", False, ["audio"]),
+        ("alone.wav", "sound", False, ["audio"]),
+        ("image.jpg", "frames", True, ["audio_frames", "image"]),
+        ("clip.mp4", "frames", True, ["audio_frames", "video"]),
+        ("mute.mp4", "frames", True, ["audio_frames", "video"]),
+        ("image.jpg", "frames", False, ["audio_frames"]),
+        ("clip.mp4", "frames", False, ["audio_frames"]),
+        ("image.jpg", "both", True, ["audio_frames", "image"]),
+        ("mute.mp4", "both", True, ["audio_frames", "video"]),
+        ("alone.wav", "both", True, ["audio"]),
+        ("mute.mp4", "both", False, ["audio_frames"]),
+        ("alone.wav", "both", False, ["audio"]),
+    ],
+)
+def test_a_file_gives_what_the_model_is_trained_on(read, name, hearing, sight, kinds):
+    media = read(name, modalities(hearing, sight))
+    assert [item.kind for item in media] == kinds
+    shapes = {
+        "audio": (2, 1, 128, 204),
+        "audio_frames": (3, 1 if name == "image.jpg" else 3, 16, 16),
+        "image": (3, 1, 16, 16),
+        "video": (3, 3, 16, 16),
+    }
+    assert [tuple(item.frames.shape) for item in media] == [shapes[kind] for kind in kinds]
+
+
+@pytest.mark.parametrize("sight", [True, False])
+def test_of_both_one_is_drawn_for_each_sample(read, sight):
+    drawn = [read("clip.mp4", modalities("both", sight), seed)[0].kind for seed in range(20)]
+    assert {*drawn} == {"audio", "audio_frames"}
+    assert drawn == [read("clip.mp4", modalities("both", sight), seed)[0].kind for seed in range(20)]
+
+
+def test_frames_for_the_audio_branch_are_those_that_are_seen(read):
+    heard, seen = read("clip.mp4", modalities("frames"))
+    assert torch.equal(heard.frames, seen.frames)
+    assert heard.message == seen.message != ""
+
+
+def test_sound_is_that_of_the_file(read, files):
+    heard, _ = read("clip.mp4", modalities("sound"))
+    assert torch.equal(heard.frames, AUDIO(files / "clip.mp4", np.random.default_rng(0)).frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "hearing", "sight", "reason"),
+    [
+        ("alone.wav", None, True, "sound alone, and the model is not trained on sound"),
+        ("alone.wav", "frames", True, "sound alone, and the model is not trained on sound"),
+        ("alone.wav", "frames", False, "sound alone, and the model is not trained on sound"),
+        ("mute.mp4", "sound", False, "no sound track, and nothing else that the model is trained on"),
+        ("empty.m4a", "sound", True, "no sound track, and nothing else that the model is trained on"),
+    ],
+)
+def test_a_file_with_nothing_that_the_model_is_trained_on_is_a_bad_record(read, files, name, hearing, sight, reason):
+    with pytest.raises(BadRecord) as caught:
+        read(name, modalities(hearing, sight))
+    assert str(caught.value) == f"{files / name}: {reason}"
+
+
+def test_an_image_is_no_sound(read):
+    with pytest.raises(DecodeError, match="neither video nor sound"):
+        read("image.jpg", modalities("sound", sight=False))
+
+
+def test_a_track_that_cannot_be_decoded_is_an_error_not_a_clip_without_sound(read):
+    with pytest.raises(DecodeError, match="no decoder for its sound track"):
+        read("damaged.mkv", modalities("sound"))
+    assert [item.kind for item in read("damaged.mkv", modalities(None))] == ["video"]
+
+
+def test_a_processor_that_opens_nothing_itself_is_heard_as_well(files):
+    def whole(path: Path, rng: np.random.Generator) -> Media:
+        return VIDEO(path, rng)
+
+    media = read_media(files / "clip.mp4", whole, modalities("sound"), AUDIO, np.random.default_rng(0))
+    assert [item.kind for item in media] == ["audio", "video"]

@@ -1,0 +1,90 @@
+"""Keys: the same for the same question to the same model, and for nothing else."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from video_llama.config.loader import load_config
+from video_llama.conversation.batching import File, FileQuestion
+from video_llama.conversation.settings import GenerationSettings
+from video_llama.inference.keys import item_keys
+from video_llama.inference.questions import Item
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[3])
+
+
+def key(
+    *options: str,
+    id: str | int = "a",
+    question: str = "What?",
+    path: str = "v",
+    hear: bool | None = None,
+    **settings: object,
+) -> str:
+    job = load_config("eval_configs/toy.yaml", options, also=("datasets",))
+    item = Item(id, FileQuestion(File("video", path, hear), question))
+    return item_keys([item], job, GenerationSettings(**settings))[item]
+
+
+def test_a_key_is_the_same_each_time():
+    assert key() == key() == key(max_new_tokens=300)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "b"},
+        {"question": "Why?"},
+        {"path": "w"},
+        {"hear": False},
+        {"max_new_tokens": 8},
+        {"seed": 0},
+    ],
+)
+def test_whatever_changes_the_answer_changes_the_key(change):
+    assert key(**change) != key()
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["model.max_txt_len=31", "datasets.webvid_instruct.vis_processor.train.n_frms=5", "model.model_type=llama_v2"],
+)
+def test_whatever_changes_the_model_changes_the_key(option):
+    assert key(option) != key()
+
+
+def test_a_file_that_is_none_of_the_models_changes_nothing(tmp_path, monkeypatch):
+    weights = Path("video_llama/toy/weights").resolve()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eval_configs").symlink_to(Path(__file__).parents[3] / "eval_configs")
+    first = key(f"paths.weights={weights}")
+    (tmp_path / "video_llama").write_text("of the same name as the architecture")
+    assert key(f"paths.weights={weights}") == first
+
+
+def test_one_and_the_text_of_one_are_two_ids():
+    assert key(id=1) != key(id="1")
+
+
+def test_files_of_the_model_that_change_in_their_place_change_the_key(tmp_path):
+    decoder = tmp_path / "decoder"
+    decoder.symlink_to(Path("video_llama/toy/weights/decoder").resolve())
+    branch = tmp_path / "branch.safetensors"
+    branch.write_bytes(b"one")
+    options = (f"model.ckpt={branch}", f"model.llama_model={decoder}")
+    first = key(*options)
+    assert key(*options) == first
+    os.utime(branch, (0, 0))
+    second = key(*options)
+    assert second != first
+    decoder.unlink()
+    decoder.mkdir()
+    for file in Path("video_llama/toy/weights/decoder").iterdir():
+        (decoder / file.name).write_bytes(file.read_bytes())
+    assert key(*options) != second

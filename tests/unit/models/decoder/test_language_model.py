@@ -1,0 +1,87 @@
+"""Decoders of all families are fed embeddings: what they compute is what they compute of tokens."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from transformers import GenerationConfig
+
+from tests.decoders import FAMILIES, write_decoder
+from video_llama.common.errors import WeightsError
+from video_llama.models.decoder.language_model import LanguageModel
+
+IDS = torch.tensor([[5, 17, 40, 9, 33, 21, 8, 60], [7, 7, 50, 2, 90, 101, 4, 12]])
+ALL = torch.ones_like(IDS)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LanguageModel:
+    return LanguageModel(write_decoder(tmp_path_factory.mktemp(request.param), request.param), torch.float32).eval()
+
+
+@torch.no_grad()
+def test_embeddings_in_place_of_their_tokens_give_the_same_logits(decoder):
+    of_tokens = decoder.lm(input_ids=IDS).logits
+    assert torch.equal(decoder.lm(inputs_embeds=decoder.embed(IDS)).logits, of_tokens)
+
+
+@torch.no_grad()
+def test_the_loss_is_that_of_all_logits(decoder):
+    labels = torch.where(torch.arange(8) > 4, IDS, -100)
+    logits = decoder.lm(input_ids=IDS).logits
+    whole = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
+    torch.testing.assert_close(decoder.target_loss(decoder.embed(IDS), ALL, labels), whole, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_padding_on_the_left_changes_no_answer(decoder):
+    how = GenerationConfig(max_new_tokens=6, do_sample=False, pad_token_id=0, eos_token_id=1)
+    alone = decoder.lm.generate(inputs_embeds=decoder.embed(IDS[:1]), generation_config=how)
+    padded = F.pad(IDS[:1], (3, 0)), F.pad(ALL[:1], (3, 0))
+    beside = decoder.lm.generate(
+        inputs_embeds=decoder.embed(padded[0]), attention_mask=padded[1], generation_config=how
+    )
+    assert beside.tolist() == alone.tolist()
+
+
+def test_attention_is_the_fast_one_where_the_architecture_has_it(tmp_path):
+    lm = LanguageModel(write_decoder(tmp_path, "llama"), torch.float32).lm
+    assert lm.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("quantization", [None, "int8", "nf4"])
+@pytest.mark.parametrize("broken", ["model.norm.weight", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_value_that_is_no_number_is_found_wherever_it_is(tmp_path, quantization, broken, value):
+    write_decoder(tmp_path, "llama")
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors[broken].view(-1)[-1] = value
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=rf"(?s){tmp_path} holds NaN or infinity.*{broken.removesuffix('.weight')}"):
+        LanguageModel(tmp_path, torch.float32, quantization)
+
+
+@pytest.mark.parametrize("quantization", [None, "int8", "nf4"])
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [(None, "is not whole: 1 tensors are missing, such as {}"), (torch.ones(31), "{} has the shape .31,.; .* .32,.")],
+)
+def test_what_does_not_fit_is_refused_in_our_words_alone(tmp_path, capfd, found, message, quantization):
+    write_decoder(tmp_path, "llama")
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "model.norm.weight"
+    rest = {n: t for n, t in tensors.items() if n != name}
+    save_file(rest | ({} if found is None else {name: found}), tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(WeightsError, match=f"model.llama_model: {tmp_path}:? {message.format(name)}"):
+        LanguageModel(tmp_path, torch.float32, quantization)
+    assert "LOAD REPORT" not in "".join(capfd.readouterr())
+
+
+def test_what_is_left_out_is_said(tmp_path, caplog):
+    write_decoder(tmp_path, "llama")
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors | {"extra.weight": torch.ones(1)}, tmp_path / "model.safetensors", {"format": "pt"})
+    LanguageModel(tmp_path, torch.float32)
+    assert f"{tmp_path}: 1 tensors are left out, such as extra.weight" in caplog.text

@@ -1,0 +1,81 @@
+"""ImageBind: the trunks asked for and no other, and what each makes of its input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests import tiny
+from video_llama.models.encoders.imagebind import ImageBind
+from video_llama.models.encoders.vision import CLIP_MEAN, CLIP_STD
+
+
+def built(hears: bool = True, sees: bool = True, **changes: int) -> ImageBind:
+    torch.manual_seed(0)
+    encoder = ImageBind(replace(tiny.IMAGEBIND, **changes), hears, sees).eval()
+    tiny.livelier(encoder)
+    return encoder
+
+
+def frames(n_frames: int, side: int = tiny.SIDE) -> torch.Tensor:
+    chance = torch.Generator().manual_seed(n_frames)
+    return torch.randint(256, (2, 3, n_frames, side, side), generator=chance, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(("hears", "sees", "trunks"), [(True, False, {"audio"}), (False, True, {"vision"})])
+def test_only_the_trunks_asked_for_are_built(hears, sees, trunks):
+    assert {name.split(".")[0] for name, _ in built(hears, sees).named_parameters()} == trunks
+
+
+def test_each_segment_becomes_a_vector_of_length_20():
+    segments = torch.stack([tiny.sound(3).frames, tiny.sound(3, seed=1).frames])
+    vectors = built().hear(segments)
+    assert vectors.shape == (2, 3, 12)
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.full((2, 3), 20.0))
+
+
+def test_each_frame_becomes_a_vector_of_length_1():
+    vectors = built().see(frames(4))
+    assert vectors.shape == (2, 4, 12)
+    torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2, 4))
+
+
+def test_segments_and_frames_are_encoded_by_themselves_and_in_their_order():
+    encoder, segments, clip = built(), torch.stack([tiny.sound(3).frames] * 2), frames(3)
+    torch.testing.assert_close(encoder.hear(segments)[1, 2], encoder.hear(segments[1:, 2:])[0, 0])
+    torch.testing.assert_close(encoder.see(clip)[1, 2], encoder.see(clip[1:, :, 2:])[0, 0])
+    assert not torch.allclose(encoder.hear(segments)[0, 0], encoder.hear(segments)[0, 1], atol=1e-3)
+
+
+def test_bytes_are_normalised_as_clip_was():
+    clip = frames(2)
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    torch.testing.assert_close(built().see(clip), built().see((clip.float() / 255 - mean) / std))
+
+
+def test_only_the_trunk_for_sound_has_a_learned_key_and_value():
+    names = {name for name, _ in built().named_parameters() if "bias_k" in name}
+    assert names == {"audio.blocks.0.attn.bias_k", "audio.blocks.1.attn.bias_k"}
+
+
+@pytest.mark.parametrize("side", [16, 48, 64])
+def test_frames_of_another_size_get_interpolated_positions(side):
+    assert built().see(frames(2, side)).shape == (2, 2, 12)
+
+
+def test_positions_keep_the_class_token_and_their_place():
+    trunk = built(image_size=64).vision  # 4 x 4 patches
+    trunk.pos_embed.data.copy_(torch.arange(17.0)[None, :, None].expand(1, 17, 16))
+    wider = trunk._positions(8, 8)
+    assert wider.shape == (1, 65, 16)
+    assert torch.equal(wider[:, 0], trunk.pos_embed[:, 0])
+    grid = wider[0, 1:, 0].view(8, 8)
+    assert bool((grid.diff(dim=1)[:, 1:-1] > 0).all())
+    assert bool((grid.diff(dim=0) > 0).all())
+
+
+def test_any_number_of_patches_becomes_any_other():
+    trunk = built(image_size=11 * 16).vision
+    assert trunk._positions(15, 15).shape == (1, 1 + 15 * 15, 16)  # 11 * (15 / 11) < 15 in floating point

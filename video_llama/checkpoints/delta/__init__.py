@@ -1,0 +1,1 @@
+"""Deltas of weights, such as Vicuna's to LLaMA."""

@@ -1,0 +1,166 @@
+"""Weights files: what is read runs no code, what is written is whole or not there.
+
+A checkpoint of ours is one ``.pth`` with ``model`` (the trainable tensors), ``optimizer``, ``scaler``, ``config``
+(the resolved YAML as text), ``epoch``, ``step``, ``samples`` and ``format``. It loads as ``ckpt`` and as ``resume_ckpt_path``.
+One that was converted from a published file has ``original`` instead, with what ``convert`` kept.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from video_llama.common.errors import WeightsError
+from video_llama.common.files import failed_download, replacing
+
+FORMAT = "video_llama/1"
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file, or those of a ``.pth`` file, there or under ``model``.
+
+    Raises:
+        WeightsError: the file is missing, truncated, not a weights file, a pickle that wants to run code, or holds
+            tensors without plain values.
+    """
+    return read_with_rest(path)[0]
+
+
+def read_with_rest(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Read a weights file's tensors and what stands beside them; None where the file is a table of tensors alone.
+
+    Raises:
+        WeightsError: as ``read_weights``.
+    """
+    path = Path(path)
+    check_file(path)
+    if _is_safetensors(path):
+        try:
+            return load_file(path), None
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(f"{path}: truncated, or not a safetensors file ({error})") from error
+    content = read_checkpoint(path)
+    tensors = content.get("model", content)
+    if not isinstance(tensors, dict) or not all(
+        isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
+    ):
+        raise WeightsError(f"{path}: holds no table of tensors, neither at the top nor under 'model'")
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+            kind = "without values" if tensor.is_meta else "sparse, quantised or complex"
+            raise WeightsError(f"{path}: {name} is {kind}; expected plain tensors. Save the file again with these.")
+    return tensors, {n: v for n, v in content.items() if n != "model"} if "model" in content else None
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a whole ``.pth`` file without running code from it.
+
+    Raises:
+        WeightsError: as ``read_weights``; also a checkpoint of a newer format.
+    """
+    path = Path(path)
+    check_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that are refused all the same
+            # mapped, not read: of ImageBind's 4.5 GB a model with sound alone takes 0.3
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # a damaged pickle makes the reader fail in any way: KeyError, struct.error, ...
+        raise WeightsError(f"{path}: {why_unreadable(error, path)}") from error
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a table")
+    written = content.get("format", FORMAT)
+    if written != FORMAT:
+        raise WeightsError(f"{path}: written in format {written}; this version reads {FORMAT}. Update video_llama.")
+    return content
+
+
+def check_file(path: Path) -> None:
+    """Raise WeightsError unless there is a file, and not what a failed download leaves."""
+    if not path.is_file():
+        raise WeightsError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}; expected a weights file")
+    if (instead := failed_download(path)) is not None:
+        raise WeightsError(f"{path}: {instead}")
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell by the first bytes, whatever the name: the length of a header in JSON, then that header."""
+    with open(path, "rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" or (path.suffix == ".safetensors" and not zipfile.is_zipfile(path))
+
+
+def why_unreadable(error: Exception, path: Path) -> str:
+    """Say why ``torch.load`` refused a file, in our words: its own advise switching the safety off."""
+    found = re.search(r"GLOBAL ([\w.]*\w)", str(error))
+    if wanted := found[1] if found else _global_in_pickle(path):
+        return (
+            f"refused: beside tensors it holds {wanted}, and building that could run code. "
+            "If you trust the file, save its state_dict() again, with tensors only."
+        )
+    if "Weights only load failed" in str(error):
+        return "not a weights file, or damaged"
+    return f"truncated, or not a weights file ({type(error).__name__}: {str(error).split('. ')[0]})"
+
+
+def _global_in_pickle(path: Path) -> str | None:
+    """Return the first name of code that a bare pickle asks for, beside torch's own; nothing of it is run."""
+    texts: list[str] = []
+    try:
+        with open(path, "rb") as file:
+            for opcode, value, _ in pickletools.genops(file):
+                if opcode.name in ("GLOBAL", "STACK_GLOBAL"):
+                    name = ".".join(texts[-2:]) if value is None else str(value).replace(" ", ".")
+                    if not name.startswith(("torch.", "collections.")):
+                        return name
+                elif isinstance(value, str):
+                    texts.append(value)
+    except Exception:  # no pickle at all, or a damaged one: these fail in any way
+        return None
+    return None
+
+
+def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a ``.pth`` file of ours; a crash leaves the old file or the new one, never half of one.
+
+    Raises:
+        WeightsError: it cannot be written, for example because the disk is full.
+    """
+    write_pth(path, {"format": FORMAT, **content})
+
+
+def write_pth(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a ``.pth`` file of any layout, as ``write_checkpoint`` does."""
+    with _replacing(Path(path)) as temporary:
+        torch.save(dict(content), temporary)
+
+
+def write_weights(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write a ``.safetensors`` file, whole or not at all.
+
+    Raises:
+        WeightsError: as ``write_checkpoint``; also tensors that share memory.
+    """
+    with _replacing(Path(path)) as temporary:
+        save_file({name: t.contiguous() for name, t in tensors.items()}, temporary)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """As ``replacing``, with errors of ours."""
+    try:
+        with replacing(path) as temporary:
+            yield temporary
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk is a RuntimeError to torch
+        raise WeightsError(f"{path}: cannot be written, and left as it was: {' '.join(str(error).split())}") from error

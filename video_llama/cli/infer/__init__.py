@@ -1,1 +1,0 @@
-"""``video-llama infer``: a file of questions on many files, answered in batches."""

@@ -1,0 +1,131 @@
+"""Files and folders that are written whole or not at all, and what a failed download leaves in place of a file."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from video_llama.common.errors import WeightsError
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that is synced to disk and renamed onto it on success, removed on failure.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # that of any new file here; safetensors makes its own private
+        yield temporary
+        os.chmod(temporary, mode)
+        sync(temporary)
+        os.replace(temporary, path)
+        sync(path.parent)
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+log = logging.getLogger(__name__)
+
+_LOCK = ".lock"
+
+
+def check_free(target: Path) -> None:
+    """Raise WeightsError where something is at the place of a new folder; an empty folder may be."""
+    if target.exists() and not target.is_dir():
+        raise WeightsError(f"{target}: a file is there; name a folder that does not exist yet")
+    if target.is_dir() and any(target.iterdir()):
+        raise WeightsError(f"{target}: is not empty, and nothing is overwritten; name a folder that does not exist yet")
+
+
+@contextmanager
+def new_folder(target: Path, n_bytes: int) -> Iterator[Path]:
+    """A folder to fill, which becomes ``target`` at the end: synced to disk, then renamed.
+
+    It is the hidden ``.NAME.partial`` beside the target. An error removes it. A killed process leaves it behind; the
+    next one for the same target starts by emptying it.
+
+    Args:
+        target: absent, or an empty folder.
+        n_bytes: what will be written into it.
+
+    Raises:
+        WeightsError: something is there, another process is making it, the disk has not enough room, or fails.
+    """
+    target = target.resolve()
+    check_free(target)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        with open(partial / _LOCK, "w") as lock:
+            _take(lock.fileno(), partial)
+            _empty(partial)
+            try:
+                _check_room(partial, n_bytes)
+                yield partial
+                (partial / _LOCK).unlink()
+                for file in [*partial.iterdir(), partial]:
+                    sync(file)
+                partial.replace(target)
+                sync(target.parent)
+            except BaseException:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise
+    except OSError as error:
+        raise WeightsError(f"{target}: cannot be written, and nothing of it is left ({error})") from error
+
+
+def _take(lock: int, partial: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise WeightsError(f"{partial}: another process is writing there; wait for it, or end it") from error
+
+
+def _empty(partial: Path) -> None:
+    """Remove what a killed process left."""
+    left = [file for file in partial.iterdir() if file.name != _LOCK]
+    if left:
+        log.info("%s: removing %d files of a run that did not end", partial, len(left))
+    for file in left:
+        file.unlink()
+
+
+def _check_room(folder: Path, n_bytes: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if n_bytes > free:
+        raise WeightsError(
+            f"{folder.parent}: {n_bytes / 1e9:.1f} GB are to be written, {free / 1e9:.1f} GB are free on this disk"
+        )
+
+
+def failed_download(path: Path) -> str | None:
+    """Return what a file is in truth and what to do, where it is a usual leftover of a download; otherwise None."""
+    with open(path, "rb") as file:
+        start = file.read(512).lstrip()
+    if not start:
+        return "an empty file. Download it again."
+    if start.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer, not the file itself. Run `git lfs pull` in its folder."
+    if start[:5].lower() in (b"<!doc", b"<html"):
+        return "a web page, not the file itself. Download it again; the page may say why it was sent."
+    return None

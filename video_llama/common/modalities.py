@@ -1,0 +1,19 @@
+"""The kinds of media, and which of them a model takes. Imports no torch, so that Configs can use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+MediaKind = Literal["image", "video", "audio", "audio_frames"]
+"""Images and clips go to the video branch. The audio branch takes sound, or frames in place of it (audio_frames)."""
+
+
+@dataclass(frozen=True)
+class Modalities:
+    """Which branches a training sample feeds, and with what."""
+
+    video: bool = True
+    """Images and the frames of clips go to the video branch."""
+    audio_source: Literal["frames", "sound", "both"] | None = None
+    """Input of the audio branch: frames, as in the original; sound; or one of the two, drawn for each sample."""

@@ -1,0 +1,127 @@
+"""What the layers hand to each other: Media, Sample, MediaGroup, Batch, ModelOutput.
+
+Shapes: B samples, L tokens, N media of one kind and length, T frames, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from video_llama.common.modalities import MediaKind
+
+IGNORE_LABEL = -100
+
+
+def slot_id(index: int) -> int:
+    """Token id that stands for the media item ``index`` of a sample: -1, -2, ... which no text can produce."""
+    return -1 - index
+
+
+@dataclass(frozen=True)
+class Media:
+    """One image, clip or sound as the processors leave it."""
+
+    kind: MediaKind
+    frames: Tensor
+    """uint8[3, T, H, W]; an image is a clip of one frame. Sound: float[S, ...], what its encoder takes of S segments."""
+    message: str = ""
+    """What the prompt says of it, such as the times of its frames. Empty: nothing."""
+    times: tuple[float, ...] = ()
+    """Time of each frame, or of the start of each segment of sound, in seconds."""
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A bad record and the record that stands in for it."""
+
+    sample_id: str
+    reason: str
+    replacement_id: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training example: token ids with a run of slot ids for each media item."""
+
+    id: str
+    input_ids: Tensor
+    """int64[L]; a run of ``slot_id(k)`` marks where media item k goes."""
+    labels: Tensor
+    """int64[L]; -100 where no loss is taken."""
+    media: tuple[Media, ...] = ()
+    replaced: tuple[Replaced, ...] = ()
+    """Bad records that this sample stands in for."""
+    truncated: bool = False
+    """Its text was too long, and was cut at the end."""
+
+
+@dataclass(frozen=True)
+class MediaGroup:
+    """Media of one kind and shape, from anywhere in a batch."""
+
+    kind: MediaKind
+    frames: Tensor
+    """Media as they are, uint8[N, 3, T, H, W] or float[N, S, ...], or features once the frozen encoders ran:
+    float[N, T, Q, D] for the vision-language branch, float[N, S, E] for the audio-language branch."""
+    rows: Tensor
+    """int64[N]: the batch row of each item."""
+    slots: Tensor
+    """int64[N]: the slot id of each item within its row."""
+    encoded: bool = False
+    """``frames`` holds the frozen encoders' output."""
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> MediaGroup:
+        """Return the group with a function applied to its tensors."""
+        return replace(self, frames=change(self.frames), rows=change(self.rows), slots=change(self.slots))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of any mixture of captions, instructions, images, clips and plain text."""
+
+    ids: tuple[str, ...]
+    input_ids: Tensor
+    """int64[B, L], right-padded."""
+    labels: Tensor
+    """int64[B, L]; -100 on padding and context."""
+    attention_mask: Tensor
+    """int64[B, L]; 0 on padding."""
+    media: tuple[MediaGroup, ...] = ()
+    replaced: tuple[Replaced, ...] = ()
+    n_truncated: int = 0
+    """Samples whose text was cut at the end."""
+
+    @property
+    def n_target_tokens(self) -> int:
+        """Tokens that carry loss: labels shifted by one, so a label in the first column does not count."""
+        return int((self.labels[:, 1:] != IGNORE_LABEL).sum())
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Return the batch on another device."""
+        return self._mapped(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch in page-locked memory (called by the data loader)."""
+        return self._mapped(Tensor.pin_memory)
+
+    def _mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(
+            self,
+            input_ids=change(self.input_ids),
+            labels=change(self.labels),
+            attention_mask=change(self.attention_mask),
+            media=tuple(group.mapped(change) for group in self.media),
+        )
+
+
+@dataclass(frozen=True)
+class ModelOutput:
+    """What a training forward returns."""
+
+    loss_sum: Tensor
+    """float[]: cross-entropy summed over the target tokens; the runner divides by the global token count."""
+    n_target_tokens: int

@@ -1,0 +1,1 @@
+"""One YAML to typed, checked configuration objects."""

@@ -1,0 +1,204 @@
+"""YAML text and ``--options`` to plain data, with the place of every key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from video_llama.common.errors import ConfigError
+from video_llama.common.registry import did_you_mean
+from video_llama.config.problems import KeyPath, Report, dotted
+
+MERGE_TAG = "tag:yaml.org,2002:merge"
+TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which a date stays a string."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 (PyYAML declares it so)
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != TIMESTAMP_TAG]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+@dataclass
+class _Reader:
+    """Builds data from YAML nodes; notes the line of each key, and keys given twice."""
+
+    loader: _Loader
+    lines: dict[KeyPath, int] = field(default_factory=dict)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    _open: set[int] = field(default_factory=set)
+
+    def value(self, node: Node, path: KeyPath) -> Any:
+        if isinstance(node, ScalarNode):
+            return self.loader.construct_object(node)
+        if id(node) in self._open:
+            raise yaml.MarkedYAMLError(problem="an anchor that contains itself", problem_mark=node.start_mark)
+        self._open.add(id(node))
+        data = self.mapping(node, path) if isinstance(node, MappingNode) else self.sequence(node, path)
+        self._open.remove(id(node))
+        return data
+
+    def sequence(self, node: Node, path: KeyPath) -> list[Any]:
+        items = []
+        for index, item in enumerate(node.value):
+            here = (*path, index)
+            self.lines[here] = _line(item)
+            items.append(self.value(item, here))
+        return items
+
+    def mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
+        merged: dict[str, Any] = {}
+        # The first of several merged mappings wins, and the mapping's own keys win over all of them.
+        for base in reversed(_bases(node)):
+            merged |= self.value(base, path)
+        own: dict[str, int] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == MERGE_TAG:
+                continue
+            line = _line(key_node)
+            if not isinstance(key_node, ScalarNode):
+                self.problems.append((line, f"{dotted(path)}: a key must be a plain word"))
+                continue
+            key: str = key_node.value  # as written, so that a key such as `no` stays a word
+            here = (*path, key)
+            if key in own:
+                self.problems.append((line, f"{dotted(here)}: given twice, on lines {own[key]} and {line}"))
+            own[key] = self.lines[here] = line
+            merged[key] = self.value(value_node, here)
+        return merged
+
+
+def _bases(node: MappingNode) -> list[Node]:
+    """Return the mappings that ``<<`` merges into a mapping."""
+    bases: list[Node] = []
+    for key_node, value_node in node.value:
+        if key_node.tag == MERGE_TAG:
+            bases += value_node.value if isinstance(value_node, SequenceNode) else [value_node]
+    for base in bases:
+        if not isinstance(base, MappingNode):
+            raise yaml.MarkedYAMLError(problem="<< takes a mapping, or a list of them", problem_mark=base.start_mark)
+    return bases
+
+
+def _line(node: Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _parse(text: str) -> tuple[Any, _Reader]:
+    """Return the data of one YAML document and what was noted while reading it; None for an empty one."""
+    loader = _Loader(text)
+    reader = _Reader(loader)
+    try:
+        node = loader.get_single_node()
+        return (None if node is None else reader.value(node, ())), reader
+    finally:
+        loader.dispose()
+
+
+def read_yaml(report: Report) -> dict[str, Any]:
+    """Read the file of a report, and note in the report where its keys are.
+
+    Raises:
+        ConfigError: the file is not there, is not YAML, or holds no mapping, so that nothing else can be checked.
+    """
+    try:
+        with open(report.file, encoding="utf-8-sig") as file:
+            data, reader = _parse(file.read())
+    except FileNotFoundError:
+        raise ConfigError([f"{report.file}: no such file"]) from None
+    except OSError as error:
+        raise ConfigError([f"{report.file}: cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{report.file}: not UTF-8 text (byte {error.start})"]) from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConfigError([_syntax_problem(report.file, error)]) from None
+    if data is None:
+        raise ConfigError([f"{report.file}: the file is empty"])
+    if not isinstance(data, dict):
+        raise ConfigError([f"{report.file}:1  expected a mapping of sections (model, datasets, run)"])
+    report.places.update(reader.lines)
+    for line, problem in reader.problems:
+        report.add_line(line, problem)
+    return data
+
+
+def _syntax_problem(file: str, error: Exception) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        context = f" ({error.context})" if error.context else ""
+        hint = "; inside { } or [ ], write '???' with its quotes" if "found '?'" in str(error.problem) else ""
+        return f"{file}:{error.problem_mark.line + 1}  not valid YAML: {error.problem}{context}{hint}"
+    return f"{file}: not valid YAML: {str(error).splitlines()[0]}"
+
+
+def apply_options(data: dict[str, Any], options: Iterable[str], report: Report) -> None:
+    """Set ``a.b=value`` of each option in the data; a mapping is merged, anything else replaced."""
+    for option in options:
+        key, equals, text = option.partition("=")
+        path = tuple(key.replace("[", ".").replace("]", "").split("."))
+        if not equals or not all(path):
+            report.add_option(option, "expected key=value, such as run.max_epoch=3")
+            continue
+        try:
+            value, _ = _parse(text)
+        except (yaml.YAMLError, ValueError) as error:
+            report.add_option(option, _syntax_problem(key, error))
+            continue
+        if path[0] == "paths" and not _used_path(path, data):
+            known = [f"paths.{name}" for name in data.get("paths") or ()]
+            report.add_option(option, f"{key}: unknown key.{did_you_mean(key, known)}")
+        else:
+            _assign(data, path, value, option, report)
+
+
+def _assign(data: dict[str, Any], path: tuple[str, ...], value: Any, option: str, report: Report) -> None:
+    here: Any = data
+    walked: KeyPath = ()
+    for depth, part in enumerate(path):
+        index = int(part) if isinstance(here, list) and part.isdecimal() else part
+        if isinstance(here, list) and not (isinstance(index, int) and index < len(here)):
+            report.add_option(option, f"{dotted(walked)}: a list of {len(here)} has no item '{part}'")
+            return
+        if not isinstance(here, list | dict):
+            report.add_option(option, f"{dotted(walked)}: has no keys; it is set to {here!r}")
+            return
+        walked = (*walked, index)
+        if depth == len(path) - 1:
+            _put(here, index, value, walked, option, report)
+            return
+        if isinstance(here, dict) and here.get(part) is None:
+            here[part] = {}
+        here = here[index]
+
+
+def _put(holder: Any, key: str | int, value: Any, path: KeyPath, option: str, report: Report) -> None:
+    there = isinstance(key, int) or key in holder
+    if there and isinstance(holder[key], dict) and isinstance(value, dict):
+        for name, inner in value.items():
+            _put(holder[key], name, inner, (*path, name), option, report)
+        return
+    holder[key] = value
+    report.move(path, option)
+
+
+def _used_path(path: tuple[str, ...], data: dict[str, Any]) -> bool:
+    """Return whether the file has, or refers to, a key of the free block ``paths``: a misspelt one has no effect."""
+    if len(path) > 1 and path[1] in (data.get("paths") or {}):
+        return True
+    reference = "${" + ".".join(path[:2])
+    return any(text.split(reference, 1)[1][:1] in (".", "}", "[") for text in strings(data) if reference in text)
+
+
+def strings(data: Any) -> Iterator[str]:
+    """Yield every string in nested mappings and lists."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict | list):
+        for item in data.values() if isinstance(data, dict) else data:
+            yield from strings(item)

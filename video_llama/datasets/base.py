@@ -1,0 +1,145 @@
+"""What a data set is: records by index, each of which becomes a sample or a named failure."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from video_llama.common.errors import BadRecord, ConfigError, DataError
+from video_llama.common.registry import PROCESSORS
+from video_llama.common.types import IGNORE_LABEL, Media, Sample
+from video_llama.config.serialize import registered_class
+from video_llama.datasets.config import DatasetConfig
+from video_llama.processors.media import read_media
+from video_llama.prompts.labels import Encoded, Slot, TextSegment, encode
+from video_llama.prompts.sample_spec import SampleSpec
+
+
+class Dataset(ABC):
+    """Base of the data sets. A subclass reads its annotations into ``self.records`` and makes samples of them.
+
+    Args:
+        config: its section of the YAML.
+        context: what the model asks of samples.
+        name: its key in the YAML, for messages.
+
+    Raises:
+        ConfigError: the section contradicts the model.
+        DataError: the annotations cannot be read, or hold no record.
+    """
+
+    Config: type = DatasetConfig
+
+    def __init__(self, config: Any, context: SampleSpec, name: str) -> None:
+        problems = [f"datasets.{name}.{key}: {m}" for key, m in config.disagreements(context.shared_settings)]
+        if config.build_info is None:
+            problems.append(f"datasets.{name}.build_info: needed for training, and not given")
+        if problems:
+            raise ConfigError(problems)
+        self.config, self.context, self.name = config, context, name
+        self.vis_processor = make_processor(config.vis_processor.train)
+        self.records: Sequence[Any] = self.read_records()
+        if not self.records:
+            raise DataError(f"datasets.{name}: no record in {self.source}")
+
+    @property
+    def source(self) -> str:
+        """The annotation file or folder."""
+        return str(self.config.build_info.anno_dir)
+
+    @abstractmethod
+    def read_records(self) -> Sequence[Any]:
+        """Read the annotations."""
+
+    @abstractmethod
+    def record_id(self, index: int) -> str:
+        """Name a record for logs."""
+
+    @abstractmethod
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Make the sample of a record; all chance comes from ``rng``.
+
+        Raises:
+            BadRecord: the record cannot become a sample.
+            DecodeError: its media cannot be read.
+        """
+
+    def read_media(self, path: Path, rng: np.random.Generator) -> list[Media]:
+        """Read a file: what is heard, then what is seen, as far as the model is trained on it.
+
+        Raises:
+            BadRecord: the file has nothing that the model is trained on.
+            DecodeError: it cannot be read.
+        """
+        return read_media(path, self.vis_processor, self.context.modalities, self.context.audio_processor, rng)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def tokenized(
+        self,
+        index: int,
+        pieces: Sequence[TextSegment | Slot],
+        media: Sequence[Media],
+        *,
+        max_length: int | None = None,
+        max_targets: int | None = None,
+    ) -> Sample:
+        """Tokenise a rendered prompt into a sample, cut at the end where it is too long.
+
+        Args:
+            index: the record.
+            pieces: its prompt and answers.
+            media: what the slots stand for.
+            max_length: longest sample, in tokens, where that is less than the decoder's context.
+            max_targets: most tokens that may follow the context.
+        Raises:
+            BadRecord: nothing that carries loss fits into the context, or an image or clip does not.
+        """
+        encoded = encode(pieces, self.context.tokenizer, self.context.tokens_per_slot)
+        return self.truncated_sample(index, encoded, media, max_length=max_length, max_targets=max_targets)
+
+    def truncated_sample(
+        self,
+        index: int,
+        encoded: Encoded,
+        media: Sequence[Media],
+        *,
+        max_length: int | None = None,
+        max_targets: int | None = None,
+    ) -> Sample:
+        """Make a sample of token ids and labels, as ``tokenized`` does."""
+        length, limit = len(encoded.labels), min(self.context.max_context, max_length or self.context.max_context)
+        if max_targets is not None:
+            limit = min(limit, encoded.labels.count(IGNORE_LABEL) + max_targets)
+        if (reason := _unusable(encoded, limit)) is not None:
+            raise BadRecord(f"{self.source}: {self.record_id(index)}: {reason}")
+        return Sample(
+            id=f"{self.name}/{self.record_id(index)}",
+            input_ids=torch.tensor(encoded.input_ids[:limit]),
+            labels=torch.tensor(encoded.labels[:limit]),
+            media=tuple(media),
+            truncated=length > limit,
+        )
+
+
+def make_processor(config: Any) -> Any:
+    """Build the processor that a config belongs to."""
+    return registered_class(PROCESSORS, config)(config)
+
+
+def _unusable(encoded: Encoded, limit: int) -> str | None:
+    """Return why a prompt that is cut after ``limit`` tokens cannot be trained on, or None."""
+    if all(label == IGNORE_LABEL for label in encoded.labels):
+        return "nothing in it carries loss: its answers are empty"
+    fit = f"{len(encoded.labels)} tokens, and {limit} fit (model.max_instruct_len, and the decoder's context)"
+    if all(label == IGNORE_LABEL for label in encoded.labels[:limit]):
+        return f"its prompt leaves no room for an answer: {fit}"
+    if any(token < 0 for token in encoded.input_ids[limit:]):
+        return f"one of its images or clips would be cut off: {fit}"
+    return None

@@ -1,0 +1,1 @@
+"""Questions on many files, answered in batches: resumable, over several processes."""

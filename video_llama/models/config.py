@@ -1,0 +1,321 @@
+"""The ``model`` section of a YAML with ``arch: video_llama``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal
+
+import torch
+
+from video_llama.common.modalities import MediaKind, Modalities
+from video_llama.common.registry import AUDIO_ENCODERS
+from video_llama.config.fields import AtLeast, Between, ExistingPath, Registered
+from video_llama.config.serialize import registered_class
+from video_llama.models.decoder.lora import LoRAConfig
+from video_llama.models.decoder.quantization import Quantization
+from video_llama.models.qformer import QFormerConfig
+from video_llama.prompts import original_mask
+from video_llama.prompts.templates import MODEL_TYPES, Template, foreign_text
+
+Precision = Literal["fp16", "bf16", "fp32"]
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoLLaMAConfig:
+    """The ``model`` section of a YAML with ``arch: video_llama``."""
+
+    model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2", "ziya", "billa", "auto"] = (
+        "pretrain_vicuna"
+    )
+    """Names the conversation template of the decoder. auto: the chat template that its tokenizer brings."""
+
+    vit_model: str = "eva_clip_g"
+    """Frame encoder: eva_clip_g, or timm/<name> for any other timm vision transformer."""
+
+    vit_args: dict[str, Any] = field(default_factory=dict)
+    """Overrides of the timm model's arguments, such as depth or embed_dim."""
+
+    vit_ckpt: Annotated[str, ExistingPath(kind="file")] | None = None
+    """Weights of the frame encoder and ln_vision."""
+
+    vit_precision: Precision = "fp16"
+    """Number format of the frame encoder."""
+
+    image_size: Annotated[int, AtLeast(1)] = 224
+    """Side of a frame, in pixels."""
+
+    drop_path_rate: Annotated[float, Between(0, 1)] = 0.0
+    """Stochastic depth of the frame encoder, where it is trained."""
+
+    use_grad_checkpoint: bool = False
+    """Recompute activations of the decoder, and of a trained frame encoder, in the backward pass."""
+
+    freeze_vit: bool = True
+    """Keep the frame encoder and ln_vision as they are."""
+
+    q_former_model: Annotated[str, ExistingPath(kind="file")] | None = None
+    """Weights of the image Q-Former and its query tokens."""
+
+    num_query_token: Annotated[int, AtLeast(1)] = 32
+    """Q: queries of the image Q-Former, for each frame."""
+
+    qformer: QFormerConfig = QFormerConfig()
+    """Size of the image Q-Former; the video Q-Former has the same widths."""
+
+    freeze_qformer: bool = True
+    """Keep the image Q-Former as it is."""
+
+    llama_model: Annotated[str, ExistingPath(kind="dir")]
+    """Folder of the decoder: any Hugging Face causal language model."""
+
+    llama_precision: Precision = "fp16"
+    """Number format of the decoder."""
+
+    low_resource: bool = False
+    """Load the decoder in 8 bits; the same as quantization: int8."""
+
+    quantization: Quantization | None = None
+    """Load the decoder's linear layers in 8 bits (int8) or 4 (nf4); the branches never are. null: as low_resource says."""
+
+    lora: LoRAConfig | None = None
+    """Train low-rank adapters in the decoder, beside the branches. null: none."""
+
+    frozen_llama_proj: bool = False
+    """Keep the linear layer to the decoder as it is."""
+
+    frozen_video_Qformer: bool = False
+    """Keep the video Q-Former, its queries and the frame positions as they are."""
+
+    fusion_header_type: Literal["seqTransf"] = "seqTransf"
+    """How frames are fused: by the video Q-Former."""
+
+    fusion_head_layers: Annotated[int, AtLeast(1)] = 2
+    """Layers of the video Q-Former."""
+
+    max_frame_pos: Annotated[int, AtLeast(1)] = 32
+    """Longest clip, in frames."""
+
+    num_video_query_token: Annotated[int, AtLeast(1)] = 32
+    """V: tokens that a clip or an image takes in the decoder's sequence."""
+
+    equip_audio_branch: bool = False
+    """Build the audio-language branch."""
+
+    audio_encoder: Annotated[Any, Registered(AUDIO_ENCODERS, key="name")] | None = None
+    """What turns segments of sound into vectors, by registered name, or with its settings. null: imagebind_huge."""
+
+    imagebind_ckpt_path: Annotated[str, ExistingPath()] | None = None
+    """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth."""
+
+    audio_source: Literal["frames", "sound", "both"] = "sound"
+    """What the audio branch is given in training. frames: those of the clip or image, through ImageBind's encoder for
+    sight, as in the original; both: for each sample one of the two, drawn at random. In use it is given sound."""
+
+    audio_segments: Annotated[int, AtLeast(1)] = 8
+    """S: segments of 2 s that are taken of a sound track."""
+
+    max_audio_pos: Annotated[int, AtLeast(1)] = 8
+    """Longest sound, in segments, or longest clip where the audio branch is given frames."""
+
+    interpolate_audio_pos: bool = False
+    """TextSegment the segment positions over more than max_audio_pos segments, instead of refusing them."""
+
+    audio_scale: Annotated[float, AtLeast(0.01)] | None = None
+    """Length that the audio encoder's vectors of sound are brought to. null: its own, which is 20 for ImageBind, where
+    vectors of frames have length 1; the released branches are trained on these and used with those."""
+
+    num_audio_query_token: Annotated[int, AtLeast(1)] = 8
+    """A: tokens that a sound takes in the decoder's sequence."""
+
+    frozen_audio_Qformer: bool = True
+    """Keep the audio branch as it is: its Q-Former, queries, segment positions and linear layer."""
+
+    prompt_path: Annotated[str, ExistingPath(kind="file")] | None = None
+    """Prompts for captions, one a line, each with <ImageHere>; one is drawn for each caption. null: no prompt."""
+
+    prompt_template: str | None = None
+    """Text around a caption prompt, with {} for the prompt. null: the template's own."""
+
+    end_sym: str | None = None
+    """Text that ends a caption. null: the template's own."""
+
+    label_mask: Literal["answers", "original"] = "answers"
+    """Loss in instruction data. answers: on them and their end symbols; original: as there, template words included."""
+
+    max_txt_len: Annotated[int, AtLeast(1)] = 32
+    """Longest caption, in tokens; longer ones are cut."""
+
+    max_instruct_len: Annotated[int, AtLeast(1)] = 512
+    """Longest instruction sample, in tokens; longer ones are cut at the end."""
+
+    llama_proj_model: Annotated[str, ExistingPath(kind="file")] | None = None
+    """MiniGPT-4's linear layer, to start the branch's from."""
+
+    ckpt: Annotated[str, ExistingPath(kind="file")] | None = None
+    """Trained weights of the branch, such as an earlier stage's or a released file."""
+
+    ckpt_2: Annotated[str, ExistingPath(kind="file")] | None = None
+    """More trained weights, put on top of ckpt's."""
+
+    @property
+    def template(self) -> Template | None:
+        """The conversation template that ``model_type`` names. None: the decoder's own, which its tokenizer has."""
+        return MODEL_TYPES.get(self.model_type)
+
+    @property
+    def audio_encoder_class(self) -> Any:
+        """The class of the audio encoder."""
+        if self.audio_encoder is None:
+            return AUDIO_ENCODERS.get("imagebind_huge")
+        return registered_class(AUDIO_ENCODERS, self.audio_encoder)
+
+    @property
+    def tokens_per_slot(self) -> dict[MediaKind, int]:
+        """Tokens that an item of each kind takes in the decoder's sequence."""
+        slots: dict[MediaKind, int] = {"image": self.num_video_query_token, "video": self.num_video_query_token}
+        if self.equip_audio_branch:
+            slots |= {"audio": self.num_audio_query_token, "audio_frames": self.num_audio_query_token}
+        return slots
+
+    @property
+    def modalities(self) -> Modalities:
+        """What a training sample holds of a file: what the branches that are trained ask for.
+
+        Without sight the model has no frame encoder, no image Q-Former and no video branch.
+        """
+        hears = self.equip_audio_branch and not self.frozen_audio_Qformer
+        sees = not (self.frozen_video_Qformer and self.frozen_llama_proj and hears)
+        return Modalities(video=sees, audio_source=self.audio_source if hears else None)
+
+    @property
+    def frozen_parts(self) -> tuple[str, ...]:
+        """Names of what the model has and does not train, beside the decoder."""
+        seeing = {
+            "vision": self.freeze_vit,
+            "qformer": self.freeze_qformer,
+            "video_branch.qformer": self.frozen_video_Qformer,
+            "video_branch.frame_position": self.frozen_video_Qformer,
+            "video_branch.to_decoder": self.frozen_llama_proj,
+        }
+        hearing = {"audio_encoder": True, "audio_branch": self.frozen_audio_Qformer}
+        there = (seeing if self.modalities.video else {}) | (hearing if self.equip_audio_branch else {})
+        return tuple(name for name, frozen in there.items() if frozen)
+
+    @property
+    def audio_inputs(self) -> tuple[str, ...]:
+        """What the audio encoder is given: in training what ``audio_source`` says, in use sound."""
+        source = self.modalities.audio_source or "sound"
+        return ("sound", "frames") if source == "both" else (source,)
+
+    @property
+    def decoder_quantization(self) -> Quantization | None:
+        """How the decoder is loaded, by either of the two keys that say so."""
+        return "int8" if self.low_resource else self.quantization
+
+    def shared_settings(self) -> dict[str, Any]:
+        """What data sets may repeat or must respect, by its key in the model section or, for two, the data sets'."""
+        modalities = self.modalities
+        shared = {
+            # the original's data sets give the audio branch's number there, where that branch alone is trained
+            "num_video_query_token": self.num_video_query_token if modalities.video else self.num_audio_query_token,
+            "tokenizer_name": self.llama_model,
+            "model_type": self.model_type.removeprefix("pretrain_"),
+            "image_size": self.image_size,
+        }
+        if modalities.video:
+            shared["max_frame_pos"] = self.max_frame_pos
+        if modalities.audio_source in ("frames", "both") and not self.interpolate_audio_pos:
+            shared["max_audio_pos"] = self.max_audio_pos
+        return shared
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield the settings that contradict each other, and what is frozen at random."""
+        yield from self._check_sight()
+        yield from self._check_audio()
+        yield from self._check_prompts()
+        yield from self._check_decoder()
+
+    def _check_sight(self) -> Iterable[tuple[str, str]]:
+        """Yield what contradicts itself in the settings of what frames go through before the video branch."""
+        for freeze, weights, part in (
+            ("freeze_vit", "vit_ckpt", "the frame encoder"),
+            ("freeze_qformer", "q_former_model", "the image Q-Former"),
+        ):
+            if not getattr(self, freeze):
+                if not self.modalities.video:
+                    yield (
+                        freeze,
+                        f"false, but the audio branch alone is trained, and {part} is no part of that. Set it to true, "
+                        "or frozen_video_Qformer: false to train both branches.",
+                    )
+            elif self.modalities.video and getattr(self, weights) is None:
+                yield weights, f"{part} is frozen and has no weights: name their file, or set {freeze}: false"
+        if self.drop_path_rate and self.freeze_vit:
+            yield (
+                "drop_path_rate",
+                "has no effect while freeze_vit is true, since frozen parts never drop. Set it to 0.",
+            )
+        if self.modalities.video and not self.freeze_vit and self.vit_precision != "fp32":
+            yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
+
+    def _check_audio(self) -> Iterable[tuple[str, str]]:
+        """Yield what contradicts itself in the audio branch's settings."""
+        if not self.equip_audio_branch:
+            if not self.frozen_audio_Qformer:
+                yield (
+                    "frozen_audio_Qformer",
+                    "false, but equip_audio_branch is false: there is no audio branch to train",
+                )
+            if self.imagebind_ckpt_path is not None:
+                yield "imagebind_ckpt_path", "has no effect without an audio branch. Set equip_audio_branch: true."
+        elif self.audio_encoder_class is not AUDIO_ENCODERS.get("imagebind_huge"):
+            if self.imagebind_ckpt_path is not None:
+                yield "imagebind_ckpt_path", "has no effect: audio_encoder is not ImageBind. Leave it out."
+            if self.modalities.audio_source in ("frames", "both") and not hasattr(self.audio_encoder_class, "see"):
+                yield "audio_source", f"{self.audio_source}, but this audio_encoder takes sound only. Set it to sound."
+        elif self.imagebind_ckpt_path is None:
+            yield "imagebind_ckpt_path", "ImageBind is frozen and has no weights: name their file or its folder"
+        if self.audio_segments > self.max_audio_pos and not self.interpolate_audio_pos:
+            yield (
+                "audio_segments",
+                f"{self.audio_segments} segments, but max_audio_pos is {self.max_audio_pos}. Lower it, raise "
+                "max_audio_pos and train the branch with it, or set interpolate_audio_pos: true.",
+            )
+
+    def _check_prompts(self) -> Iterable[tuple[str, str]]:
+        """Yield what contradicts ``model_type``, as far as it can be told without the decoder's tokenizer."""
+        template = self.template
+        if self.prompt_template is not None and self.prompt_template.count("{}") != 1:
+            yield "prompt_template", f"needs {{}} once, where the prompt goes; it is {self.prompt_template!r}"
+        elif template is not None and (problem := foreign_text(self.prompt_template or "", template)) is not None:
+            yield "prompt_template", problem
+        if self.end_sym is not None and template is None:
+            yield "end_sym", f"{self.end_sym!r}, but model_type auto takes it from the tokenizer. Leave end_sym out."
+        elif self.end_sym is not None and template is not None and self.end_sym != template.end_sym:
+            yield (
+                "end_sym",
+                f"{self.end_sym!r} contradicts model_type {self.model_type}, whose answers end with "
+                f"{template.end_sym!r}. Leave end_sym out, or change model_type.",
+            )
+        if self.label_mask == "original" and template not in original_mask.KNOWN:
+            yield "label_mask", f"original, but the original had no template {self.model_type}. Leave label_mask out."
+
+    def _check_decoder(self) -> Iterable[tuple[str, str]]:
+        """Yield what contradicts itself in how the decoder is loaded, and what it needs that is not installed."""
+        if self.low_resource and self.quantization not in (None, "int8"):
+            yield (
+                "quantization",
+                f"{self.quantization} contradicts low_resource: true, which means int8. Leave one out.",
+            )
+        if self.decoder_quantization and (missing := _not_installed("bitsandbytes", "accelerate")):
+            key = "low_resource" if self.low_resource else "quantization"
+            yield key, f"needs {missing}: pip install 'video_llama[quant]'"
+        if self.lora is not None and (missing := _not_installed("peft")):
+            yield "lora", f"needs {missing}: pip install 'video_llama[lora]'"
+
+
+def _not_installed(*packages: str) -> str:
+    return " and ".join(name for name in packages if find_spec(name) is None)

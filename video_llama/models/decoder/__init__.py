@@ -1,0 +1,1 @@
+"""The frozen decoder: its folder, its weights, adapters and quantisation."""

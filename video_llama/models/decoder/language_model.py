@@ -1,0 +1,182 @@
+"""The frozen decoder: any causal language model that transformers loads, quantised or not, with adapters or without.
+
+Shapes: B sequences, L tokens, H hidden width, K distinct target columns, W vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from video_llama.checkpoints.compare import listed
+from video_llama.common.errors import WeightsError
+from video_llama.common.types import IGNORE_LABEL
+from video_llama.models.decoder.folder import max_context
+from video_llama.models.decoder.lora import LoRAConfig, adapted_layers, add_adapters
+from video_llama.models.decoder.quantization import (
+    Quantization,
+    keep_differentiable,
+    move_int8_statistics,
+    quantization_config,
+)
+
+log = logging.getLogger(__name__)
+
+
+class LanguageModel(nn.Module):
+    """A causal decoder that is fed embeddings.
+
+    Args:
+        directory: a Hugging Face model folder.
+        dtype: of its weights, and of the arithmetic where they are quantised.
+        quantization: of its linear layers. A quantised decoder is made on the GPU, if there is one.
+        lora: adapters in its linear layers.
+
+    Raises:
+        WeightsError: the folder is not a complete model, or its values are broken.
+        ConfigError: it has no such layers as the adapters ask for.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        dtype: torch.dtype,
+        quantization: Quantization | None = None,
+        lora: LoRAConfig | None = None,
+    ) -> None:
+        super().__init__()
+        how = {} if quantization is None else {"quantization_config": quantization_config(quantization, dtype)}
+        try:
+            with _without_report():
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
+                    directory,
+                    dtype=dtype,
+                    local_files_only=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # else it refers to its report
+                    **how,
+                )
+        except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise WeightsError(
+                f"model.llama_model: {directory} does not load as a causal language model: {error}"
+            ) from error
+        self.lm: Any = loaded[0]
+        if missing := sorted(loaded[1]["missing_keys"]):
+            raise WeightsError(
+                f"model.llama_model: {directory} is not whole: {len(missing)} tensors are missing, such as {missing[0]}"
+            )
+        if reshaped := sorted(loaded[1]["mismatched_keys"]):
+            name, found, expected = reshaped[0]
+            raise WeightsError(
+                f"model.llama_model: {directory}: {name} has the shape {tuple(found)}; by config.json it is {tuple(expected)}"
+            )
+        if extra := sorted(loaded[1]["unexpected_keys"]):
+            log.warning("%s: %d tensors are left out, such as %s", directory, len(extra), extra[0])
+        if broken := _not_finite(self.lm):
+            lines = [f"model.llama_model: {directory} holds NaN or infinity. Download it again.", *listed("!", broken)]
+            raise WeightsError("\n".join(lines))
+        self.lm.generation_config = GenerationConfig()  # the folder may suggest sampling, beams, penalties
+        keep_differentiable(self.lm)
+        if lora is not None:
+            add_adapters(self.lm, lora)
+
+    @property
+    def width(self) -> int:
+        """H."""
+        return int(self.lm.get_input_embeddings().embedding_dim)
+
+    @property
+    def max_context(self) -> int:
+        """Longest sequence, in tokens."""
+        return max_context(self.lm.config)
+
+    def train(self, mode: bool = True) -> LanguageModel:
+        """Set the mode of the adapters; the decoder around them never drops out."""
+        super().train(False)
+        for layer in adapted_layers(self.lm).values():
+            layer.lora_dropout.train(mode)
+        return self
+
+    def recompute_activations(self) -> None:
+        """Trade time for memory: layers recompute their activations in the backward pass.
+
+        The library does so only for layers in training mode, in which they may also drop out. A frozen decoder's never
+        are, so each layer's forward is wrapped here.
+        """
+        for module in self.lm.modules():
+            if isinstance(module, GradientCheckpointingLayer):
+                module.forward = partial(_recomputed, module.forward)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LanguageModel:
+        """Move to a device, with what the parameters do not show."""
+        super()._apply(fn, recurse)
+        move_int8_statistics(self.lm, fn)
+        return self
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Return float[B, L, H]; slot ids (below 0) get the embedding of token 0, to be overwritten."""
+        return self.lm.get_input_embeddings()(input_ids.clamp(min=0))
+
+    def target_loss(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy of the next token, summed over the target positions.
+
+        Logits are computed only in columns where some row has a target.
+
+        Args:
+            inputs_embeds: float[B, L, H].
+            attention_mask: int64[B, L].
+            labels: int64[B, L], -100 where no loss is taken.
+        Returns:
+            float32[].
+        """
+        next_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_LABEL)
+        columns = (next_labels != IGNORE_LABEL).any(dim=0).nonzero().squeeze(1)
+        out = self.lm(
+            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False, logits_to_keep=columns
+        )
+        logits = out.logits.float().flatten(0, 1)  # [B*K, W]
+        return F.cross_entropy(logits, next_labels[:, columns].flatten(), ignore_index=IGNORE_LABEL, reduction="sum")
+
+
+@contextlib.contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from printing a table of what did not fit: the errors here say it. One of conversions stays."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return "LOAD REPORT" not in (text := record.getMessage()) or "CONVERSION" in text
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
+
+
+def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a layer so that the backward pass, if there is one, computes its activations again."""
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+
+def _not_finite(lm: nn.Module) -> list[str]:
+    """Return the names of tensors with NaN or infinity; of quantised weights, the scales tell.
+
+    Smallest and largest value are found many times faster than every value is looked at: 2 s for 7B in fp16.
+    """
+    numbers = {n: t for n, t in lm.state_dict().items() if t.is_floating_point() and t.numel() and t.itemsize > 1}
+    return [name for name, t in numbers.items() if not all(bool(edge.isfinite()) for edge in t.aminmax())]

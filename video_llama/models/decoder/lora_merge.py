@@ -1,0 +1,90 @@
+"""Adapters added to the decoder they were trained in: a plain Hugging Face folder, and the branch without them."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from video_llama.checkpoints.compare import fill
+from video_llama.checkpoints.io import write_checkpoint
+from video_llama.common.errors import ConfigError, WeightsError
+from video_llama.common.files import check_free, new_folder
+from video_llama.models.config import VideoLLaMAConfig
+from video_llama.models.decoder.folder import check_decoder_folder, read_config
+from video_llama.models.decoder.lora import merge_adapters
+from video_llama.models.weights.loading import DECODER, PLACES, check_weights_files, read_weights_files
+
+log = logging.getLogger(__name__)
+
+BRANCH = "branch.pth"
+_TRAINED = ("ckpt", "ckpt_2")
+"""Keys that name what was trained; the adapters are in there."""
+_COPIED = (".json", ".jinja", ".model", ".tiktoken", ".txt")
+"""How the names of the files end that stand beside a decoder's weights: tokenizer and generation settings."""
+
+
+def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -> None:
+    """Write a decoder with its adapters merged, and beside it ``branch.pth``, all else that was trained.
+
+    A model with them as ``llama_model`` and ``ckpt``, and no ``lora``, computes what the one with adapters does.
+
+    Args:
+        model_class: what the model section names.
+        config: with ``lora`` and ``ckpt``. The adapters go into the decoder as it is stored: not quantised.
+        output: the folder to make.
+    Raises:
+        ConfigError: there are no adapters to merge.
+        WeightsError: a file does not fit, the decoder is stored quantised, or the folder cannot be written.
+    """
+    output = Path(output)
+    check_free(output)
+    if config.lora is None or config.ckpt is None:
+        key, says = ("lora", "what kind of adapters") if config.lora is None else ("ckpt", "which adapters")
+        raise ConfigError([f"model.{key}: is not set; it says {says} to merge"])
+    if config.decoder_quantization is not None:
+        log.info("merging into the decoder in %s, not %s", config.llama_precision, config.decoder_quantization)
+    others: dict[str, Any] = {place.key: None for place in PLACES if place.key not in _TRAINED}
+    config = replace(config, low_resource=False, quantization=None, **others)
+    model = model_class.skeleton(config)
+    adapters, branch = _trained(model, config)
+    check_decoder_folder(config.llama_model)
+    if getattr(read_config(config.llama_model), "quantization_config", None) is not None:
+        raise WeightsError(
+            f"model.llama_model: {config.llama_model} is stored quantised, and adapters cannot be merged into that. "
+            "Name the decoder that it was made from."
+        )
+    model.load_decoder()
+    fill(model, adapters, f"model.ckpt: {config.ckpt}")
+    merge_adapters(model.decoder.lm)
+    _write(output, model.decoder.lm, branch, Path(config.llama_model))
+
+
+def _trained(skeleton: nn.Module, config: VideoLLaMAConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the adapters and the rest of what the files hold, by their names in the whole model."""
+    files = read_weights_files(config)
+    check_weights_files(files, skeleton, config)
+    trained = {name: tensor for file in files for name, tensor in file.tensors.items()}
+    adapters = {name: tensor for name, tensor in trained.items() if name.startswith(DECODER)}
+    if not adapters:
+        raise WeightsError(f"model.ckpt: {config.ckpt} holds no adapters: there is nothing to merge")
+    return adapters, {name: tensor for name, tensor in trained.items() if name not in adapters}
+
+
+def _write(output: Path, lm: Any, branch: dict[str, Tensor], decoder: Path) -> None:
+    tensors = [*lm.parameters(), *lm.buffers(), *branch.values()]
+    with new_folder(output, sum(t.numel() * t.itemsize for t in tensors)) as folder:
+        try:
+            lm.save_pretrained(folder)
+        except (SafetensorError, RuntimeError) as error:  # such as a full disk
+            raise WeightsError(f"{output}: cannot be written, and nothing of it is left ({error})") from error
+        for file in decoder.iterdir():
+            index = file.name.endswith(".index.json")
+            if file.is_file() and file.suffix in _COPIED and file.name != "config.json" and not index:
+                shutil.copyfile(file, folder / file.name)
+        write_checkpoint(folder / BRANCH, {"model": branch})

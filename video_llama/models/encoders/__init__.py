@@ -1,0 +1,1 @@
+"""The frozen encoders of frames and of sound."""

@@ -1,0 +1,192 @@
+"""ImageBind's encoders for sound and for sight (Girdhar et al. 2023), one trunk each; only those asked for are built.
+
+Shapes: N clips of sound or frames, P patches, D trunk width, E output width, M = 128 mel bins, F = 204 time frames,
+H x W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from video_llama.common.registry import AUDIO_ENCODERS
+from video_llama.config.fields import AtLeast
+from video_llama.models.encoders.vision import CLIP_MEAN, CLIP_STD
+from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrunkConfig:
+    """Size of a trunk."""
+
+    embed_dim: Annotated[int, AtLeast(1)]
+    """D: width of the blocks."""
+
+    depth: Annotated[int, AtLeast(1)]
+    """Number of blocks."""
+
+    num_heads: Annotated[int, AtLeast(1)]
+    """Heads of each attention."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBindConfig:
+    """Sizes of ImageBind; the defaults are ImageBind-Huge's."""
+
+    audio: TrunkConfig = TrunkConfig(embed_dim=768, depth=12, num_heads=12)
+    """The trunk for sound."""
+
+    vision: TrunkConfig = TrunkConfig(embed_dim=1280, depth=32, num_heads=16)
+    """The trunk for frames."""
+
+    image_size: Annotated[int, AtLeast(1)] = 224
+    """Side of the frames that the positions are made for, in pixels."""
+
+    patch_size: Annotated[int, AtLeast(1)] = 14
+    """Side of a patch of a frame, in pixels."""
+
+    out_embed_dim: Annotated[int, AtLeast(1)] = 1024
+    """E: width of the space that sound and sight share."""
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward.
+
+    Args:
+        width: D.
+        num_heads: of the attention.
+        bias_kv: whether the attention has one more key and value, which are learned.
+    """
+
+    def __init__(self, width: int, num_heads: int, bias_kv: bool) -> None:
+        super().__init__()
+        self.norm_1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = nn.MultiheadAttention(width, num_heads, add_bias_kv=bias_kv, batch_first=True)
+        self.norm_2 = nn.LayerNorm(width, eps=1e-6)
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float[N, 1 + P, D] to the same shape."""
+        y = self.norm_1(x)
+        x = x + self.attn(y, y, y, need_weights=False)[0]
+        return x + self.fc2(F.gelu(self.fc1(self.norm_2(x))))
+
+
+class Trunk(nn.Module):
+    """What both trunks share: class token, positions, blocks, and a head that reads the class token.
+
+    Args:
+        config: sizes.
+        n_patches: P.
+        out_dim: E.
+        bias_kv: see ``Block``.
+    """
+
+    def __init__(self, config: TrunkConfig, n_patches: int, out_dim: int, bias_kv: bool) -> None:
+        super().__init__()
+        width = config.embed_dim
+        self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + n_patches, width).normal_(std=0.02))
+        self.blocks = nn.ModuleList(Block(width, config.num_heads, bias_kv) for _ in range(config.depth))
+        self.head_norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, out_dim, bias=False)
+
+    def tokens(self, patches: Tensor, positions: Tensor) -> Tensor:
+        """Put the class token before float[N, P, D] patches, and add positions."""
+        return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + positions
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Map float[N, 1 + P, D] tokens to unit vectors, float[N, E]."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return F.normalize(self.head(self.head_norm(tokens[:, 0])), dim=-1)
+
+
+class AudioTrunk(Trunk):
+    """Sound: overlapping patches of the mel spectrogram of a clip of 2 seconds."""
+
+    KERNEL, STRIDE = 16, 10
+
+    def __init__(self, config: TrunkConfig, out_dim: int) -> None:
+        rows, columns = ((n - self.KERNEL) // self.STRIDE + 1 for n in (MEL_BINS, MEL_FRAMES))
+        super().__init__(config, rows * columns, out_dim, bias_kv=True)
+        self.patch = nn.Conv2d(1, config.embed_dim, self.KERNEL, self.STRIDE, bias=False)
+        self.patch_norm = nn.LayerNorm(config.embed_dim)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(20.0)))
+
+    def forward(self, mel: Tensor) -> Tensor:
+        """Map float[N, 1, M, F] spectrograms to float[N, E], vectors of length ``exp(log_scale)``."""
+        patches = self.patch_norm(rearrange(self.patch(mel), "n d h w -> n (h w) d"))
+        return self.embed(self.tokens(patches, self.pos_embed)) * self.log_scale.exp()
+
+
+class VisionTrunk(Trunk):
+    """Sight: patches of a frame that is shown twice, since the trunk was made for clips of two frames."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: TrunkConfig, image_size: int, patch_size: int, out_dim: int) -> None:
+        side = image_size // patch_size
+        super().__init__(config, side**2, out_dim, bias_kv=False)
+        self.side = side
+        kernel = (2, patch_size, patch_size)
+        self.patch = nn.Conv3d(3, config.embed_dim, kernel, kernel, bias=False)
+        self.pre_norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map frames, uint8[N, 3, H, W] or normalised float[N, 3, H, W], to unit vectors, float[N, E]."""
+        if frames.dtype == torch.uint8:
+            frames = (frames.float() / 255 - self.mean) / self.std
+        twice = repeat(frames.to(self.patch.weight.dtype), "n c h w -> n c 2 h w")
+        patches = rearrange(self.patch(twice), "n d 1 h w -> n d h w")
+        positions = self._positions(*patches.shape[-2:])
+        return self.embed(self.pre_norm(self.tokens(rearrange(patches, "n d h w -> n (h w) d"), positions)))
+
+    def _positions(self, rows: int, columns: int) -> Tensor:
+        """Return float[1, 1 + rows * columns, D]; those for a frame of another size are interpolated."""
+        if (rows, columns) == (self.side, self.side):
+            return self.pos_embed
+        grid = rearrange(self.pos_embed[:, 1:], "1 (h w) d -> 1 d h w", h=self.side)
+        grid = F.interpolate(grid, size=(rows, columns), mode="bicubic")
+        return torch.cat([self.pos_embed[:, :1], rearrange(grid, "1 d h w -> 1 (h w) d")], dim=1)
+
+
+@AUDIO_ENCODERS.register("imagebind_huge")
+class ImageBind(nn.Module):
+    """The trunks that a model asks for.
+
+    Args:
+        config: sizes.
+        hears: whether the trunk for sound is built.
+        sees: whether the trunk for frames is built.
+    """
+
+    Config = ImageBindConfig
+    processor = "imagebind_audio"
+    """Registered name of what makes its input of a sound track."""
+
+    def __init__(self, config: ImageBindConfig, hears: bool, sees: bool) -> None:
+        super().__init__()
+        self.width = config.out_embed_dim
+        if hears:
+            self.audio = AudioTrunk(config.audio, config.out_embed_dim)
+        if sees:
+            self.vision = VisionTrunk(config.vision, config.image_size, config.patch_size, config.out_embed_dim)
+
+    def hear(self, segments: Tensor) -> Tensor:
+        """Map float[N, S, 1, M, F] segments of sound to float[N, S, E]."""
+        return rearrange(self.audio(rearrange(segments, "n s ... -> (n s) ...")), "(n s) e -> n s e", n=len(segments))
+
+    def see(self, frames: Tensor) -> Tensor:
+        """Map frames, uint8[N, 3, T, H, W] or normalised float, to float[N, T, E]."""
+        return rearrange(self.vision(rearrange(frames, "n c t h w -> (n t) c h w")), "(n t) e -> n t e", n=len(frames))

@@ -1,0 +1,69 @@
+"""What a model section says of prompts, fitted to the decoder's tokenizer: its template and its caption prompts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from video_llama.common.errors import ConfigError
+from video_llama.models.config import VideoLLaMAConfig
+from video_llama.prompts.chat_template import chat_template
+from video_llama.prompts.labels import PLACEHOLDER
+from video_llama.prompts.templates import Template, foreign_text
+from video_llama.prompts.tokenizer import Tokenizer
+
+
+def choose_template(config: VideoLLaMAConfig, tokenizer: Tokenizer) -> Template:
+    """Return the template that ``model_type`` means for a decoder.
+
+    Raises:
+        ConfigError: the decoder's tokenizer does not fit it, or ``prompt_template`` does not.
+    """
+    if config.template is None:
+        template = chat_template(config.llama_model, tokenizer)
+        if (problem := foreign_text(config.prompt_template or "", template)) is not None:
+            raise ConfigError([f"model.prompt_template: {problem}"])
+        return template
+    end_sym, end_token = config.template.end_sym, tokenizer.decode([tokenizer.eos_id])
+    if end_sym == "</s>" and [token.id for token in tokenizer.encode(end_sym)] != [tokenizer.eos_id]:
+        raise ConfigError(
+            [
+                f"model.model_type: answers under {config.model_type} end with {end_sym!r}, but the end token of "
+                f"{config.llama_model} is {end_token!r}. Choose auto, if it has a chat template, or vicuna."
+            ]
+        )
+    return config.template
+
+
+def caption_prompts(config: VideoLLaMAConfig, template: Template) -> tuple[str, ...]:
+    """Return the prompts for captions, with ``prompt_template`` or the template's own text around them.
+
+    Raises:
+        ConfigError: ``prompt_path`` names no file of prompts.
+    """
+    around = config.prompt_template or template.caption
+    return tuple(around.replace("{}", prompt) for prompt in _read_prompts(config.prompt_path))
+
+
+def _read_prompts(path: str | None) -> list[str]:
+    """Read caption prompts; without a file the media stand alone.
+
+    Raises:
+        ConfigError: a file without a usable line.
+    """
+    if path is None:
+        return [PLACEHOLDER]
+    try:
+        prompts = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"model.prompt_path: {path}: not readable as UTF-8 text: {error}"]) from error
+    prompts = [line for line in prompts if line]
+    lacking = [line for line in prompts if line.count(PLACEHOLDER) != 1]
+    if lacking or not prompts:
+        raise ConfigError(
+            [
+                f"model.prompt_path: {path}: each line needs {PLACEHOLDER} once; found {lacking[0]!r}"
+                if lacking
+                else f"model.prompt_path: {path} holds no prompt"
+            ]
+        )
+    return prompts

@@ -1,0 +1,1 @@
+"""Which weights files a model section names, and whether they fit."""

@@ -1,0 +1,115 @@
+"""The ``run`` section of a YAML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from video_llama.common.registry import LR_SCHEDULERS
+from video_llama.config.fields import AtLeast, Between, ExistingPath, RegisteredName
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """How to train."""
+
+    task: Literal["video_text_pretrain"] = "video_text_pretrain"
+    """The one task: predict the text that follows media and text."""
+
+    lr_sched: Annotated[str, RegisteredName(LR_SCHEDULERS)] = "linear_warmup_cosine_lr"
+    """Learning-rate schedule, by registered name."""
+
+    init_lr: Annotated[float, AtLeast(0)]
+    """Learning rate after warm-up."""
+
+    min_lr: Annotated[float, AtLeast(0)] = 0.0
+    """Learning rate at the end."""
+
+    warmup_lr: float = -1.0
+    """Learning rate at step 0; below zero: init_lr."""
+
+    warmup_steps: Annotated[int, AtLeast(0)] = 0
+    """Optimiser steps of warm-up, counted over the whole run."""
+
+    lr_decay_rate: Annotated[float, Between(0, 1)] = 1.0
+    """Factor of each epoch, for linear_warmup_step_lr."""
+
+    weight_decay: Annotated[float, AtLeast(0)] = 0.05
+    """AdamW's weight decay, for matrices."""
+
+    beta2: Annotated[float, Between(0, 0.99999)] = 0.999
+    """AdamW's second beta."""
+
+    max_grad_norm: Annotated[float, AtLeast(0)] = 0.0
+    """Gradients are scaled down to this norm; 0: never."""
+
+    max_epoch: Annotated[int, AtLeast(1)]
+    """Epochs of the run."""
+
+    iters_per_epoch: Annotated[int, AtLeast(1)] | None = None
+    """Optimiser steps of an epoch. null: as many as go once through all records."""
+
+    batch_size_train: Annotated[int, AtLeast(1)]
+    """Samples of a forward pass, on each process."""
+
+    accum_grad_iters: Annotated[int, AtLeast(1)] = 1
+    """Forward passes of an optimiser step, on each process."""
+
+    batch_size_eval: Annotated[int, AtLeast(1)] = 32
+    """Questions answered at once in evaluation, which the quickstart does after training."""
+
+    num_workers: Annotated[int, AtLeast(0)] = 4
+    """Loader processes beside each training process; 0: none."""
+
+    amp: bool = True
+    """Mixed precision in the trained parts."""
+
+    amp_dtype: Literal["bf16", "fp16"] = "bf16"
+    """Number format of mixed precision; fp16 scales the loss."""
+
+    seed: Annotated[int, AtLeast(0)] = 42
+    """Decides initial weights, order and every random choice."""
+
+    output_dir: str
+    """Folder for checkpoints, metrics.jsonl and the resolved config, in the working directory."""
+
+    resume_ckpt_path: Annotated[str, ExistingPath(kind="file")] | None = None
+    """A checkpoint of this run to go on from."""
+
+    max_bad_fraction: Annotated[float, Between(0, 1)] = 0.05
+    """The run stops when more than this share of the samples had to be replaced."""
+
+    evaluate: Literal[False] = False
+    """Train; video-llama chat and the quickstart evaluate."""
+
+    train_splits: tuple[Literal["train"], ...] = ("train",)
+    """Splits to train on."""
+
+    device: str = "cuda"
+    """cuda or cpu."""
+
+    world_size: Annotated[int, AtLeast(1)] = 1
+    """Processes; 1: as many as torchrun starts."""
+
+    dist_url: Literal["env://"] = "env://"
+    """How processes meet: through torchrun's environment."""
+
+    distributed: bool = True
+    """Whether several processes may train together."""
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield the settings that contradict each other."""
+        if self.min_lr > self.init_lr:
+            yield "min_lr", f"{self.min_lr} is above init_lr, {self.init_lr}"
+        if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
+            yield "device", f"{self.device!r} is neither cpu, nor cuda, nor cuda:1 and so on"
+        if self.warmup_lr > self.init_lr:
+            yield "warmup_lr", f"{self.warmup_lr} is above init_lr, {self.init_lr}"
+        if self.min_lr and self.lr_sched == "constant_lr":
+            yield "min_lr", "has no effect with lr_sched constant_lr"
+        if self.device == "cpu" and self.amp and self.amp_dtype == "fp16":
+            yield "amp_dtype", "fp16 needs a GPU; on the CPU use bf16, or amp: false"
+        if self.lr_decay_rate != 1.0 and self.lr_sched != "linear_warmup_step_lr":
+            yield "lr_decay_rate", f"has no effect with lr_sched {self.lr_sched}"
