@@ -17,8 +17,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import video_llama.toy
 from video_llama.common.types import IGNORE_LABEL, Batch, Media, Sample, slot_id
 from video_llama.datasets.collate import collate
-from video_llama.models.encoders.imagebind import ImageBindConfig, TrunkConfig
-from video_llama.models.qformer import QFormerConfig
+from video_llama.models.config import QFormerConfig
+from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
 from video_llama.models.video_llama import VideoLLaMA, VideoLLaMAConfig
 from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
 

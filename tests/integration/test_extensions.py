@@ -31,7 +31,8 @@ from video_llama.datasets.base import Dataset
 from video_llama.datasets.instruct import InstructDataset
 from video_llama.datasets.config import DatasetConfig
 from video_llama.models.video_llama import VideoLLaMA, VideoLLaMAConfig
-from video_llama.processors.video import AlproVideoEval, VideoConfig
+from video_llama.processors.video import AlproVideoEval
+from video_llama.processors.config import VideoConfig
 from video_llama.prompts.rendering import caption
 
 

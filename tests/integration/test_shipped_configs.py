@@ -14,7 +14,7 @@ from tests.integration.conftest import ROOT
 from tools.toy_pretrain.hearing import TOY_IMAGEBIND
 from video_llama.config.loader import ConfigError, JobConfig, load_config
 from video_llama.conversation.chat import processors_for_use
-from video_llama.models.encoders.imagebind import ImageBindConfig
+from video_llama.models.encoders.config import ImageBindConfig
 
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for folder in ("train_configs", "eval_configs") for p in (ROOT / folder).rglob("*.yaml")

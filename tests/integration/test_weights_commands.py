@@ -14,8 +14,7 @@ from tests import tiny
 from tests.published import stray, write_released
 from video_llama.checkpoints.io import read_weights
 from video_llama.checkpoints.published import in_our_names
-from video_llama.models.config import VideoLLaMAConfig
-from video_llama.models.qformer import QFormerConfig
+from video_llama.models.config import QFormerConfig, VideoLLaMAConfig
 from video_llama.models.video_llama import VideoLLaMA
 
 WIDTHS = {"7B": 4096, "13B": 5120}

@@ -21,9 +21,8 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.conftest import FIXTURES
-from video_llama.models.config import VideoLLaMAConfig
-from video_llama.models.encoders.imagebind import ImageBindConfig, TrunkConfig
-from video_llama.models.qformer import QFormerConfig
+from video_llama.models.config import QFormerConfig, VideoLLaMAConfig
+from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
 from video_llama.models.video_llama import VideoLLaMA
 
 

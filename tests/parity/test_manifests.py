@@ -18,9 +18,11 @@ from tests.parity.conftest import Reference
 from video_llama.checkpoints.keymap import KeyMap
 from video_llama.checkpoints.published import AUDIO_BRANCH, BLIP2_QFORMER, EVA_CLIP_G, IMAGEBIND_HUGE, VISION_BRANCH
 from video_llama.models.audio_branch import NUM_LAYERS, AudioBranch
-from video_llama.models.encoders.imagebind import ImageBind, ImageBindConfig, TrunkConfig
+from video_llama.models.config import QFormerConfig
+from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
+from video_llama.models.encoders.imagebind import ImageBind
 from video_llama.models.encoders.vision import VisionEncoder
-from video_llama.models.qformer import QFormer, QFormerConfig
+from video_llama.models.qformer import QFormer
 from video_llama.models.video_branch import VideoBranch
 
 Shapes = dict[str, tuple[int, ...]]

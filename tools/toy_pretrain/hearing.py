@@ -24,8 +24,10 @@ from tools.toy_pretrain.descent import descend
 from tools.toy_pretrain.learning_rate import set_learning_rate
 from tools.toy_pretrain.towers import PATCH, VISION_FILE, VIT_WIDTH, shifted
 from video_llama.checkpoints.io import write_weights
-from video_llama.models.encoders.imagebind import ImageBind, ImageBindConfig, TrunkConfig, VisionTrunk
-from video_llama.processors.audio import AudioConfig, ImageBindAudio, spectrogram
+from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
+from video_llama.models.encoders.imagebind import ImageBind, VisionTrunk
+from video_llama.processors.audio import ImageBindAudio, spectrogram
+from video_llama.processors.config import AudioConfig
 from video_llama.processors.decode import SAMPLE_RATE, open_video
 from video_llama.toy.encode import write_clip
 from video_llama.toy.scene import SHAPES, SIDE, Scene, scenes

@@ -25,8 +25,9 @@ from tqdm import tqdm
 from tools.toy_pretrain.descent import descend
 from tools.toy_pretrain.learning_rate import set_learning_rate
 from video_llama.checkpoints.io import write_weights
+from video_llama.models.config import QFormerConfig
 from video_llama.models.encoders.vision import VisionEncoder
-from video_llama.models.qformer import QFormer, QFormerConfig
+from video_llama.models.qformer import QFormer
 from video_llama.processors.decode import open_video
 from video_llama.toy.encode import write_clip
 from video_llama.toy.scene import COLOURS, SHAPES, SIDE, SIZES, Scene, path, scenes

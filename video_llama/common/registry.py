@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from video_llama.common.errors import DuplicateName, UnknownName
 
@@ -27,15 +27,24 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {near}?" if near else ""
 
 
+class Builtin(NamedTuple):
+    """Where a built-in entry is: two modules, so that its settings can be checked without importing what it does."""
+
+    module: str
+    """Registers the class."""
+    config: str
+    """``module:name`` of its Config, in a module without torch."""
+
+
 class Registry(Generic[T]):
     """A table from public names to classes of one kind.
 
     Args:
         kind: what the entries are, for messages ("model", "dataset", ...).
-        builtin: name -> module that registers it, imported when the name is first asked for.
+        builtin: the built-in entries, imported when they are first asked for.
     """
 
-    def __init__(self, kind: str, builtin: Mapping[str, str] | None = None) -> None:
+    def __init__(self, kind: str, builtin: Mapping[str, Builtin] | None = None) -> None:
         self.kind = kind
         self._builtin = dict(builtin or {})
         self._entries: dict[str, type[T]] = {}
@@ -49,8 +58,10 @@ class Registry(Generic[T]):
 
         def enter(cls: type[T]) -> type[T]:
             taken = self._entries.get(name)
-            if taken is None and name in self._builtin and cls.__module__ != self._builtin[name]:
-                raise DuplicateName(f"{self.kind} '{name}' is built in ({self._builtin[name]}); choose another name")
+            if taken is None and name in self._builtin and cls.__module__ != self._builtin[name].module:
+                raise DuplicateName(
+                    f"{self.kind} '{name}' is built in ({self._builtin[name].module}); choose another name"
+                )
             if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
                 raise DuplicateName(
                     f"{self.kind} '{name}' is already {taken.__module__}.{taken.__qualname__}; "
@@ -68,10 +79,21 @@ class Registry(Generic[T]):
             UnknownName: nothing has that name; the message lists the known names and the nearest one.
         """
         if name not in self._entries and name in self._builtin:
-            importlib.import_module(self._builtin[name])
+            importlib.import_module(self._builtin[name].module)
         if name not in self._entries:
             raise self.unknown(name)
         return self._entries[name]
+
+    def config(self, name: str) -> type[Any] | None:
+        """Return the Config of the class registered under ``name``; None if it has none.
+
+        Raises:
+            UnknownName: nothing has that name.
+        """
+        if name in self._builtin and name not in self._entries:
+            module, _, attribute = self._builtin[name].config.partition(":")
+            return cast("type[Any]", getattr(importlib.import_module(module), attribute))
+        return getattr(self.get(name), "Config", None)
 
     def unknown(self, name: str) -> UnknownName:
         """Return the error for a name that nothing has: the known names, and the nearest one."""
@@ -109,48 +131,56 @@ class Registry(Generic[T]):
 
 PLUGIN_GROUP = "video_llama.plugins"
 
-MODELS: Registry[Any] = Registry("model", {"video_llama": "video_llama.models.video_llama"})
+MODELS: Registry[Any] = Registry(
+    "model", {"video_llama": Builtin("video_llama.models.video_llama", "video_llama.models.config:VideoLLaMAConfig")}
+)
 
+_DATASETS = "video_llama.datasets.config:"
 DATASETS: Registry[Any] = Registry(
     "dataset",
     {
-        "webvid": "video_llama.datasets.captions",
-        "cc_sbu_align": "video_llama.datasets.captions",
-        "llava_instruct": "video_llama.datasets.instruct",
-        "webvid_instruct": "video_llama.datasets.instruct",
-        "webvid_instruct_zh": "video_llama.datasets.instruct",
+        "webvid": Builtin("video_llama.datasets.captions", _DATASETS + "WebVidConfig"),
+        "cc_sbu_align": Builtin("video_llama.datasets.captions", _DATASETS + "CCSBUAlignConfig"),
+        "llava_instruct": Builtin("video_llama.datasets.instruct", _DATASETS + "LlavaInstructConfig"),
+        "webvid_instruct": Builtin("video_llama.datasets.instruct", _DATASETS + "WebVidInstructConfig"),
+        "webvid_instruct_zh": Builtin("video_llama.datasets.instruct", _DATASETS + "WebVidInstructConfig"),
     },
 )
 
+_PROCESSORS = "video_llama.processors.config:"
 PROCESSORS: Registry[Any] = Registry(
     "processor",
     {
-        "alpro_video_train": "video_llama.processors.video",
-        "alpro_video_eval": "video_llama.processors.video",
-        "blip2_image_train": "video_llama.processors.image",
-        "blip2_image_eval": "video_llama.processors.image",
-        "blip_caption": "video_llama.processors.text",
-        "imagebind_audio": "video_llama.processors.audio",
-        "waveform_audio": "video_llama.processors.audio",
+        "alpro_video_train": Builtin("video_llama.processors.video", _PROCESSORS + "VideoTrainConfig"),
+        "alpro_video_eval": Builtin("video_llama.processors.video", _PROCESSORS + "VideoConfig"),
+        "blip2_image_train": Builtin("video_llama.processors.image", _PROCESSORS + "ImageTrainConfig"),
+        "blip2_image_eval": Builtin("video_llama.processors.image", _PROCESSORS + "ImageConfig"),
+        "blip_caption": Builtin("video_llama.processors.text", _PROCESSORS + "CaptionConfig"),
+        "imagebind_audio": Builtin("video_llama.processors.audio", _PROCESSORS + "AudioConfig"),
+        "waveform_audio": Builtin("video_llama.processors.audio", _PROCESSORS + "AudioConfig"),
     },
 )
 
+_ENCODERS = "video_llama.models.encoders.config:"
 AUDIO_ENCODERS: Registry[Any] = Registry(
     "audio encoder",
     {
-        "imagebind_huge": "video_llama.models.encoders.imagebind",
-        "whisper": "video_llama.models.encoders.whisper",
+        "imagebind_huge": Builtin("video_llama.models.encoders.imagebind", _ENCODERS + "ImageBindConfig"),
+        "whisper": Builtin("video_llama.models.encoders.whisper", _ENCODERS + "WhisperConfig"),
     },
 )
 
-RUNNERS: Registry[Any] = Registry("runner", {"runner_base": "video_llama.runners.runner_base"})
+RUNNERS: Registry[Any] = Registry(
+    "runner", {"runner_base": Builtin("video_llama.runners.runner_base", "video_llama.runners.config:RunConfig")}
+)
 
+_SCHEDULES = "video_llama.runners.schedules"
 LR_SCHEDULERS: Registry[Any] = Registry(
     "lr scheduler",
     {
-        "linear_warmup_cosine_lr": "video_llama.runners.schedules",
-        "linear_warmup_step_lr": "video_llama.runners.schedules",
-        "constant_lr": "video_llama.runners.schedules",
+        "linear_warmup_cosine_lr": Builtin(_SCHEDULES, f"{_SCHEDULES}:LinearWarmupCosine"),
+        "linear_warmup_step_lr": Builtin(_SCHEDULES, f"{_SCHEDULES}:LinearWarmupStep"),
+        "constant_lr": Builtin(_SCHEDULES, f"{_SCHEDULES}:Constant"),
     },
 )
 

@@ -252,7 +252,7 @@ class Builder:
                 return None
             name = near  # so that the other keys are checked too
         try:
-            config_type = getattr(registry.get(name), "Config", None)
+            config_type = registry.config(name)
         except (ImportError, UnknownName) as error:
             self._problem(place, f"the {registry.kind} '{name}' cannot be imported: {error}")
             return None

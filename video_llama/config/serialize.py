@@ -30,7 +30,7 @@ def registered_name(registry: Registry[Any], config: Any) -> str:
     """
     if (name := getattr(config, _NAME, None)) is not None:
         return str(name)
-    owners = [name for name, cls in registry.loaded().items() if getattr(cls, "Config", None) is type(config)]
+    owners = [name for name in registry if registry.config(name) is type(config)]
     if len(owners) != 1:
         raise UnknownName(
             f"{type(config).__qualname__} is the Config of {len(owners)} registered {registry.kind}s "

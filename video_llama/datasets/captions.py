@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Sample
-from video_llama.config.fields import ExistingPath
 from video_llama.datasets.annotations import read_json, read_table
 from video_llama.datasets.base import Dataset, make_processor
-from video_llama.datasets.config import DatasetConfig, FilesConfig
+from video_llama.datasets.config import CCSBUAlignConfig, WebVidConfig
 from video_llama.prompts.rendering import caption
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -63,17 +61,6 @@ class CaptionDataset(Dataset):
         return self.tokenized(index, pieces, media, max_targets=context.max_txt_len)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WebVidConfig(DatasetConfig):
-    """WebVid: ``*.csv`` or ``*.tsv`` with videoid, page_dir and name; clips at videos_dir/page_dir/videoid.mp4."""
-
-    data_type: Literal["video"] = "video"
-    """Kind of media."""
-
-    build_info: FilesConfig | None = None
-    """Where the annotations and clips lie."""
-
-
 @DATASETS.register("webvid")
 class WebVid(CaptionDataset):
     """WebVid-2.5M, in its published layout."""
@@ -91,25 +78,6 @@ class WebVid(CaptionDataset):
             for file in files
             for line, (videoid, page_dir, text) in read_table(file, ("videoid", "page_dir", "name"))
         ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StorageConfig:
-    """Where an image caption set lies."""
-
-    storage: Annotated[str, ExistingPath(kind="dir")]
-    """Folder with filter_cap.json and image/."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CCSBUAlignConfig(DatasetConfig):
-    """``filter_cap.json`` with ``annotations: [{image_id, caption}]``; images at image/<image_id>.jpg."""
-
-    data_type: Literal["images"] = "images"
-    """Kind of media."""
-
-    build_info: StorageConfig | None = None
-    """Where the annotations and images lie."""
 
 
 @DATASETS.register("cc_sbu_align")

@@ -1,11 +1,11 @@
-"""Settings that every data set has, and their agreement with the model."""
+"""Settings of the data sets, and their agreement with the model's. Imports no torch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from video_llama.common.registry import PROCESSORS
 from video_llama.config.fields import AtLeast, ExistingPath, Registered
@@ -87,3 +87,58 @@ _REPEATED: dict[str, Callable[[Any], Any]] = {
     "model_type": lambda name: name.removeprefix("pretrain_"),
 }
 """Settings of the model that a data set may repeat, and what of a value counts when the two are compared."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebVidConfig(DatasetConfig):
+    """WebVid: ``*.csv`` or ``*.tsv`` with videoid, page_dir and name; clips at videos_dir/page_dir/videoid.mp4."""
+
+    data_type: Literal["video"] = "video"
+    """Kind of media."""
+
+    build_info: FilesConfig | None = None
+    """Where the annotations and clips lie."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorageConfig:
+    """Where an image caption set lies."""
+
+    storage: Annotated[str, ExistingPath(kind="dir")]
+    """Folder with filter_cap.json and image/."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CCSBUAlignConfig(DatasetConfig):
+    """``filter_cap.json`` with ``annotations: [{image_id, caption}]``; images at image/<image_id>.jpg."""
+
+    data_type: Literal["images"] = "images"
+    """Kind of media."""
+
+    build_info: StorageConfig | None = None
+    """Where the annotations and images lie."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LlavaInstructConfig(DatasetConfig):
+    """LLaVA: ``[{"image", "conversations": [{"from": "human" | "gpt", "value"}]}]``; records without image are text."""
+
+    data_type: Literal["images"] = "images"
+    """Kind of media."""
+
+    build_info: FilesConfig | None = None
+    """Where the annotations and images lie."""
+
+    image_prefix: str = "COCO_train2014_"
+    """Put before each file name of the annotations; LLaVA names COCO images without it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebVidInstructConfig(DatasetConfig):
+    """VideoChat: ``[{"video", "QA": [{"q", "a"}]}]``; clips at videos_dir/video."""
+
+    data_type: Literal["video"] = "video"
+    """Kind of media."""
+
+    build_info: FilesConfig | None = None
+    """Where the annotations and clips lie."""

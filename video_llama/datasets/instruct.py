@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from video_llama.common.registry import DATASETS
 from video_llama.common.types import Media, Sample
 from video_llama.datasets.annotations import read_json
 from video_llama.datasets.base import Dataset
-from video_llama.datasets.config import DatasetConfig, FilesConfig
+from video_llama.datasets.config import LlavaInstructConfig, WebVidInstructConfig
 from video_llama.prompts.labels import clean, encode
 from video_llama.prompts.original_mask import original_labels
 from video_llama.prompts.rendering import conversation, presented
@@ -45,20 +45,6 @@ class InstructDataset(Dataset):
         if context.label_mask == "original":
             encoded = original_labels(template, encoded, turns, media, *tokens)
         return self.truncated_sample(index, encoded, media, max_length=context.max_instruct_len)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LlavaInstructConfig(DatasetConfig):
-    """LLaVA: ``[{"image", "conversations": [{"from": "human" | "gpt", "value"}]}]``; records without image are text."""
-
-    data_type: Literal["images"] = "images"
-    """Kind of media."""
-
-    build_info: FilesConfig | None = None
-    """Where the annotations and images lie."""
-
-    image_prefix: str = "COCO_train2014_"
-    """Put before each file name of the annotations; LLaVA names COCO images without it."""
 
 
 @DATASETS.register("llava_instruct")
@@ -95,17 +81,6 @@ class LlavaInstruct(InstructDataset):
         if [s.get("from") for s in said] != ["human", "gpt"] * (len(said) // 2):
             raise self.bad(index, "turns must alternate from human to gpt")
         return [(clean(q["value"]), clean(a["value"])) for q, a in zip(said[::2], said[1::2], strict=True)]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WebVidInstructConfig(DatasetConfig):
-    """VideoChat: ``[{"video", "QA": [{"q", "a"}]}]``; clips at videos_dir/video."""
-
-    data_type: Literal["video"] = "video"
-    """Kind of media."""
-
-    build_info: FilesConfig | None = None
-    """Where the annotations and clips lie."""
 
 
 @DATASETS.register("webvid_instruct")

@@ -10,7 +10,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from video_llama.common.errors import TooManySegments
-from video_llama.models.qformer import QFormer, QFormerConfig
+from video_llama.models.config import QFormerConfig
+from video_llama.models.qformer import QFormer
 
 NUM_LAYERS = 2
 """Of the audio Q-Former, each with cross-attention to the segments."""

@@ -1,4 +1,4 @@
-"""The ``model`` section of a YAML with ``arch: video_llama``."""
+"""Settings of the model, and their consequences: what is trained, and what samples must hold. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,20 +7,67 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Annotated, Any, Literal
 
-import torch
-
 from video_llama.common.modalities import MediaKind, Modalities
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.config.fields import AtLeast, Between, ExistingPath, Registered
-from video_llama.config.serialize import registered_class
-from video_llama.models.decoder.lora import LoRAConfig
-from video_llama.models.decoder.quantization import Quantization
-from video_llama.models.qformer import QFormerConfig
-from video_llama.prompts import original_mask
-from video_llama.prompts.templates import MODEL_TYPES, Template, foreign_text
+from video_llama.models.encoders.config import ImageBindConfig
+from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template, foreign_text
 
 Precision = Literal["fp16", "bf16", "fp32"]
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+Quantization = Literal["int8", "nf4"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QFormerConfig:
+    """Size of a Q-Former; the defaults are BLIP-2's."""
+
+    hidden_size: Annotated[int, AtLeast(1)] = 768
+    """D: width of the queries."""
+
+    num_hidden_layers: Annotated[int, AtLeast(1)] = 12
+    """Layers of the image Q-Former; the video Q-Former has ``fusion_head_layers``."""
+
+    num_attention_heads: Annotated[int, AtLeast(1)] = 12
+    """Heads of each attention."""
+
+    intermediate_size: Annotated[int, AtLeast(1)] = 3072
+    """Width of the feed-forward layers."""
+
+    cross_attention_frequency: Annotated[int, AtLeast(1)] = 2
+    """Every how many layers the image Q-Former attends to its source."""
+
+    dropout: Annotated[float, Between(0, 1)] = 0.1
+    """Dropout of a Q-Former in training mode; frozen ones never drop."""
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield the settings that contradict each other."""
+        if self.hidden_size % self.num_attention_heads:
+            yield (
+                "num_attention_heads",
+                f"{self.num_attention_heads} heads do not divide hidden_size {self.hidden_size}",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoRAConfig:
+    """Size and place of the adapters. Weights go with the settings that they were trained with."""
+
+    r: Annotated[int, AtLeast(1)] = 16
+    """R: rank of an adapter."""
+
+    alpha: Annotated[int, AtLeast(1)] = 32
+    """What an adapter adds is multiplied by alpha / r."""
+
+    dropout: Annotated[float, Between(0, 1)] = 0.05
+    """Dropout of an adapter's input, in training."""
+
+    target_modules: tuple[str, ...] | None = None
+    """Layers that get an adapter, such as q_proj, in every block. null: all linear ones but the output layer."""
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield an empty choice of layers."""
+        if self.target_modules == ():
+            yield "target_modules", "names no layer. Leave it out for all linear ones, or leave lora out."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,11 +213,9 @@ class VideoLLaMAConfig:
         return MODEL_TYPES.get(self.model_type)
 
     @property
-    def audio_encoder_class(self) -> Any:
-        """The class of the audio encoder."""
-        if self.audio_encoder is None:
-            return AUDIO_ENCODERS.get("imagebind_huge")
-        return registered_class(AUDIO_ENCODERS, self.audio_encoder)
+    def audio_encoder_config(self) -> Any:
+        """The Config of the audio encoder, ImageBind-Huge's where none is named."""
+        return ImageBindConfig() if self.audio_encoder is None else self.audio_encoder
 
     @property
     def tokens_per_slot(self) -> dict[MediaKind, int]:
@@ -271,10 +316,10 @@ class VideoLLaMAConfig:
                 )
             if self.imagebind_ckpt_path is not None:
                 yield "imagebind_ckpt_path", "has no effect without an audio branch. Set equip_audio_branch: true."
-        elif self.audio_encoder_class is not AUDIO_ENCODERS.get("imagebind_huge"):
+        elif not isinstance(self.audio_encoder_config, ImageBindConfig):
             if self.imagebind_ckpt_path is not None:
                 yield "imagebind_ckpt_path", "has no effect: audio_encoder is not ImageBind. Leave it out."
-            if self.modalities.audio_source in ("frames", "both") and not hasattr(self.audio_encoder_class, "see"):
+            if self.modalities.audio_source in ("frames", "both") and not self.audio_encoder_config.takes_frames:
                 yield "audio_source", f"{self.audio_source}, but this audio_encoder takes sound only. Set it to sound."
         elif self.imagebind_ckpt_path is None:
             yield "imagebind_ckpt_path", "ImageBind is frozen and has no weights: name their file or its folder"
@@ -300,7 +345,7 @@ class VideoLLaMAConfig:
                 f"{self.end_sym!r} contradicts model_type {self.model_type}, whose answers end with "
                 f"{template.end_sym!r}. Leave end_sym out, or change model_type.",
             )
-        if self.label_mask == "original" and template not in original_mask.KNOWN:
+        if self.label_mask == "original" and template not in ORIGINAL_TEMPLATES:
             yield "label_mask", f"original, but the original had no template {self.model_type}. Leave label_mask out."
 
     def _check_decoder(self) -> Iterable[tuple[str, str]]:

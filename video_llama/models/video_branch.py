@@ -9,7 +9,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from video_llama.common.errors import TooManyFrames
-from video_llama.models.qformer import QFormer, QFormerConfig
+from video_llama.models.config import QFormerConfig
+from video_llama.models.qformer import QFormer
 
 
 class VideoBranch(nn.Module):

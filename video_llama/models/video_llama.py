@@ -21,7 +21,7 @@ from video_llama.common.modalities import MediaKind
 from video_llama.common.registry import MODELS
 from video_llama.common.types import Batch, MediaGroup, ModelOutput
 from video_llama.models.audio_branch import AudioBranch
-from video_llama.models.config import DTYPES, VideoLLaMAConfig
+from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.folder import (
     check_decoder_folder,
     decoder_tokenizer,
@@ -41,6 +41,8 @@ from video_llama.models.splice import splice
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.weights.loading import WeightsFile, check_weights_files, read_weights_files
 from video_llama.prompts.sample_spec import SampleSpec
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @MODELS.register("video_llama")

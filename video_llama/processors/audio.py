@@ -6,9 +6,7 @@ Shapes: C channels, L samples at 16 kHz, S segments, M = 128 mel bins, F = 204 s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,7 +16,7 @@ from torchaudio.compliance import kaldi
 
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import Media
-from video_llama.config.fields import AtLeast
+from video_llama.processors.config import AudioConfig
 from video_llama.processors.decode import SAMPLE_RATE, Sound, open_sound
 
 SEGMENT_SECONDS = 2
@@ -27,17 +25,6 @@ MEL_MEAN, MEL_STD = -4.268, 9.138
 
 WINDOW_MS, STEP_MS = 25, 10
 """Of the spectrogram: each frame sees 25 ms of sound, and they start 10 ms apart."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AudioConfig:
-    """What reading a sound track needs."""
-
-    n_segments: Annotated[int, AtLeast(1)] = 8
-    """S: segments of 2 s taken at equal distances; they overlap in a track shorter than 2 S seconds."""
-
-    deadline_s: Annotated[float, AtLeast(0)] = 60.0
-    """Time that opening a file may take, and again decoding its segments where the track is long, in seconds."""
 
 
 class SegmentProcessor(ABC):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 import numpy as np
 
-Sampling = Literal["uniform", "headtail"]
+from video_llama.processors.config import Sampling
 
 
 def uniform(n_frames: int, n_frms: int) -> list[int]:

@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 from torch import Tensor
 
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import Media
-from video_llama.config.fields import AtLeast, Between
+from video_llama.processors.config import ImageConfig, ImageTrainConfig
 from video_llama.processors.crop import crop, random_box, resize_image
 from video_llama.processors.decode import read_image
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageConfig:
-    """What reading an image needs."""
-
-    image_size: Annotated[int, AtLeast(1)] = 224
-    """Side of the square image, in pixels."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageTrainConfig(ImageConfig):
-    """What reading and cropping an image needs."""
-
-    min_scale: Annotated[float, Between(0, 1)] = 0.5
-    """Least area of the random crop, as a part of the image's."""
-
-    max_scale: Annotated[float, Between(0, 1)] = 1.0
-    """Greatest area of the random crop, as a part of the image's."""
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Yield each field that contradicts another, with what is wrong."""
-        if self.min_scale > self.max_scale:
-            yield "min_scale", f"{self.min_scale} is above max_scale, {self.max_scale}"
 
 
 @PROCESSORS.register("blip2_image_train")

@@ -3,24 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 
 from video_llama.common.registry import PROCESSORS
-from video_llama.config.fields import AtLeast
-
-
-@dataclass(frozen=True, kw_only=True)
-class CaptionConfig:
-    """What cleaning a caption needs."""
-
-    prompt: str = ""
-    """Text put before every caption, as it is."""
-
-    max_words: Annotated[int, AtLeast(1)] = 50
-    """Words kept of a caption, the prompt not counted."""
+from video_llama.processors.config import CaptionConfig
 
 
 @PROCESSORS.register("blip_caption")

@@ -3,60 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 from einops import rearrange
 
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import Media
-from video_llama.config.fields import AtLeast, Between
+from video_llama.processors.config import VideoConfig, VideoTrainConfig
 from video_llama.processors.crop import crop, random_box, resize_clip
 from video_llama.processors.decode import Sound, VideoReader, open_sound, open_video
-from video_llama.processors.frame_sampling import Sampling, sample, timestamp_message
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoConfig:
-    """What reading a clip needs."""
-
-    n_frms: Annotated[int, AtLeast(1)] = 8
-    """Frames taken from a clip; all of them where it has fewer."""
-
-    image_size: Annotated[int, AtLeast(1)] = 224
-    """Side of the square frames, in pixels."""
-
-    sampling: Sampling = "uniform"
-    """Which frames: at equal distances, or drawn at random, half from each half of the clip."""
-
-    video_backend: Literal["pyav", "decord"] = "pyav"
-    """Library that decodes: decord is for comparison with the original."""
-
-    deadline_s: Annotated[float, AtLeast(0)] = 60.0
-    """Time that opening a file may take, and again decoding its frames, in seconds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoTrainConfig(VideoConfig):
-    """What reading and cropping a clip needs."""
-
-    sampling: Sampling = "headtail"
-    """Which frames: at equal distances, or drawn at random, half from each half of the clip."""
-
-    min_scale: Annotated[float, Between(0, 1)] = 0.5
-    """Least area of the random crop, as a part of the frame's."""
-
-    max_scale: Annotated[float, Between(0, 1)] = 1.0
-    """Greatest area of the random crop, as a part of the frame's."""
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Yield each field that contradicts another, with what is wrong."""
-        if self.min_scale > self.max_scale:
-            yield "min_scale", f"{self.min_scale} is above max_scale, {self.max_scale}"
+from video_llama.processors.frame_sampling import sample, timestamp_message
 
 
 def read_clip(video: VideoReader, config: VideoConfig, rng: np.random.Generator) -> Media:

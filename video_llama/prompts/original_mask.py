@@ -16,11 +16,8 @@ from collections.abc import Mapping, Sequence
 from video_llama.common.modalities import MediaKind
 from video_llama.common.types import IGNORE_LABEL, Media
 from video_llama.prompts.labels import Encoded, Slot, encode, media_pieces
-from video_llama.prompts.templates import LLAMA_2, VICUNA, Span, Template
+from video_llama.prompts.templates import LLAMA_2, Span, Template
 from video_llama.prompts.tokenizer import Tokenizer
-
-KNOWN = (VICUNA, LLAMA_2)
-"""The templates that the original had."""
 
 _OPENING, _QUESTION, _ANSWER = "\n\n", "###Human: {text}\n", "###Assistant: {text}\n"
 _LEFT_OVER = 2

@@ -124,6 +124,9 @@ MODEL_TYPES = {
 }
 """The values of ``model_type`` and the template each one means."""
 
+ORIGINAL_TEMPLATES = (VICUNA, LLAMA_2)
+"""The templates of the original, for which its label mask is known."""
+
 _MARKS = {"###": "vicuna", "[INST]": "llama_v2", "<human>:": "ziya", "\nAssistant: ": "billa"}
 """Text that only one of them holds, and the ``model_type`` it speaks for."""
 

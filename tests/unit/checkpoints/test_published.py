@@ -24,9 +24,11 @@ from video_llama.checkpoints.published import (
 )
 from video_llama.common.errors import WeightsError
 from video_llama.models.audio_branch import AudioBranch
-from video_llama.models.encoders.imagebind import ImageBind, ImageBindConfig
+from video_llama.models.config import QFormerConfig
+from video_llama.models.encoders.config import ImageBindConfig
+from video_llama.models.encoders.imagebind import ImageBind
 from video_llama.models.encoders.vision import VisionEncoder
-from video_llama.models.qformer import QFormer, QFormerConfig
+from video_llama.models.qformer import QFormer
 from video_llama.models.video_branch import VideoBranch
 
 

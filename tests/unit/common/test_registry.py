@@ -11,7 +11,7 @@ import pytest
 
 from video_llama.common import registry as registries
 from video_llama.common.errors import DuplicateName, UnknownName
-from video_llama.common.registry import Registry, did_you_mean, nearest
+from video_llama.common.registry import Builtin, Registry, did_you_mean, nearest
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_registering_the_same_class_again_is_harmless(models: Registry[Any]) -> 
 
 
 def test_a_built_in_name_cannot_be_taken_before_its_module_is_imported() -> None:
-    registry: Registry[Any] = Registry("model", {"video_llama": "video_llama.models.video_llama"})
+    registry: Registry[Any] = Registry("model", {"video_llama": Builtin("video_llama.models.video_llama", "x:Y")})
     with pytest.raises(DuplicateName, match="built in"):
         registry.register("video_llama")(First)
 
@@ -71,7 +71,8 @@ def test_a_built_in_module_is_imported_when_its_name_is_asked_for(
         "from tests_registry_of_kinds import KINDS\n@KINDS.register('lazy')\nclass Lazy: pass\n"
     )
     (tmp_path / "tests_registry_of_kinds.py").write_text(
-        "from video_llama.common.registry import Registry\nKINDS = Registry('kind', {'lazy': 'built_in_kind'})\n"
+        "from video_llama.common.registry import Builtin, Registry\n"
+        "KINDS = Registry('kind', {'lazy': Builtin('built_in_kind', 'json:JSONDecoder')})\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     from tests_registry_of_kinds import KINDS  # type: ignore[import-not-found]
@@ -89,7 +90,7 @@ def test_what_is_registered_in_a_scope_is_forgotten_after_it(models: Registry[An
 
 
 def test_what_is_built_in_and_first_asked_for_in_a_scope_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    registry: Registry[Any] = Registry("model", {"late": "registered_late"})
+    registry: Registry[Any] = Registry("model", {"late": Builtin("registered_late", "registered_late:Late")})
     monkeypatch.setattr(registries, "LATE", registry, raising=False)
     (tmp_path / "registered_late.py").write_text(
         "from video_llama.common.registry import LATE\n@LATE.register('late')\nclass Late: pass\n"

@@ -13,10 +13,10 @@ from tests import tiny
 from video_llama.common.errors import VideoLlamaError
 from video_llama.config.loader import JobConfig
 from video_llama.conversation.loading import device_for_use, processors_for_use
-from video_llama.datasets.captions import CCSBUAlignConfig, WebVidConfig
-from video_llama.datasets.config import ProcessorsConfig
-from video_llama.processors.image import Blip2ImageEval, ImageConfig
-from video_llama.processors.video import AlproVideoEval, VideoConfig, VideoTrainConfig
+from video_llama.datasets.config import CCSBUAlignConfig, ProcessorsConfig, WebVidConfig
+from video_llama.processors.config import ImageConfig, VideoConfig, VideoTrainConfig
+from video_llama.processors.image import Blip2ImageEval
+from video_llama.processors.video import AlproVideoEval
 
 
 def job(tmp_path: Path, **datasets: object) -> JobConfig:

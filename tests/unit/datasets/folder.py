@@ -15,16 +15,18 @@ import torch
 from video_llama.common.errors import DecodeError
 from video_llama.common.types import Media
 from video_llama.datasets.base import Dataset
-from video_llama.datasets.captions import CCSBUAlign, CCSBUAlignConfig, StorageConfig, WebVid, WebVidConfig
-from video_llama.datasets.config import FilesConfig, ProcessorsConfig
-from video_llama.datasets.instruct import (
-    LlavaInstruct,
+from video_llama.datasets.captions import CCSBUAlign, WebVid
+from video_llama.datasets.config import (
+    CCSBUAlignConfig,
+    FilesConfig,
     LlavaInstructConfig,
-    WebVidInstruct,
+    ProcessorsConfig,
+    StorageConfig,
+    WebVidConfig,
     WebVidInstructConfig,
-    WebVidInstructZh,
 )
-from video_llama.processors.text import CaptionConfig
+from video_llama.datasets.instruct import LlavaInstruct, WebVidInstruct, WebVidInstructZh
+from video_llama.processors.config import CaptionConfig
 from video_llama.prompts.sample_spec import SampleSpec
 
 TIMES = "The video contains 2 frames sampled at 0.0, 0.5 seconds. "

@@ -12,7 +12,8 @@ from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import BadRecord, ConfigError
 from video_llama.common.modalities import Modalities
 from video_llama.datasets.config import ProcessorsConfig
-from video_llama.processors.audio import AudioConfig, ImageBindAudio
+from video_llama.processors.audio import ImageBindAudio
+from video_llama.processors.config import AudioConfig
 
 TOKENS = {"image": 3, "video": 3, "audio": 2, "audio_frames": 2}
 QUESTION = [{"q": "What is it?", "a": "A cat."}]

@@ -11,8 +11,8 @@ from PIL import Image
 from tests.unit.datasets.folder import Folder, sample_text, target_text
 from video_llama.common.errors import BadRecord, ConfigError, DataError, DecodeError
 from video_llama.datasets.config import ProcessorsConfig
+from video_llama.processors.config import CaptionConfig
 from video_llama.processors.image import Blip2ImageTrain
-from video_llama.processors.text import CaptionConfig
 from video_llama.processors.video import AlproVideoEval
 from video_llama.toy.encode import write_clip
 from video_llama.toy.scene import SIDE, Scene
@@ -270,7 +270,7 @@ def test_broken_json_is_refused_with_its_line(folder: Folder) -> None:
 
 
 def test_a_missing_annotation_file_is_named(folder: Folder, tmp_path: Path) -> None:
-    from video_llama.datasets.captions import StorageConfig
+    from video_llama.datasets.config import StorageConfig
 
     with pytest.raises(DataError, match=rf"{tmp_path}/filter_cap\.json: cannot be read: .*No such file"):
         folder.cc_sbu_align({}, build_info=StorageConfig(storage=str(tmp_path)))

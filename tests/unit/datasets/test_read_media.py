@@ -17,10 +17,11 @@ from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import BadRecord, DecodeError
 from video_llama.common.modalities import Modalities
 from video_llama.common.types import Media
-from video_llama.processors.audio import AudioConfig, ImageBindAudio
-from video_llama.processors.image import Blip2ImageEval, ImageConfig
+from video_llama.processors.audio import ImageBindAudio
+from video_llama.processors.config import AudioConfig, ImageConfig, VideoConfig
+from video_llama.processors.image import Blip2ImageEval
 from video_llama.processors.media import read_media
-from video_llama.processors.video import AlproVideoEval, VideoConfig
+from video_llama.processors.video import AlproVideoEval
 
 AUDIO = ImageBindAudio(AudioConfig(n_segments=2))
 VIDEO = AlproVideoEval(VideoConfig(n_frms=3, image_size=16))

@@ -18,7 +18,8 @@ from video_llama.common.types import Media
 from video_llama.conversation.chat import Chat
 from video_llama.evaluation.questions import InputAblation, Question, accuracy, answer_all, read_questions
 from video_llama.models.video_llama import VideoLLaMA
-from video_llama.processors.audio import MEL_BINS, MEL_FRAMES, AudioConfig
+from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
+from video_llama.processors.config import AudioConfig
 from video_llama.processors.decode import SAMPLE_RATE
 
 QUESTIONS = [

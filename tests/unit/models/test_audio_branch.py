@@ -8,7 +8,7 @@ import torch
 from tests import tiny
 from video_llama.common.errors import TooManySegments
 from video_llama.models.audio_branch import AudioBranch
-from video_llama.models.qformer import QFormerConfig
+from video_llama.models.config import QFormerConfig
 
 TINY = QFormerConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
 

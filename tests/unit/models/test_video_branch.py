@@ -7,7 +7,8 @@ import torch
 
 from tests import tiny
 from video_llama.common.errors import TooManyFrames
-from video_llama.models.qformer import QFormer, QFormerConfig
+from video_llama.models.config import QFormerConfig
+from video_llama.models.qformer import QFormer
 from video_llama.models.video_branch import VideoBranch
 
 TINY = QFormerConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)

@@ -5,41 +5,18 @@ Shapes: a linear layer I -> O gets A float[R, I] and B float[O, R], and adds alp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from video_llama.common.errors import ConfigError
-from video_llama.config.fields import AtLeast, Between
+from video_llama.models.config import LoRAConfig
 
 ALPHA = "lora_alpha"
 """A buffer of an adapted decoder: saved with the adapters, since nothing else about them tells it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoRAConfig:
-    """Size and place of the adapters. Weights go with the settings that they were trained with."""
-
-    r: Annotated[int, AtLeast(1)] = 16
-    """R: rank of an adapter."""
-
-    alpha: Annotated[int, AtLeast(1)] = 32
-    """What an adapter adds is multiplied by alpha / r."""
-
-    dropout: Annotated[float, Between(0, 1)] = 0.05
-    """Dropout of an adapter's input, in training."""
-
-    target_modules: tuple[str, ...] | None = None
-    """Layers that get an adapter, such as q_proj, in every block. null: all linear ones but the output layer."""
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        """Yield an empty choice of layers."""
-        if self.target_modules == ():
-            yield "target_modules", "names no layer. Leave it out for all linear ones, or leave lora out."
 
 
 def add_adapters(lm: Any, config: LoRAConfig) -> None:

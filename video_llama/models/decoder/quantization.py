@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
-Quantization = Literal["int8", "nf4"]
+from video_llama.models.config import Quantization
 
 # bitsandbytes, which peft loads too, would say on some CPUs that a kernel for them is not installed: nothing needs it
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(

@@ -7,8 +7,6 @@ H x W pixels.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -16,43 +14,9 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 
 from video_llama.common.registry import AUDIO_ENCODERS
-from video_llama.config.fields import AtLeast
+from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
 from video_llama.models.encoders.vision import CLIP_MEAN, CLIP_STD
 from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrunkConfig:
-    """Size of a trunk."""
-
-    embed_dim: Annotated[int, AtLeast(1)]
-    """D: width of the blocks."""
-
-    depth: Annotated[int, AtLeast(1)]
-    """Number of blocks."""
-
-    num_heads: Annotated[int, AtLeast(1)]
-    """Heads of each attention."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageBindConfig:
-    """Sizes of ImageBind; the defaults are ImageBind-Huge's."""
-
-    audio: TrunkConfig = TrunkConfig(embed_dim=768, depth=12, num_heads=12)
-    """The trunk for sound."""
-
-    vision: TrunkConfig = TrunkConfig(embed_dim=1280, depth=32, num_heads=16)
-    """The trunk for frames."""
-
-    image_size: Annotated[int, AtLeast(1)] = 224
-    """Side of the frames that the positions are made for, in pixels."""
-
-    patch_size: Annotated[int, AtLeast(1)] = 14
-    """Side of a patch of a frame, in pixels."""
-
-    out_embed_dim: Annotated[int, AtLeast(1)] = 1024
-    """E: width of the space that sound and sight share."""
 
 
 class Block(nn.Module):
@@ -172,8 +136,6 @@ class ImageBind(nn.Module):
     """
 
     Config = ImageBindConfig
-    processor = "imagebind_audio"
-    """Registered name of what makes its input of a sound track."""
 
     def __init__(self, config: ImageBindConfig, hears: bool, sees: bool) -> None:
         super().__init__()

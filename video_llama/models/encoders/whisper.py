@@ -5,9 +5,8 @@ Shapes: N sounds, S segments of 2 s, E width, L samples at 16 kHz, M mel bins, P
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,7 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from video_llama.checkpoints.hf_folder import WeightsFolder
 from video_llama.common.errors import WeightsError
 from video_llama.common.registry import AUDIO_ENCODERS
-from video_llama.config.fields import ExistingPath
+from video_llama.models.encoders.config import WhisperConfig
 from video_llama.processors.audio import SEGMENT_SECONDS
 from video_llama.processors.decode import SAMPLE_RATE
 
@@ -28,14 +27,6 @@ WINDOW, STEP = 400, 160
 """Of the spectrogram, in samples; the encoder makes one position of two steps."""
 POSITIONS = SEGMENT_SECONDS * SAMPLE_RATE // (2 * STEP)
 """P of a segment; those after them are of the silence that fills up what Whisper listens to at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class WhisperConfig:
-    """Which Whisper."""
-
-    model: Annotated[str, ExistingPath(kind="dir")]
-    """Folder of a Whisper model in Hugging Face format; its encoder is used."""
 
 
 @AUDIO_ENCODERS.register("whisper")
@@ -49,8 +40,6 @@ class Whisper(nn.Module):
     """
 
     Config = WhisperConfig
-    processor = "waveform_audio"
-    """Registered name of what makes its input of a sound track."""
     filters: Tensor
 
     def __init__(self, config: WhisperConfig, hears: bool = True, sees: bool = False) -> None:

@@ -16,8 +16,9 @@ from tests.tiny import batch, sample
 from video_llama.checkpoints.io import write_weights
 from video_llama.cli.main import main
 from video_llama.common.errors import ConfigError, WeightsError
+from video_llama.models.config import LoRAConfig
 from video_llama.models.decoder.language_model import LanguageModel
-from video_llama.models.decoder.lora import LoRAConfig, adapted_layers, adapter_parameters, merge_adapters
+from video_llama.models.decoder.lora import adapted_layers, adapter_parameters, merge_adapters
 from video_llama.models.video_llama import VideoLLaMA
 
 SEEN = batch(sample("image", 1), sample("clip", 4), sample("text"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -18,13 +18,17 @@ from video_llama.common.errors import ConfigError
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.common.types import Media
 from video_llama.config.loader import load_config
-from video_llama.models.encoders.imagebind import ImageBindConfig, TrunkConfig
+from video_llama.models.encoders.audio_encoder import encoder_class
+from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.processors.audio import WaveformAudio
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoudnessConfig:
+    takes_frames: ClassVar[bool] = False
+    processor: ClassVar[str] = "waveform_audio"
+
     gain: float = 1.0
     """What loudness is multiplied by."""
 
@@ -33,7 +37,6 @@ class Loudness(nn.Module):
     """As loud as it is."""
 
     Config = LoudnessConfig
-    processor = "waveform_audio"
 
     def __init__(self, config: LoudnessConfig, hears: bool, sees: bool) -> None:
         super().__init__()
@@ -75,7 +78,7 @@ def loaded(tmp_path: Path, **settings: Any) -> Any:
 def test_a_name_is_enough(tmp_path, encoder):
     model = loaded(tmp_path, audio_encoder=encoder, imagebind_ckpt_path=str(tmp_path / "i.pth"))
     assert model.audio_encoder == (None if encoder is None else ImageBindConfig())
-    assert model.audio_encoder_class is AUDIO_ENCODERS.get("imagebind_huge")
+    assert encoder_class(model) is AUDIO_ENCODERS.get("imagebind_huge")
 
 
 def test_sizes_are_given_beside_the_name(tmp_path):

@@ -17,9 +17,11 @@ from tests.tiny import batch, sample
 from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import WeightsError
 from video_llama.common.types import Media
-from video_llama.models.encoders.whisper import Whisper, WhisperConfig
+from video_llama.models.encoders.config import WhisperConfig
+from video_llama.models.encoders.whisper import Whisper
 from video_llama.models.video_llama import VideoLLaMA
-from video_llama.processors.audio import AudioConfig, WaveformAudio
+from video_llama.processors.audio import WaveformAudio
+from video_llama.processors.config import AudioConfig
 
 SECONDS = 3
 """What the tiny model listens to at once."""

@@ -16,8 +16,7 @@ from video_llama.checkpoints.inspection import inspect
 from video_llama.checkpoints.io import write_checkpoint, write_weights
 from video_llama.config.fields import UNSET
 from video_llama.models import video_llama
-from video_llama.models.config import VideoLLaMAConfig
-from video_llama.models.decoder.lora import LoRAConfig
+from video_llama.models.config import LoRAConfig, VideoLLaMAConfig
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.models.weights.fit import Fit, decoder_fit, fit
 
