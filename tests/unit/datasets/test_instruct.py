@@ -226,7 +226,7 @@ def test_a_dialogue_too_long_for_the_decoder_is_cut_at_its_end_and_says_so(folde
         [{"conversations": turns("Count.", "1 2 3 4 5 6 7 8 9 " * 10)}]
     )
     assert torch.equal(sample.input_ids, whole.sample(0, rng()).input_ids[:60])
-    assert not whole.sample(0, rng()).cut
+    assert not whole.sample(0, rng()).truncated
 
 
 def test_a_caption_of_too_many_tokens_is_cut_whatever_the_length_of_its_prompt(folder: Folder) -> None:
