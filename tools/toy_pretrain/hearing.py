@@ -60,7 +60,7 @@ LATER = 10
 
 def load_imagebind(weights: Path) -> ImageBind:
     """Return the trained trunks, in float32 and eval mode."""
-    model = ImageBind(TOY_IMAGEBIND, hears=True, sees=True)
+    model = ImageBind(TOY_IMAGEBIND)
     tensors = load_file(weights / IMAGEBIND_FILE)
     model.load_state_dict({k.removeprefix(PREFIX): v.float() for k, v in tensors.items()})
     return model.eval().requires_grad_(False)
@@ -245,7 +245,7 @@ def train_imagebind(weights: Path, steps: int = 1000, lr: float = 1e-3) -> dict[
     torch.manual_seed(0)
     clips = join(make_clips(N_CLIPS, seed=21, held_out=False), make_nothing(N_CLIPS // len(SHAPES), seed=21))
     unseen = join(make_clips(216, seed=22, held_out=True), make_nothing(36, seed=22))
-    model = ImageBind(TOY_IMAGEBIND, hears=True, sees=True)
+    model = ImageBind(TOY_IMAGEBIND)
     initialise(model.vision, load_file(weights / VISION_FILE))
     model.audio.log_scale.requires_grad_(False)  # of the length, which the cosines do not see
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)

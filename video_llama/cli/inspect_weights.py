@@ -87,32 +87,27 @@ def _fit_lines(found: Fit, cfg_path: str) -> list[str]:
     ]
 
 
-def _show_decoder(folder: str, config: VideoLLaMAConfig | None, args: argparse.Namespace) -> int:
-    from video_llama.models.decoder.folder import (  # slow to import
-        check_decoder_folder,
-        decoder_tokenizer,
-        decoder_width,
-        read_config,
-    )
+def _show_decoder(path: str, config: VideoLLaMAConfig | None, args: argparse.Namespace) -> int:
+    from video_llama.models.decoder.folder import DecoderFolder  # slow to import
     from video_llama.models.weights.fit import decoder_fit
 
-    check_decoder_folder(folder)
-    tokens = decoder_tokenizer(folder).vocab_size
-    decoder = read_config(folder)
-    text = decoder.get_text_config()
-    width = decoder_width(decoder)
+    folder = DecoderFolder(path)
+    folder.check()
+    tokens = folder.tokenizer().vocab_size
+    model_type, text = folder.config.model_type, folder.config.get_text_config()
+    width = folder.width
     found = decoder_fit(folder, config) if config is not None else None
     about: dict[str, Any] = {
-        "path": folder,
+        "path": path,
         "kind": "decoder",
-        "model_type": decoder.model_type,
+        "model_type": model_type,
         "decoder_width": width,
         "layers": text.num_hidden_layers,
         "vocabulary": text.vocab_size,
         "tokens": tokens,
     }
     lines = [
-        f"{folder}: a decoder ({decoder.model_type}). Its place is model.llama_model.",
+        f"{path}: a decoder ({model_type}). Its place is model.llama_model.",
         f"  decoder width: {width}{_llama(width)}",
         f"  layers: {text.num_hidden_layers}, vocabulary: {text.vocab_size}, of which its tokenizer knows {tokens}",
     ]
