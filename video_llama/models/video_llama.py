@@ -27,6 +27,7 @@ from video_llama.models.audio_branch import AudioBranch
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import ALPHA, adapters_alone, alpha_of
+from video_llama.models.decoder.lora_merge import merge_lora
 from video_llama.models.encoders.factory import audio_processor, build_audio_encoder
 from video_llama.models.encoders.vision import VisionEncoder
 from video_llama.models.freezing import is_trainable, keep_frozen_in_eval
@@ -34,6 +35,7 @@ from video_llama.models.prompting import caption_prompts, choose_template
 from video_llama.models.qformer import QFormer
 from video_llama.models.splice import splice
 from video_llama.models.video_branch import VideoBranch
+from video_llama.models.weights.fit import decoder_fit, fit
 from video_llama.models.weights.loading import WeightsFile, check_weights_files, read_weights_files
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -52,6 +54,9 @@ class VideoLLaMA(nn.Module):
     """
 
     Config = VideoLLaMAConfig
+    fit_file = staticmethod(fit)
+    fit_decoder = staticmethod(decoder_fit)
+    merge_lora = classmethod(merge_lora)
 
     def __init__(self, config: VideoLLaMAConfig) -> None:
         super().__init__()
