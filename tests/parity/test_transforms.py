@@ -63,8 +63,8 @@ def found(pixels: dict[str, Tensor], pattern: str) -> list[re.Match[str]]:
 
 
 def test_pixels_are_normalised_by_the_originals_mean_and_deviation(encoder: VisionEncoder, facts) -> None:
-    assert encoder.mean.flatten().tolist() == pytest.approx(facts["mean"], rel=1e-6)
-    assert encoder.std.flatten().tolist() == pytest.approx(facts["std"], rel=1e-6)
+    assert encoder.normalise.mean.flatten().tolist() == pytest.approx(facts["mean"], rel=1e-6)
+    assert encoder.normalise.std.flatten().tolist() == pytest.approx(facts["std"], rel=1e-6)
 
 
 def test_a_clip_for_evaluation_is_the_originals(encoder: VisionEncoder, pixels) -> None:

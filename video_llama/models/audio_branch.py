@@ -14,7 +14,7 @@ from video_llama.models.config import QFormerConfig
 from video_llama.models.qformer import QFormer
 
 NUM_LAYERS = 2
-"""Of the audio Q-Former, each with cross-attention to the segments."""
+"""Layers of the audio Q-Former, each with cross-attention to the segments."""
 
 
 class AudioBranch(nn.Module):
@@ -23,7 +23,7 @@ class AudioBranch(nn.Module):
     Args:
         num_queries: A, tokens that a sound takes in the decoder's sequence.
         max_segments: length of the position table.
-        interpolate: stretch the table over sounds of more segments, instead of refusing them.
+        interpolate: stretch the table over longer sounds, instead of refusing them.
         source_width: E.
         decoder_width: H.
         config: sizes that the audio Q-Former shares with the image Q-Former.
@@ -45,12 +45,12 @@ class AudioBranch(nn.Module):
         self.to_decoder = nn.Linear(config.hidden_size, decoder_width)
 
     def check_length(self, n_segments: int) -> None:
-        """Raise TooManySegments for a sound of more segments than there are positions, unless these are stretched."""
+        """Raise TooManySegments for a sound of more segments than there are positions, unless they are interpolated."""
         longest = self.segment_position.num_embeddings
         if n_segments > longest and not self.interpolate:
             raise TooManySegments(
                 f"a sound of {n_segments} segments: the branch has {longest} segment positions. Lower "
-                "model.audio_segments (n_frms where it is given frames), raise model.max_audio_pos and train the branch "
+                "model.audio_segments (n_frms for frames), raise model.max_audio_pos and train the branch "
                 "with it, or set model.interpolate_audio_pos."
             )
 
@@ -60,7 +60,7 @@ class AudioBranch(nn.Module):
         Args:
             vectors: float[N, S, E], the audio encoder's output for each segment.
         Returns:
-            float[N, A, H], ready to stand in the decoder's sequence.
+            float[N, A, H], to be spliced into the decoder's sequence.
         Raises:
             TooManySegments: S exceeds the position table.
         """

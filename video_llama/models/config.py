@@ -108,7 +108,7 @@ class VideoLLaMAConfig:
     """Recompute activations of the decoder, and of a trained frame encoder, in the backward pass."""
 
     freeze_vit: bool = True
-    """Keep the frame encoder and ln_vision as they are."""
+    """Do not train the frame encoder and ln_vision."""
 
     q_former_model: Annotated[str, ExistingPath(kind="file")] | None = None
     """Weights of the image Q-Former and its query tokens."""
@@ -120,7 +120,7 @@ class VideoLLaMAConfig:
     """Size of the image Q-Former; the video Q-Former has the same widths."""
 
     freeze_qformer: bool = True
-    """Keep the image Q-Former as it is."""
+    """Do not train the image Q-Former."""
 
     llama_model: Annotated[str, ExistingPath(kind="dir")]
     """Folder of the decoder: any Hugging Face causal language model."""
@@ -138,10 +138,10 @@ class VideoLLaMAConfig:
     """Train low-rank adapters in the decoder, beside the branches. null: none."""
 
     frozen_llama_proj: bool = False
-    """Keep the linear layer to the decoder as it is."""
+    """Do not train the linear layer to the decoder."""
 
     frozen_video_Qformer: bool = False
-    """Keep the video Q-Former, its queries and the frame positions as they are."""
+    """Do not train the video Q-Former, its queries and the frame positions."""
 
     fusion_header_type: Literal["seqTransf"] = "seqTransf"
     """How frames are fused: by the video Q-Former."""
@@ -165,8 +165,8 @@ class VideoLLaMAConfig:
     """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth."""
 
     audio_source: Literal["frames", "sound", "both"] = "sound"
-    """What the audio branch is given in training. frames: those of the clip or image, through ImageBind's encoder for
-    sight, as in the original; both: for each sample one of the two, drawn at random. In use it is given sound."""
+    """Input of the audio branch in training. frames: those of the clip or image, through ImageBind's vision trunk, as in the
+    original; both: for each sample one of the two, drawn at random. In use it is sound."""
 
     audio_segments: Annotated[int, AtLeast(1)] = 8
     """S: segments of 2 s that are taken of a sound track."""
@@ -175,7 +175,7 @@ class VideoLLaMAConfig:
     """Longest sound, in segments, or longest clip where the audio branch is given frames."""
 
     interpolate_audio_pos: bool = False
-    """TextSegment the segment positions over more than max_audio_pos segments, instead of refusing them."""
+    """Stretch the position table over sounds of more than max_audio_pos segments, instead of refusing them."""
 
     audio_scale: Annotated[float, AtLeast(0.01)] | None = None
     """Length that the audio encoder's vectors of sound are brought to. null: its own, which is 20 for ImageBind, where
@@ -185,7 +185,7 @@ class VideoLLaMAConfig:
     """A: tokens that a sound takes in the decoder's sequence."""
 
     frozen_audio_Qformer: bool = True
-    """Keep the audio branch as it is: its Q-Former, queries, segment positions and linear layer."""
+    """Do not train the audio branch: its Q-Former, queries, segment positions and linear layer."""
 
     prompt_path: Annotated[str, ExistingPath(kind="file")] | None = None
     """Prompts for captions, one a line, each with <ImageHere>; one is drawn for each caption. null: no prompt."""
@@ -216,7 +216,7 @@ class VideoLLaMAConfig:
 
     @property
     def template(self) -> Template | None:
-        """The conversation template that ``model_type`` names. None: the decoder's own, which its tokenizer has."""
+        """The conversation template that ``model_type`` names. None: the chat template of the decoder's tokenizer."""
         return MODEL_TYPES.get(self.model_type)
 
     @cached_property
@@ -228,7 +228,7 @@ class VideoLLaMAConfig:
 
     @property
     def audio_encoder_config(self) -> Any:
-        """The Config of the audio encoder, ImageBind-Huge's where none is named."""
+        """The Config of the audio encoder; ImageBind-Huge's if none is named."""
         return ImageBindConfig() if self.audio_encoder is None else self.audio_encoder
 
     @property
@@ -241,13 +241,13 @@ class VideoLLaMAConfig:
 
     @property
     def modalities(self) -> Modalities:
-        """What a training sample holds of a file: what the branches that are trained ask for.
+        """What a training sample takes from a file: the inputs of the trained branches.
 
-        Without sight the model has no frame encoder, no image Q-Former and no video branch.
+        If only the audio branch is trained, the model has no frame encoder, no image Q-Former and no video branch.
         """
-        hears = self.equip_audio_branch and not self.frozen_audio_Qformer
-        sees = not (self.frozen_video_Qformer and self.frozen_llama_proj and hears)
-        return Modalities(video=sees, audio_source=self.audio_source if hears else None)
+        trains_audio = self.equip_audio_branch and not self.frozen_audio_Qformer
+        video = not (self.frozen_video_Qformer and self.frozen_llama_proj and trains_audio)
+        return Modalities(video=video, audio_source=self.audio_source if trains_audio else None)
 
     def is_trained(self, name: str) -> bool:
         """Return whether a parameter, or all parameters of a submodule, are trained.
@@ -297,14 +297,14 @@ class VideoLLaMAConfig:
 
     @property
     def decoder_quantization(self) -> Quantization | None:
-        """How the decoder is loaded, by either of the two keys that say so."""
+        """How the decoder is loaded; ``low_resource`` and ``quantization`` both set it."""
         return "int8" if self.low_resource else self.quantization
 
     def shared_settings(self) -> dict[str, Any]:
-        """What data sets may repeat or must respect, by its key in the model section or, for two, the data sets'."""
+        """Return settings that data sets may repeat or must respect, by their key in the data sets' sections."""
         modalities = self.modalities
         shared = {
-            # the original's data sets give the audio branch's number there, where that branch alone is trained
+            # the original's data sets give the number of audio queries here if only the audio branch is trained
             "num_video_query_token": self.num_video_query_token if modalities.video else self.num_audio_query_token,
             "tokenizer_name": self.llama_model,
             "model_type": self.model_type.removeprefix("pretrain_"),
@@ -317,14 +317,14 @@ class VideoLLaMAConfig:
         return shared
 
     def check(self) -> Iterable[tuple[str, str]]:
-        """Yield the settings that contradict each other, and what is frozen at random."""
-        yield from self._check_sight()
+        """Yield the settings that contradict each other, and frozen parts without weights."""
+        yield from self._check_vision()
         yield from self._check_audio()
         yield from self._check_prompts()
         yield from self._check_decoder()
 
-    def _check_sight(self) -> Iterable[tuple[str, str]]:
-        """Yield what contradicts itself in the settings of what frames go through before the video branch."""
+    def _check_vision(self) -> Iterable[tuple[str, str]]:
+        """Yield contradictions in the settings of the frame encoder and the image Q-Former."""
         for freeze, weights, part in (
             ("freeze_vit", "vit_ckpt", "the frame encoder"),
             ("freeze_qformer", "q_former_model", "the image Q-Former"),
@@ -347,7 +347,7 @@ class VideoLLaMAConfig:
             yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
 
     def _check_audio(self) -> Iterable[tuple[str, str]]:
-        """Yield what contradicts itself in the audio branch's settings."""
+        """Yield contradictions in the audio branch's settings."""
         if not self.equip_audio_branch:
             if not self.frozen_audio_Qformer:
                 yield (
@@ -371,7 +371,7 @@ class VideoLLaMAConfig:
             )
 
     def _check_prompts(self) -> Iterable[tuple[str, str]]:
-        """Yield what contradicts ``model_type``, as far as it can be told without the decoder's tokenizer."""
+        """Yield contradictions of ``model_type`` that show without the decoder's tokenizer."""
         template = self.template
         if self.prompt_template is not None and self.prompt_template.count("{}") != 1:
             yield "prompt_template", f"needs {{}} once, where the prompt goes; it is {self.prompt_template!r}"
@@ -389,7 +389,7 @@ class VideoLLaMAConfig:
             yield "label_mask", f"original, but the original had no template {self.model_type}. Leave label_mask out."
 
     def _check_decoder(self) -> Iterable[tuple[str, str]]:
-        """Yield what contradicts itself in how the decoder is loaded, and what it needs that is not installed."""
+        """Yield contradictions in how the decoder is loaded, and packages that it needs and are not installed."""
         if self.low_resource and self.quantization not in (None, "int8"):
             yield (
                 "quantization",

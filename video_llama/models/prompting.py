@@ -1,4 +1,4 @@
-"""What a model section says of prompts, fitted to the decoder's tokenizer: its template and its caption prompts."""
+"""The conversation template and the caption prompts of a model section."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from video_llama.prompts.tokenizer import Tokenizer
 
 
 def choose_template(config: VideoLLaMAConfig, tokenizer: Tokenizer) -> Template:
-    """Return the template that ``model_type`` means for a decoder.
+    """Return the template of a model section.
 
     Raises:
-        ConfigError: the decoder's tokenizer does not fit it, or ``prompt_template`` does not.
+        ConfigError: the template does not fit the decoder's tokenizer, or ``prompt_template`` does not fit the template.
     """
     if config.template is None:
         template = chat_template(config.llama_model, tokenizer)
@@ -35,20 +35,20 @@ def choose_template(config: VideoLLaMAConfig, tokenizer: Tokenizer) -> Template:
 
 
 def caption_prompts(config: VideoLLaMAConfig, template: Template) -> tuple[str, ...]:
-    """Return the prompts for captions, with ``prompt_template`` or the template's own text around them.
+    """Return the prompts for captions, wrapped in ``prompt_template`` or in the template's own text.
 
     Raises:
-        ConfigError: ``prompt_path`` names no file of prompts.
+        ConfigError: the file that ``prompt_path`` names is not one of prompts.
     """
-    around = config.prompt_template or template.caption
-    return tuple(around.replace("{}", prompt) for prompt in _read_prompts(config.prompt_path))
+    wrapper = config.prompt_template or template.caption
+    return tuple(wrapper.replace("{}", prompt) for prompt in _read_prompts(config.prompt_path))
 
 
 def _read_prompts(path: str | None) -> list[str]:
-    """Read caption prompts; without a file the media stand alone.
+    """Read caption prompts; without a file there is one, of the media alone.
 
     Raises:
-        ConfigError: a file without a usable line.
+        ConfigError: the file is unreadable, empty, or has a line without exactly one placeholder.
     """
     if path is None:
         return [PLACEHOLDER]

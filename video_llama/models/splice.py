@@ -1,4 +1,4 @@
-"""Put media features where their slot ids stand in the token sequence.
+"""Replace the slot ids of a token sequence by media features.
 
 Shapes: B samples, L tokens, H decoder width, N media items, V tokens an item takes.
 """
@@ -11,7 +11,7 @@ from video_llama.common.errors import VideoLlamaError
 
 
 def splice(embeds: Tensor, input_ids: Tensor, features: Tensor, rows: Tensor, slots: Tensor) -> Tensor:
-    """Return ``embeds`` with each item's features in its slot.
+    """Return ``embeds`` with each item's features in its slot, float[B, L, H].
 
     Args:
         embeds: float[B, L, H].
@@ -20,13 +20,13 @@ def splice(embeds: Tensor, input_ids: Tensor, features: Tensor, rows: Tensor, sl
         rows: int64[N], the row of each item.
         slots: int64[N], the slot id of each item.
     Raises:
-        VideoLlamaError: an item does not have exactly V places.
+        VideoLlamaError: an item does not have exactly V slot ids.
     """
-    places = input_ids[rows] == slots[:, None]  # [N, L]
-    if not bool((places.sum(dim=1) == features.shape[1]).all()):
+    slot_ids = input_ids[rows] == slots[:, None]  # [N, L]
+    if not bool((slot_ids.sum(dim=1) == features.shape[1]).all()):
         raise VideoLlamaError(
-            f"media slots hold {places.sum(dim=1).tolist()} tokens; each item makes {features.shape[1]}. "
+            f"media slots hold {slot_ids.sum(dim=1).tolist()} tokens; each item makes {features.shape[1]}. "
             "The batch was tokenised for another num_video_query_token."
         )
-    item, column = places.nonzero(as_tuple=True)
+    item, column = slot_ids.nonzero(as_tuple=True)
     return embeds.index_put((rows[item], column), features.flatten(0, 1).to(embeds.dtype))

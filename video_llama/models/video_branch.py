@@ -48,7 +48,7 @@ class VideoBranch(nn.Module):
         Args:
             frame_queries: float[N, T, Q, D], the image Q-Former's output for each frame.
         Returns:
-            float[N, V, H], ready to stand in the decoder's sequence.
+            float[N, V, H], to be spliced into the decoder's sequence.
         Raises:
             TooManyFrames: T exceeds the frame position table.
         """

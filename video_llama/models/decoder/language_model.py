@@ -1,4 +1,4 @@
-"""The frozen decoder: any causal language model that transformers loads, quantised or not, with adapters or without.
+"""The frozen decoder: any causal language model of transformers, optionally quantised or with adapters.
 
 Shapes: B sequences, L tokens, H hidden width, K distinct target columns, W vocabulary.
 """
@@ -51,36 +51,12 @@ class LanguageModel(nn.Module):
         lora: LoRAConfig | None = None,
     ) -> None:
         super().__init__()
-        how = {} if quantization is None else {"quantization_config": quantization_config(quantization, dtype)}
-        try:
-            with no_load_report():
-                loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    folder.path,
-                    config=folder.config,
-                    dtype=dtype,
-                    local_files_only=True,
-                    trust_remote_code=False,
-                    output_loading_info=True,
-                    ignore_mismatched_sizes=True,  # else it refers to its report
-                    **how,
-                )
-        except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise folder.error(f"{folder.path} does not load as a causal language model: {error}") from error
-        self.lm: Any = loaded[0]
+        self.lm = _load(folder, dtype, quantization)
         self.max_context = folder.max_context
-        if missing := sorted(loaded[1]["missing_keys"]):
-            raise folder.error(f"{folder.path} is not whole: {len(missing)} tensors are missing, such as {missing[0]}")
-        if reshaped := sorted(loaded[1]["mismatched_keys"]):
-            name, found, expected = reshaped[0]
-            raise folder.error(
-                f"{folder.path}: {name} has the shape {tuple(found)}; by config.json it is {tuple(expected)}"
-            )
-        if extra := sorted(loaded[1]["unexpected_keys"]):
-            log.warning("%s: %d tensors are left out, such as %s", folder.path, len(extra), extra[0])
         if broken := _not_finite(self.lm):
             lines = [f"{folder.path} holds NaN or infinity. Download it again.", *listed("!", broken)]
             raise folder.error("\n".join(lines))
-        self.lm.generation_config = GenerationConfig()  # the folder may suggest sampling, beams, penalties
+        self.lm.generation_config = GenerationConfig()  # the folder may set sampling, beams, penalties
         keep_differentiable(self.lm)
         if lora is not None:
             add_adapters(self.lm, lora)
@@ -91,7 +67,7 @@ class LanguageModel(nn.Module):
         return int(self.lm.get_input_embeddings().embedding_dim)
 
     def train(self, mode: bool = True) -> LanguageModel:
-        """Set the mode of the adapters; the decoder around them never drops out."""
+        """Set the mode of the adapters; the decoder itself stays in eval mode."""
         super().train(False)
         for layer in adapted_layers(self.lm).values():
             layer.lora_dropout.train(mode)
@@ -100,21 +76,21 @@ class LanguageModel(nn.Module):
     def recompute_activations(self) -> None:
         """Trade time for memory: layers recompute their activations in the backward pass.
 
-        The library does so only for layers in training mode, in which they may also drop out. A frozen decoder's never
-        are, so each layer's forward is wrapped here.
+        transformers does so only for layers in training mode, with dropout. A frozen decoder's layers are never in it, so each
+        layer's forward is wrapped here.
         """
         for module in self.lm.modules():
             if isinstance(module, GradientCheckpointingLayer):
                 module.forward = partial(_recomputed, module.forward)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LanguageModel:
-        """Move to a device, with what the parameters do not show."""
+        """Move to a device, including statistics of 8-bit layers that are not parameters."""
         super()._apply(fn, recurse)
         move_int8_statistics(self.lm, fn)
         return self
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        """Return float[B, L, H]; slot ids (below 0) get the embedding of token 0, to be overwritten."""
+        """Return float[B, L, H]; slot ids (below 0) get the embedding of token 0, which ``splice`` overwrites."""
         return self.lm.get_input_embeddings()(input_ids.clamp(min=0))
 
     def target_loss(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
@@ -138,17 +114,51 @@ class LanguageModel(nn.Module):
         return F.cross_entropy(logits, next_labels[:, columns].flatten(), ignore_index=IGNORE_LABEL, reduction="sum")
 
 
+def _load(folder: DecoderFolder, dtype: torch.dtype, quantization: Quantization | None) -> Any:
+    """Load a causal language model.
+
+    Raises:
+        WeightsError: the folder is not a complete model.
+    """
+    how = {} if quantization is None else {"quantization_config": quantization_config(quantization, dtype)}
+    try:
+        with no_load_report():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder.path,
+                config=folder.config,
+                dtype=dtype,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # or its error refers to its report
+                **how,
+            )
+    except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise folder.error(f"{folder.path} does not load as a causal language model: {error}") from error
+    lm, report = loaded
+    if missing := sorted(report["missing_keys"]):
+        raise folder.error(f"{folder.path} is not whole: {len(missing)} tensors are missing, such as {missing[0]}")
+    if reshaped := sorted(report["mismatched_keys"]):
+        name, found, expected = reshaped[0]
+        raise folder.error(
+            f"{folder.path}: {name} has the shape {tuple(found)}; by config.json it is {tuple(expected)}"
+        )
+    if extra := sorted(report["unexpected_keys"]):
+        log.warning("%s: %d tensors are left out, such as %s", folder.path, len(extra), extra[0])
+    return lm
+
+
 def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a layer so that the backward pass, if there is one, computes its activations again."""
+    """Call a layer; the backward pass, if there is one, recomputes its activations."""
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def _not_finite(lm: nn.Module) -> list[str]:
-    """Return the names of tensors with NaN or infinity; of quantised weights, the scales tell.
+    """Return the names of tensors with NaN or infinity; for quantised weights, of their scales.
 
-    Smallest and largest value are found many times faster than every value is looked at: 2 s for 7B in fp16.
+    Finding the extremes is many times faster than testing every value: 2 s for 7B in fp16.
     """
     numbers = {n: t for n, t in lm.state_dict().items() if t.is_floating_point() and t.numel() and t.itemsize > 1}
     return [name for name, t in numbers.items() if not all(bool(edge.isfinite()) for edge in t.aminmax())]

@@ -1,7 +1,7 @@
 """Settings of the audio encoders. Imports no torch.
 
-Beside its fields, the Config of an audio encoder says ``takes_frames``, whether the encoder can be given frames in place of
-sound, and ``processor``, the registered name of the processor that makes its input.
+Besides its fields, the Config of an audio encoder says ``takes_frames``, whether the encoder takes frames as well as sound, and
+``processor``, the registered name of the processor that makes its input.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ImageBindConfig:
     """Side of a patch of a frame, in pixels."""
 
     out_embed_dim: Annotated[int, AtLeast(1)] = 1024
-    """E: width of the space that sound and sight share."""
+    """E: width of the space that sounds and frames share."""
 
 
 @dataclass(frozen=True, kw_only=True)
