@@ -1,6 +1,6 @@
 """``make quickstart``: write the toy world, train both branches on it, report what the model learned.
 
-Everything goes through the files and commands of a full-size run: YAMLs, ``torchrun train.py``, checkpoints, chat.
+Everything goes through the files and commands of a full-size run: YAMLs, ``torchrun`` and ``video-llama train``, checkpoints, chat.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def train(config: str, folder: Path, options: list[str]) -> dict[str, Any]:
     """Train one stage through ``torchrun``; returns its losses, time and last checkpoint."""
     started = time.monotonic()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={PROCESSES}"]
-    command += ["train.py", "--cfg-path", f"train_configs/toy/{config}.yaml"]
+    command += ["-m", "video_llama.cli.main", "train", "--cfg-path", f"toy/{config}"]
     command += ["--options", *options, f"run.output_dir={folder}"]
     threads = max(1, (os.cpu_count() or 1) // PROCESSES)
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
