@@ -36,7 +36,7 @@ def summary(path: Path) -> str:
     """Return the first sentence of a YAML's comment."""
     comments = (line.removeprefix("#").strip() for line in path.read_text(encoding="utf-8").splitlines())
     text = next(line for line in comments if line and not line.startswith("yaml-language-server:"))
-    return text.split(". ")[0].removesuffix(".")
+    return text.split(". ")[0].rstrip(".:")
 
 
 def copy_config(name: str, dest: Path) -> Path:

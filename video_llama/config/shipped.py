@@ -19,8 +19,9 @@ CONFIGS = PACKAGE / "configs"
 def shipped_configs() -> dict[str, Path]:
     """Return the path of each shipped YAML by name: its path below ``train`` or ``eval``, without the suffix."""
     folders = (CONFIGS / "train", CONFIGS / "eval")
-    paths = {path.relative_to(folder): path for folder in folders for path in folder.rglob("*.yaml")}
-    return {name.with_suffix("").as_posix(): paths[name] for name in sorted(paths)}
+    found = [(folder, path) for folder in folders for path in folder.rglob("*.yaml")]
+    paths = {path.relative_to(folder).with_suffix("").as_posix(): path for folder, path in found}
+    return dict(sorted(paths.items()))
 
 
 def shipped_config(name: str) -> Path:

@@ -6,6 +6,7 @@ Everything goes through the files and commands of a full-size run: YAMLs, ``torc
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -47,7 +48,13 @@ def main() -> int:
 
 
 def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, options: list[str]) -> dict[str, Any]:
-    """Write the world, train, evaluate, report; returns what ``report.json`` holds."""
+    """Write the world, train, evaluate and report, and return the content of ``report.json``.
+
+    Raises:
+        VideoLlamaError: the folder is not free, matplotlib is missing, or a stage fails.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise VideoLlamaError("the report's picture needs matplotlib: pip install -e '.[plot]' -c constraints.txt")
     started = time.monotonic()
     claim(output_dir)
     say("1/8  writing the toy world")
