@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import train as train_script
 from tests.decoders import FAMILIES, write_decoder
 from tests.integration.conftest import losses
 from video_llama.checkpoints.io import read_weights
+from video_llama.cli import train as train_script
 from video_llama.common.types import Media, MediaGroup, slot_id
 from video_llama.conversation.chat import Chat
 from video_llama.models.video_llama import VideoLLaMA

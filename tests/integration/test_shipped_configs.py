@@ -1,4 +1,4 @@
-"""Every YAML in the repository can be used as it is, and the full-size ones are the published runs."""
+"""Every shipped YAML is usable unchanged, and the full-size ones are the published runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import yaml
 from tests.integration.conftest import ROOT
 from tools.toy_pretrain.hearing import TOY_IMAGEBIND
 from video_llama.config.loader import ConfigError, JobConfig, load_config
+from video_llama.config.shipped import CONFIGS as PACKAGED
+from video_llama.config.shipped import PACKAGE, shipped_configs
 from video_llama.conversation.chat import processors_for_use
 from video_llama.models.encoders.config import ImageBindConfig
 
@@ -27,7 +29,7 @@ MODEL = {
     "max_txt_len": 320,
     "end_sym": "###",
     "prompt_template": "###Human: {} ###Assistant: ",
-    "prompt_path": "prompts/alignment_image.txt",
+    "prompt_path": str(PACKAGE / "configs/prompts/alignment_image.txt"),
     "model_type": "pretrain_vicuna",
 }
 RUN = {
@@ -120,6 +122,26 @@ def test_the_repository_ships_the_published_configurations_and_toy_ones():
     assert {f"eval_configs/{name}.yaml" for name in chats} <= {*CONFIGS}
 
 
+def test_the_folders_of_the_repository_and_of_the_package_hold_the_same_files():
+    assert {str(path.resolve().relative_to(ROOT)) for path in shipped_configs().values()} == {*CONFIGS}
+    assert (PACKAGED / "prompts/alignment_image.txt").samefile(ROOT / "prompts/alignment_image.txt")
+
+
+def test_a_shipped_configuration_loads_from_any_folder_with_the_files_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("toy").model.llama_model == str(PACKAGE / "toy/weights/decoder")
+    prompts = load_config("toy/stage1_pretrain", need=None, allow_unset=True).model.prompt_path
+    assert prompts == str(PACKAGE / "configs/prompts/alignment_image.txt")
+
+
+def test_relative_paths_of_a_user_start_at_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"model\.llama_model: no such directory: other"):
+        load_config("toy", ["model.llama_model=other"])
+    (tmp_path / "mine").mkdir()
+    assert load_config("toy", ["model.llama_model=mine"]).model.llama_model == "mine"
+
+
 @pytest.mark.parametrize("file", CONFIGS)
 def test_check_config_finds_nothing_wrong(file, command):
     code, out, err = command("check-config", file)
@@ -132,11 +154,11 @@ def test_no_path_of_anybodys_machine_is_left_in_it(file, root):
     text = (root / file).read_text()
     assert not re.search(r"(^|[\s:'\"])(/|~|[A-Za-z]:\\)[\w.-]+/", re.sub(r"#.*", "", text))
     for value in (yaml.safe_load(text).get("paths") or {}).values():
-        assert value == "???" or (root / value).exists()
+        assert value == "???" or Path(value.replace("${package}", str(PACKAGE))).exists()
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_what_is_still_to_be_set_stands_in_the_paths_block_alone(file, load):
+def test_only_the_paths_block_holds_what_is_still_to_be_set(file, load):
     assert all(line.startswith("paths.") for line in load(file).unset)
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-from tests.integration.conftest import losses, torchrun
+from tests.integration.conftest import ROOT, losses, torchrun
 from video_llama.checkpoints.io import read_checkpoint
 
 STAGE_1 = "train_configs/toy/stage1_pretrain.yaml"
@@ -22,11 +21,11 @@ SHORT = ["run.max_epoch=1", "run.iters_per_epoch=2", "run.warmup_steps=0", "run.
 @pytest.fixture(scope="module")
 def one_process(world, tmp_path_factory):
     """The first 20 losses of stage 1 at 8 samples a step, all in one batch."""
-    import train
+    from video_llama.cli import train
 
     folder = tmp_path_factory.mktemp("runs") / "one"
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(Path(train.__file__).parent)
+        patch.chdir(ROOT)
         train.train(STAGE_1, [f"paths.world={world}", f"run.output_dir={folder}", "run.batch_size_train=8", *TWENTY])
     return losses(folder)
 

@@ -32,8 +32,8 @@ class Builtin(NamedTuple):
 
     module: str
     """Registers the class."""
-    config: str
-    """``module:name`` of its Config, in a module without torch."""
+    config: str | None = None
+    """``module:name`` of its Config, in a module without torch; None: it has no settings."""
 
 
 class Registry(Generic[T]):
@@ -90,8 +90,9 @@ class Registry(Generic[T]):
         Raises:
             UnknownName: nothing has that name.
         """
-        if name in self._builtin and name not in self._entries:
-            module, _, attribute = self._builtin[name].config.partition(":")
+        builtin = self._builtin.get(name)
+        if builtin and builtin.config and name not in self._entries:
+            module, _, attribute = builtin.config.partition(":")
             return cast("type[Any]", getattr(importlib.import_module(module), attribute))
         return getattr(self.get(name), "Config", None)
 
@@ -158,6 +159,14 @@ PROCESSORS: Registry[Any] = Registry(
         "blip_caption": Builtin("video_llama.processors.text", _PROCESSORS + "CaptionConfig"),
         "imagebind_audio": Builtin("video_llama.processors.audio", _PROCESSORS + "AudioConfig"),
         "waveform_audio": Builtin("video_llama.processors.audio", _PROCESSORS + "AudioConfig"),
+    },
+)
+
+VIDEO_BACKENDS: Registry[Any] = Registry(
+    "video backend",
+    {
+        "pyav": Builtin("video_llama.processors.decode.pyav_backend"),
+        "decord": Builtin("video_llama.processors.decode.decord_backend"),
     },
 )
 

@@ -1,4 +1,4 @@
-"""``${paths.llama}`` and ``${oc.env:HOME}`` to values, through OmegaConf."""
+"""``${paths.llama}``, ``${oc.env:HOME}`` and ``${package}/toy/weights`` to values, through OmegaConf."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from omegaconf.errors import (
 from video_llama.common.registry import did_you_mean
 from video_llama.config.fields import UNSET
 from video_llama.config.problems import KeyPath, Report, dotted
+from video_llama.config.shipped import PACKAGE
 
 _REFERENCE = re.compile(r"\$\{([\w.\[\]-]+)\}")
 _MISSING = re.compile(r"Missing mandatory value: (\S+)")
@@ -47,7 +48,8 @@ class Resolver:
 
     def resolve(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the data with every interpolation replaced; broken ones are reported with their key."""
-        root = OmegaConf.create(self._without_bad_grammar(data, ()))
+        # Shipped YAMLs name files of the package, wherever it is installed and whatever the working directory.
+        root = OmegaConf.create({"package": str(PACKAGE), **self._without_bad_grammar(data, ())})
         return {key: self._value(root, data, key, (key,)) for key in data}
 
     def _without_bad_grammar(self, data: Any, path: KeyPath) -> Any:

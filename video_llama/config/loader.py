@@ -30,6 +30,7 @@ from video_llama.config.fields import (
 from video_llama.config.interpolation import Resolver
 from video_llama.config.problems import KeyPath, Report, dotted
 from video_llama.config.serialize import plain, registered_class, registered_name
+from video_llama.config.shipped import find_config
 from video_llama.config.source import apply_options, read_yaml
 
 __all__ = [
@@ -102,7 +103,7 @@ def load_config(
     """Read and check a YAML.
 
     Args:
-        path: the YAML file.
+        path: the YAML file, or the name of a shipped one.
         options: ``a.b=value`` strings that override it.
         need: sections that must be there and are built. Others are left alone, so that a checkpoint's
             configuration serves for chat where its data sets are not. None: the model, and all that is there.
@@ -111,7 +112,7 @@ def load_config(
     Raises:
         ConfigError: everything that is wrong, one line each, sorted by line.
     """
-    report = Report(os.fspath(path))
+    report = Report(find_config(path))
     data = read_yaml(report)
     apply_options(data, options, report)
     resolver = Resolver(report)
