@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from video_llama.common.modalities import MediaKind, Modalities
+from video_llama.common.errors import ConfigError
+from video_llama.common.modalities import AudioInput, MediaKind, Modalities
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.config.fields import AtLeast, Between, ExistingPath, Registered
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template, foreign_text
 
+if TYPE_CHECKING:
+    from video_llama.models.decoder.folder import DecoderFolder
+
 Precision = Literal["fp16", "bf16", "fp32"]
 Quantization = Literal["int8", "nf4"]
+LORA_WEIGHTS = ("lora_A", "lora_B")
+"""peft's names of the two matrices of an adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +219,13 @@ class VideoLLaMAConfig:
         """The conversation template that ``model_type`` names. None: the decoder's own, which its tokenizer has."""
         return MODEL_TYPES.get(self.model_type)
 
+    @cached_property
+    def decoder_folder(self) -> DecoderFolder:
+        """The folder that ``llama_model`` names: one object for all who use this config, so that it is read once."""
+        from video_llama.models.decoder.folder import DecoderFolder  # imports torch
+
+        return DecoderFolder(self.llama_model, key="model.llama_model")
+
     @property
     def audio_encoder_config(self) -> Any:
         """The Config of the audio encoder, ImageBind-Huge's where none is named."""
@@ -235,23 +249,49 @@ class VideoLLaMAConfig:
         sees = not (self.frozen_video_Qformer and self.frozen_llama_proj and hears)
         return Modalities(video=sees, audio_source=self.audio_source if hears else None)
 
-    @property
-    def frozen_parts(self) -> tuple[str, ...]:
-        """Names of what the model has and does not train, beside the decoder."""
-        seeing = {
+    def is_trained(self, name: str) -> bool:
+        """Return whether a parameter, or all parameters of a submodule, are trained.
+
+        The decoder trains its adapters alone. What a subclass adds to the model is trained.
+
+        Args:
+            name: dotted name in the model, such as ``video_branch.qformer``.
+        """
+        if name.split(".")[0] == "decoder":
+            return any(part in LORA_WEIGHTS for part in name.split("."))
+        return not any(f"{name}.".startswith(f"{part}.") for part in self._frozen_parts())
+
+    def _frozen_parts(self) -> tuple[str, ...]:
+        """Return the submodules that are not trained, apart from the decoder."""
+        frozen = {
             "vision": self.freeze_vit,
             "qformer": self.freeze_qformer,
             "video_branch.qformer": self.frozen_video_Qformer,
             "video_branch.frame_position": self.frozen_video_Qformer,
             "video_branch.to_decoder": self.frozen_llama_proj,
+            "audio_encoder": True,
+            "audio_branch": self.frozen_audio_Qformer,
         }
-        hearing = {"audio_encoder": True, "audio_branch": self.frozen_audio_Qformer}
-        there = (seeing if self.modalities.video else {}) | (hearing if self.equip_audio_branch else {})
-        return tuple(name for name, frozen in there.items() if frozen)
+        return tuple(part for part, is_frozen in frozen.items() if is_frozen)
+
+    def for_inference(self) -> VideoLLaMAConfig:
+        """Return the config of the same model in use: nothing is trained, so no part may start at random.
+
+        Raises:
+            ConfigError: a setting that inference needs is missing.
+        """
+        if self.ckpt is None:
+            raise ConfigError(["model.ckpt is not set: the branch would answer at random"])
+        frozen = replace(
+            self, frozen_video_Qformer=True, frozen_llama_proj=True, frozen_audio_Qformer=True, audio_source="sound"
+        )
+        if problems := list(frozen.check()):  # training may leave out what inference needs
+            raise ConfigError([f"for use, model.{key}: {message}" for key, message in problems])
+        return frozen
 
     @property
-    def audio_inputs(self) -> tuple[str, ...]:
-        """What the audio encoder is given: in training what ``audio_source`` says, in use sound."""
+    def audio_inputs(self) -> tuple[AudioInput, ...]:
+        """Inputs of the audio encoder: those of ``audio_source`` in training, sound in use."""
         source = self.modalities.audio_source or "sound"
         return ("sound", "frames") if source == "both" else (source,)
 

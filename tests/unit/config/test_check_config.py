@@ -21,7 +21,8 @@ GOOD = "model: {arch: video_llama, llama_model: llm}\n"
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model with nothing wrong in its decoder folder."""
     monkeypatch.setattr(check_config, "MODELS", MODELS)
-    monkeypatch.setattr(FakeModel, "sample_spec", lambda config: None, raising=False)
+    for name in ("sample_spec", "skeleton"):
+        monkeypatch.setattr(FakeModel, name, lambda config: None, raising=False)
 
 
 def run(*argv: str) -> int:

@@ -377,5 +377,5 @@ def test_a_decoder_whose_embeddings_are_narrower_than_its_layers_is_met_at_their
 
 def test_a_decoder_that_takes_another_width_than_its_config_tells_is_refused(decoder, monkeypatch):
     monkeypatch.setattr(LanguageModel, "width", 24)
-    with pytest.raises(WeightsError, match=r"takes embeddings of width 24, where its config\.json tells 16"):
+    with pytest.raises(WeightsError, match=r"takes embeddings of width 24, but its config\.json says 16"):
         tiny.model(decoder)
