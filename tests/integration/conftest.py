@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import pytest
 
-import train as train_script
 from tests.demo_server import Server, served
 from video_llama.cli.main import main as video_llama
 from video_llama.toy.world import write_world
@@ -42,13 +41,11 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def train(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """``python train.py --cfg-path YAML --options ...``."""
+def train(command: Callable[..., Result]) -> Callable[..., Result]:
+    """``video-llama train --cfg-path YAML --options ...``, which is what ``train.py`` does."""
 
     def run(cfg_path: str | Path, *options: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["train.py", "--cfg-path", str(cfg_path), "--options", *options])
-        capfd.readouterr()
-        return Result(train_script.main(), *capfd.readouterr())
+        return command("train", "--cfg-path", cfg_path, "--options", *options)
 
     return run
 

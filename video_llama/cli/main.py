@@ -21,6 +21,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "train": Command("video_llama.cli.train", "train a model on the data sets of a YAML"),
     "check-config": Command("video_llama.cli.check_config", "check YAML files before a run"),
     "inspect-weights": Command("video_llama.cli.inspect_weights", "say what a weights file is, and where it fits"),
     "convert-weights": Command(
