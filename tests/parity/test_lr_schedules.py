@@ -26,10 +26,10 @@ def goldens(reference: Reference) -> dict[str, Any]:
 
 def ours_of(golden: dict[str, Any]) -> Schedule:
     settings = {OUR_NAMES.get(k, k): v for k, v in golden["settings"].items()}
-    decay, epochs = settings.pop("decay_rate", None), settings.pop("max_epoch")
+    epochs = settings.pop("max_epoch")
+    own = {"lr_decay_rate": settings.pop("decay_rate")} if "decay_rate" in settings else {}
     cls = LR_SCHEDULERS.get(golden["kind"])
-    own = cls.Config() if decay is None or cls is not LinearWarmupStep else cls.Config(lr_decay_rate=decay)
-    return cls(own, ScheduleContext(total_steps=epochs * settings["steps_per_epoch"], **settings))
+    return cls(cls.Config(**own), ScheduleContext(total_steps=epochs * settings["steps_per_epoch"], **settings))
 
 
 def steps_that_warm_up_anew(schedule: Schedule) -> range:

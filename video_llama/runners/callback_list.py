@@ -34,6 +34,7 @@ class CallbackList:
         """Call ``on_start`` before the block, and ``on_end`` after it, whether or not it fails."""
         self._call("on_start", run)
         try:
+            self.state_dict()  # a state that cannot be saved is refused now, not at the first checkpoint
             yield
         except BaseException:
             with contextlib.suppress(VideoLlamaError):  # the first error is the one to report
