@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from annotated_types import Ge
 from torch import nn
 
-from video_llama.config.fields import AtLeast, ExistingPath
+from video_llama.config.fields import ExistingPath
 from video_llama.common.types import Media
 from video_llama.common.registry import DATASETS, MODELS, PROCESSORS
 from video_llama.datasets.base import Dataset
@@ -38,7 +39,7 @@ from video_llama.prompts.rendering import caption
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledConfig(VideoLLaMAConfig):
-    scale: Annotated[float, AtLeast(0)] = 1.0
+    scale: Annotated[float, Ge(0)] = 1.0
     """What the branch's output is multiplied by at first."""
 
 

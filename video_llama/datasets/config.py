@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
+
 from video_llama.common.registry import PROCESSORS
-from video_llama.config.fields import AtLeast, ExistingPath, Registered
+from video_llama.config.fields import ExistingPath, Registered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +45,7 @@ class DatasetConfig:
     text_processor: ProcessorsConfig | None = None
     """How captions are cleaned. Conversations are taken as they are."""
 
-    sample_ratio: Annotated[float, AtLeast(0)] = 1.0
+    sample_ratio: Annotated[float, Ge(0)] = 1.0
     """Share of the samples drawn from this data set, relative to the others' shares."""
 
     num_video_query_token: int | None = None

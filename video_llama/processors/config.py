@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from video_llama.config.fields import AtLeast, Between
+from annotated_types import Ge, Interval
 
 Sampling = Literal["uniform", "headtail"]
 
@@ -15,10 +15,10 @@ Sampling = Literal["uniform", "headtail"]
 class VideoConfig:
     """What reading a clip needs."""
 
-    n_frms: Annotated[int, AtLeast(1)] = 8
+    n_frms: Annotated[int, Ge(1)] = 8
     """Frames taken from a clip; all of them where it has fewer."""
 
-    image_size: Annotated[int, AtLeast(1)] = 224
+    image_size: Annotated[int, Ge(1)] = 224
     """Side of the square frames, in pixels."""
 
     sampling: Sampling = "uniform"
@@ -27,7 +27,7 @@ class VideoConfig:
     video_backend: Literal["pyav", "decord"] = "pyav"
     """Library that decodes: decord is for comparison with the original."""
 
-    deadline_s: Annotated[float, AtLeast(0)] = 60.0
+    deadline_s: Annotated[float, Ge(0)] = 60.0
     """Time that opening a file may take, and again decoding its frames, in seconds."""
 
 
@@ -38,10 +38,10 @@ class VideoTrainConfig(VideoConfig):
     sampling: Sampling = "headtail"
     """Which frames: at equal distances, or drawn at random, half from each half of the clip."""
 
-    min_scale: Annotated[float, Between(0, 1)] = 0.5
+    min_scale: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Least area of the random crop, as a part of the frame's."""
 
-    max_scale: Annotated[float, Between(0, 1)] = 1.0
+    max_scale: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Greatest area of the random crop, as a part of the frame's."""
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -54,7 +54,7 @@ class VideoTrainConfig(VideoConfig):
 class ImageConfig:
     """What reading an image needs."""
 
-    image_size: Annotated[int, AtLeast(1)] = 224
+    image_size: Annotated[int, Ge(1)] = 224
     """Side of the square image, in pixels."""
 
 
@@ -62,10 +62,10 @@ class ImageConfig:
 class ImageTrainConfig(ImageConfig):
     """What reading and cropping an image needs."""
 
-    min_scale: Annotated[float, Between(0, 1)] = 0.5
+    min_scale: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Least area of the random crop, as a part of the image's."""
 
-    max_scale: Annotated[float, Between(0, 1)] = 1.0
+    max_scale: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Greatest area of the random crop, as a part of the image's."""
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -78,10 +78,10 @@ class ImageTrainConfig(ImageConfig):
 class AudioConfig:
     """What reading a sound track needs."""
 
-    n_segments: Annotated[int, AtLeast(1)] = 8
+    n_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s taken at equal distances; they overlap in a track shorter than 2 S seconds."""
 
-    deadline_s: Annotated[float, AtLeast(0)] = 60.0
+    deadline_s: Annotated[float, Ge(0)] = 60.0
     """Time that opening a file may take, and again decoding its segments where the track is long, in seconds."""
 
 
@@ -92,5 +92,5 @@ class CaptionConfig:
     prompt: str = ""
     """Text put before every caption, as it is."""
 
-    max_words: Annotated[int, AtLeast(1)] = 50
+    max_words: Annotated[int, Ge(1)] = 50
     """Words kept of a caption, the prompt not counted."""

@@ -7,8 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import Ge, Interval
+
 from video_llama.common.registry import LR_SCHEDULERS
-from video_llama.config.fields import AtLeast, Between, ExistingPath, RegisteredName
+from video_llama.config.fields import ExistingPath, RegisteredName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,46 +23,46 @@ class RunConfig:
     lr_sched: Annotated[str, RegisteredName(LR_SCHEDULERS)] = "linear_warmup_cosine_lr"
     """Learning-rate schedule, by registered name."""
 
-    init_lr: Annotated[float, AtLeast(0)]
+    init_lr: Annotated[float, Ge(0)]
     """Learning rate after warm-up."""
 
-    min_lr: Annotated[float, AtLeast(0)] = 0.0
+    min_lr: Annotated[float, Ge(0)] = 0.0
     """Learning rate at the end."""
 
     warmup_lr: float = -1.0
     """Learning rate at step 0; below zero: init_lr."""
 
-    warmup_steps: Annotated[int, AtLeast(0)] = 0
+    warmup_steps: Annotated[int, Ge(0)] = 0
     """Optimiser steps of warm-up, counted over the whole run."""
 
-    lr_decay_rate: Annotated[float, Between(0, 1)] = 1.0
+    lr_decay_rate: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Factor of each epoch, for linear_warmup_step_lr."""
 
-    weight_decay: Annotated[float, AtLeast(0)] = 0.05
+    weight_decay: Annotated[float, Ge(0)] = 0.05
     """AdamW's weight decay, for matrices."""
 
-    beta2: Annotated[float, Between(0, 0.99999)] = 0.999
+    beta2: Annotated[float, Interval(ge=0, le=0.99999)] = 0.999
     """AdamW's second beta."""
 
-    max_grad_norm: Annotated[float, AtLeast(0)] = 0.0
+    max_grad_norm: Annotated[float, Ge(0)] = 0.0
     """Gradients are scaled down to this norm; 0: never."""
 
-    max_epoch: Annotated[int, AtLeast(1)]
+    max_epoch: Annotated[int, Ge(1)]
     """Epochs of the run."""
 
-    iters_per_epoch: Annotated[int, AtLeast(1)] | None = None
+    iters_per_epoch: Annotated[int, Ge(1)] | None = None
     """Optimiser steps of an epoch. null: as many as go once through all records."""
 
-    batch_size_train: Annotated[int, AtLeast(1)]
+    batch_size_train: Annotated[int, Ge(1)]
     """Samples of a forward pass, on each process."""
 
-    accum_grad_iters: Annotated[int, AtLeast(1)] = 1
+    accum_grad_iters: Annotated[int, Ge(1)] = 1
     """Forward passes of an optimiser step, on each process."""
 
-    batch_size_eval: Annotated[int, AtLeast(1)] = 32
+    batch_size_eval: Annotated[int, Ge(1)] = 32
     """Questions answered at once in evaluation, which the quickstart does after training."""
 
-    num_workers: Annotated[int, AtLeast(0)] = 4
+    num_workers: Annotated[int, Ge(0)] = 4
     """Loader processes beside each training process; 0: none."""
 
     amp: bool = True
@@ -69,7 +71,7 @@ class RunConfig:
     amp_dtype: Literal["bf16", "fp16"] = "bf16"
     """Number format of mixed precision; fp16 scales the loss."""
 
-    seed: Annotated[int, AtLeast(0)] = 42
+    seed: Annotated[int, Ge(0)] = 42
     """Decides initial weights, order and every random choice."""
 
     output_dir: str
@@ -78,7 +80,7 @@ class RunConfig:
     resume_ckpt_path: Annotated[str, ExistingPath(kind="file")] | None = None
     """A checkpoint of this run to go on from."""
 
-    max_bad_fraction: Annotated[float, Between(0, 1)] = 0.05
+    max_bad_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.05
     """The run stops when more than this share of the samples had to be replaced."""
 
     evaluate: Literal[False] = False
@@ -90,7 +92,7 @@ class RunConfig:
     device: str = "cuda"
     """cuda or cpu."""
 
-    world_size: Annotated[int, AtLeast(1)] = 1
+    world_size: Annotated[int, Ge(1)] = 1
     """Processes; 1: as many as torchrun starts."""
 
     dist_url: Literal["env://"] = "env://"
