@@ -114,7 +114,7 @@ def _strict(hint: Any) -> Any:
         inner = Annotated[Any, AfterValidator(_free)]
     elif kind in (Union, UnionType):
         some = tuple(arm for arm in args if arm is not NoneType)
-        inner = _strict(some[0]) if len(some) == 1 else Annotated[Any, _OneOf(some)]
+        inner = _strict(some[0]) if len(some) == 1 else Annotated[Any, _OneOf(bare, some)]
     elif kind is Literal:
         inner = Annotated[Any, AfterValidator(_literal(bare))]
     elif isinstance(kind, type) and is_dataclass(kind):
@@ -226,6 +226,7 @@ def _free(value: Any, info: ValidationInfo[Context]) -> Any:
 class _OneOf:
     """A union without null: the first type that takes the value."""
 
+    hint: Any
     arms: tuple[Any, ...]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -239,7 +240,7 @@ class _OneOf:
         except ValidationError as error:
             likely = [arm for arm in self.arms if takes_mapping(arm)] if isinstance(value, dict) else self.arms
             if len(likely) != 1:
-                raise _wrong(Union[self.arms], value) from None  # noqa: UP007
+                raise _wrong(self.hint, value) from None
             index = str(self.arms.index(likely[0]))  # its own messages say more than a list of types
             found = [p for p in _problems(error) if p.loc[:1] == (index,)]
             raise _error(*(p._replace(loc=p.loc[1:]) for p in found)) from None
