@@ -22,6 +22,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "check-config": Command("video_llama.cli.check_config", "check YAML files before a run"),
+    "schema": Command("video_llama.cli.schema", "print the JSON Schema of the YAML files, for editors"),
     "inspect-weights": Command("video_llama.cli.inspect_weights", "say what a weights file is, and where it fits"),
     "convert-weights": Command(
         "video_llama.cli.convert_weights", "convert weights from the original's layout, or to it"

@@ -31,7 +31,8 @@ from video_llama.config.interpolation import BROKEN, Unset
 from video_llama.config.problems import KeyPath, Problems
 from video_llama.config.serialize import remember_name
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
+"""A number that YAML 1.1 may read as a string."""
 
 
 @dataclass
@@ -191,7 +192,7 @@ def _note_unset(value: Unset, context: Context) -> str:
 
 def _number(value: Any) -> Any:
     # YAML 1.1 reads 1e-4, which has no dot, as a string; a value from the environment is always one.
-    return float(value) if type(value) is int or (isinstance(value, str) and _NUMBER.fullmatch(value)) else value
+    return float(value) if type(value) is int or (isinstance(value, str) and re.fullmatch(NUMBER, value)) else value
 
 
 def _literal(hint: Any) -> Callable[[Any], Any]:
