@@ -86,7 +86,7 @@ class Lines(Dataset):
     def sample(self, index, rng):
         clip, text = self.records[index]
         media = self.vis_processor(Path(self.source).parent / clip, rng)
-        return self.tokenized(index, caption(self.context.caption_prompts[0], text, self.context.end_sym, media), [media])
+        return self.tokenized(index, caption(self.context.caption_prompts[0], text, self.context.template.end_sym, media), [media])
 
 
 @DATASETS.register("riddles")

@@ -65,6 +65,8 @@ class JobConfig:
     """Modules of the user, imported before names are looked up."""
     unset: tuple[str, ...] = ()
     """What is still ``???``: ``paths.llama (model.llama_model)``."""
+    warnings: tuple[str, ...] = ()
+    """Settings without effect: ``run.batch_size_eval: has no effect ...``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the resolved configuration as plain data, defaults filled in."""
@@ -132,7 +134,7 @@ def load_config(
     if not allow_unset:
         _add_unset(problems, unset)
     problems.raise_if_any()
-    return JobConfig(**sections, imports=imports, unset=_unset_lines(unset))
+    return JobConfig(**sections, imports=imports, unset=_unset_lines(unset), warnings=_warnings(sections))
 
 
 def _imports(problems: Problems, value: Any) -> tuple[str, ...]:
@@ -153,6 +155,17 @@ def _add_disagreements(problems: Problems, sections: dict[str, Any]) -> None:
     for name, config in sections.get("datasets", {}).items():
         for key, message in config.disagreements(shared_settings) if hasattr(config, "disagreements") else ():
             problems.add(("datasets", name, *key.split(".")), message)
+
+
+def _warnings(sections: dict[str, Any]) -> tuple[str, ...]:
+    """Return a line for each setting that a Config accepts and has no use for."""
+    configs = {name: config for name, config in sections.items() if name != "datasets"}
+    configs |= {f"datasets.{name}": config for name, config in (sections.get("datasets") or {}).items()}
+    return tuple(
+        f"{name}.{key}: {message}"
+        for name, config in configs.items()
+        for key, message in (config.warnings() if hasattr(config, "warnings") else ())
+    )
 
 
 def _add_idle_options(problems: Problems, need: Sequence[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 
@@ -75,6 +75,9 @@ class LoRAConfig:
 @dataclass(frozen=True, kw_only=True)
 class VideoLLaMAConfig:
     """The ``model`` section of a YAML with ``arch: video_llama``."""
+
+    PUBLISHED: ClassVar = ("fusion_header_type", "end_sym")
+    """Keys of published YAMLs that set nothing: they have one value, which others are refused for."""
 
     model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2", "ziya", "billa", "auto"] = (
         "pretrain_vicuna"

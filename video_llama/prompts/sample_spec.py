@@ -27,8 +27,6 @@ class SampleSpec:
     """Longest sequence the decoder takes, in tokens."""
     caption_prompts: tuple[str, ...] = ()
     """Prompts for captions, with the template around them and ``<ImageHere>`` in them; one is drawn for each sample."""
-    end_sym: str = ""
-    """Text that ends a caption."""
     label_mask: Literal["answers", "original"] = "answers"
     """Which tokens of an instruction sample carry loss: those of the answers, or those that did in the original."""
     modalities: Modalities = field(default_factory=Modalities)

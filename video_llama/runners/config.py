@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 
@@ -16,6 +16,9 @@ from video_llama.config.fields import ExistingPath, RegisteredName
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How to train."""
+
+    PUBLISHED: ClassVar = ("task", "batch_size_eval", "evaluate", "train_splits", "dist_url")
+    """Keys of published YAMLs that set nothing: all but batch_size_eval have one value, and others are refused."""
 
     task: Literal["video_text_pretrain"] = "video_text_pretrain"
     """The one task: predict the text that follows media and text."""
@@ -59,8 +62,8 @@ class RunConfig:
     accum_grad_iters: Annotated[int, Ge(1)] = 1
     """Forward passes of an optimiser step, on each process."""
 
-    batch_size_eval: Annotated[int, Ge(1)] = 32
-    """Questions answered at once in evaluation, which the quickstart does after training."""
+    batch_size_eval: Annotated[int, Ge(1)] | None = None
+    """No effect: a run does not evaluate."""
 
     num_workers: Annotated[int, Ge(0)] = 4
     """Loader processes beside each training process; 0: none."""
@@ -83,8 +86,8 @@ class RunConfig:
     max_bad_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.05
     """The run stops when more than this share of the samples had to be replaced."""
 
-    evaluate: Literal[False] = False
-    """Train; video-llama chat and the quickstart evaluate."""
+    evaluate: bool = False
+    """Must be false: a run does not evaluate."""
 
     train_splits: tuple[Literal["train"], ...] = ("train",)
     """Splits to train on."""
@@ -103,6 +106,12 @@ class RunConfig:
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other."""
+        if self.evaluate:
+            yield (
+                "evaluate",
+                "evaluation during a run is not available yet. Set it to false, and ask the trained model with "
+                "video-llama infer.",
+            )
         if self.min_lr > self.init_lr:
             yield "min_lr", f"{self.min_lr} is above init_lr, {self.init_lr}"
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
@@ -115,3 +124,8 @@ class RunConfig:
             yield "amp_dtype", "fp16 needs a GPU; on the CPU use bf16, or amp: false"
         if self.lr_decay_rate != 1.0 and self.lr_sched != "linear_warmup_step_lr":
             yield "lr_decay_rate", f"has no effect with lr_sched {self.lr_sched}"
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Yield (key, message) for each setting without effect."""
+        if self.batch_size_eval is not None:
+            yield "batch_size_eval", "has no effect: a run does not evaluate"
