@@ -159,8 +159,8 @@ def _add_disagreements(problems: Problems, sections: dict[str, Any]) -> None:
 
 def _warnings(sections: dict[str, Any]) -> tuple[str, ...]:
     """Return a line for each setting that a Config accepts and has no use for."""
-    configs = {name: config for name, config in sections.items() if name != "datasets"}
-    configs |= {f"datasets.{name}": config for name, config in (sections.get("datasets") or {}).items()}
+    configs = {f"datasets.{name}": config for name, config in (sections.get("datasets") or {}).items()}
+    configs |= {name: config for name, config in sections.items() if name != "datasets"}
     return tuple(
         f"{name}.{key}: {message}"
         for name, config in configs.items()

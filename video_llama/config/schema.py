@@ -105,7 +105,7 @@ class _Schemas:
             return arms[0] if len(arms) == 1 else {"anyOf": arms}
         if kind is Literal:
             return {"enum": list(args)}
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             return self._config(kind)
         if (size := fixed_length(hint)) is not None:
             return {
@@ -114,10 +114,10 @@ class _Schemas:
                 "minItems": size,
                 "maxItems": size,
             }
-        rules = tuple(m for m in marks if not isinstance(m, Constraint))
-        leaf = kind if kind in (bool, int, float, str, list, tuple, dict) else Any
-        container = {list: list, tuple: list, dict: dict}.get(leaf, leaf)
-        schema = TypeAdapter(Annotated[(container, *rules)] if rules else container).json_schema()
+        leaf: Any = list if kind is tuple else kind
+        for rule in marks:
+            leaf = leaf if isinstance(rule, Constraint) else Annotated[leaf, rule]
+        schema: Schema = TypeAdapter(leaf).json_schema()
         if kind is float:  # YAML 1.1 reads 1e-4 as a string
             schema |= {"type": ["number", "string"], "pattern": f"^{NUMBER}$"}
         if kind in (list, tuple) and args:
@@ -149,10 +149,10 @@ class _Schemas:
     def _member(self, member: Field[Any], hint: Any, doc: str | None) -> Schema:
         default = _default(member)
         if is_dataclass(default) and mark(hint) is None:
-            schema = {"if": {"$ref": "#/$defs/reference"}, "else": self._config(type(default), partial=True)}
+            schema: Schema = {"if": {"$ref": "#/$defs/reference"}, "else": self._config(type(default), partial=True)}
         else:
             schema = self.value(hint)
-        schema = {**schema, "description": doc} if doc else dict(schema)
+        schema |= {"description": doc} if doc else {}
         if default not in (MISSING, UNSET):
             schema["default"] = plain(hint, default)
         return schema

@@ -167,20 +167,21 @@ class _Field:
             raise self._worded(error, value) from None
 
     def _worded(self, error: ValidationError, value: Any) -> ValidationError:
-        """Return pydantic's errors on the value itself as ours; those on what is inside of it are ours already."""
+        """Return pydantic's errors about the value itself as ours; those about its items are ours already."""
         for detail in error.errors(include_url=False, include_input=False):
-            kind = detail["type"]
+            kind, limits = detail["type"], detail.get("ctx", {})
+            if kind == "ours":
+                continue
             if kind.endswith("_type"):
                 return _wrong(self.hint, value)
-            if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
-                return _error(
-                    _Problem(
-                        (),
-                        f"must be {bounds(self.hint)}, got {_number(value) if split(self.hint)[0] is float else value}",
-                    )
-                )
-            if kind != "ours":
-                return _error(_Problem((), f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {describe(value)}"))
+            if kind.startswith(("greater_than", "less_than")):
+                got = _number(value) if split(self.hint)[0] is float else value
+                return _error(_Problem((), f"must be {bounds(self.hint)}, got {got}"))
+            if "min_length" in limits or "max_length" in limits:
+                limit = f"least {limits['min_length']}" if "min_length" in limits else f"most {limits['max_length']}"
+                noun = "characters" if isinstance(value, str) else "items"
+                return _error(_Problem((), f"must have at {limit} {noun}, got {len(value)}"))
+            return _error(_Problem((), f"{detail['msg'][0].lower()}{detail['msg'][1:]}, got {describe(value)}"))
         return error
 
 

@@ -58,7 +58,7 @@ class FilesConfig:
 class DatasetConfig:
     """Settings of every data set."""
 
-    PUBLISHED: ClassVar = ("num_video_query_token", "tokenizer_name", "model_type")
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("num_video_query_token", "tokenizer_name", "model_type")
     """Keys of published YAMLs that set nothing: they must agree with the model section."""
 
     vis_processor: ProcessorsConfig
@@ -122,7 +122,7 @@ class CaptionsConfig(DatasetConfig):
 class ConversationsConfig(DatasetConfig):
     """Settings of every data set of conversations."""
 
-    PUBLISHED: ClassVar = (*DatasetConfig.PUBLISHED, "text_processor")
+    PUBLISHED: ClassVar[tuple[str, ...]] = (*DatasetConfig.PUBLISHED, "text_processor")
 
     text_processor: ConversationTextConfig | None = None
     """No effect: conversations are not cleaned. Published YAMLs set it to blip_caption."""

@@ -76,7 +76,7 @@ class LoRAConfig:
 class VideoLLaMAConfig:
     """The ``model`` section of a YAML with ``arch: video_llama``."""
 
-    PUBLISHED: ClassVar = ("fusion_header_type", "end_sym")
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("fusion_header_type", "end_sym")
     """Keys of published YAMLs that set nothing: they have one value, which others are refused for."""
 
     model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2", "ziya", "billa", "auto"] = (

@@ -17,7 +17,7 @@ from video_llama.config.fields import ExistingPath, RegisteredName
 class RunConfig:
     """How to train."""
 
-    PUBLISHED: ClassVar = ("task", "batch_size_eval", "evaluate", "train_splits", "dist_url")
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("task", "batch_size_eval", "evaluate", "train_splits", "dist_url")
     """Keys of published YAMLs that set nothing: all but batch_size_eval have one value, and others are refused."""
 
     task: Literal["video_text_pretrain"] = "video_text_pretrain"
