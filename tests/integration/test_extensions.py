@@ -22,9 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from annotated_types import Ge
 from torch import nn
 
-from video_llama.config.fields import AtLeast, ExistingPath
+from video_llama.config.fields import ExistingPath
 from video_llama.common.types import Media
 from video_llama.common.registry import CALLBACKS, DATASETS, LR_SCHEDULERS, MODELS, PROCESSORS
 from video_llama.datasets.base import Dataset
@@ -40,7 +41,7 @@ from video_llama.runners.schedules import Schedule
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledConfig(VideoLLaMAConfig):
-    scale: Annotated[float, AtLeast(0)] = 1.0
+    scale: Annotated[float, Ge(0)] = 1.0
     """What the branch's output is multiplied by at first."""
 
 
@@ -87,7 +88,7 @@ class Lines(Dataset):
     def sample(self, index, rng):
         clip, text = self.records[index]
         media = self.vis_processor(Path(self.source).parent / clip, rng)
-        return self.tokenized(index, caption(self.context.caption_prompts[0], text, self.context.end_sym, media), [media])
+        return self.tokenized(index, caption(self.context.caption_prompts[0], text, self.context.template.end_sym, media), [media])
 
 
 @DATASETS.register("riddles")
@@ -113,7 +114,7 @@ class Backwards(AlproVideoEval):
 
 @dataclass(frozen=True, kw_only=True)
 class HalvingConfig:
-    every: Annotated[int, AtLeast(1)] = 10
+    every: Annotated[int, Ge(1)] = 10
     """Steps between two halvings."""
 
 
@@ -127,7 +128,7 @@ class Halving(Schedule):
 
 @dataclass(frozen=True, kw_only=True)
 class LossLimitConfig:
-    limit: Annotated[float, AtLeast(0)]
+    limit: Annotated[float, Ge(0)]
     """The run stops above this loss."""
 
 

@@ -86,7 +86,6 @@ STAGES = {
         "max_epoch": 5,
         "iters_per_epoch": 2500,
         "batch_size_train": 32,
-        "batch_size_eval": 32,
         "num_workers": 8,
     },
     "stage2_finetune": {

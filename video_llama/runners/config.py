@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Interval
 
 from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS
-from video_llama.config.fields import AtLeast, Between, ExistingPath, Registered
+from video_llama.config.fields import ExistingPath, Registered
 from video_llama.config.serialize import registered_name, remember_name
 
 STANDARD_CALLBACKS = ("bad_samples", "jsonl", "console", "checkpoint")
@@ -24,7 +26,7 @@ class NoSettings:
 class BadSamplesConfig:
     """When bad records stop a run."""
 
-    max_fraction: Annotated[float, Between(0, 1)]
+    max_fraction: Annotated[float, Interval(ge=0, le=1)]
     """Largest share of the samples that may be replaced."""
 
 
@@ -37,7 +39,7 @@ class CosineConfig:
 class StepDecayConfig:
     """Settings of ``linear_warmup_step_lr``."""
 
-    lr_decay_rate: Annotated[float, Between(0, 1)] = 1.0
+    lr_decay_rate: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Factor of each epoch."""
 
 
@@ -56,52 +58,55 @@ def _cosine() -> CosineConfig:
 class RunConfig:
     """How to train."""
 
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("task", "batch_size_eval", "evaluate", "train_splits", "dist_url")
+    """Keys of published YAMLs that set nothing: all but batch_size_eval have one value, and others are refused."""
+
     task: Literal["video_text_pretrain"] = "video_text_pretrain"
     """The one task: predict the text that follows media and text."""
 
     lr_sched: Annotated[Any, Registered(LR_SCHEDULERS, key="name")] = field(default_factory=_cosine)
     """Learning-rate schedule: a registered name, or a mapping of ``name`` and the schedule's own settings."""
 
-    init_lr: Annotated[float, AtLeast(0)]
+    init_lr: Annotated[float, Ge(0)]
     """Learning rate after warm-up."""
 
-    min_lr: Annotated[float, AtLeast(0)] = 0.0
+    min_lr: Annotated[float, Ge(0)] = 0.0
     """Learning rate at the end."""
 
     warmup_lr: float = -1.0
     """Learning rate at step 0; below zero: init_lr."""
 
-    warmup_steps: Annotated[int, AtLeast(0)] = 0
+    warmup_steps: Annotated[int, Ge(0)] = 0
     """Optimiser steps of warm-up, counted over the whole run."""
 
-    lr_decay_rate: Annotated[float, Between(0, 1)] = 1.0
+    lr_decay_rate: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Factor of each epoch; the same as lr_sched: {name: linear_warmup_step_lr, lr_decay_rate: ...}."""
 
-    weight_decay: Annotated[float, AtLeast(0)] = 0.05
+    weight_decay: Annotated[float, Ge(0)] = 0.05
     """AdamW's weight decay, for matrices."""
 
-    beta2: Annotated[float, Between(0, 0.99999)] = 0.999
+    beta2: Annotated[float, Interval(ge=0, le=0.99999)] = 0.999
     """AdamW's second beta."""
 
-    max_grad_norm: Annotated[float, AtLeast(0)] = 0.0
+    max_grad_norm: Annotated[float, Ge(0)] = 0.0
     """Gradients are scaled down to this norm; 0: never."""
 
-    max_epoch: Annotated[int, AtLeast(1)]
+    max_epoch: Annotated[int, Ge(1)]
     """Epochs of the run."""
 
-    iters_per_epoch: Annotated[int, AtLeast(1)] | None = None
+    iters_per_epoch: Annotated[int, Ge(1)] | None = None
     """Optimiser steps of an epoch. null: as many as go once through all records."""
 
-    batch_size_train: Annotated[int, AtLeast(1)]
+    batch_size_train: Annotated[int, Ge(1)]
     """Samples of a forward pass, on each process."""
 
-    accum_grad_iters: Annotated[int, AtLeast(1)] = 1
+    accum_grad_iters: Annotated[int, Ge(1)] = 1
     """Forward passes of an optimiser step, on each process."""
 
-    batch_size_eval: Annotated[int, AtLeast(1)] = 32
-    """Questions answered at once in evaluation, which the quickstart does after training."""
+    batch_size_eval: Annotated[int, Ge(1)] | None = None
+    """No effect: a run does not evaluate."""
 
-    num_workers: Annotated[int, AtLeast(0)] = 4
+    num_workers: Annotated[int, Ge(0)] = 4
     """Loader processes beside each training process; 0: none."""
 
     amp: bool = True
@@ -110,7 +115,7 @@ class RunConfig:
     amp_dtype: Literal["bf16", "fp16"] = "bf16"
     """Number format of mixed precision; fp16 scales the loss."""
 
-    seed: Annotated[int, AtLeast(0)] = 42
+    seed: Annotated[int, Ge(0)] = 42
     """Decides initial weights, order and every random choice."""
 
     output_dir: str
@@ -119,14 +124,14 @@ class RunConfig:
     resume_ckpt_path: Annotated[str, ExistingPath(kind="file")] | None = None
     """A checkpoint of this run to resume from."""
 
-    max_bad_fraction: Annotated[float, Between(0, 1)] = 0.05
+    max_bad_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.05
     """The run stops when more than this share of its samples, resumed or not, had to be replaced."""
 
     callbacks: tuple[Annotated[Any, Registered(CALLBACKS, key="name")], ...] = ()
     """Callbacks beside the standard ones, in the order in which they are called."""
 
-    evaluate: Literal[False] = False
-    """Train; video-llama chat and the quickstart evaluate."""
+    evaluate: bool = False
+    """Must be false: a run does not evaluate."""
 
     train_splits: tuple[Literal["train"], ...] = ("train",)
     """Splits to train on."""
@@ -134,7 +139,7 @@ class RunConfig:
     device: str = "cuda"
     """cuda or cpu."""
 
-    world_size: Annotated[int, AtLeast(1)] = 1
+    world_size: Annotated[int, Ge(1)] = 1
     """Processes; 1: as many as torchrun starts."""
 
     dist_url: Literal["env://"] = "env://"
@@ -150,6 +155,12 @@ class RunConfig:
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other."""
+        if self.evaluate:
+            yield (
+                "evaluate",
+                "evaluation during a run is not available yet. Set it to false, and ask the trained model with "
+                "video-llama infer.",
+            )
         if self.min_lr > self.init_lr:
             yield "min_lr", f"{self.min_lr} is above init_lr, {self.init_lr}"
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
@@ -180,3 +191,8 @@ class RunConfig:
                 yield "callbacks", f"'{name}' is part of every run; leave it out"
             elif names.count(name) > 1:
                 yield "callbacks", f"'{name}' is listed {names.count(name)} times; each callback runs once"
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Yield (key, message) for each setting without effect."""
+        if self.batch_size_eval is not None:
+            yield "batch_size_eval", "has no effect: a run does not evaluate"
