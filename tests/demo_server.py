@@ -1,4 +1,4 @@
-"""The web page as ``python demo_audiovideo.py`` serves it, in a process of its own.
+"""The web page as ``video-llama demo`` serves it, in a process of its own.
 
 Run as a script it is that server, but for one question that it answers without end, so that there is time to stop it.
 """
@@ -84,7 +84,7 @@ def _answer_without_end() -> None:
 
 
 if __name__ == "__main__":
-    from demo_audiovideo import main
+    from video_llama.cli.main import main
 
     _answer_without_end()
-    sys.exit(main())
+    sys.exit(main(["demo", *sys.argv[1:]]))

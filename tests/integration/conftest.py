@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import pytest
 
-import train as train_script
 from tests.demo_server import Server, served
 from video_llama.cli.main import main as video_llama
 from video_llama.toy.world import write_world
@@ -21,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Result(NamedTuple):
-    """What a command left: its exit code and what it printed."""
+    """The exit code of a command, and what it printed."""
 
     code: int
     out: str
@@ -36,19 +35,17 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The repository, as the working directory: the shipped YAMLs name their files relative to it."""
+    """The repository, as the working directory."""
     monkeypatch.chdir(ROOT)
     return ROOT
 
 
 @pytest.fixture
-def train(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """``python train.py --cfg-path YAML --options ...``."""
+def train(command: Callable[..., Result]) -> Callable[..., Result]:
+    """``video-llama train --cfg-path YAML --options ...``, which is what ``train.py`` does."""
 
     def run(cfg_path: str | Path, *options: str) -> Result:
-        monkeypatch.setattr(sys, "argv", ["train.py", "--cfg-path", str(cfg_path), "--options", *options])
-        capfd.readouterr()
-        return Result(train_script.main(), *capfd.readouterr())
+        return command("train", "--cfg-path", cfg_path, "--options", *options)
 
     return run
 
@@ -65,7 +62,7 @@ def command(root: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Resu
 
 
 def torchrun(processes: int, cfg_path: str, *options: str) -> None:
-    """``torchrun --nproc_per_node=N train.py ...`` in processes of its own."""
+    """``torchrun --nproc_per_node=N train.py ...`` in separate processes."""
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     words += ["train.py", "--cfg-path", cfg_path, "--options", *options]
     result = subprocess.run(

@@ -1,9 +1,8 @@
-"""``python apply_delta.py``: from the folders people have to a decoder that loads, and back."""
+"""``video-llama apply-delta``: from the folders people have to a decoder that loads, and back."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-import apply_delta as script
 from tests.deltas import EMBEDDINGS, VOCABULARY, base_tensors, delta_tensors, read_folder, write_folder
 from tests.integration.conftest import Result
+from video_llama.cli.main import main
 from video_llama.prompts.tokenizer import load_tokenizer
 
 WEIGHT = "model.layers.0.self_attn.q_proj.weight"
@@ -21,13 +20,12 @@ Command = Callable[..., Result]
 
 
 @pytest.fixture
-def apply_delta(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """``python apply_delta.py ...``."""
+def apply_delta(capfd: pytest.CaptureFixture[str]) -> Command:
+    """``video-llama apply-delta ...``."""
 
     def run(*argv: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["apply_delta.py", *map(str, argv)])
         capfd.readouterr()
-        return Result(script.main(), *capfd.readouterr())
+        return Result(main(["apply-delta", *map(str, argv)]), *capfd.readouterr())
 
     return run
 
@@ -78,7 +76,7 @@ def test_inverted_it_gives_the_llama_back(apply_delta: Command, folder: Path, na
     assert len(back[EMBEDDINGS[0]]) == load_tokenizer(folder / "back").vocab_size
 
 
-def test_a_mistake_is_told_without_a_traceback_and_leaves_nothing(apply_delta: Command, folder: Path) -> None:
+def test_an_error_is_printed_without_a_traceback_and_leaves_no_target(apply_delta: Command, folder: Path) -> None:
     (shard,) = (folder / "llama").glob("*-00002-of-00003.bin")
     shard.unlink()
     result = apply_delta("--base", folder / "llama", "--target", folder / "v", "--delta", folder / "delta")

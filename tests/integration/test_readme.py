@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -13,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-import demo_audiovideo
 from video_llama.config.loader import load_config
+from video_llama.demo.command import add_arguments
 from video_llama.toy.world import write_world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,10 +95,11 @@ def test_the_toy_commands_run_in_the_order_they_are_printed(clone):
     assert json.loads((clone / "answers.jsonl").read_text())["answer"].startswith("It is a ")
 
 
-def test_the_flags_of_the_web_page_are_known(monkeypatch):
+def test_the_flags_of_the_web_page_are_known():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
     for command in (c for c in COMMANDS if "demo_audiovideo.py" in c):
-        monkeypatch.setattr(sys, "argv", shlex.split(command)[1:])
-        demo_audiovideo.parse_args()
+        parser.parse_args(shlex.split(command)[2:])
 
 
 def test_check_config_runs_on_the_full_size_yaml(clone):

@@ -1,4 +1,4 @@
-"""Every YAML in the repository can be used as it is, and the full-size ones are the published runs."""
+"""Every shipped YAML is usable unchanged, and the full-size ones are the published runs."""
 
 from __future__ import annotations
 
@@ -13,8 +13,11 @@ import yaml
 from tests.integration.conftest import ROOT
 from tools.toy_pretrain.hearing import TOY_IMAGEBIND
 from video_llama.config.loader import ConfigError, JobConfig, load_config
+from video_llama.config.shipped import CONFIGS as PACKAGED
+from video_llama.config.shipped import PACKAGE, shipped_configs
 from video_llama.conversation.chat import processors_for_use
 from video_llama.models.encoders.config import ImageBindConfig
+from video_llama.runners.config import CosineConfig
 
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for folder in ("train_configs", "eval_configs") for p in (ROOT / folder).rglob("*.yaml")
@@ -27,12 +30,12 @@ MODEL = {
     "max_txt_len": 320,
     "end_sym": "###",
     "prompt_template": "###Human: {} ###Assistant: ",
-    "prompt_path": "prompts/alignment_image.txt",
+    "prompt_path": str(PACKAGE / "configs/prompts/alignment_image.txt"),
     "model_type": "pretrain_vicuna",
 }
 RUN = {
     "task": "video_text_pretrain",
-    "lr_sched": "linear_warmup_cosine_lr",
+    "lr_sched": CosineConfig(),
     "warmup_lr": 1e-6,
     "weight_decay": 0.05,
     "beta2": 0.999,
@@ -83,7 +86,6 @@ STAGES = {
         "max_epoch": 5,
         "iters_per_epoch": 2500,
         "batch_size_train": 32,
-        "batch_size_eval": 32,
         "num_workers": 8,
     },
     "stage2_finetune": {
@@ -120,6 +122,26 @@ def test_the_repository_ships_the_published_configurations_and_toy_ones():
     assert {f"eval_configs/{name}.yaml" for name in chats} <= {*CONFIGS}
 
 
+def test_the_folders_of_the_repository_and_of_the_package_hold_the_same_files():
+    assert {str(path.resolve().relative_to(ROOT)) for path in shipped_configs().values()} == {*CONFIGS}
+    assert (PACKAGED / "prompts/alignment_image.txt").samefile(ROOT / "prompts/alignment_image.txt")
+
+
+def test_a_shipped_configuration_loads_from_any_folder_with_the_files_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("toy").model.llama_model == str(PACKAGE / "toy/weights/decoder")
+    prompts = load_config("toy/stage1_pretrain", need=None, allow_unset=True).model.prompt_path
+    assert prompts == str(PACKAGE / "configs/prompts/alignment_image.txt")
+
+
+def test_relative_paths_of_a_user_start_at_the_working_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"model\.llama_model: no such directory: other"):
+        load_config("toy", ["model.llama_model=other"])
+    (tmp_path / "mine").mkdir()
+    assert load_config("toy", ["model.llama_model=mine"]).model.llama_model == "mine"
+
+
 @pytest.mark.parametrize("file", CONFIGS)
 def test_check_config_finds_nothing_wrong(file, command):
     code, out, err = command("check-config", file)
@@ -132,18 +154,18 @@ def test_no_path_of_anybodys_machine_is_left_in_it(file, root):
     text = (root / file).read_text()
     assert not re.search(r"(^|[\s:'\"])(/|~|[A-Za-z]:\\)[\w.-]+/", re.sub(r"#.*", "", text))
     for value in (yaml.safe_load(text).get("paths") or {}).values():
-        assert value == "???" or (root / value).exists()
+        assert value == "???" or Path(value.replace("${package}", str(PACKAGE))).exists()
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_what_is_still_to_be_set_stands_in_the_paths_block_alone(file, load):
+def test_only_the_paths_block_holds_what_is_still_to_be_set(file, load):
     assert all(line.startswith("paths.") for line in load(file).unset)
 
 
 @pytest.mark.parametrize("file", PUBLISHED)
 def test_a_full_size_run_has_the_published_hyper_parameters(file, load):
     job = load(file)
-    run, model = asdict(job.run), asdict(job.model)
+    run, model = vars(job.run), asdict(job.model)
     published, of_branch = PUBLISHED[file]
     assert {key: run[key] for key in published} == published
     assert {key: model[key] for key in MODEL | of_branch} == MODEL | of_branch

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.parity.conftest import Reference
 from video_llama.processors.audio import MEL_STD, SEGMENT_SECONDS, log_mel, segment_starts, span, spectrogram
 from video_llama.processors.decode import SAMPLE_RATE
-from video_llama.processors.decode.resample import resampled
+from video_llama.processors.decode.waveform import resampled
 
 ATOL = 1e-4
 """The goldens' tolerance for outputs, of what the encoder takes. Measured: all are equal on two threads and more. On one,

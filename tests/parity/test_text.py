@@ -17,8 +17,8 @@ from tests.unit.datasets.folder import FakeClip, FakeImage, Folder
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.datasets.collate import collate
-from video_llama.prompts.labels import PLACEHOLDER, Slot, encode, marker, media_pieces
-from video_llama.prompts.original_mask import segment_lengths, segments
+from video_llama.prompts.labels import PLACEHOLDER, Slot, encode, marker, media_segments
+from video_llama.prompts.original_mask import measured_lengths, measured_texts
 from video_llama.prompts.rendering import tagged
 from video_llama.prompts.sample_spec import SampleSpec
 from video_llama.prompts.templates import MODEL_TYPES, VICUNA, Span
@@ -103,7 +103,7 @@ def test_every_string_has_the_originals_ids_and_comes_back_as_it_did(text: Text)
         written, n_slots = golden["text"], golden["text"].count(PLACEHOLDER)
         for k in range(n_slots):
             written = written.replace(PLACEHOLDER, marker(k), 1)
-        pieces = media_pieces([Span(written)], [Slot(k, "image") for k in range(n_slots)])
+        pieces = media_segments([Span(written)], [Slot(k, "image") for k in range(n_slots)])
         bos, *ids = text.with_placeholders(encode(pieces, text.tokenizer, {"image": 1}).input_ids)
         assert [bos, *ids] == golden["ids"], golden["text"]
         assert ids == golden["ids_no_special"]
@@ -153,8 +153,8 @@ def test_what_the_original_measured_has_the_same_texts_and_lengths(text: Text) -
         turns = [(pair["q"], pair["a"]) for pair in golden["QA"]]
         turns[0] = (tagged(media[0], 0) + turns[0][0], turns[0][1])
         places = PLACEHOLDER * text.goldens["num_video_query_token"]
-        assert [s.replace(marker(0), places) for s in segments(turns)] == golden["segment_texts"]
-        lengths = segment_lengths(turns, media, text.tokenizer, text.slots)
+        assert [s.replace(marker(0), places) for s in measured_texts(turns)] == golden["segment_texts"]
+        lengths = measured_lengths(turns, media, text.tokenizer, text.slots)
         assert [min(length, LONGEST) for length in lengths] == golden["segment_lens"]
         whole = "".join(span.text for span in VICUNA.render(VICUNA.training, turns))
         assert whole.replace(marker(0), places) == golden["full_text"]

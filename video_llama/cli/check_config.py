@@ -41,6 +41,8 @@ def _check(file: str, options: list[str]) -> bool:
         print(*(f"{file}  {problem}" for problem in problems), sep="\n", file=sys.stderr)
         return False
     print(f"{file}: ok")
+    for warning in config.warnings:
+        print(f"  warning: {warning}")
     if config.unset:
         print(f"  to set before use: {', '.join(config.unset)}")
     return True

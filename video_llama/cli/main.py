@@ -1,4 +1,4 @@
-"""``video-llama``: picks the command, and turns errors into messages and exit codes."""
+"""``video-llama``: run one command, and turn its errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,19 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "configs": Command("video_llama.cli.configs", "list the configurations that ship with the package, or copy one"),
     "check-config": Command("video_llama.cli.check_config", "check YAML files before a run"),
+    "train": Command("video_llama.cli.train", "train a model from one YAML"),
+    "chat": Command("video_llama.cli.chat", "talk to a model about an image or a video"),
+    "demo": Command("video_llama.demo.command", "chat in the browser"),
+    "infer": Command("video_llama.cli.infer", "answer a file of questions on many files, in batches"),
+    "schema": Command("video_llama.cli.schema", "print the JSON Schema of the YAML files, for editors"),
     "inspect-weights": Command("video_llama.cli.inspect_weights", "say what a weights file is, and where it fits"),
     "convert-weights": Command(
         "video_llama.cli.convert_weights", "convert weights from the original's layout, or to it"
     ),
     "merge-lora": Command("video_llama.cli.merge_lora", "merge adapters into the decoder, as a folder of its own"),
-    "chat": Command("video_llama.cli.chat", "talk to a model about an image or a video"),
-    "infer": Command("video_llama.cli.infer", "answer a file of questions on many files, in batches"),
+    "apply-delta": Command("video_llama.cli.apply_delta", "add a published delta to its base model, or take it off"),
 }
 
 
@@ -37,15 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         code = _run(argv)
-        sys.stdout.flush()  # here, where a closed pipe is caught, and not at exit
+        sys.stdout.flush()  # here, where a closed pipe is caught, rather than at exit
         return code
     except VideoLlamaError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader, such as `head`, is gone. Python flushes stdout at exit, which must not fail once more.
+        # The reader, such as `head`, has gone. Python flushes stdout again at exit, which must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
@@ -58,7 +63,8 @@ def _run(argv: list[str]) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     module = None
     for name, command in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=command.help, description=command.help.capitalize() + ".")
+        description = f"{command.help[0].upper()}{command.help[1:]}."
+        subparser = subparsers.add_parser(name, help=command.help, description=description)
         if argv[:1] == [name]:  # only the chosen command is imported, so that --help is quick
             module = importlib.import_module(command.module)
             module.add_arguments(subparser)

@@ -32,8 +32,8 @@ class Builtin(NamedTuple):
 
     module: str
     """Registers the class."""
-    config: str
-    """``module:name`` of its Config, in a module without torch."""
+    config: str | None = None
+    """``module:name`` of its Config, in a module without torch; None: it has no settings."""
 
 
 class Registry(Generic[T]):
@@ -90,8 +90,9 @@ class Registry(Generic[T]):
         Raises:
             UnknownName: nothing has that name.
         """
-        if name in self._builtin and name not in self._entries:
-            module, _, attribute = self._builtin[name].config.partition(":")
+        builtin = self._builtin.get(name)
+        if builtin and builtin.config and name not in self._entries:
+            module, _, attribute = builtin.config.partition(":")
             return cast("type[Any]", getattr(importlib.import_module(module), attribute))
         return getattr(self.get(name), "Config", None)
 
@@ -161,6 +162,14 @@ PROCESSORS: Registry[Any] = Registry(
     },
 )
 
+VIDEO_BACKENDS: Registry[Any] = Registry(
+    "video backend",
+    {
+        "pyav": Builtin("video_llama.processors.decode.pyav_backend"),
+        "decord": Builtin("video_llama.processors.decode.decord_backend"),
+    },
+)
+
 _ENCODERS = "video_llama.models.encoders.config:"
 AUDIO_ENCODERS: Registry[Any] = Registry(
     "audio encoder",
@@ -174,13 +183,22 @@ RUNNERS: Registry[Any] = Registry(
     "runner", {"runner_base": Builtin("video_llama.runners.runner_base", "video_llama.runners.config:RunConfig")}
 )
 
-_SCHEDULES = "video_llama.runners.schedules"
+_RUNNERS = "video_llama.runners.config:"
 LR_SCHEDULERS: Registry[Any] = Registry(
     "lr scheduler",
     {
-        "linear_warmup_cosine_lr": Builtin(_SCHEDULES, f"{_SCHEDULES}:LinearWarmupCosine"),
-        "linear_warmup_step_lr": Builtin(_SCHEDULES, f"{_SCHEDULES}:LinearWarmupStep"),
-        "constant_lr": Builtin(_SCHEDULES, f"{_SCHEDULES}:Constant"),
+        "linear_warmup_cosine_lr": Builtin("video_llama.runners.schedules", _RUNNERS + "CosineConfig"),
+        "linear_warmup_step_lr": Builtin("video_llama.runners.schedules", _RUNNERS + "StepDecayConfig"),
+        "constant_lr": Builtin("video_llama.runners.schedules", _RUNNERS + "ConstantConfig"),
+    },
+)
+CALLBACKS: Registry[Any] = Registry(
+    "callback",
+    {
+        "bad_samples": Builtin("video_llama.runners.callbacks.bad_samples", _RUNNERS + "BadSamplesConfig"),
+        "jsonl": Builtin("video_llama.runners.callbacks.jsonl", _RUNNERS + "NoSettings"),
+        "console": Builtin("video_llama.runners.callbacks.console", _RUNNERS + "NoSettings"),
+        "checkpoint": Builtin("video_llama.runners.callbacks.checkpoint", _RUNNERS + "NoSettings"),
     },
 )
 

@@ -11,7 +11,7 @@ from video_llama.common.errors import VideoLlamaError
 from video_llama.common.modalities import MediaKind
 from video_llama.common.types import Media
 from video_llama.prompts.labels import Slot, TextSegment, clean, encode
-from video_llama.prompts.rendering import conversation, heard_and_seen, in_tags
+from video_llama.prompts.rendering import audio_and_video, conversation, in_tags
 from video_llama.prompts.templates import Template
 from video_llama.prompts.tokenizer import Tokenizer
 
@@ -46,7 +46,7 @@ class Session:
         """Put a file before the next question: an image, a clip, sound, or sound and what is seen with it."""
         index = len(self.media)
         if len(media) == 2:
-            self.shown += heard_and_seen(media[1], index) + " "
+            self.shown += audio_and_video(media[1], index) + " "
         else:
             self.shown += f"{in_tags(media[0], index)} {media[0].message} "
         self.media += media

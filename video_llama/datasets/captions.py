@@ -57,7 +57,7 @@ class CaptionDataset(Dataset):
             raise BadRecord(f"{record.place}: the caption {record.caption!r} is empty after cleaning")
         prompt = context.caption_prompts[rng.integers(len(context.caption_prompts))]
         media = self.read_media(self.media_folder / record.path, rng)
-        pieces = caption(prompt, text, context.end_sym, *media)
+        pieces = caption(prompt, text, context.template.end_sym, *media)
         return self.tokenized(index, pieces, media, max_targets=context.max_txt_len)
 
 

@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Interval
 
 from video_llama.common.errors import ConfigError
 from video_llama.common.modalities import AudioInput, MediaKind, Modalities
 from video_llama.common.registry import AUDIO_ENCODERS
-from video_llama.config.fields import AtLeast, Between, ExistingPath, Registered
+from video_llama.config.fields import ExistingPath, Registered
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template, foreign_text
 
@@ -28,22 +30,22 @@ LORA_WEIGHTS = ("lora_A", "lora_B")
 class QFormerConfig:
     """Size of a Q-Former; the defaults are BLIP-2's."""
 
-    hidden_size: Annotated[int, AtLeast(1)] = 768
+    hidden_size: Annotated[int, Ge(1)] = 768
     """D: width of the queries."""
 
-    num_hidden_layers: Annotated[int, AtLeast(1)] = 12
+    num_hidden_layers: Annotated[int, Ge(1)] = 12
     """Layers of the image Q-Former; the video Q-Former has ``fusion_head_layers``."""
 
-    num_attention_heads: Annotated[int, AtLeast(1)] = 12
+    num_attention_heads: Annotated[int, Ge(1)] = 12
     """Heads of each attention."""
 
-    intermediate_size: Annotated[int, AtLeast(1)] = 3072
+    intermediate_size: Annotated[int, Ge(1)] = 3072
     """Width of the feed-forward layers."""
 
-    cross_attention_frequency: Annotated[int, AtLeast(1)] = 2
-    """Every how many layers the image Q-Former attends to its source."""
+    cross_attention_frequency: Annotated[int, Ge(1)] = 2
+    """The image Q-Former attends to its source in every n-th layer."""
 
-    dropout: Annotated[float, Between(0, 1)] = 0.1
+    dropout: Annotated[float, Interval(ge=0, le=1)] = 0.1
     """Dropout of a Q-Former in training mode; frozen ones never drop."""
 
     def check(self) -> Iterable[tuple[str, str]]:
@@ -57,22 +59,22 @@ class QFormerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoRAConfig:
-    """Size and place of the adapters. Weights go with the settings that they were trained with."""
+    """Size and location of LoRA adapters. Trained weights need the settings that they were trained with."""
 
-    r: Annotated[int, AtLeast(1)] = 16
+    r: Annotated[int, Ge(1)] = 16
     """R: rank of an adapter."""
 
-    alpha: Annotated[int, AtLeast(1)] = 32
-    """What an adapter adds is multiplied by alpha / r."""
+    alpha: Annotated[int, Ge(1)] = 32
+    """An adapter's output is scaled by alpha / r."""
 
-    dropout: Annotated[float, Between(0, 1)] = 0.05
-    """Dropout of an adapter's input, in training."""
+    dropout: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    """Dropout on an adapter's input, in training."""
 
     target_modules: tuple[str, ...] | None = None
-    """Layers that get an adapter, such as q_proj, in every block. null: all linear ones but the output layer."""
+    """Layers that get an adapter, such as q_proj, in every block. null: all linear layers except the output layer."""
 
     def check(self) -> Iterable[tuple[str, str]]:
-        """Yield an empty choice of layers."""
+        """Yield an empty list of layers."""
         if self.target_modules == ():
             yield "target_modules", "names no layer. Leave it out for all linear ones, or leave lora out."
 
@@ -81,10 +83,13 @@ class LoRAConfig:
 class VideoLLaMAConfig:
     """The ``model`` section of a YAML with ``arch: video_llama``."""
 
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("fusion_header_type", "end_sym")
+    """Keys kept for published YAMLs: each accepts a single value and changes nothing."""
+
     model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2", "ziya", "billa", "auto"] = (
         "pretrain_vicuna"
     )
-    """Names the conversation template of the decoder. auto: the chat template that its tokenizer brings."""
+    """Conversation template of the decoder. auto: the chat template of its tokenizer."""
 
     vit_model: str = "eva_clip_g"
     """Frame encoder: eva_clip_g, or timm/<name> for any other timm vision transformer."""
@@ -98,11 +103,11 @@ class VideoLLaMAConfig:
     vit_precision: Precision = "fp16"
     """Number format of the frame encoder."""
 
-    image_size: Annotated[int, AtLeast(1)] = 224
+    image_size: Annotated[int, Ge(1)] = 224
     """Side of a frame, in pixels."""
 
-    drop_path_rate: Annotated[float, Between(0, 1)] = 0.0
-    """Stochastic depth of the frame encoder, where it is trained."""
+    drop_path_rate: Annotated[float, Interval(ge=0, le=1)] = 0.0
+    """Stochastic depth of a trained frame encoder."""
 
     use_grad_checkpoint: bool = False
     """Recompute activations of the decoder, and of a trained frame encoder, in the backward pass."""
@@ -113,7 +118,7 @@ class VideoLLaMAConfig:
     q_former_model: Annotated[str, ExistingPath(kind="file")] | None = None
     """Weights of the image Q-Former and its query tokens."""
 
-    num_query_token: Annotated[int, AtLeast(1)] = 32
+    num_query_token: Annotated[int, Ge(1)] = 32
     """Q: queries of the image Q-Former, for each frame."""
 
     qformer: QFormerConfig = QFormerConfig()
@@ -135,7 +140,7 @@ class VideoLLaMAConfig:
     """Load the decoder's linear layers in 8 bits (int8) or 4 (nf4); the branches never are. null: as low_resource says."""
 
     lora: LoRAConfig | None = None
-    """Train low-rank adapters in the decoder, beside the branches. null: none."""
+    """Train low-rank adapters in the decoder, besides the branches. null: none."""
 
     frozen_llama_proj: bool = False
     """Do not train the linear layer to the decoder."""
@@ -146,20 +151,20 @@ class VideoLLaMAConfig:
     fusion_header_type: Literal["seqTransf"] = "seqTransf"
     """How frames are fused: by the video Q-Former."""
 
-    fusion_head_layers: Annotated[int, AtLeast(1)] = 2
+    fusion_head_layers: Annotated[int, Ge(1)] = 2
     """Layers of the video Q-Former."""
 
-    max_frame_pos: Annotated[int, AtLeast(1)] = 32
+    max_frame_pos: Annotated[int, Ge(1)] = 32
     """Longest clip, in frames."""
 
-    num_video_query_token: Annotated[int, AtLeast(1)] = 32
+    num_video_query_token: Annotated[int, Ge(1)] = 32
     """V: tokens that a clip or an image takes in the decoder's sequence."""
 
     equip_audio_branch: bool = False
     """Build the audio-language branch."""
 
     audio_encoder: Annotated[Any, Registered(AUDIO_ENCODERS, key="name")] | None = None
-    """What turns segments of sound into vectors, by registered name, or with its settings. null: imagebind_huge."""
+    """Encoder of segments of sound, by registered name or with its settings. null: imagebind_huge."""
 
     imagebind_ckpt_path: Annotated[str, ExistingPath()] | None = None
     """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth."""
@@ -168,27 +173,27 @@ class VideoLLaMAConfig:
     """Input of the audio branch in training. frames: those of the clip or image, through ImageBind's vision trunk, as in the
     original; both: for each sample one of the two, drawn at random. In use it is sound."""
 
-    audio_segments: Annotated[int, AtLeast(1)] = 8
-    """S: segments of 2 s that are taken of a sound track."""
+    audio_segments: Annotated[int, Ge(1)] = 8
+    """S: segments of 2 s that are read from an audio track."""
 
-    max_audio_pos: Annotated[int, AtLeast(1)] = 8
-    """Longest sound, in segments, or longest clip where the audio branch is given frames."""
+    max_audio_pos: Annotated[int, Ge(1)] = 8
+    """Longest sound, in segments; or longest clip, in frames, if the audio branch takes frames."""
 
     interpolate_audio_pos: bool = False
     """Stretch the position table over sounds of more than max_audio_pos segments, instead of refusing them."""
 
-    audio_scale: Annotated[float, AtLeast(0.01)] | None = None
-    """Length that the audio encoder's vectors of sound are brought to. null: its own, which is 20 for ImageBind, where
-    vectors of frames have length 1; the released branches are trained on these and used with those."""
+    audio_scale: Annotated[float, Ge(0.01)] | None = None
+    """Norm that the audio encoder's vectors of sound are scaled to. null: unchanged. ImageBind's have norm 20 for sound and 1
+    for frames; the released branches are trained on frames and used with sound."""
 
-    num_audio_query_token: Annotated[int, AtLeast(1)] = 8
+    num_audio_query_token: Annotated[int, Ge(1)] = 8
     """A: tokens that a sound takes in the decoder's sequence."""
 
     frozen_audio_Qformer: bool = True
     """Do not train the audio branch: its Q-Former, queries, segment positions and linear layer."""
 
     prompt_path: Annotated[str, ExistingPath(kind="file")] | None = None
-    """Prompts for captions, one a line, each with <ImageHere>; one is drawn for each caption. null: no prompt."""
+    """File of caption prompts, one per line, each with <ImageHere>; one is drawn for each caption. null: no prompt."""
 
     prompt_template: str | None = None
     """Text around a caption prompt, with {} for the prompt. null: the template's own."""
@@ -197,22 +202,22 @@ class VideoLLaMAConfig:
     """Text that ends a caption. null: the template's own."""
 
     label_mask: Literal["answers", "original"] = "answers"
-    """Loss in instruction data. answers: on them and their end symbols; original: as there, template words included."""
+    """Tokens of instruction data with loss. answers: answers and their end symbols; original: also some template words."""
 
-    max_txt_len: Annotated[int, AtLeast(1)] = 32
-    """Longest caption, in tokens; longer ones are cut."""
+    max_txt_len: Annotated[int, Ge(1)] = 32
+    """Longest caption, in tokens; longer ones are truncated."""
 
-    max_instruct_len: Annotated[int, AtLeast(1)] = 512
-    """Longest instruction sample, in tokens; longer ones are cut at the end."""
+    max_instruct_len: Annotated[int, Ge(1)] = 512
+    """Longest instruction sample, in tokens; longer ones are truncated."""
 
     llama_proj_model: Annotated[str, ExistingPath(kind="file")] | None = None
-    """MiniGPT-4's linear layer, to start the branch's from."""
+    """MiniGPT-4's linear layer, to initialise the branch's."""
 
     ckpt: Annotated[str, ExistingPath(kind="file")] | None = None
     """Trained weights of the branch, such as an earlier stage's or a released file."""
 
     ckpt_2: Annotated[str, ExistingPath(kind="file")] | None = None
-    """More trained weights, put on top of ckpt's."""
+    """More trained weights, loaded over ckpt's."""
 
     @property
     def template(self) -> Template | None:

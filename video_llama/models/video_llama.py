@@ -136,7 +136,6 @@ class VideoLLaMA(nn.Module):
             max_instruct_len=config.max_instruct_len,
             max_context=folder.max_context,
             caption_prompts=caption_prompts(config, template),
-            end_sym=template.end_sym,
             label_mask=config.label_mask,
             modalities=config.modalities,
             audio_processor=audio_processor(config),

@@ -6,91 +6,88 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from video_llama.config.fields import AtLeast, Between
+from annotated_types import Ge, Interval
+
+from video_llama.common.registry import VIDEO_BACKENDS
+from video_llama.config.fields import RegisteredName
 
 Sampling = Literal["uniform", "headtail"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig:
-    """What reading a clip needs."""
+    """Settings for reading a clip."""
 
-    n_frms: Annotated[int, AtLeast(1)] = 8
-    """Frames taken from a clip; all of them where it has fewer."""
+    n_frms: Annotated[int, Ge(1)] = 8
+    """Frames taken from a clip; all of them if it has fewer."""
 
-    image_size: Annotated[int, AtLeast(1)] = 224
+    image_size: Annotated[int, Ge(1)] = 224
     """Side of the square frames, in pixels."""
 
     sampling: Sampling = "uniform"
-    """Which frames: at equal distances, or drawn at random, half from each half of the clip."""
+    """Frames at equal distances, or drawn at random, half from each half of the clip."""
 
-    video_backend: Literal["pyav", "decord"] = "pyav"
-    """Library that decodes: decord is for comparison with the original."""
+    video_backend: Annotated[str, RegisteredName(VIDEO_BACKENDS)] = "pyav"
+    """Library that decodes; decord is for comparison with the original."""
 
-    deadline_s: Annotated[float, AtLeast(0)] = 60.0
+    deadline_s: Annotated[float, Ge(0)] = 60.0
     """Time that opening a file may take, and again decoding its frames, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoTrainConfig(VideoConfig):
-    """What reading and cropping a clip needs."""
+class RandomCropConfig:
+    """Settings of a random crop."""
 
-    sampling: Sampling = "headtail"
-    """Which frames: at equal distances, or drawn at random, half from each half of the clip."""
+    min_scale: Annotated[float, Interval(ge=0, le=1)] = 0.5
+    """Smallest area of the crop, as a fraction of the picture's."""
 
-    min_scale: Annotated[float, Between(0, 1)] = 0.5
-    """Least area of the random crop, as a part of the frame's."""
-
-    max_scale: Annotated[float, Between(0, 1)] = 1.0
-    """Greatest area of the random crop, as a part of the frame's."""
+    max_scale: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    """Largest area of the crop, as a fraction of the picture's."""
 
     def check(self) -> Iterator[tuple[str, str]]:
-        """Yield each field that contradicts another, with what is wrong."""
+        """Yield each field that contradicts another, and why."""
         if self.min_scale > self.max_scale:
             yield "min_scale", f"{self.min_scale} is above max_scale, {self.max_scale}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoTrainConfig(RandomCropConfig, VideoConfig):
+    """Settings for reading and cropping a clip."""
+
+    sampling: Sampling = "headtail"
+    """Frames at equal distances, or drawn at random, half from each half of the clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """What reading an image needs."""
+    """Settings for reading an image."""
 
-    image_size: Annotated[int, AtLeast(1)] = 224
+    image_size: Annotated[int, Ge(1)] = 224
     """Side of the square image, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTrainConfig(ImageConfig):
-    """What reading and cropping an image needs."""
-
-    min_scale: Annotated[float, Between(0, 1)] = 0.5
-    """Least area of the random crop, as a part of the image's."""
-
-    max_scale: Annotated[float, Between(0, 1)] = 1.0
-    """Greatest area of the random crop, as a part of the image's."""
-
-    def check(self) -> Iterator[tuple[str, str]]:
-        """Yield each field that contradicts another, with what is wrong."""
-        if self.min_scale > self.max_scale:
-            yield "min_scale", f"{self.min_scale} is above max_scale, {self.max_scale}"
+class ImageTrainConfig(RandomCropConfig, ImageConfig):
+    """Settings for reading and cropping an image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioConfig:
-    """What reading a sound track needs."""
+    """Settings for reading a sound track."""
 
-    n_segments: Annotated[int, AtLeast(1)] = 8
-    """S: segments of 2 s taken at equal distances; they overlap in a track shorter than 2 S seconds."""
+    n_segments: Annotated[int, Ge(1)] = 8
+    """S: segments of 2 s at equal distances; they overlap in a track shorter than 2 S seconds."""
 
-    deadline_s: Annotated[float, AtLeast(0)] = 60.0
-    """Time that opening a file may take, and again decoding its segments where the track is long, in seconds."""
+    deadline_s: Annotated[float, Ge(0)] = 60.0
+    """Time that opening a file may take, and decoding a long track again, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
-    """What cleaning a caption needs."""
+    """Settings for cleaning a caption."""
 
     prompt: str = ""
-    """Text put before every caption, as it is."""
+    """Text put before every caption, unchanged."""
 
-    max_words: Annotated[int, AtLeast(1)] = 50
-    """Words kept of a caption, the prompt not counted."""
+    max_words: Annotated[int, Ge(1)] = 50
+    """Words kept of a caption, not counting the prompt."""

@@ -1,12 +1,12 @@
-"""The template that a decoder's own tokenizer brings (``model_type: auto``), as data like the others.
+"""The chat template of a decoder's own tokenizer (``model_type: auto``), as data like the other templates.
 
-A chat template is a program that writes a whole dialogue. Here it writes a few whose texts are markers; what stands
-around the markers is the layout, once it is shown to be the same for each turn:
+A chat template is a program that writes a whole dialogue. Here it writes a few dialogues whose texts are markers. The
+text around the markers is the layout, if it is the same in each turn:
 
-* What the program writes before an answer is context, even where its own prompt for an answer stops short of that.
-  So a thinking model's empty ``<think>`` block is. It stays there when the dialogue goes on, although such programs
-  drop it from earlier turns: an answer must be trained after the same text that is before it in chat.
-* An answer ends with the first special token after it, or else with the end token.
+* Everything that the program writes before an answer is context, even if its own prompt for an answer is shorter. This
+  includes the empty ``<think>`` block of a thinking model. The block stays when the dialogue continues, although such
+  programs drop it from earlier turns: in training, an answer must follow the same text as in chat.
+* An answer ends with the first special token after it, or with the end token.
 """
 
 from __future__ import annotations
@@ -24,17 +24,16 @@ from video_llama.prompts.templates import MODEL_TYPES, Layout, Template
 from video_llama.prompts.tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
 
 _ODD = "é猫😀 <b>&amp;</b> \"'\\ {text} {system} {} {{ x }} {% y %} %s\n\n- 2."
-"""A text that careless programs change."""
+"""Text that careless programs change."""
 
 DATE = "26 Jul 2024"
-"""Today, to a program that writes the date unless it is told one: LLaMA 3's own default, so that no prompt depends on the
-day."""
+"""The date for programs that write today's date by default; it is LLaMA 3's own default. No prompt depends on the day."""
 
 Turns = Sequence[tuple[str, str | None]]
 
 
 class _Unusable(Exception):
-    """Why a chat template cannot be taken apart."""
+    """The reason that a chat template cannot be used."""
 
 
 def chat_template(directory: str | Path, tokenizer: Tokenizer) -> Template:
@@ -44,8 +43,8 @@ def chat_template(directory: str | Path, tokenizer: Tokenizer) -> Template:
         directory: the decoder.
         tokenizer: its tokenizer.
     Raises:
-        ConfigError: it has no chat template, or one that cannot be used here.
-        WeightsError: the file of its chat template cannot be read.
+        ConfigError: it has no chat template, or one that follows no layout.
+        WeightsError: the file with its chat template cannot be read.
     """
     library = _library(Path(directory), tokenizer)
     others = "|".join(name for name in MODEL_TYPES if not name.startswith("pretrain_"))
@@ -80,20 +79,22 @@ def chat_template(directory: str | Path, tokenizer: Tokenizer) -> Template:
 
 
 def _take_apart(write: Callable[[Turns], str], special: set[str], tokenizer: Tokenizer) -> Template:
-    """Find the layout that a program follows.
+    """Return the template of the layout that a program follows.
 
     Args:
-        write: the program: turns to text; a last answer of None is asked for.
+        write: the program: turns to text; with a last answer of None, the prompt for one.
         special: the special tokens of the tokenizer that the program belongs to.
-        tokenizer: the one in use.
+        tokenizer: the one that encodes prompts.
     Raises:
-        _Unusable: it follows none, or one that the tokenizer cannot express.
+        _Unusable: it follows no layout, or one that the tokenizer cannot encode.
     """
     before, asking = _around_markers(write, 1)
     start, between, after = _around_markers(write, 2)
     if start != before or not between.startswith(asking):
         raise _Unusable("an answered question does not begin with the prompt that asks for the answer")
-    opening = between if between.removeprefix(asking).strip() else asking  # the space before an answer is the model's
+    opening = (
+        between if between.removeprefix(asking).strip() else asking
+    )  # the model generates the space before an answer
     found = re.search("|".join(map(re.escape, sorted(special, key=len, reverse=True))), after)
     tail = after[: found.end()] if found else ""
     end_sym = found.group() if found else tokenizer.decode([tokenizer.eos_id])
@@ -114,7 +115,7 @@ def _take_apart(write: Callable[[Turns], str], special: set[str], tokenizer: Tok
 
 
 def _following(write: Callable[[Turns], str], before: str, asking: str, between: str, tail: str) -> str:
-    """Return what stands between an answer's end and the next question; it and all else are the same in each turn."""
+    """Return the text between an answer's end and the next question, after checking that all turns are alike."""
     waits = _around_markers(write, 5)
     answered = _around_markers(write, 6)
     questions, answers = {waits[2], waits[4], answered[2], answered[4]}, {waits[1], waits[3], answered[1], answered[3]}
@@ -129,7 +130,7 @@ def _following(write: Callable[[Turns], str], before: str, asking: str, between:
 
 
 def _around_markers(write: Callable[[Turns], str], n_texts: int) -> list[str]:
-    """Return the n + 1 stretches around the texts of a dialogue of n questions and answers."""
+    """Return the n + 1 parts around the texts of a dialogue of n questions and answers."""
     questions = [marker(k) for k in range(0, n_texts, 2)]
     answers = [marker(k) for k in range(1, n_texts, 2)]
     turns = list(zip_longest(questions, answers))
@@ -140,7 +141,7 @@ def _around_markers(write: Callable[[Turns], str], n_texts: int) -> list[str]:
 
 
 def _check_tokens(template: Template, special: set[str], tokenizer: Tokenizer) -> None:
-    """Raise _Unusable unless the tokenizer in use knows the special tokens, and shows the one that ends answers."""
+    """Raise _Unusable unless each special token is one token, and the one that ends answers is decoded."""
     layout, end_sym = template.chat, template.end_sym
     for token in (end_sym, *(s for s in special if s in layout.first + layout.next + layout.answer)):
         if len(tokenizer.encode(token)) != 1:
@@ -150,7 +151,7 @@ def _check_tokens(template: Template, special: set[str], tokenizer: Tokenizer) -
 
 
 def _check_on_odd_texts(write: Callable[[Turns], str], template: Template, start_text: str) -> None:
-    """Raise _Unusable unless odd texts come out as the program writes them."""
+    """Raise _Unusable unless the template and the program write odd texts alike."""
     if template.caption.count("{}") != 1:
         raise _Unusable("it writes {} itself, which stands for a prompt here")
     opened = start_text + "".join(span.text for span in template.render(template.chat, [(_ODD, None)]))
@@ -161,7 +162,7 @@ def _check_on_odd_texts(write: Callable[[Turns], str], template: Template, start
 
 
 def _library(directory: Path, tokenizer: Tokenizer) -> Any:
-    """Return a tokenizer of transformers that runs the folder's chat template."""
+    """Return a transformers tokenizer that runs the folder's chat template."""
     if isinstance(tokenizer, HuggingFaceTokenizer):
         return tokenizer.library
     from tokenizers import Tokenizer as FastTokenizer
@@ -177,7 +178,7 @@ def _library(directory: Path, tokenizer: Tokenizer) -> Any:
         raise WeightsError(f"{program}: not UTF-8 text ({error})") from error
     names = {number: text for text, number in tokenizer.special.items()}
     library = PreTrainedTokenizerFast(
-        tokenizer_object=FastTokenizer(models.BPE()),  # it only writes; the ids are our own
+        tokenizer_object=FastTokenizer(models.BPE()),  # only writes text; our own tokenizer encodes it
         chat_template=written,
         bos_token=names[tokenizer.bos_id],
         eos_token=names[tokenizer.eos_id],
@@ -189,5 +190,5 @@ def _library(directory: Path, tokenizer: Tokenizer) -> Any:
 
 
 def _special_tokens(library: Any) -> set[str]:
-    """Return the texts of all tokens that stand for no text."""
+    """Return the texts of all special tokens."""
     return {*library.all_special_tokens, *(t.content for t in library.added_tokens_decoder.values() if t.special)}

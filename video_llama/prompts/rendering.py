@@ -1,18 +1,18 @@
-"""Captions, instructions and questions to prompt pieces, for any media."""
+"""Captions, instructions and questions to the segments of a prompt, for any media."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from video_llama.common.types import Media
-from video_llama.prompts.labels import PLACEHOLDER, Slot, TextSegment, clean, marker, media_pieces
+from video_llama.prompts.labels import PLACEHOLDER, Slot, TextSegment, clean, marker, media_segments
 from video_llama.prompts.templates import Layout, Span, Template
 
-HEARD = "Close your eyes, open your ears and you imagine only based on the sound that: {}. "
-SEEN = "Close your ears, open your eyes and you see that {}.  "
+WITH_AUDIO = "Close your eyes, open your ears and you imagine only based on the sound that: {}. "
+WITH_VIDEO = "Close your ears, open your eyes and you see that {}.  "
 BOTH = "Now answer my question based on what you have just seen and heard."
 GAP = " " * 16
-"""Between the sentences: the original's prompt has the indentation of its source in it."""
+"""Separates the sentences: the original's prompt contains the indentation of its source code."""
 
 
 def tagged(media: Media, index: int) -> str:
@@ -22,7 +22,7 @@ def tagged(media: Media, index: int) -> str:
 
 
 def in_tags(media: Media, index: int) -> str:
-    """Return the marker of a media item in its tags; sound alone stands where a clip would, as in the original."""
+    """Return the marker of a media item in its tags; sound alone has the tags of a clip, as in the original."""
     tag = "Image" if _is_still(media) else "Video"
     return f"<{tag}>{marker(index)}</{tag}>"
 
@@ -31,16 +31,16 @@ def _is_still(media: Media) -> bool:
     return media.kind == "image" or (media.kind == "audio_frames" and media.frames.shape[1] == 1)
 
 
-def heard_and_seen(seen: Media, index: int) -> str:
-    """Return the original's words around sound, at ``index``, and what is seen with it, at ``index + 1``."""
-    return GAP.join([HEARD.format(marker(index)), SEEN.format(in_tags(seen, index + 1)), BOTH])
+def audio_and_video(visual: Media, index: int) -> str:
+    """Return the original's words around a sound, at ``index``, and its clip or picture, at ``index + 1``."""
+    return GAP.join([WITH_AUDIO.format(marker(index)), WITH_VIDEO.format(in_tags(visual, index + 1)), BOTH])
 
 
 def presented(media: Sequence[Media], index: int = 0) -> str:
-    """Return what stands before a question for one file: a medium, or its sound and its sight."""
+    """Return the text before a question about one file, which is one media item, or two: its audio, then its video."""
     if len(media) == 1:
         return tagged(media[0], index)
-    return heard_and_seen(media[1], index) + " "
+    return audio_and_video(media[1], index) + " "
 
 
 def conversation(
@@ -48,17 +48,17 @@ def conversation(
 ) -> list[TextSegment | Slot]:
     """Render turns whose questions already hold the tags of ``media``."""
     slots = [Slot(k, item.kind) for k, item in enumerate(media)]
-    return media_pieces(template.render(layout, turns), slots)
+    return media_segments(template.render(layout, turns), slots)
 
 
 def caption(prompt: str, text: str, end_sym: str, *media: Media) -> list[TextSegment | Slot]:
-    """Render one caption (Video-LLaMA, section 2.2.1): the prompt around the media, then the caption as its own stretch.
+    """Render one caption (Video-LLaMA, section 2.2.1): the prompt around the media, then the caption as a segment.
 
     Args:
-        prompt: template and prompt, with ``<ImageHere>`` where the media goes.
+        prompt: template and prompt, with ``<ImageHere>`` at the position of the media.
         text: the caption.
-        end_sym: what ends it.
-        media: what goes there: an image, a clip, its sound, or its sound and what is seen.
+        end_sym: text that ends it.
+        media: an image, a clip, its audio, or its audio and the clip.
     """
     before, _, after = prompt.partition(PLACEHOLDER)
     return [

@@ -1,4 +1,4 @@
-"""What data sets and chat need to know of a model to make its samples and prompts."""
+"""The properties of a model that data sets and chat need for its samples and prompts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from video_llama.prompts.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """What data sets need to know of the model. Derived once from the model section; nobody repeats it."""
+    """The properties of a model that its samples depend on, derived once from the model section."""
 
     tokenizer: Tokenizer
     template: Template
@@ -26,14 +26,12 @@ class SampleSpec:
     max_context: int
     """Longest sequence the decoder takes, in tokens."""
     caption_prompts: tuple[str, ...] = ()
-    """Prompts for captions, with the template around them and ``<ImageHere>`` in them; one is drawn for each sample."""
-    end_sym: str = ""
-    """Text that ends a caption."""
+    """Prompts for captions, in their template and with ``<ImageHere>``; one is drawn for each sample."""
     label_mask: Literal["answers", "original"] = "answers"
-    """Which tokens of an instruction sample carry loss: those of the answers, or those that did in the original."""
+    """Tokens of an instruction sample with loss: those of the answers, or those of the original."""
     modalities: Modalities = field(default_factory=Modalities)
-    """What is read of a file."""
+    """The parts of a file that are read."""
     audio_processor: Any = None
-    """Makes the audio encoder's input of an open sound track. None: the model has no audio branch."""
+    """Makes the audio encoder's input from an open sound track. None: the model has no audio branch."""
     shared_settings: Mapping[str, Any] = field(default_factory=dict)
-    """Model settings that a data set's published keys may repeat: checked against them."""
+    """Model settings that the published keys of a data set may repeat; the two must agree."""

@@ -1,10 +1,10 @@
 """Conversation templates as data: the text around questions, answers and captions.
 
-A conversation is ``first`` for the first question, then ``answer`` and ``next`` in turn. ``{text}`` is what the
-person or the model says, ``{system}`` the system message. Everything in ``answer`` is what the model must produce,
-the end symbol included; the next turn's opening starts after it.
+A conversation is ``first`` for the first question, then ``answer`` and ``next`` in turn. ``{text}`` is the question or
+the answer, ``{system}`` the system message. The model is trained on all of ``answer``, including the end symbol; the
+next turn starts after it.
 
-Beside the templates here there is the one that a decoder's own tokenizer brings: see ``chat_template``.
+``chat_template`` makes another template from the decoder's own tokenizer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Span:
-    """A stretch of rendered text, and whether the model is trained to produce it."""
+    """A part of a rendered text, and whether the model is trained to produce it."""
 
     text: str
     trained: bool = False
@@ -23,31 +23,31 @@ class Span:
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How the turns of one kind of text follow each other."""
+    """The text around the turns of a conversation."""
 
     first: str
     next: str
     answer: str
     system: str = ""
     empty: str | None = None
-    """Stands for an answer without any text. None: ``answer`` does, around nothing."""
+    """Replaces an empty answer. None: ``answer`` around an empty text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Template:
-    """One way of writing conversations, which one decoder was trained on."""
+    """The format of conversations that a decoder was trained on."""
 
     name: str
     training: Layout
-    """Instruction tuning."""
+    """For instruction tuning."""
     chat: Layout
-    """Asking the trained model."""
+    """For questions to the trained model."""
     caption: str
-    """Around a caption prompt; the caption and ``end_sym`` follow."""
+    """Text around a caption prompt, ``{}``; the caption and ``end_sym`` follow."""
     end_sym: str
-    """Ends every answer; generation stops there."""
+    """Ends each answer, and stops generation."""
     trims: bool = False
-    """Whether questions and answers lose the white space around them."""
+    """Strip white space around questions and answers."""
 
     def render(self, layout: Layout, turns: Sequence[tuple[str, str | None]]) -> list[Span]:
         """Render questions and answers; a last answer of None leaves the prompt open for the model.
@@ -59,14 +59,14 @@ class Template:
         spans = []
         for i, (question, answer) in enumerate(turns):
             opening = layout.first if i == 0 else layout.next
-            spans.append(Span(opening.replace("{system}", layout.system).replace("{text}", self._trimmed(question))))
+            spans.append(Span(opening.replace("{system}", layout.system).replace("{text}", self._stripped(question))))
             if answer == "" and layout.empty is not None:
                 spans.append(Span(layout.empty, trained=True))
             elif answer is not None:
-                spans.append(Span(layout.answer.replace("{text}", self._trimmed(answer)), trained=True))
+                spans.append(Span(layout.answer.replace("{text}", self._stripped(answer)), trained=True))
         return spans
 
-    def _trimmed(self, text: str) -> str:
+    def _stripped(self, text: str) -> str:
         return text.strip() if self.trims else text
 
 
@@ -83,7 +83,7 @@ VICUNA = Template(
         first="{system}###Human: {text}###Assistant:",
         next="Human: {text}###Assistant:",
         answer=" {text}###",
-        empty="",  # as the original has it, here and below: an empty answer leaves not even its end symbol
+        empty="",  # as in the original, here and below: an empty answer has no end symbol either
     ),
     caption="###Human: {} ###Assistant: ",
     end_sym="###",
@@ -110,7 +110,7 @@ LLAMA_2 = Template(
 _ZIYA = Layout(first="<human>:{text}\n<bot>:", next="<human>:{text}\n<bot>:", answer="{text}</s>")
 ZIYA = Template(name="ziya", training=_ZIYA, chat=_ZIYA, caption="<human>:{}\n<bot>:", end_sym="</s>")
 
-# From the model card of BiLLa-7B-SFT, which asks for the space after "Assistant:". It too shows one turn.
+# From the model card of BiLLa-7B-SFT, which asks for the space after "Assistant:". It also shows one turn only.
 _BILLA = Layout(first="Human: {text}\nAssistant: ", next="Human: {text}\nAssistant: ", answer="{text}</s>")
 BILLA = Template(name="billa", training=_BILLA, chat=_BILLA, caption="Human: {}\nAssistant: ", end_sym="</s>")
 
@@ -122,17 +122,17 @@ MODEL_TYPES = {
     "ziya": ZIYA,
     "billa": BILLA,
 }
-"""The values of ``model_type`` and the template each one means."""
+"""Templates by ``model_type``."""
 
 ORIGINAL_TEMPLATES = (VICUNA, LLAMA_2)
-"""The templates of the original, for which its label mask is known."""
+"""The original's templates: its label mask is known for these only."""
 
 _MARKS = {"###": "vicuna", "[INST]": "llama_v2", "<human>:": "ziya", "\nAssistant: ": "billa"}
-"""Text that only one of them holds, and the ``model_type`` it speaks for."""
+"""Text that is in one template only, and the ``model_type`` of that template."""
 
 
 def foreign_text(text: str, template: Template) -> str | None:
-    """Return what is wrong with a caption template that is written like another template than its own, or None."""
+    """Return the problem with a caption template that contains the text of another template, or None."""
     for mark, model_type in _MARKS.items():
         if mark in text and mark not in template.caption:
             return f"holds {mark!r}, which belongs to model_type {model_type}. Leave it out, or change model_type."

@@ -1,8 +1,8 @@
 """Text to token ids with character offsets, the way the released checkpoints were trained.
 
-A LLaMA-1/2 tokenizer is read straight from its SentencePiece model: each stretch of text between special tokens
-is encoded on its own, with its own leading space, which newer tokenizer libraries no longer do. Any other decoder
-uses the tokenizer that comes with it.
+A LLaMA-1/2 tokenizer is read directly from its SentencePiece model: each part of the text between special tokens is
+encoded alone, with its own leading space, which newer tokenizer libraries no longer do. Any other decoder uses its own
+tokenizer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Token:
 
 
 class Tokenizer(ABC):
-    """What the project needs of a tokenizer."""
+    """Text to tokens with character offsets, and back."""
 
     bos_id: int | None
     eos_id: int
@@ -40,11 +40,11 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, text: str) -> list[Token]:
-        """Encode one stretch of text, without adding a start or an end; special tokens in the text are recognised."""
+        """Encode a text without adding a start or an end token; special tokens in the text are recognised."""
 
     @abstractmethod
     def decode(self, ids: list[int]) -> str:
-        """Return the text of ids; the start and padding tokens are left out, an end token is kept as its text."""
+        """Return the text of ids, without start and padding tokens but with the text of end tokens."""
 
 
 class SentencePieceTokenizer(Tokenizer):
@@ -54,7 +54,7 @@ class SentencePieceTokenizer(Tokenizer):
         model_file: the ``tokenizer.model``.
 
     Raises:
-        WeightsError: the file is no SentencePiece model, or one without start, end and unknown token.
+        WeightsError: the file is not a SentencePiece model, or one without start, end and unknown token.
     """
 
     bos_id: int
@@ -74,30 +74,30 @@ class SentencePieceTokenizer(Tokenizer):
         self._split = re.compile("(" + "|".join(re.escape(piece) for piece in self.special) + ")")
 
     def encode(self, text: str) -> list[Token]:
-        """Encode each stretch between special tokens on its own."""
+        """Encode each part between special tokens alone."""
         tokens, offset = [], 0
-        for stretch in self._split.split(text):
-            if stretch in self.special:
-                tokens.append(Token(self.special[stretch], offset, offset + len(stretch)))
-            elif stretch:
-                out = self._model.encode(stretch, return_type="offset_mapping")
+        for part in self._split.split(text):
+            if part in self.special:
+                tokens.append(Token(self.special[part], offset, offset + len(part)))
+            elif part:
+                out = self._model.encode(part, return_type="offset_mapping")
                 tokens += [
                     Token(i, offset + a, offset + b) for i, (a, b) in zip(out["ids"], out["offsets"], strict=True)
                 ]
-            offset += len(stretch)
+            offset += len(part)
         return tokens
 
     def decode(self, ids: list[int]) -> str:
-        """Decode the stretches between special tokens.
+        """Decode the ids between special tokens.
 
-        Ids beyond the vocabulary are skipped: some decoders have rows for more tokens than their tokenizer knows.
+        Ids beyond the vocabulary are skipped: some decoders have more embeddings than their tokenizer has tokens.
         """
         text = ""
-        for special, stretch in groupby(ids, lambda i: i in self.special.values()):
+        for special, run in groupby(ids, lambda i: i in self.special.values()):
             if special:
-                text += "".join(self._model.id_to_piece(i) for i in stretch if i == self.eos_id)
+                text += "".join(self._model.id_to_piece(i) for i in run if i == self.eos_id)
             else:
-                text += self._model.decode([i for i in stretch if i < self.vocab_size])
+                text += self._model.decode([i for i in run if i < self.vocab_size])
         return text
 
 
@@ -112,7 +112,7 @@ class HuggingFaceTokenizer(Tokenizer):
     """
 
     bos_id: int | None
-    """What the tokenizer itself puts first. None: nothing, even if it names a start token."""
+    """The token that the tokenizer itself puts first. None: it puts none, even if it names a start token."""
 
     def __init__(self, directory: Path) -> None:
         self.library = library_tokenizer(directory)
@@ -128,7 +128,7 @@ class HuggingFaceTokenizer(Tokenizer):
         self.vocab_size = len(self.library)
 
     def encode(self, text: str) -> list[Token]:
-        """Encode one stretch with the library's own rules."""
+        """Encode a text with the library's own rules."""
         out = self.library(text, add_special_tokens=False, return_offsets_mapping=True)
         return [Token(i, a, b) for i, (a, b) in zip(out["input_ids"], out["offset_mapping"], strict=True)]
 
@@ -139,7 +139,7 @@ class HuggingFaceTokenizer(Tokenizer):
 
 
 def library_tokenizer(directory: Path) -> Any:
-    """Return what transformers makes of a folder's tokenizer.
+    """Load the tokenizer of a folder with transformers.
 
     Raises:
         WeightsError: it cannot be loaded.

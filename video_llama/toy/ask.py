@@ -10,7 +10,7 @@ from video_llama.conversation.chat import Chat
 from video_llama.evaluation.questions import AS_IT_IS, InputAblation, Question, accuracy, answer_all, read_questions
 from video_llama.toy.language import CHANCE, SOUND_CHANCE
 
-EVAL_CONFIG = "eval_configs/toy.yaml"
+EVAL_CONFIG = "toy"
 VISION_ONLY = ("model.equip_audio_branch=false", "model.audio_encoder=null", "model.imagebind_ckpt_path=null")
 """Options that take the audio branch out of it."""
 

@@ -1,11 +1,12 @@
 """``make quickstart``: write the toy world, train both branches on it, report what the model learned.
 
-Everything goes through the files and commands of a full-size run: YAMLs, ``torchrun train.py``, checkpoints, chat.
+Everything goes through the files and commands of a full-size run: YAMLs, ``torchrun`` and ``video-llama train``, checkpoints, chat.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import logging
 import os
@@ -47,7 +48,13 @@ def main() -> int:
 
 
 def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, options: list[str]) -> dict[str, Any]:
-    """Write the world, train, evaluate, report; returns what ``report.json`` holds."""
+    """Write the world, train, evaluate and report, and return the content of ``report.json``.
+
+    Raises:
+        VideoLlamaError: the folder is not free, matplotlib is missing, or a stage fails.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise VideoLlamaError("the report's picture needs matplotlib: pip install -e '.[plot]' -c constraints.txt")
     started = time.monotonic()
     claim(output_dir)
     say("1/8  writing the toy world")
@@ -124,7 +131,7 @@ def train(config: str, folder: Path, options: list[str]) -> dict[str, Any]:
     """Train one stage through ``torchrun``; returns its losses, time and last checkpoint."""
     started = time.monotonic()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={PROCESSES}"]
-    command += ["train.py", "--cfg-path", f"train_configs/toy/{config}.yaml"]
+    command += ["-m", "video_llama.cli.main", "train", "--cfg-path", f"toy/{config}"]
     command += ["--options", *options, f"run.output_dir={folder}"]
     threads = max(1, (os.cpu_count() or 1) // PROCESSES)
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})

@@ -6,19 +6,16 @@ import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
 from video_llama.evaluation.questions import is_right
 from video_llama.processors.audio import log_mel, span
 from video_llama.processors.decode import open_sound, open_video
+
+if TYPE_CHECKING:  # matplotlib is an extra
+    from matplotlib.axes import Axes
 
 Table = dict[str, dict[str, Any]]
 """Accuracies by row and column, with the chance of a guess and the number of questions."""
@@ -99,8 +96,10 @@ def _rows(table: Table) -> list[str]:
 
 
 def _picture(folder: Path, report: dict[str, Any], examples: Sequence[dict[str, Any]]) -> None:
+    from matplotlib.figure import Figure
+
     clips = list(dict.fromkeys(e["video"] for e in examples))
-    figure = plt.figure(figsize=(14, 7 + 2.1 * len(clips)), layout="constrained")
+    figure = Figure(figsize=(14, 7 + 2.1 * len(clips)), layout="constrained")
     grid = figure.add_gridspec(2 + len(clips), 6, height_ratios=[1.5, 1.5, *[1] * len(clips)])
     _losses(figure.add_subplot(grid[0, :3]), folder, report)
     for place, name in ((grid[0, 3:], "vision"), (grid[1, :3], "sound"), (grid[1, 3:], "both")):
@@ -111,7 +110,6 @@ def _picture(folder: Path, report: dict[str, Any], examples: Sequence[dict[str, 
         _spectrogram(figure.add_subplot(grid[row, 3]), file)
         _answers(figure.add_subplot(grid[row, 4:]), [e for e in examples if e["video"] == clip])
     figure.savefig(folder / "report.png", dpi=110)
-    plt.close(figure)
 
 
 def _losses(axes: Axes, folder: Path, report: dict[str, Any]) -> None:

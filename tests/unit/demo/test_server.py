@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import socket
-import sys
 
 import pytest
 
-import demo_audiovideo
+from video_llama.cli.main import main
 
 
 @pytest.fixture
-def start(monkeypatch, capsys):
+def start(capsys):
     def run(*flags):
-        monkeypatch.setattr(sys, "argv", ["demo_audiovideo.py", *map(str, flags)])
-        code = demo_audiovideo.main()
+        code = main(["demo", *map(str, flags)])
         out, err = capsys.readouterr()
         assert out == ""
         return code, err

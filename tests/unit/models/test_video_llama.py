@@ -345,7 +345,7 @@ def test_the_context_for_data_sets_follows_from_the_model_section(decoder, tmp_p
     context = VideoLLaMA.sample_spec(tiny.config(decoder, prompt_path=str(prompts), model_type="pretrain_llama_v2"))
     assert dict(context.tokens_per_slot) == {"image": 3, "video": 3}
     assert context.max_context == 256
-    assert context.end_sym == "</s>"
+    assert context.template.end_sym == "</s>"
     assert [p.removeprefix("[INST] <<SYS>>\n \n<</SYS>>\n\n") for p in context.caption_prompts] == [
         "See {this}: <ImageHere> [/INST] ",
         "What is <ImageHere>? [/INST] ",

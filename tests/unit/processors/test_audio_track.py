@@ -17,7 +17,8 @@ from torchaudio.functional import resample
 from tests.unit.processors.clips import picture, write_clip
 from tests.unit.processors.sounds import chirps_in, heard_in, is_silent, waveform_of, with_chirps, write_sound
 from video_llama.common.errors import DecodeError, NoSoundTrack
-from video_llama.processors.decode import SAMPLE_RATE, VIDEO_BACKENDS, open_sound, open_video
+from video_llama.common.registry import VIDEO_BACKENDS
+from video_llama.processors.decode import SAMPLE_RATE, open_sound, open_video
 
 VORBIS = {"codec": "vorbis", "channels": 2, "strict": "experimental"}
 FILES = {
@@ -61,7 +62,7 @@ def test_a_chirp_is_heard_when_it_was_written(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "video" in FILES[name]])
-@pytest.mark.parametrize("backend", VIDEO_BACKENDS)
+@pytest.mark.parametrize("backend", VIDEO_BACKENDS.names())
 def test_the_sound_of_an_open_video_is_that_of_the_file(tmp_path, name, backend):
     path = write(tmp_path / name, **FILES[name])
     assert torch.equal(waveform_of(open_video(path, backend).sound()), waveform_of(open_sound(path)))

@@ -11,15 +11,15 @@ from tests.unit.processors.sounds import waveform_of, with_chirps, write_sound
 from video_llama.common.errors import DecodeError
 from video_llama.processors.decode import SAMPLE_RATE, open_sound
 from video_llama.processors.decode import audio_track as sound_file
-from video_llama.processors.decode import resample as resample_file
-from video_llama.processors.decode.resample import resampled
+from video_llama.processors.decode import waveform as waveform_file
+from video_llama.processors.decode.waveform import resampled
 
 RATES = [8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 37_800, 44_100, 48_000, 96_000]
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(resample_file, "BLOCK_VALUES", 6000)
+    monkeypatch.setattr(waveform_file, "BLOCK_VALUES", 6000)
 
 
 @pytest.mark.parametrize("rate", RATES)

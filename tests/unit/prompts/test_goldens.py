@@ -7,7 +7,7 @@ import torch
 
 from tests.unit.prompts.goldens import CHATS, MAX_CONTEXT, PLACEHOLDER_ID, SAMPLES, STRINGS, TOKENS_PER_SLOT, Golden
 from video_llama.common.types import IGNORE_LABEL, Media
-from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, TextSegment, encode, marker, media_pieces
+from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, TextSegment, encode, marker, media_segments
 from video_llama.prompts.original_mask import original_labels
 from video_llama.prompts.rendering import conversation, tagged
 from video_llama.prompts.templates import LLAMA_2, MODEL_TYPES, VICUNA, Span
@@ -89,8 +89,8 @@ def test_text_beside_a_slot_has_the_ids_of_the_original(string: dict, tokenizer:
     n_slots = text.count(PLACEHOLDER)
     for k in range(n_slots):
         text = text.replace(PLACEHOLDER, marker(k), 1)
-    pieces = media_pieces([Span(text)], [Slot(k, "image") for k in range(n_slots)])
-    ids = encode(pieces, tokenizer, {"image": 1}).input_ids
+    segments = media_segments([Span(text)], [Slot(k, "image") for k in range(n_slots)])
+    ids = encode(segments, tokenizer, {"image": 1}).input_ids
     assert [PLACEHOLDER_ID if i < 0 else i for i in ids] == string["ids"]
 
 

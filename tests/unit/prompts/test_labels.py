@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from video_llama.common.types import IGNORE_LABEL, Media, slot_id
-from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, TextSegment, clean, encode, marker, media_pieces
+from video_llama.prompts.labels import PLACEHOLDER, Encoded, Slot, TextSegment, clean, encode, marker, media_segments
 from video_llama.prompts.rendering import caption, conversation, tagged
 from video_llama.prompts.templates import BILLA, LLAMA_2, VICUNA, ZIYA, Span, Template
 from video_llama.prompts.tokenizer import Tokenizer
@@ -130,8 +130,8 @@ def test_the_end_of_every_answer_carries_loss(template: Template, tokenizer: Tok
 
 
 def test_every_byte_of_the_last_character_of_an_answer_carries_loss(tokenizer: Tokenizer) -> None:
-    pieces = [TextSegment((Span("Say: "), Span("é", trained=True), Span("猫")))]
-    encoded = encode(pieces, tokenizer, SLOTS)
+    segments = [TextSegment((Span("Say: "), Span("é", trained=True), Span("猫")))]
+    encoded = encode(segments, tokenizer, SLOTS)
     (run,) = trained_runs(encoded)
     assert len(run) == len("é".encode())
     assert tokenizer.decode(run) == "é"
@@ -179,11 +179,11 @@ def test_markers_split_text_without_losing_any_of_it_but_white_space_beside_them
     text = parts[0] + "".join(marker(k) + part for k, part in zip(order, parts[1:], strict=True))
     at = data.draw(st.integers(0, len(parts[0].rstrip())))
     spans = [Span(text[:at], trained=True), Span(text[at:])]
-    pieces = media_pieces(spans, [Slot(k, "image") for k in range(len(order))])
-    assert [p.index for p in pieces if isinstance(p, Slot)] == list(order)
+    segments = media_segments(spans, [Slot(k, "image") for k in range(len(order))])
+    assert [p.index for p in segments if isinstance(p, Slot)] == list(order)
     first, *rest = parts
     kept = [first.rstrip() if rest else first, *(part.strip() for part in rest[:-1]), *(p.lstrip() for p in rest[-1:])]
-    written = [s for p in pieces if isinstance(p, TextSegment) for s in p.spans]
+    written = [s for p in segments if isinstance(p, TextSegment) for s in p.spans]
     assert "".join(s.text for s in written) == "".join(kept)
     assert "".join(s.text for s in written if s.trained) == parts[0][:at]
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from video_llama.common.types import IGNORE_LABEL, Media
 from video_llama.prompts.labels import Encoded, encode
-from video_llama.prompts.original_mask import KNOWN, original_labels, segment_lengths, segments
+from video_llama.prompts.original_mask import measured_lengths, measured_texts, original_labels
 from video_llama.prompts.rendering import conversation, tagged
-from video_llama.prompts.templates import LLAMA_2, VICUNA, Template
+from video_llama.prompts.templates import LLAMA_2, ORIGINAL_TEMPLATES, VICUNA, Template
 from video_llama.prompts.tokenizer import Tokenizer
 
 SLOTS = {"image": 3, "video": 3}
@@ -48,14 +48,14 @@ def test_under_llama_2_the_labels_are_ours(tokenizer: Tokenizer, said: list[tupl
     assert theirs == ours
 
 
-def test_the_segments_are_the_dialogue_but_for_its_last_symbol(tokenizer: Tokenizer) -> None:
+def test_the_measured_texts_are_the_dialogue_without_its_last_symbol(tokenizer: Tokenizer) -> None:
     turns = [("Q1", "A1"), ("Q2", "A2")]
     whole = "".join(span.text for span in VICUNA.render(VICUNA.training, turns))
-    assert "".join(segments(turns)) + "###" == whole
-    assert segment_lengths(turns, [], tokenizer, SLOTS)[0] == len([tokenizer.bos_id, *tokenizer.encode("\n\n")])
+    assert "".join(measured_texts(turns)) + "###" == whole
+    assert measured_lengths(turns, [], tokenizer, SLOTS)[0] == len([tokenizer.bos_id, *tokenizer.encode("\n\n")])
 
 
-@pytest.mark.parametrize("template", KNOWN, ids=lambda t: t.name)
+@pytest.mark.parametrize("template", ORIGINAL_TEMPLATES, ids=lambda t: t.name)
 def test_a_medium_is_never_trained(template: Template, tokenizer: Tokenizer) -> None:
     _, theirs = both(template, [("Who?", "I.")], tokenizer)
     assert theirs.input_ids.count(-1) == SLOTS["video"]

@@ -9,7 +9,7 @@ import torch
 
 from video_llama.common.types import IGNORE_LABEL, Media, slot_id
 from video_llama.prompts.labels import PLACEHOLDER, Slot, encode, marker
-from video_llama.prompts.rendering import caption, conversation, heard_and_seen, presented, tagged
+from video_llama.prompts.rendering import audio_and_video, caption, conversation, presented, tagged
 from video_llama.prompts.templates import LLAMA_2, VICUNA, Template
 from video_llama.prompts.tokenizer import Tokenizer
 
@@ -27,7 +27,7 @@ TOKENS = {"image": 5, "video": 5, "audio": 2, "audio_frames": 2}
 
 
 def test_sound_and_sight_are_presented_in_the_originals_words():
-    assert heard_and_seen(CLIP, 0) == (
+    assert audio_and_video(CLIP, 0) == (
         f"Close your eyes, open your ears and you imagine only based on the sound that: {marker(0)}. "
         "                Close your ears, open your eyes and you see that <Video>"
         f"{marker(1)}</Video>.                  Now answer my question based on what you have just seen and heard."
@@ -35,7 +35,7 @@ def test_sound_and_sight_are_presented_in_the_originals_words():
 
 
 def test_a_picture_beside_sound_is_called_one():
-    assert f"<Image>{marker(3)}</Image>" in heard_and_seen(IMAGE, 2)
+    assert f"<Image>{marker(3)}</Image>" in audio_and_video(IMAGE, 2)
 
 
 def test_one_medium_is_presented_in_its_tags_with_what_is_said_of_it():
@@ -54,7 +54,7 @@ def test_frames_for_the_audio_branch_are_presented_as_what_they_are():
 
 @pytest.mark.parametrize("heard", [SOUND, *AS_SOUND.values()], ids=["sound", "picture", "clip"])
 def test_sound_comes_first_and_a_space_before_the_question(heard: Media):
-    assert presented([heard, CLIP]) == heard_and_seen(CLIP, 0) + " "
+    assert presented([heard, CLIP]) == audio_and_video(CLIP, 0) + " "
 
 
 @pytest.mark.parametrize("template", [VICUNA, LLAMA_2], ids=lambda t: t.name)
@@ -83,6 +83,6 @@ def test_the_space_before_sound_is_a_token_as_in_the_original(tokenizer: Tokeniz
 
 
 def test_a_caption_has_sound_and_sight_in_the_place_of_the_medium():
-    pieces = caption(f"<Image>{PLACEHOLDER}</Image> Describe it. ", "a cat", "###", SOUND, CLIP)
-    assert [piece for piece in pieces if isinstance(piece, Slot)] == [Slot(0, "audio"), Slot(1, "video")]
-    assert [type(piece).__name__ for piece in pieces] == ["TextSegment", "Slot", "Slot", "TextSegment", "TextSegment"]
+    segments = caption(f"<Image>{PLACEHOLDER}</Image> Describe it. ", "a cat", "###", SOUND, CLIP)
+    assert [piece for piece in segments if isinstance(piece, Slot)] == [Slot(0, "audio"), Slot(1, "video")]
+    assert [type(piece).__name__ for piece in segments] == ["TextSegment", "Slot", "Slot", "TextSegment", "TextSegment"]

@@ -1,4 +1,4 @@
-"""The only place that opens media files: video through a table of backends, sound through PyAV, images through Pillow.
+"""The only package that opens media files: video through registered backends, sound through PyAV, images through Pillow.
 
 Shapes: T frames, H x W pixels.
 """
@@ -11,14 +11,11 @@ from typing import Protocol
 
 from torch import Tensor
 
-from video_llama.common.errors import UnknownName
-from video_llama.common.registry import did_you_mean
+from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.decode.audio_track import Sound, open_sound
-from video_llama.processors.decode.decord_backend import DecordReader
 from video_llama.processors.decode.probe import Probed, probe
-from video_llama.processors.decode.pyav_backend import PyavReader
-from video_llama.processors.decode.resample import SAMPLE_RATE
 from video_llama.processors.decode.still import read_image
+from video_llama.processors.decode.waveform import SAMPLE_RATE
 
 __all__ = [
     "SAMPLE_RATE",
@@ -34,37 +31,34 @@ __all__ = [
 
 
 class VideoReader(Protocol):
-    """An opened video: what it holds is known, its frames are decoded when asked for."""
+    """An opened video. Its frames are indexed, and decoded on request."""
 
     n_frames: int
-    """Frames that a player would show."""
+    """Frames that a player shows."""
     fps: float
-    """Mean frame rate by the file's header, in frames per second. Where frames have uneven distances, see ``times``."""
+    """Mean frame rate in the file's header, in frames per second. Frames may be unevenly spaced: see ``times``."""
     times: tuple[float, ...]
-    """When each frame is shown, in seconds after the first frame is: ``times[0]`` is 0."""
+    """When each frame is shown, in seconds after the first one: ``times[0]`` is 0."""
     duration: float
     """From the start of the first frame to the end of the last, in seconds."""
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        """Decode frames, in the order asked for; an index may repeat.
+        """Decode frames in the order of ``indices``, which may repeat.
 
         Returns:
             uint8[T, H, W, 3], RGB, upright.
         Raises:
             DecodeError: a frame cannot be decoded, or the deadline passed.
-            IndexError: an index is not in ``range(n_frames)``, or there is none.
+            IndexError: there is no index, or one is not in ``range(n_frames)``.
         """
 
     def sound(self) -> Sound:
         """Open the sound track of the file, on the clock of its frames: sample 0 is at ``times[0]``.
 
         Raises:
-            NoSoundTrack: it has none.
+            NoSoundTrack: the file has none.
             DecodeError: the track cannot be decoded, or the deadline passed.
         """
-
-
-VIDEO_BACKENDS: dict[str, type[PyavReader] | type[DecordReader]] = {"pyav": PyavReader, "decord": DecordReader}
 
 
 def open_video(
@@ -76,16 +70,12 @@ def open_video(
     """Open a video file.
 
     Args:
-        backend: a key of ``VIDEO_BACKENDS``.
-        size: height and width that frames are scaled to, not keeping their aspect; None keeps the file's.
+        backend: a name in ``VIDEO_BACKENDS``.
+        size: height and width that frames are scaled to, without keeping their aspect; None: those in the file.
         deadline_s: seconds that opening may take, and again each call of ``read`` and of ``sound``.
     Raises:
-        DecodeError: the file is missing, no video, damaged, or slower than the deadline.
+        DecodeError: the file is missing, not a video, damaged, or slower than the deadline.
         UnknownName: no such backend.
     """
-    if backend not in VIDEO_BACKENDS:
-        known = list(VIDEO_BACKENDS)
-        raise UnknownName(
-            f"'{backend}' is not a video backend. Known: {', '.join(known)}.{did_you_mean(backend, known)}"
-        )
-    return VIDEO_BACKENDS[backend](str(path), size, deadline_s)
+    reader: VideoReader = VIDEO_BACKENDS.get(backend)(str(path), size, deadline_s)
+    return reader

@@ -1,4 +1,7 @@
-"""The sound track of a file, decoded packet by packet. Damage raises an error: it must not pass for silence."""
+"""The sound track of a file, decoded packet by packet. Damage is an error, and never becomes silence.
+
+Shapes: C channels, n samples at 16 kHz.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,39 @@ from av.container import InputContainer
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
-from video_llama.processors.decode.audio_clock import SoundFrame, frame_of, on_clock, unbroken
-from video_llama.processors.decode.container import opened, read_packets, video_stream
 from video_llama.processors.decode.packets import time_zero
-from video_llama.processors.decode.resample import MAX_KERNEL, SAMPLE_RATE, kernel_size, resampled
-from video_llama.processors.decode.source import Deadline, check_file, decode_errors
+from video_llama.processors.decode.source import (
+    Deadline,
+    check_media_file,
+    decode_errors,
+    opened,
+    read_packets,
+    video_stream,
+)
+from video_llama.processors.decode.waveform import (
+    MAX_KERNEL,
+    SAMPLE_RATE,
+    SoundFrame,
+    frame_of,
+    kernel_size,
+    on_clock,
+    resampled,
+    unbroken,
+)
 
 COUNTS_SAMPLES = frozenset({"flac", "ogg"})
-"""FFmpeg's names of formats whose time has no gaps. It drops what fails their checksums without a word."""
+"""Formats whose time has no gaps, by FFmpeg's names. It silently drops frames that fail their checksums."""
 
 MAY_END_ANYWHERE = frozenset({"wav", "au"})
-"""Formats that programs write to a pipe, where they cannot say how long the sound will be."""
+"""Formats that programs write to a pipe, without knowing the final length."""
 
 
 def decode_track(path: str, deadline: Deadline) -> Iterator[SoundFrame]:
-    """Yield the frames of the track that a player would choose; all have the rate and the channels of the first.
+    """Yield the frames of the track that a player would choose, all with the rate and the channels of the first.
 
     Raises:
         NoSoundTrack: the file has none.
-        DecodeError: the file or the track cannot be read or decoded to its end, or the deadline passed.
+        DecodeError: the file or the track cannot be decoded to its end, or the deadline passed.
     """
     with opened(path, deadline, "sound") as container:
         stream = container.streams.best("audio")
@@ -62,7 +79,7 @@ def _frames(path: str, stream: AudioStream, packets: Iterator[av.Packet]) -> Ite
 
 
 def _packets(path: str, container: InputContainer, stream: AudioStream, deadline: Deadline) -> Iterator[av.Packet]:
-    """Yield the packets of the track. Those of other streams are read too: the file may be cut short in one of them."""
+    """Yield the packets of the track. All streams are read, because the file may be cut short in another one."""
     packet = None
     for packet in read_packets(container, container.streams, deadline):
         if packet.stream_index != stream.index:
@@ -75,18 +92,18 @@ def _packets(path: str, container: InputContainer, stream: AudioStream, deadline
 
 
 MAX_KEPT = 1 << 26
-"""Most numbers kept of a track, over all channels: 256 MB, 35 minutes of stereo."""
+"""Most values of a track kept in memory, over all channels: 256 MB, 35 minutes of stereo."""
 
 MAX_AMPLITUDE = 1e6
-"""Full scale is 1. Some files are written at 32768 times that; what is beyond is damage."""
+"""Full scale is 1. Some files are scaled by 32768; anything beyond is damage."""
 
 
 class Sound:
-    """An opened sound track: how long it is is known."""
+    """An opened sound track of known length."""
 
     n_channels: int
     n_samples: int
-    """L, its length at 16 kHz; silence before its first sample is counted."""
+    """Length at 16 kHz, including silence before the first sample."""
 
     def __init__(self, path: str, zero: float | None, deadline: Deadline) -> None:
         self.path, self._zero, self._deadline_s = path, zero, deadline.seconds
@@ -114,7 +131,7 @@ class Sound:
         Args:
             spans: first sample of each part and the one after its last, within ``(0, n_samples)``.
         Returns:
-            for each, float32[C, stop - start], full scale at 1.
+            float32[C, stop - start] for each, full scale at 1.
         Raises:
             DecodeError: a long track cannot be decoded again, or the deadline passed.
             IndexError: a span is not within the track.
@@ -138,7 +155,7 @@ class Sound:
         return parts
 
     def _blocks(self, deadline: Deadline) -> Iterator[Tensor]:
-        """Decode the track, and yield its waveform: float32[C, n] at 16 kHz."""
+        """Decode the track, and yield its waveform in blocks, float32[C, n]."""
         frames = decode_track(self.path, deadline)
         first = next(frames, None)
         if first is None:
@@ -153,7 +170,7 @@ class Sound:
 
 
 def open_sound(path: str | Path, deadline_s: float = 60.0) -> Sound:
-    """Open the sound track of a video, or a file of sound alone; where the video is open already, see its ``sound``.
+    """Open the sound track of a video, or a file of sound alone. An open video has its own ``sound``.
 
     Args:
         deadline_s: seconds that opening may take, and again each call of ``read``.
@@ -162,13 +179,13 @@ def open_sound(path: str | Path, deadline_s: float = 60.0) -> Sound:
         DecodeError: the file is missing, neither video nor sound, damaged, or slower than the deadline.
     """
     path = str(path)
-    check_file(path)
+    check_media_file(path)
     deadline = Deadline(path, deadline_s)
     return Sound(path, _first_frame_at(path, deadline), deadline)
 
 
 def _first_frame_at(path: str, deadline: Deadline) -> float | None:
-    """Return when the first frame of a file's video is shown; None where it has no video that can be decoded."""
+    """Return when the first frame of a file's video is shown; None without a video that can be decoded."""
     with opened(path, deadline, "sound") as container:
         stream = video_stream(container)
         if stream is None or stream.codec_context is None:

@@ -1,6 +1,6 @@
-"""Video through decord, as the original read it: for comparison.
+"""Video through decord, as the original read it, for comparison.
 
-It is silently wrong on edit lists, open groups of pictures and MPEG-4 in AVI. A deadline is checked only between its calls.
+It is silently wrong on edit lists, open groups of pictures and MPEG-4 in AVI. Its deadline is only checked between calls.
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ import torch
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
+from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.decode.audio_track import Sound, open_sound
-from video_llama.processors.decode.source import Deadline, check_file, check_indices, decode_errors
+from video_llama.processors.decode.source import Deadline, check_indices, check_media_file, decode_errors
 
 
+@VIDEO_BACKENDS.register("decord")
 class DecordReader:
     """See ``VideoReader``."""
 
     def __init__(self, path: str, size: tuple[int, int] | None, deadline_s: float) -> None:
         self.path, self._deadline_s = path, deadline_s
-        check_file(path)
+        check_media_file(path)
         deadline = Deadline(path, deadline_s)
         height, width = size or (-1, -1)
         decord = _decord(path)
@@ -32,9 +34,9 @@ class DecordReader:
             raise DecodeError(path, "no frames")
         with decode_errors(path, "read its frame times"):
             self.fps = float(self._reader.get_avg_fps())
-            spans = self._reader.get_frame_timestamp(range(self.n_frames))
-        self.times = tuple(float(t) for t in spans[:, 0] - spans[0, 0])
-        self.duration = float(spans[-1, 1] - spans[0, 0])
+            shown = self._reader.get_frame_timestamp(range(self.n_frames))
+        self.times = tuple(float(t) for t in shown[:, 0] - shown[0, 0])
+        self.duration = float(shown[-1, 1] - shown[0, 0])
         deadline.check()
 
     def read(self, indices: Sequence[int]) -> Tensor:
@@ -50,7 +52,7 @@ class DecordReader:
         return torch.stack(frames)
 
     def sound(self) -> Sound:
-        """See ``VideoReader.sound``. Decoded through PyAV: decord's own has no times."""
+        """See ``VideoReader.sound``. PyAV decodes it, since decord's own sound has no times."""
         return open_sound(self.path, self._deadline_s)
 
 

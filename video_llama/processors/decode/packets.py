@@ -1,7 +1,7 @@
-"""What a video holds, read from its packets without decoding any, and which of them a frame needs.
+"""The frames of a video by its packets, without decoding any, and the packets that a frame needs.
 
 A packet is one compressed frame. Packets are stored in the order they decode, which B-frames make differ from the
-order they are shown. A keyframe starts a group of pictures (GOP): decoding can start there.
+order they are shown. A keyframe starts a group of pictures (GOP), and decoding can start there.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg1v
 
 @dataclass(frozen=True)
 class Packet:
-    """What the index keeps of a packet."""
+    """The metadata of a packet that the index keeps."""
 
     pts: int | None
-    """When it is shown, in ticks of the stream's time base; None where the file does not say."""
+    """When it is shown, in ticks of the stream's time base; None if the file does not say."""
     is_key: bool
     is_shown: bool
-    """False for what the file's edit list cuts: decoded, because others refer to it, and dropped."""
+    """False if the file's edit list cuts it: it is decoded, because others refer to it, and dropped."""
     is_cut: bool
     """Part of its data is not in the file."""
     has_new_header: bool
@@ -32,25 +32,25 @@ class Packet:
 
     @classmethod
     def of(cls, packet: av.Packet) -> Packet:
-        """Keep what the index needs of a demuxed packet."""
+        """Read the metadata of a demuxed packet."""
         header = packet.has_sidedata("new_extradata")
         return cls(packet.pts, packet.is_keyframe, not packet.is_discard, packet.is_corrupt, header)
 
 
 @dataclass(frozen=True)
-class Span:
-    """Packets to decode in one go, by position in the file; ``last`` included. ``first`` is a keyframe."""
+class PacketRange:
+    """Packets to decode in one go, by position in the file, ``last`` included. ``first`` is a keyframe."""
 
     first: int
     last: int
 
 
 def why_not_trusted(packets: list[Packet], container: str, codec: str, reorders: bool) -> str:
-    """Return why packets do not tell which frames a decoder will show, and when; empty when they do.
+    """Return why the packets do not determine which frames are shown, and when; empty if they do.
 
     Args:
         container, codec: FFmpeg's names of the file's format and of the stream's.
-        reorders: the stream's header tells of B-frames, so that frames are not shown in the order they decode.
+        reorders: the stream's header announces B-frames, so frames are not shown in the order they decode.
     """
     if codec not in ONE_FRAME_PER_PACKET:
         return f"{codec} may have packets that show no frame"
@@ -79,25 +79,24 @@ def pts_of(packet: Packet) -> int:
 
 
 def display_order(packets: list[Packet]) -> list[int]:
-    """Return the positions of the shown packets, in the order they are shown."""
+    """Return the positions of the packets that are shown, in display order."""
     shown = (i for i, packet in enumerate(packets) if packet.is_shown)
     return sorted(shown, key=lambda i: pts_of(packets[i]))
 
 
 def seconds_from_first(pts: list[int], time_base: Fraction) -> tuple[float, ...]:
-    """Return each frame's time, in seconds after the first shown frame's.
+    """Return each frame's time, in seconds after the first shown frame, which is at 0.0.
 
-    The rule: a frame's own presentation time less that of the first frame shown, whatever the stream's start or an
-    edit list says, so that the first is at 0.0.
+    Only presentation times count; the stream's start and the edit list do not.
     """
     return tuple(float((tick - pts[0]) * time_base) for tick in pts)
 
 
 def time_zero(first_pts: int | None, time_base: Fraction | None, container: str) -> float:
-    """Return when the first frame is shown, in seconds by the file's clock: the moment that frames and sound count from.
+    """Return when the first frame is shown by the file's clock, in seconds: time 0 of frames and sound.
 
     Args:
-        first_pts: its presentation time; None where the file does not say, and in AVI, which keeps none, of no meaning.
+        first_pts: its presentation time; None if the file does not say, and meaningless in AVI, which keeps none.
         container: FFmpeg's name of the file's format.
     """
     if first_pts is None or time_base is None or container == "avi":
@@ -105,19 +104,19 @@ def time_zero(first_pts: int | None, time_base: Fraction | None, container: str)
     return float(first_pts * time_base)
 
 
-def spans_for(wanted: Iterable[int], packets: list[Packet]) -> list[Span]:
-    """Return the fewest packets whose decoding gives the ``wanted`` ones, as spans in file order.
+def ranges_for(wanted: Iterable[int], packets: list[Packet]) -> list[PacketRange]:
+    """Return the fewest packets to decode for the ``wanted`` ones, as ranges in file order.
 
-    Each span starts at the nearest keyframe that is neither decoded nor shown after the wanted frame: in an open GOP,
-    frames that decode after a keyframe but are shown before it refer to the GOP before.
+    Each range starts at the nearest keyframe that is neither decoded nor shown after the wanted frame: in an open GOP,
+    frames that decode after a keyframe but are shown before it refer to the previous GOP.
     """
-    spans: list[Span] = []
-    for span in sorted((Span(_start_for(i, packets), i) for i in wanted), key=lambda s: (s.first, s.last)):
-        if spans and span.first <= spans[-1].last:
-            spans[-1] = Span(spans[-1].first, max(spans[-1].last, span.last))
+    ranges: list[PacketRange] = []
+    for new in sorted((PacketRange(_start_for(i, packets), i) for i in wanted), key=lambda r: (r.first, r.last)):
+        if ranges and new.first <= ranges[-1].last:
+            ranges[-1] = PacketRange(ranges[-1].first, max(ranges[-1].last, new.last))
         else:
-            spans.append(span)
-    return spans
+            ranges.append(new)
+    return ranges
 
 
 def _start_for(position: int, packets: list[Packet]) -> int:

@@ -1,51 +1,65 @@
 """Video through PyAV: packets are listed without decoding, then only the groups of pictures needed are decoded.
 
-No seeking: a second pass over the packets drops those that are not needed, which costs 3 ms for 10 s of video and
-cannot land in the wrong place. Where packets do not tell the frames (see ``why_not_trusted``), all are decoded in order.
+It does not seek: a second pass over the packets skips those that are not needed, which costs 3 ms for 10 s of video and
+cannot land in the wrong place. If the packets do not determine the frames (see ``why_not_trusted``), all are decoded in
+order.
+
+Shapes: T frames, H x W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 
 import av
 import numpy as np
 import torch
 from av.container import InputContainer
+from av.filter import Graph
+from av.sidedata.sidedata import SideData
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
+from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.decode.audio_track import Sound
-from video_llama.processors.decode.container import opened, read_packets, video_stream
 from video_llama.processors.decode.packets import (
     Packet,
-    Span,
+    PacketRange,
     display_order,
     pts_of,
+    ranges_for,
     seconds_from_first,
-    spans_for,
     time_zero,
     why_not_trusted,
 )
-from video_llama.processors.decode.rgb import to_rgb
-from video_llama.processors.decode.source import Deadline, check_file, check_indices, decode_errors
+from video_llama.processors.decode.source import (
+    Deadline,
+    check_indices,
+    check_media_file,
+    decode_errors,
+    opened,
+    read_packets,
+    video_stream,
+)
 
 SKIPS_UNREFERENCED = frozenset({"h264"})
-"""Codecs that mark in each packet that no other refers to it. HEVC's mark holds only within one temporal layer."""
+"""Codecs that mark packets to which no other refers. HEVC's mark only holds within one temporal layer."""
 
 Frames = dict[int, NDArray[np.uint8]]
 
 
+@VIDEO_BACKENDS.register("pyav")
 class PyavReader:
     """See ``VideoReader``."""
 
     def __init__(self, path: str, size: tuple[int, int] | None, deadline_s: float) -> None:
         self.path, self._size, self._deadline_s = path, size, deadline_s
-        check_file(path)
+        check_media_file(path)
         deadline = Deadline(path, deadline_s)
         with _opened(path, deadline) as (container, stream):
             self._packets = [Packet.of(packet) for packet in read_packets(container, [stream], deadline)]
@@ -55,7 +69,7 @@ class PyavReader:
             rate, self._time_base = stream.average_rate or stream.guessed_rate, stream.time_base
             reorders, file_format = bool(stream.codec_context.has_b_frames), container.format.name
         self.why_in_order = why_not_trusted(self._packets, file_format, self._codec, reorders)
-        """Why all frames are decoded in order; empty where only the groups of pictures needed are."""
+        """Why all frames are decoded in order; empty if only the needed groups of pictures are."""
         if self.why_in_order:
             pts: list[int | None] = [frame.pts for frame in self._all_frames(deadline)]
         else:
@@ -94,48 +108,48 @@ class PyavReader:
     def _read(self, wanted: set[int], deadline: Deadline) -> Frames:
         """Decode frames by index, from the keyframes they need."""
         packet_of = {i: self._order[i] for i in wanted}
-        found = self._decode(spans_for(packet_of.values(), self._packets), set(packet_of.values()), deadline)
+        found = self._decode(ranges_for(packet_of.values(), self._packets), set(packet_of.values()), deadline)
         missing = set(packet_of.values()) - found.keys()
         if missing:  # a keyframe was not enough to start from
-            found |= self._decode([Span(0, max(missing))], missing, deadline)
+            found |= self._decode([PacketRange(0, max(missing))], missing, deadline)
         return {i: found[position] for i, position in packet_of.items() if position in found}
 
-    def _decode(self, spans: list[Span], wanted: set[int], deadline: Deadline) -> Frames:
-        """Decode spans of packets, and return the wanted frames by the positions of their packets."""
+    def _decode(self, ranges: list[PacketRange], wanted: set[int], deadline: Deadline) -> Frames:
+        """Decode ranges of packets, and return the wanted frames by the positions of their packets."""
         found: Frames = {}
         position_of = {self._packets[i].pts: i for i in wanted}
         with _opened(self.path, deadline) as (container, stream):
             packets = enumerate(read_packets(container, [stream], deadline))
-            for span in spans:
-                for frame in self._frames_of(span, packets, stream, wanted):
+            for needed in ranges:
+                for frame in self._frames_of(needed, packets, stream, wanted):
                     self._check_whole(frame)
                     if frame.pts in position_of:
                         found[position_of[frame.pts]] = self._rgb(frame)
         return found
 
     def _frames_of(
-        self, span: Span, packets: Iterator[tuple[int, av.Packet]], stream: VideoStream, wanted: set[int]
+        self, needed: PacketRange, packets: Iterator[tuple[int, av.Packet]], stream: VideoStream, wanted: set[int]
     ) -> Iterator[av.VideoFrame]:
-        """Decode a span, and yield the frames that had all that they refer to.
+        """Decode a range, and yield the frames whose references are all in it.
 
-        Not those shown before its keyframe, which refer to what came earlier; none at all where the keyframe is no
-        picture of its own, as in streams that refresh bit by bit and mark where a refresh starts.
+        This leaves out frames shown before its keyframe, which refer to earlier ones, and all frames if the keyframe is
+        not a whole picture, as in streams that refresh gradually and mark where a refresh starts.
         """
         decoder = stream.codec_context
-        key, sound = pts_of(self._packets[span.first]), span.first == 0
+        key, is_whole = pts_of(self._packets[needed.first]), needed.first == 0
         for position, packet in packets:
-            if position < span.first:
+            if position < needed.first:
                 continue
             if self._codec in SKIPS_UNREFERENCED:
                 decoder.skip_frame = "DEFAULT" if position in wanted else "NONREF"
             frames = self._decoded(stream, packet, position)
-            if position == span.last:
+            if position == needed.last:
                 frames += self._decoded(stream, None, position)
             for frame in frames:
-                sound = sound or (frame.pts == key and frame.pict_type == PictureType.I)
-                if sound and frame.pts is not None and frame.pts >= key:
+                is_whole = is_whole or (frame.pts == key and frame.pict_type == PictureType.I)
+                if is_whole and frame.pts is not None and frame.pts >= key:
                     yield frame
-            if position == span.last:
+            if position == needed.last:
                 break
         decoder.flush_buffers()
 
@@ -158,7 +172,7 @@ class PyavReader:
             yield from self._decoded(stream, None, position)
 
     def _decoded(self, stream: VideoStream, packet: av.Packet | None, position: int) -> list[av.VideoFrame]:
-        """Give the decoder a packet, or None for the end, and return the frames that come out."""
+        """Feed the decoder a packet, or None at the end, and return the frames that it yields."""
         with decode_errors(self.path, f"decode packet {position + 1} of {len(self._packets)}"):
             return stream.codec_context.decode(packet)
 
@@ -174,7 +188,7 @@ class PyavReader:
 
 @contextmanager
 def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file and pick its video stream."""
+    """Open a file and select its video stream."""
     with opened(path, deadline, "video") as container:
         stream = video_stream(container)
         if stream is None:
@@ -183,3 +197,47 @@ def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, Vid
             raise DecodeError(path, "no decoder for its video stream")
         stream.codec_context.thread_count = 1
         yield container, stream
+
+
+def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    """Turn a frame upright, and scale it while converting it to RGB.
+
+    FFmpeg's own bilinear scale filter does both in one step, from the YUV planes, as decord does: these are the pixels
+    that the original was trained on. Scaling RGB pixels afterwards differs by up to 150 of 255.
+
+    Args:
+        size: height and width of the result; None: those of the upright frame.
+    Returns:
+        uint8[H, W, 3].
+    """
+    transposed, flip_rows, flip_columns = orientation(frame)
+    height, width = size or ((frame.width, frame.height) if transposed else (frame.height, frame.width))
+    graph = Graph()
+    graph.threads = 1  # each worker of a data loader has one decoding thread
+    any_clock = Fraction(1, 1000)  # the last frames of a stream have none, and nothing here depends on it
+    steps = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=any_clock)]
+    if transposed:
+        steps.append(graph.add("transpose", "cclock_flip"))
+    if flip_rows:
+        steps.append(graph.add("vflip"))
+    if flip_columns:
+        steps.append(graph.add("hflip"))
+    steps.append(graph.add("scale", f"{width}:{height}:flags=bilinear"))
+    graph.link_nodes(*steps, graph.add("format", "rgb24"), graph.add("buffersink")).configure()
+    graph.vpush(frame)
+    return np.asarray(graph.vpull().to_ndarray(), dtype=np.uint8)
+
+
+def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Return how to turn the stored pixels upright: transpose first, then reverse the rows, then the columns.
+
+    From the file's display matrix, which puts the pixel at column x, row y at column ``a x + c y``, row ``b x + d y``.
+    Other rotations are rounded to a multiple of 90 degrees.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
+    if abs(b) > abs(a):
+        return True, b < 0, c < 0
+    return False, d < 0, a < 0

@@ -1,20 +1,29 @@
-"""What every backend does around a file: see that there is one, keep its deadline, name its errors."""
+"""A media file while it is read: checks before it is opened, its packets, a deadline, and errors that name the file."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Literal
+
+import av
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+from av.video.stream import VideoStream
 
 from video_llama.common.errors import DecodeError
 
 MAX_PIXELS = 89_478_485
 """Larger pictures and frames are refused: a small file can claim any size. Pillow's own limit, which only warns."""
 
+NO_MEDIA_FORMATS = ("tty", "image2", "_pipe")
+"""Suffixes of the names of FFmpeg's readers of text and of still pictures."""
 
-def check_file(path: str) -> None:
-    """Raise DecodeError unless ``path`` is a regular file with something in it."""
+
+def check_media_file(path: str) -> None:
+    """Raise DecodeError unless ``path`` is a regular file that is not empty."""
     if not os.path.exists(path):
         raise DecodeError(path, "no such file")
     if os.path.isdir(path):
@@ -25,26 +34,35 @@ def check_file(path: str) -> None:
         raise DecodeError(path, "empty file (zero bytes)")
 
 
+def check_indices(indices: list[int], n_frames: int) -> None:
+    """Raise IndexError if there is no index, or one is not in ``range(n_frames)``."""
+    if not indices:
+        raise IndexError("no frame asked for")
+    for i in indices:
+        if not 0 <= i < n_frames:
+            raise IndexError(f"frame {i} of a video of {n_frames} frames")
+
+
 class Deadline:
-    """Time that one operation on a file may take, counted from here."""
+    """The time that one operation on a file may take, from now on."""
 
     def __init__(self, path: str, seconds: float) -> None:
         self.path, self.seconds = path, seconds
         self._end = time.monotonic() + seconds
 
     def check(self) -> None:
-        """Raise DecodeError when the time is over."""
+        """Raise DecodeError once the time is up."""
         if time.monotonic() > self._end:
             raise self.passed()
 
     def passed(self) -> DecodeError:
-        """Return the error that says that the time is over."""
+        """Return the error for an operation that took too long."""
         return DecodeError(self.path, f"not read within its deadline of {self.seconds:g} s")
 
 
 @contextmanager
 def decode_errors(path: str, doing: str) -> Iterator[None]:
-    """Turn whatever a decoding library raises inside the block into ``DecodeError(path, "cannot <doing>: ...")``."""
+    """Turn anything that a decoding library raises into ``DecodeError(path, "cannot <doing>: ...")``."""
     try:
         yield
     except DecodeError:
@@ -54,10 +72,69 @@ def decode_errors(path: str, doing: str) -> Iterator[None]:
         raise DecodeError(path, f"cannot {doing}: {type(error).__name__}: {reason}") from error
 
 
-def check_indices(indices: list[int], n_frames: int) -> None:
-    """Raise IndexError when an index is not that of a frame, or there is none."""
-    if not indices:
-        raise IndexError("no frame asked for")
-    for i in indices:
-        if not 0 <= i < n_frames:
-            raise IndexError(f"frame {i} of a video of {n_frames} frames")
+@contextmanager
+def opened(
+    path: str, deadline: Deadline, kind: Literal["video", "sound", "video or sound"], formats: Collection[str] = ()
+) -> Iterator[InputContainer]:
+    """Open a file with FFmpeg.
+
+    Args:
+        kind: the expected content, for messages.
+        formats: FFmpeg's names of the accepted formats; empty: all.
+    Raises:
+        DecodeError: it cannot be opened in time, or is neither video nor sound.
+    """
+    options = {"format_whitelist": ",".join(formats)} if formats else {}
+    with _read_errors(deadline, f"open it as {kind}", f"no {kind}, damaged, or cut short"):
+        try:
+            # "file:" keeps FFmpeg from reading a colon in the name as a protocol.
+            container = av.open(
+                f"file:{path}", options=options, timeout=max(deadline.seconds, 0.001), metadata_errors="replace"
+            )
+        except av.error.ArgumentError as error:
+            if not formats:
+                raise
+            names = ", ".join(formats)
+            raise DecodeError(path, f"cannot open it as {kind}: none of the formats taken here ({names})") from error
+    with container:
+        if container.format.name.endswith(NO_MEDIA_FORMATS):
+            raise DecodeError(path, f"neither video nor sound (FFmpeg reads it as {container.format.name})")
+        yield container
+
+
+def video_stream(container: InputContainer) -> VideoStream | None:
+    """Return the video stream, or None; the cover picture of a song does not count.
+
+    The stream's decoder refuses frames of more than ``MAX_PIXELS``, even if the size grows later in the stream.
+    """
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream) or stream.disposition & Disposition.attached_pic:
+        return None
+    if stream.codec_context is not None:
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return stream
+
+
+def read_packets(container: InputContainer, streams: Iterable[Stream], deadline: Deadline) -> Iterator[av.Packet]:
+    """Yield the packets of the streams without decoding them, checking the deadline before each."""
+    demuxed = container.demux(*streams)
+    while True:
+        deadline.check()
+        with _read_errors(deadline, "read its packets", "damaged, or cut short"):
+            packet = next(demuxed, None)
+        if packet is None:
+            return
+        if packet.size:  # the last packet is empty and only marks the end
+            yield packet
+
+
+@contextmanager
+def _read_errors(deadline: Deadline, doing: str, why: str) -> Iterator[None]:
+    """Turn what FFmpeg raises while it reads a file into DecodeError; ``why`` explains data that it refuses."""
+    with decode_errors(deadline.path, doing):
+        try:
+            yield
+        except av.error.ExitError as error:
+            raise deadline.passed() from error
+        except av.error.InvalidDataError as error:
+            raise DecodeError(deadline.path, f"cannot {doing}: {why}") from error

@@ -1,4 +1,4 @@
-"""Images through Pillow, to upright RGB."""
+"""Images through Pillow, as upright RGB."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
-from video_llama.processors.decode.source import MAX_PIXELS, check_file, decode_errors
+from video_llama.processors.decode.source import MAX_PIXELS, check_media_file, decode_errors
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read an image file: its first frame, turned as its EXIF says, its transparency dropped.
+    """Read the first frame of an image file, rotated by its EXIF and without transparency.
 
     Returns:
         uint8[3, H, W], RGB.
     Raises:
-        DecodeError: missing, no image, truncated, or more than ``MAX_PIXELS`` pixels.
+        DecodeError: missing, not an image, truncated, or more than ``MAX_PIXELS`` pixels.
     """
     path = str(path)
-    check_file(path)
+    check_media_file(path)
     with decode_errors(path, "read it as an image"), Image.open(path) as image:
         if image.width * image.height > MAX_PIXELS:
             raise DecodeError(path, f"{image.width} x {image.height} pixels: more than {MAX_PIXELS}")
