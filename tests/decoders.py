@@ -1,4 +1,4 @@
-"""Tiny random decoders of many families, as the Hugging Face folders that people have: made on the spot."""
+"""Tiny random decoders of many families, as Hugging Face folders."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _llama_tokenizer(folder: Path) -> None:
 
 
 def _chinese_tokenizer(folder: Path) -> None:
-    """Train SentencePiece on Chinese; what it did not see is spelled in bytes."""
+    """Train SentencePiece on Chinese; unknown characters become bytes."""
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(CHINESE * 10),
         model_prefix=str(folder / "tokenizer"),
@@ -84,7 +84,7 @@ class Family:
     template: str = "vicuna"
     """``model.model_type`` for it."""
     sizes: dict[str, Any] = field(default_factory=dict)
-    """What differs from the others, or what they call otherwise."""
+    """Sizes that differ from the others', or have other names."""
 
 
 FAMILIES = {
@@ -103,7 +103,7 @@ FAMILIES = {
 
 
 def write_decoder(folder: Path, name: str) -> Path:
-    """Write a random decoder of a family, as the folder that ``model.llama_model`` names."""
+    """Write a random decoder of a family, as a folder for ``model.llama_model``."""
     family = FAMILIES[name]
     sizes = {
         "vocab_size": 304,

@@ -39,13 +39,13 @@ AUDIO: dict[str, Any] = {
     "max_audio_pos": 4,
     "num_audio_query_token": TOKENS_PER_SOUND,
 }
-"""Settings of a model that hears."""
+"""Settings of a model with an audio branch."""
 AUDIO_ALONE: dict[str, Any] = {**AUDIO, "frozen_video_Qformer": True, "frozen_llama_proj": True}
-"""Settings that train the audio branch, and nothing beside it."""
+"""Settings that train the audio branch alone."""
 
 
 def write_decoder(folder: Path, width: int = 16, **changes: Any) -> Path:
-    """Write a random LLaMA with the toy tokenizer, as the folder that ``model.llama_model`` names."""
+    """Write the folder of a random LLaMA with the toy tokenizer, for ``model.llama_model``."""
     settings = {
         "hidden_size": width,
         "intermediate_size": 2 * width,
@@ -97,30 +97,30 @@ def model(decoder: Path, seed: int = 0, **changes: Any) -> VideoLLaMA:
 
 @torch.no_grad()
 def livelier(module: nn.Module) -> None:
-    """Draw matrices large enough for every input to show in the output; the usual 0.02 hides it at these sizes."""
+    """Draw matrices large enough that every input changes the output; the usual 0.02 hides it at these sizes."""
     for p in module.parameters():
         if p.ndim > 1:
             p.normal_(std=0.3)
 
 
 def sound(n_segments: int, seed: int = 0) -> Media:
-    """Segments of sound, as ImageBind takes them."""
-    chance = torch.Generator().manual_seed(seed)
-    return Media("audio", torch.randn(n_segments, 1, MEL_BINS, MEL_FRAMES, generator=chance))
+    """Segments of sound: ImageBind's input."""
+    generator = torch.Generator().manual_seed(seed)
+    return Media("audio", torch.randn(n_segments, 1, MEL_BINS, MEL_FRAMES, generator=generator))
 
 
 def sample(name: str, *shown: int | Media, words: int = 6) -> Sample:
     """A sample with media, or an image (1) or a clip (more) for each number of frames, and an answer of so many words."""
-    chance = torch.Generator().manual_seed(sum(map(ord, name)))
+    generator = torch.Generator().manual_seed(sum(map(ord, name)))
     context, media = [BOS], []
     for k, item in enumerate(shown):
         if isinstance(item, int):
-            frames = torch.randint(256, (3, item, SIDE, SIDE), generator=chance, dtype=torch.uint8)
+            frames = torch.randint(256, (3, item, SIDE, SIDE), generator=generator, dtype=torch.uint8)
             item = Media("image" if item == 1 else "video", frames)
         media.append(item)
         n_tokens = TOKENS_PER_SOUND if item.kind.startswith("audio") else TOKENS_PER_SLOT
         context += [slot_id(k)] * n_tokens + [20 + k]
-    answer = torch.randint(3, VOCABULARY, (words,), generator=chance).tolist()
+    answer = torch.randint(3, VOCABULARY, (words,), generator=generator).tolist()
     return Sample(
         id=name,
         input_ids=torch.tensor([*context, *answer]),
@@ -130,5 +130,5 @@ def sample(name: str, *shown: int | Media, words: int = 6) -> Sample:
 
 
 def batch(*samples: Sample) -> Batch:
-    """Samples as the loader hands them over."""
+    """Samples as the loader collates them."""
     return collate(samples, pad_id=0)

@@ -211,8 +211,8 @@ def measure(model: ImageBind, known: Clips, unseen: Clips) -> dict[str, float]:
     """Return how well the two modalities agree on unseen clips.
 
     Args:
-        known: clips whose mean vectors, one for each kind, stand for it.
-        unseen: clips to be told apart.
+        known: clips whose mean vectors represent each kind.
+        unseen: clips to classify.
     Returns:
         sound, sight: share of sounds whose kind is that of the nearest mean of known frames, and the reverse;
         retrieved: share of frames to which the nearest sound is of their kind; matching, other: mean cosine of a

@@ -1,6 +1,6 @@
 """Train the toy decoder's tokenizer: SentencePiece with LLaMA's settings and 560 pieces.
 
-Byte fallback, digits split, no normalisation, a space put before each stretch, ``<unk> <s> </s>`` as 0, 1, 2.
+Byte fallback, digits split, no normalisation, a space before each text segment, ``<unk> <s> </s>`` as 0, 1, 2.
 Every attribute word is a single piece, so that it can fill a media slot.
 """
 

@@ -14,6 +14,7 @@ from video_llama.common.errors import ConfigError
 from video_llama.common.modalities import AudioInput, MediaKind, Modalities
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.config.fields import ExistingPath, Registered
+from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Quantization
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template, foreign_text
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from video_llama.models.decoder.folder import DecoderFolder
 
 Precision = Literal["fp16", "bf16", "fp32"]
-Quantization = Literal["int8", "nf4"]
-LORA_WEIGHTS = ("lora_A", "lora_B")
-"""peft's names of the two matrices of an adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,28 +53,6 @@ class QFormerConfig:
                 "num_attention_heads",
                 f"{self.num_attention_heads} heads do not divide hidden_size {self.hidden_size}",
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoRAConfig:
-    """Size and location of LoRA adapters. Trained weights need the settings that they were trained with."""
-
-    r: Annotated[int, Ge(1)] = 16
-    """R: rank of an adapter."""
-
-    alpha: Annotated[int, Ge(1)] = 32
-    """An adapter's output is scaled by alpha / r."""
-
-    dropout: Annotated[float, Interval(ge=0, le=1)] = 0.05
-    """Dropout on an adapter's input, in training."""
-
-    target_modules: tuple[str, ...] | None = None
-    """Layers that get an adapter, such as q_proj, in every block. null: all linear layers except the output layer."""
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        """Yield an empty list of layers."""
-        if self.target_modules == ():
-            yield "target_modules", "names no layer. Leave it out for all linear ones, or leave lora out."
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -195,7 +195,7 @@ class VideoLLaMA(nn.Module):
         """Run the frozen encoders over all media at once: those of frames, and that of sound.
 
         Args:
-            media: groups of media as they are; groups already encoded pass through.
+            media: raw groups; groups that are already encoded pass through unchanged.
         Returns:
             The groups with float[N, T, Q, D] features, or float[N, S, E] for the audio branch.
         Raises:

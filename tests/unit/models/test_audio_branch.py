@@ -31,7 +31,7 @@ def test_a_sound_of_any_length_takes_the_same_number_of_tokens(n_segments):
     assert branch()(sounds(n_segments)).shape == (2, 3, 24)
 
 
-def test_each_sound_is_read_by_itself():
+def test_sounds_are_read_independently():
     b, both = branch(), sounds(4)
     torch.testing.assert_close(b(both), torch.cat([b(one[None]) for one in both]))
 

@@ -12,7 +12,8 @@ import torch
 from tests import tiny
 from video_llama.common.errors import ConfigError
 from video_llama.config.loader import load_config
-from video_llama.models.config import LoRAConfig, VideoLLaMAConfig
+from video_llama.models.config import VideoLLaMAConfig
+from video_llama.models.decoder.config import LoRAConfig
 from video_llama.models.video_llama import VideoLLaMA
 
 TOY = sorted((Path(__file__).parents[3] / "train_configs" / "toy").glob("*.yaml"))

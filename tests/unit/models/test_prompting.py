@@ -71,7 +71,7 @@ def test_an_end_symbol_that_is_not_the_tokenizers_end_token_is_refused(chatty: P
     )
 
 
-def test_any_tokenizer_does_under_vicuna(chatty: Path) -> None:
+def test_vicuna_works_with_any_tokenizer(chatty: Path) -> None:
     assert VideoLLaMA.sample_spec(tiny.config(chatty, model_type="vicuna")).template.end_sym == "###"
 
 
@@ -122,13 +122,13 @@ def test_what_contradicts_the_model_type_is_named_without_the_tokenizer(
 
 
 @pytest.mark.parametrize("model_type", ["vicuna", "llama_v2"])
-def test_the_originals_labels_are_to_be_had_where_it_had_the_template(decoder: Path, model_type: str) -> None:
+def test_the_originals_label_mask_needs_one_of_its_templates(decoder: Path, model_type: str) -> None:
     config = tiny.config(decoder, model_type=model_type, label_mask="original", vit_ckpt="v", q_former_model="q")
     assert list(config.check()) == []
     assert VideoLLaMA.sample_spec(config).label_mask == "original"
 
 
-def test_check_config_asks_the_decoders_tokenizer_too(
+def test_check_config_checks_the_template_against_the_tokenizer(
     decoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (file := tmp_path / "a.yaml").write_text(

@@ -1,4 +1,4 @@
-"""Media features stand where their slot ids stood, and nothing else changes."""
+"""Media features replace their slot ids, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_each_item_goes_to_its_own_slot_in_its_own_row():
     assert out.squeeze(-1).tolist() == [[0, 30, 31, 0, 10, 11], [0, 0, 0, 20, 21, 0]]
 
 
-def test_the_token_embeddings_are_left_as_they_were():
+def test_the_other_embeddings_are_unchanged():
     embeds = torch.randn(1, 3, 2)
     before = embeds.clone()
     splice(embeds, torch.tensor([[1, -1, 2]]), torch.ones(1, 1, 2), torch.tensor([0]), torch.tensor([-1]))

@@ -27,7 +27,7 @@ def test_queries_read_sources_of_any_length():
         assert qformer(torch.randn(2, length, 8)).shape == (2, 4, 16)
 
 
-def test_a_qformer_reads_each_sequence_by_itself():
+def test_a_qformer_reads_sequences_independently():
     qformer = QFormer(num_queries=4, source_width=8, config=TINY).eval()
     source = torch.randn(3, 5, 8)
     torch.testing.assert_close(qformer(source), torch.cat([qformer(s[None]) for s in source]))

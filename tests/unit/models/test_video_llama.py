@@ -1,4 +1,4 @@
-"""The whole model: what its loss is, what of it learns, and what stays as it was."""
+"""The whole model: its loss, the parts that learn, and the parts that do not change."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_mixed_batch_has_the_loss_of_its_samples_one_by_one(model):
     torch.testing.assert_close(whole.loss_sum, sum(p.loss_sum for p in parts), rtol=1e-5, atol=1e-5)
 
 
-def test_every_medium_has_a_say_in_the_loss(model):
+def test_every_medium_affects_the_loss(model):
     for s in (IMAGE, PAIR, CLIP, sample("album", 1, 4, 1)):
         for k, seen in enumerate(s.media):
             other = [*s.media]
@@ -68,7 +68,7 @@ def test_logits_at_the_targets_alone_give_the_loss_of_all_logits(model):
     torch.testing.assert_close(model(EVERYTHING).loss_sum, full, rtol=1e-6, atol=0)
 
 
-def test_stored_features_stand_for_their_frames(model):
+def test_stored_features_replace_their_frames(model):
     features = model.encode_frozen(EVERYTHING.media)
     assert all(group.encoded for group in features)
     on_features = replace(EVERYTHING, media=features)
@@ -246,7 +246,7 @@ def test_the_files_that_the_config_names_fill_the_model(decoder, model, tmp_path
     assert torch.equal(filled(EVERYTHING).loss_sum, model(EVERYTHING).loss_sum)
 
 
-def test_ckpt_2_goes_on_top_of_ckpt(decoder, model, tmp_path):
+def test_ckpt_2_overwrites_ckpt(decoder, model, tmp_path):
     linear = {n: t + 1 for n, t in model.trainable_state().items() if "to_decoder" in n}
     write_weights(tmp_path / "1.safetensors", model.trainable_state())
     write_weights(tmp_path / "2.safetensors", linear)
@@ -352,20 +352,20 @@ def test_the_context_for_data_sets_follows_from_the_model_section(decoder, tmp_p
     ]
 
 
-def test_braces_around_a_prompt_other_than_its_place_are_left_alone(decoder):
+def test_other_braces_around_a_prompt_are_unchanged(decoder):
     (prompt,) = VideoLLaMA.sample_spec(tiny.config(decoder, prompt_template="{a} {} {b}")).caption_prompts
     assert prompt == "{a} <ImageHere> {b}"
 
 
 @pytest.mark.parametrize(("text", "message"), [("Look.\n", "'Look.'"), ("\n", "holds no prompt")])
-def test_a_prompt_file_without_a_place_for_the_media_is_refused(decoder, tmp_path, text, message):
+def test_a_prompt_file_without_a_placeholder_is_refused(decoder, tmp_path, text, message):
     file = tmp_path / "prompts.txt"
     file.write_text(text)
     with pytest.raises(VideoLlamaError, match=rf"model.prompt_path: {file}.*{message}"):
         VideoLLaMA.sample_spec(tiny.config(decoder, prompt_path=str(file)))
 
 
-def test_a_decoder_whose_embeddings_are_narrower_than_its_layers_is_met_at_their_width(tmp_path):
+def test_a_decoder_with_embeddings_narrower_than_its_layers_gets_features_of_their_width(tmp_path):
     sizes = {"hidden_size": 32, "word_embed_proj_dim": 16, "ffn_dim": 32, "num_hidden_layers": 1}
     OPTForCausalLM(
         OPTConfig(vocab_size=560, num_attention_heads=2, max_position_embeddings=64, **sizes)
@@ -375,7 +375,7 @@ def test_a_decoder_whose_embeddings_are_narrower_than_its_layers_is_met_at_their
     assert torch.isfinite(model(EVERYTHING).loss_sum)
 
 
-def test_a_decoder_that_takes_another_width_than_its_config_tells_is_refused(decoder, monkeypatch):
+def test_a_decoder_that_takes_another_width_than_its_config_says_is_refused(decoder, monkeypatch):
     monkeypatch.setattr(LanguageModel, "width", 24)
     with pytest.raises(WeightsError, match=r"takes embeddings of width 24, but its config\.json says 16"):
         tiny.model(decoder)

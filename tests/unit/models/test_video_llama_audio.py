@@ -1,4 +1,4 @@
-"""The whole model with an audio branch: one loss for what is seen and heard, and what learns of it."""
+"""The whole model with an audio branch: one loss for video and sound, and the parts that learn from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from video_llama.common.types import Media, Sample
 from video_llama.models.video_llama import VideoLLaMA
 
 BOTH = {**tiny.AUDIO, "audio_source": "both"}
-"""Both branches are trained, and the audio branch may be given sound or frames."""
+"""Both branches are trained, and the audio branch may take sound or frames."""
 
 
 def as_sound(name: str, n_frames: int) -> Media:
@@ -70,7 +70,7 @@ def test_a_batch_of_all_kinds_has_the_token_weighted_loss_and_gradients_of_its_s
         torch.testing.assert_close(gradient, torch.stack(of_parts).sum(0), rtol=1e-4, atol=1e-5)
 
 
-def test_every_sound_and_every_frame_has_a_say_in_the_loss(model):
+def test_every_sound_and_every_frame_affects_the_loss(model):
     for s in SAMPLES:
         for k, item in enumerate(s.media):
             other = 255 - item.frames if item.frames.dtype == torch.uint8 else item.frames.flip(0, 2)
@@ -79,7 +79,7 @@ def test_every_sound_and_every_frame_has_a_say_in_the_loss(model):
             assert not torch.isclose(model(batch(s)).loss_sum, model(batch(changed)).loss_sum, rtol=1e-4), s.id
 
 
-def test_stored_features_stand_for_sound_and_frames(model):
+def test_stored_features_replace_sound_and_frames(model):
     features = model.encode_frozen(EVERYTHING.media)
     assert [g.kind for g in features] == [g.kind for g in EVERYTHING.media]
     assert {tuple(g.frames.shape[1:]) for g in features if g.kind.startswith("audio")} == {
@@ -188,7 +188,7 @@ ALONE = {**tiny.AUDIO_ALONE, "audio_source": "both"}
 
 
 @pytest.mark.parametrize(
-    ("settings", "sees"),
+    ("settings", "has_video"),
     [
         (ALONE, False),
         ({**ALONE, "freeze_vit": False, "freeze_qformer": False, "use_grad_checkpoint": True}, False),
@@ -197,10 +197,10 @@ ALONE = {**tiny.AUDIO_ALONE, "audio_source": "both"}
         ({**ALONE, "frozen_audio_Qformer": True}, True),
     ],
 )
-def test_what_frames_go_through_is_there_unless_the_audio_branch_alone_is_trained(decoder, settings, sees):
+def test_the_video_parts_exist_unless_only_the_audio_branch_is_trained(decoder, settings, has_video):
     parts = {name for name, _ in tiny.model(decoder, **settings).named_children()}
-    through = {"vision", "qformer", "video_branch"} if sees else set()
-    assert parts == {"audio_encoder", "audio_branch", "decoder", *through}
+    video_parts = {"vision", "qformer", "video_branch"} if has_video else set()
+    assert parts == {"audio_encoder", "audio_branch", "decoder", *video_parts}
 
 
 def test_an_audio_branch_alone_learns_what_it_learns_beside_a_frozen_video_branch(decoder):
@@ -223,7 +223,7 @@ def test_frames_for_a_model_whose_audio_branch_alone_is_trained_are_refused(deco
             alone(replace(shown, media=media))
 
 
-# What data sets are told
+# What data sets need to know
 
 
 @pytest.mark.parametrize(
@@ -237,12 +237,12 @@ def test_frames_for_a_model_whose_audio_branch_alone_is_trained_are_refused(deco
         ({"frozen_video_Qformer": True}, True, "sound"),
     ],
 )
-def test_a_sample_has_what_the_trained_branches_ask_for(decoder, settings, sight, hearing):
+def test_a_sample_has_the_inputs_of_the_trained_branches(decoder, settings, sight, hearing):
     context = VideoLLaMA.sample_spec(tiny.config(decoder, **{**tiny.AUDIO, **settings}))
     assert (context.modalities.video, context.modalities.audio_source) == (sight, hearing)
-    hears = settings.get("equip_audio_branch", True)
-    assert (context.audio_processor is not None) == hears
-    assert ("audio" in context.tokens_per_slot) == hears
+    has_audio = settings.get("equip_audio_branch", True)
+    assert (context.audio_processor is not None) == has_audio
+    assert ("audio" in context.tokens_per_slot) == has_audio
 
 
 def test_the_sound_processor_takes_the_models_number_of_segments(decoder):
@@ -297,7 +297,7 @@ def test_the_audio_branch_alone_is_trained_with_and_without_files_for_frames(dec
 
 
 @pytest.mark.parametrize("key", ["freeze_vit", "freeze_qformer"])
-def test_training_what_frames_go_through_with_the_audio_branch_alone_is_named(decoder, key):
+def test_training_a_frame_encoder_beside_the_audio_branch_alone_is_refused(decoder, key):
     settings: dict[str, Any] = {"vit_precision": "fp16", key: False}
     ((found, message),) = tiny.config(decoder, **{**ALONE_FROM_FILES, **settings}).check()
     assert found == key

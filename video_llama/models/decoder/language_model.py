@@ -20,7 +20,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from video_llama.checkpoints.compare import listed
 from video_llama.common.types import IGNORE_LABEL
-from video_llama.models.config import LoRAConfig, Quantization
+from video_llama.models.decoder.config import LoRAConfig, Quantization
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.lora import adapted_layers, add_adapters
 from video_llama.models.decoder.quantization import keep_differentiable, move_int8_statistics, quantization_config

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from video_llama.common.errors import ConfigError
-from video_llama.models.config import LoRAConfig
+from video_llama.models.decoder.config import LoRAConfig
 
 ALPHA = "lora_alpha"
 """A buffer of an adapted decoder: saved with the adapters, whose shapes do not determine it."""

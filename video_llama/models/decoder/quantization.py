@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
-from video_llama.models.config import Quantization
+from video_llama.models.decoder.config import Quantization
 
 # On some CPUs bitsandbytes, which peft loads too, warns that an optional kernel is not installed.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(

@@ -19,8 +19,8 @@ from tests import tiny
 from tests.decoders import FAMILIES, write_decoder
 from video_llama.cli.main import main
 from video_llama.common.errors import WeightsError
-from video_llama.models.config import LoRAConfig
 from video_llama.models.decoder import folder as folder_module
+from video_llama.models.decoder.config import LoRAConfig
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.video_llama import VideoLLaMA
 

@@ -46,7 +46,7 @@ def test_a_config_that_cannot_be_read_is_named_with_the_reason(tmp_path, content
         read_config(tmp_path)
 
 
-def test_what_is_no_model_folder_is_told_as_what_it_is(tmp_path):
+def test_a_path_that_is_no_model_folder_is_described(tmp_path):
     (tmp_path / "decoder.bin").touch()
     for path, message in (
         (tmp_path, "no config.json in this folder"),

@@ -105,7 +105,9 @@ def test_sizes_that_go_together_in_no_model_are_refused(tmp_path: Path) -> None:
     ],
     ids=["plain", "no prefix", "prefix", "other names", "buffers", "strange", "transposed"],
 )
-def test_what_may_be_a_matter_of_names_is_not(folder: Path, as_saved: Callable[[Shapes, str], Shapes]) -> None:
+def test_tensors_that_renaming_may_explain_are_accepted(
+    folder: Path, as_saved: Callable[[Shapes, str], Shapes]
+) -> None:
     check_tensors(folder, as_saved(stored(folder), DecoderFolder(folder).skeleton.base_model_prefix))
 
 
@@ -147,7 +149,7 @@ def test_a_layer_that_predicts_further_tokens_is_not_one_too_many(tmp_path: Path
     check_tensors(tmp_path, shapes | renamed(shapes, "layers.0", "layers.1"))
 
 
-def test_a_full_size_config_is_no_work(tmp_path: Path) -> None:
+def test_a_full_size_config_is_checked_quickly(tmp_path: Path) -> None:
     LlamaConfig(vocab_size=32000).save_pretrained(tmp_path)
     shapes = described(tmp_path)
     assert len(shapes) == 291

@@ -57,7 +57,7 @@ def test_attention_is_the_fast_one_where_the_architecture_has_it(tmp_path):
 @pytest.mark.parametrize("quantization", [None, "int8", "nf4"])
 @pytest.mark.parametrize("broken", ["model.norm.weight", "model.layers.1.mlp.up_proj.weight", "lm_head.weight"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_value_that_is_no_number_is_found_wherever_it_is(tmp_path, quantization, broken, value):
+def test_nan_and_infinity_are_found_in_any_tensor(tmp_path, quantization, broken, value):
     write_decoder(tmp_path, "llama")
     tensors = load_file(tmp_path / "model.safetensors")
     tensors[broken].view(-1)[-1] = value
@@ -71,7 +71,7 @@ def test_a_value_that_is_no_number_is_found_wherever_it_is(tmp_path, quantizatio
     ("found", "message"),
     [(None, "is not whole: 1 tensors are missing, such as {}"), (torch.ones(31), "{} has the shape .31,.; .* .32,.")],
 )
-def test_what_does_not_fit_is_refused_in_our_words_alone(tmp_path, capfd, found, message, quantization):
+def test_a_misfit_is_refused_without_the_librarys_report(tmp_path, capfd, found, message, quantization):
     write_decoder(tmp_path, "llama")
     tensors = load_file(tmp_path / "model.safetensors")
     name = "model.norm.weight"
@@ -82,7 +82,7 @@ def test_what_does_not_fit_is_refused_in_our_words_alone(tmp_path, capfd, found,
     assert "LOAD REPORT" not in "".join(capfd.readouterr())
 
 
-def test_what_is_left_out_is_said(tmp_path, caplog):
+def test_ignored_tensors_are_logged(tmp_path, caplog):
     write_decoder(tmp_path, "llama")
     tensors = load_file(tmp_path / "model.safetensors")
     save_file(tensors | {"extra.weight": torch.ones(1)}, tmp_path / "model.safetensors", {"format": "pt"})

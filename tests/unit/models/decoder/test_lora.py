@@ -16,7 +16,7 @@ from tests.tiny import batch, sample
 from video_llama.checkpoints.io import write_weights
 from video_llama.cli.main import main
 from video_llama.common.errors import ConfigError, WeightsError
-from video_llama.models.config import LoRAConfig
+from video_llama.models.decoder.config import LoRAConfig
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import adapted_layers, adapter_parameters, merge_adapters
@@ -36,9 +36,9 @@ def any_decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 @torch.no_grad()
 def give_effect(model: nn.Module) -> None:
     """Draw values for adapters as if they had been trained."""
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     for p in adapter_parameters(model):
-        p.copy_(torch.randn(p.shape, generator=chance) * 0.1)
+        p.copy_(torch.randn(p.shape, generator=generator) * 0.1)
 
 
 @torch.no_grad()
@@ -206,7 +206,7 @@ def test_adapters_of_another_kind_are_refused_before_the_decoder_is_read(decoder
         VideoLLaMA.from_config(tiny.config(decoder, lora=lora, ckpt=str(trained[1])))
 
 
-def test_a_run_with_adapters_of_another_alpha_is_not_gone_on_with(decoder, trained):
+def test_a_run_with_adapters_of_another_alpha_is_not_resumed(decoder, trained):
     other = tiny.model(decoder, lora=LoRAConfig(r=4, alpha=16))
     with pytest.raises(WeightsError, match=r"adapters have lora.alpha 8.0; this model has 16.0"):
         other.load_trainable_state(trained[0].trainable_state())

@@ -1,4 +1,4 @@
-"""A folder with merged adapters stands for the decoder and its adapters."""
+"""A folder with merged adapters replaces the decoder and its adapters."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_a_model_section_without_bitsandbytes_says_what_to_install(decoder, monk
     assert found == (key, "needs bitsandbytes: pip install 'video_llama[quant]'")
 
 
-def test_a_kernel_that_nobody_needs_is_not_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_optional_kernel_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     library = logging.getLogger("bitsandbytes.backends.cpu.ops")
     library.warning("Failed to load CPU gemm_4bit_forward from kernels-community: %s", "no kernels")
     library.warning("another warning")

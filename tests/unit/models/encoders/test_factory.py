@@ -34,7 +34,7 @@ class LoudnessConfig:
 
 
 class Loudness(nn.Module):
-    """As loud as it is."""
+    """The standard deviation of a segment."""
 
     Config = LoudnessConfig
 
@@ -81,7 +81,7 @@ def test_a_name_is_enough(tmp_path, encoder):
     assert encoder_class(model) is AUDIO_ENCODERS.get("imagebind_huge")
 
 
-def test_sizes_are_given_beside_the_name(tmp_path):
+def test_sizes_may_be_set_beside_the_name(tmp_path):
     trunk = {"embed_dim": 16, "depth": 1, "num_heads": 2}
     encoder = {"name": "imagebind_huge", "audio": trunk, "out_embed_dim": 8}
     model = loaded(tmp_path, audio_encoder=encoder, imagebind_ckpt_path=str(tmp_path / "i.pth"))
@@ -97,14 +97,14 @@ def test_sizes_are_given_beside_the_name(tmp_path):
         ({"name": "imagebind_huge", "depth": 3}, "model.audio_encoder.depth: unknown key"),
     ],
 )
-def test_what_is_wrong_with_it_is_told_with_its_key(tmp_path, encoder, message):
+def test_a_wrong_setting_is_reported_with_its_key(tmp_path, encoder, message):
     with pytest.raises(ConfigError) as caught:
         loaded(tmp_path, audio_encoder=encoder)
     assert message in str(caught.value)
 
 
 @pytest.mark.usefixtures("_loudness")
-def test_one_from_outside_is_heard_with_its_own_weights(decoder):
+def test_a_plug_in_encoder_is_used_with_its_own_weights(decoder):
     settings = {**tiny.AUDIO, "audio_encoder": LoudnessConfig()}
     config = tiny.config(decoder, vit_ckpt="v", q_former_model="q", **settings)
     assert list(config.check()) == []

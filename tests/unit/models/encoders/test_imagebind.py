@@ -21,8 +21,8 @@ def built(*inputs: AudioInput, **changes: int) -> ImageBind:
 
 
 def frames(n_frames: int, side: int = tiny.SIDE) -> torch.Tensor:
-    chance = torch.Generator().manual_seed(n_frames)
-    return torch.randint(256, (2, 3, n_frames, side, side), generator=chance, dtype=torch.uint8)
+    generator = torch.Generator().manual_seed(n_frames)
+    return torch.randint(256, (2, 3, n_frames, side, side), generator=generator, dtype=torch.uint8)
 
 
 @pytest.mark.parametrize(("inputs", "trunk"), [("sound", "audio"), ("frames", "vision")])
@@ -43,7 +43,7 @@ def test_each_frame_becomes_a_vector_of_length_1():
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2, 4))
 
 
-def test_segments_and_frames_are_encoded_by_themselves_and_in_their_order():
+def test_segments_and_frames_are_encoded_independently_and_in_order():
     encoder, segments, clip = built(), torch.stack([tiny.sound(3).frames] * 2), frames(3)
     torch.testing.assert_close(encoder.encode_audio(segments)[1, 2], encoder.encode_audio(segments[1:, 2:])[0, 0])
     torch.testing.assert_close(encoder.encode_frames(clip)[1, 2], encoder.encode_frames(clip[1:, :, 2:])[0, 0])
@@ -66,7 +66,7 @@ def test_frames_of_another_size_get_interpolated_positions(side):
     assert built().encode_frames(frames(2, side)).shape == (2, 2, 12)
 
 
-def test_positions_keep_the_class_token_and_their_place():
+def test_interpolated_positions_keep_the_class_token_and_their_order():
     trunk = built(image_size=64).vision  # 4 x 4 patches
     trunk.pos_embed.data.copy_(torch.arange(17.0)[None, :, None].expand(1, 17, 16))
     wider = trunk._positions(8, 8)

@@ -47,7 +47,7 @@ SIZES = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random Whisper, as it is published: with the head over its vocabulary."""
+    """A tiny random Whisper, as published: with the head over its vocabulary."""
     path = tmp_path_factory.mktemp("whisper")
     torch.manual_seed(0)
     WhisperForConditionalGeneration(TheirConfig(**SIZES)).save_pretrained(path)
@@ -66,8 +66,8 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
 
 
 def waveforms(n: int, seconds: float = 2.0) -> torch.Tensor:
-    chance = torch.Generator().manual_seed(3)
-    return torch.randn(n, round(16_000 * seconds), generator=chance) * 0.1
+    generator = torch.Generator().manual_seed(3)
+    return torch.randn(n, round(16_000 * seconds), generator=generator) * 0.1
 
 
 def heard(n_segments: int, seed: int = 0) -> Media:
@@ -92,7 +92,7 @@ def test_a_segment_becomes_the_mean_over_its_two_seconds(whisper, folder):
     torch.testing.assert_close(vectors[0], positions[:, :100].mean(1))
 
 
-def test_each_segment_is_heard_by_itself(whisper):
+def test_segments_are_encoded_independently(whisper):
     with torch.no_grad():
         both = whisper.encode_audio(waveforms(4).view(2, 2, -1))
         torch.testing.assert_close(both[1, 1], whisper.encode_audio(waveforms(4)[None, 3:])[0, 0])
@@ -100,7 +100,7 @@ def test_each_segment_is_heard_by_itself(whisper):
 
 
 @pytest.mark.parametrize("base", [True, False], ids=["model", "with head"])
-def test_the_encoder_alone_is_read_of_the_folder(tmp_path, base):
+def test_only_the_encoder_is_read_from_the_folder(tmp_path, base):
     torch.manual_seed(0)
     theirs = (WhisperModel if base else WhisperForConditionalGeneration)(TheirConfig(**SIZES))
     theirs.save_pretrained(tmp_path)
@@ -110,7 +110,7 @@ def test_the_encoder_alone_is_read_of_the_folder(tmp_path, base):
     assert all(torch.equal(own[f"encoder.{name}"], tensor) for name, tensor in encoder.state_dict().items())
 
 
-# What it is given
+# Its input
 
 
 @pytest.mark.parametrize(("seconds", "channels"), [(0.3, 1), (5.0, 2)])
@@ -128,15 +128,15 @@ def test_segments_are_two_seconds_of_all_channels(tmp_path, seconds, channels):
 # A model around it
 
 
-def test_a_model_hears_with_it_and_its_weights_are_the_folders(decoder, folder, whisper, caplog):
+def test_a_model_uses_it_with_the_weights_of_the_folder(decoder, folder, whisper, caplog):
     with caplog.at_level("INFO"):
         model = VideoLLaMA.from_config(tiny.config(decoder, **settings(folder))).eval()
     own = {n: t for n, t in model.state_dict().items() if n.startswith("audio_encoder.")}
     assert own.keys() == {f"audio_encoder.{n}" for n in whisper.state_dict()}
     assert all(torch.equal(own[f"audio_encoder.{n}"], t) for n, t in whisper.state_dict().items())
     assert not [m for m in caplog.messages if m.startswith("audio_encoder") and "random" in m]
-    (told,) = [m for m in caplog.messages if m.startswith("model.audio_encoder")]
-    assert f"  audio_encoder.encoder: {len(own)} matched" in told
+    (report,) = [m for m in caplog.messages if m.startswith("model.audio_encoder")]
+    assert f"  audio_encoder.encoder: {len(own)} matched" in report
 
 
 def test_the_branch_on_top_of_it_learns_and_it_does_not(decoder, folder):
@@ -149,7 +149,7 @@ def test_the_branch_on_top_of_it_learns_and_it_does_not(decoder, folder):
     assert not [name for name in model.trainable_state() if name.startswith("audio_encoder")]
 
 
-def test_data_sets_are_given_its_processor(decoder, folder):
+def test_data_sets_use_its_processor(decoder, folder):
     context = VideoLLaMA.sample_spec(tiny.config(decoder, **settings(folder)))
     assert isinstance(context.audio_processor, WaveformAudio)
     assert context.audio_processor.config.n_segments == 2
@@ -189,7 +189,7 @@ def test_a_folder_without_weights_or_with_a_tensor_missing_is_refused(decoder, f
     assert "audio_encoder is filled only in part" in refusal(decoder, tmp_path)
 
 
-def test_one_that_listens_to_less_than_a_segment_is_refused(decoder, folder, tmp_path):
+def test_one_that_takes_less_than_a_segment_is_refused(decoder, folder, tmp_path):
     config = json.loads((folder / "config.json").read_text()) | {"max_source_positions": 60}
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert "takes 60 positions at once; a segment has 100" in refusal(decoder, tmp_path)

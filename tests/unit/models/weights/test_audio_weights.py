@@ -75,7 +75,7 @@ def assert_filled(filled: VideoLLaMA, wanted: Tensors) -> None:
         ({"audio_source": "frames", "frozen_audio_Qformer": True}, ["audio"]),
     ],
 )
-def test_of_imagebinds_file_the_trunks_in_use_are_taken(decoder, model, tmp_path, settings, trunks, caplog):
+def test_only_the_trunks_in_use_are_read_from_imagebinds_file(decoder, model, tmp_path, settings, trunks, caplog):
     files = {"imagebind_ckpt_path": tmp_path / "imagebind_huge.pth", "ckpt": tmp_path / "branch.pth"}
     torch.save(imagebind(model, "audio", "vision"), files["imagebind_ckpt_path"])
     torch.save(state(model, "audio_branch."), files["ckpt"])
@@ -84,21 +84,21 @@ def test_of_imagebinds_file_the_trunks_in_use_are_taken(decoder, model, tmp_path
     wanted = state(model, *(f"audio_encoder.{t}." for t in trunks))
     assert state(filled, "audio_encoder.").keys() == wanted.keys()
     assert_filled(filled, wanted)
-    (told,) = [m for m in caplog.messages if m.startswith("model.imagebind_ckpt_path")]
-    assert told.splitlines()[1:-1] == [
+    (report,) = [m for m in caplog.messages if m.startswith("model.imagebind_ckpt_path")]
+    assert report.splitlines()[1:-1] == [
         f"  audio_encoder.{t}: {len(state(model, f'audio_encoder.{t}.'))} matched" for t in trunks
     ]
-    assert "ignored" in told.splitlines()[-1]
+    assert "ignored" in report.splitlines()[-1]
     assert not [m for m in caplog.messages if m.startswith("audio_encoder")]
 
 
-def test_the_folder_that_holds_the_file_will_do(decoder, model, tmp_path):
+def test_the_key_may_name_the_folder_of_the_file(decoder, model, tmp_path):
     torch.save(imagebind(model, "audio", "vision"), tmp_path / "imagebind_huge.pth")
     filled = VideoLLaMA.from_config(config(decoder, imagebind_ckpt_path=tmp_path))
     assert_filled(filled, state(model, "audio_encoder.audio."))
 
 
-def test_a_file_of_ours_will_do(decoder, model, tmp_path):
+def test_our_own_file_is_accepted(decoder, model, tmp_path):
     write_weights(tmp_path / "i.safetensors", state(model, "audio_encoder."))
     filled = VideoLLaMA.from_config(config(decoder, imagebind_ckpt_path=tmp_path / "i.safetensors"))
     assert_filled(filled, state(model, "audio_encoder.audio."))
@@ -178,10 +178,10 @@ def test_one_checkpoint_of_ours_holds_both_branches(decoder, model, tmp_path):
     assert_filled(sight, state(model, "video_branch."))
 
 
-def test_an_audio_branch_that_is_in_no_file_is_told(decoder, model, tmp_path, caplog):
+def test_an_audio_branch_that_is_in_no_file_is_reported(decoder, model, tmp_path, caplog):
     VideoLLaMA.from_config(config(decoder, ckpt=branch_files(model, tmp_path)["ckpt"]))
-    told = {r.message: r.levelname for r in caplog.records}
-    assert told["audio_branch.qformer is in no file: it starts at random"] == "WARNING"
+    reports = {r.message: r.levelname for r in caplog.records}
+    assert reports["audio_branch.qformer is in no file: it starts at random"] == "WARNING"
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_files_for_frames_are_not_opened(decoder, model, tmp_path, unusable, cap
     assert not [m for m in caplog.messages if "at random" in m]
 
 
-def test_of_a_checkpoint_with_both_branches_the_audio_branch_alone_is_taken(decoder, model, tmp_path, caplog):
+def test_only_the_audio_branch_is_read_from_a_checkpoint_with_both(decoder, model, tmp_path, caplog):
     both = model.trainable_state()
     both["video_branch.to_decoder.bias"] = torch.full((16,), float("nan"))
     write_weights(tmp_path / "both.safetensors", both)
@@ -234,12 +234,12 @@ def test_of_a_checkpoint_with_both_branches_the_audio_branch_alone_is_taken(deco
     audio = state(model, "audio_branch.")
     assert filled.trainable_state().keys() == audio.keys()
     assert_filled(filled, audio)
-    (told,) = [m for m in caplog.messages if m.startswith("model.ckpt")]
+    (report,) = [m for m in caplog.messages if m.startswith("model.ckpt")]
     n_ignored = len(both) - len(audio)
-    assert told.splitlines()[-1].startswith(f"  {n_ignored} ignored, such as video_branch.")
+    assert report.splitlines()[-1].startswith(f"  {n_ignored} ignored, such as video_branch.")
 
 
-def test_of_a_released_file_that_holds_both_branches_the_audio_branch_alone_is_taken(decoder, model, tmp_path):
+def test_only_the_audio_branch_is_read_from_a_released_file_with_both(decoder, model, tmp_path):
     theirs = in_their_names(state(model, "video_branch.", "audio_branch."), AUDIO_BRANCH)
     torch.save(released(theirs), tmp_path / "r.pth")
     filled = VideoLLaMA.from_config(config(decoder, **tiny.AUDIO_ALONE, ckpt=tmp_path / "r.pth"))

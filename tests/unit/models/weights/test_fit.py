@@ -16,7 +16,8 @@ from video_llama.checkpoints.inspection import inspect
 from video_llama.checkpoints.io import write_checkpoint, write_weights
 from video_llama.config.fields import UNSET
 from video_llama.models import video_llama
-from video_llama.models.config import LoRAConfig, VideoLLaMAConfig
+from video_llama.models.config import VideoLLaMAConfig
+from video_llama.models.decoder.config import LoRAConfig
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.models.weights.fit import Fit, decoder_fit, fit
@@ -125,7 +126,7 @@ def test_a_file_for_frames_does_not_fit_where_the_audio_branch_alone_is_trained(
     assert "the model has no video branch: the audio branch alone is trained" in found.problems[0]
 
 
-def test_a_decoder_is_not_held_against_a_file_that_is_not_read(decoder: Path, tmp_path: Path) -> None:
+def test_a_decoder_is_not_compared_with_a_file_that_is_not_read(decoder: Path, tmp_path: Path) -> None:
     path = tmp_path / "projection.safetensors"
     write_weights(path, {"video_branch.to_decoder.weight": torch.ones(24, 16)})
     config = tiny.config(decoder, llama_proj_model=str(path))
@@ -135,14 +136,14 @@ def test_a_decoder_is_not_held_against_a_file_that_is_not_read(decoder: Path, tm
     assert decoder_fit(DecoderFolder(decoder), replace(config, **tiny.AUDIO_ALONE)) is None
 
 
-def test_a_kind_without_a_place_says_where_it_belongs(decoder: Path, tmp_path: Path) -> None:
+def test_a_file_that_no_key_takes_gets_advice(decoder: Path, tmp_path: Path) -> None:
     found = fitted(tmp_path, {"model.embed_tokens.weight": torch.ones(1)}, tiny.config(decoder))
     assert found.key is None
     assert found.problems == ["The folder that holds it goes into model.llama_model."]
 
 
 @pytest.mark.parametrize(("rank", "fits"), [(2, True), (3, False)])
-def test_adapters_are_held_against_the_decoder_that_the_config_names(
+def test_adapters_are_compared_with_the_decoder_that_the_config_names(
     decoder: Path, tmp_path: Path, rank: int, fits: bool
 ) -> None:
     config = tiny.config(decoder, lora=LoRAConfig(r=2, alpha=1, target_modules=("q_proj",)))

@@ -71,7 +71,7 @@ MINIGPT4 = {"llama_proj.weight": torch.zeros(16, 16), "llama_proj.bias": torch.z
         ),
     ],
 )
-def test_a_file_of_another_kind_is_named_with_its_place(
+def test_a_file_of_another_kind_is_refused_with_the_right_key(
     decoder: Path, tmp_path: Path, key: str, tensors: Tensors, kind: str, advice: str
 ) -> None:
     torch.save({"model": tensors}, tmp_path / "w.pth")
@@ -93,7 +93,7 @@ def test_an_audio_branch_is_refused_by_a_model_without_one(decoder: Path, tmp_pa
 
 @pytest.mark.usefixtures("no_decoder")
 @pytest.mark.parametrize("key", ["vit_ckpt", "q_former_model", "llama_proj_model"])
-def test_a_branch_in_the_place_of_an_encoder_is_refused(
+def test_a_branch_under_the_key_of_an_encoder_is_refused(
     decoder: Path, tmp_path: Path, branch: Tensors, key: str
 ) -> None:
     torch.save(released(small("vision_branch_4096")), tmp_path / "theirs.pth")
@@ -243,7 +243,7 @@ def test_a_file_with_nothing_of_a_branch_is_no_ckpt(decoder: Path, tmp_path: Pat
 
 @pytest.mark.usefixtures("no_decoder")
 @pytest.mark.parametrize("frozen", ["frozen_video_Qformer", "frozen_llama_proj"])
-def test_what_is_frozen_is_in_a_file(decoder: Path, tmp_path: Path, branch: Tensors, frozen: str) -> None:
+def test_a_frozen_part_must_be_in_a_file(decoder: Path, tmp_path: Path, branch: Tensors, frozen: str) -> None:
     linear = {n: t for n, t in branch.items() if "to_decoder" in n}
     others = {n: t for n, t in branch.items() if n not in linear}
     write_weights(tmp_path / "v.safetensors", linear if frozen == "frozen_video_Qformer" else others)
