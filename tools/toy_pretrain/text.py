@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from video_llama.prompts.rendering import BOTH, GAP, HEARD, SEEN
+from video_llama.prompts.rendering import BOTH, GAP, WITH_AUDIO, WITH_VIDEO
 from video_llama.toy.language import MOVES, QUESTIONS, SOUND_QUESTIONS, TEXT_ONLY, clip_captions, image_captions
 from video_llama.toy.scene import COLOURS, MOTIONS, SHAPES, SIZES
 from video_llama.toy.sound import SOUNDS, sound_of
@@ -35,7 +35,7 @@ ASKED = {
 """The questions of each kind; the data sets use the first wording."""
 
 AROUND = (
-    (HEARD + GAP + SEEN.format("<Video>{}</Video>") + GAP + BOTH + " ").split("{}"),
+    (WITH_AUDIO + GAP + WITH_VIDEO.format("<Video>{}</Video>") + GAP + BOTH + " ").split("{}"),
     ("<Audio>", "</Audio> <Video>", "</Video> "),
 )
 """What stands before a sound, between it and the clip that is seen with it, and after that.

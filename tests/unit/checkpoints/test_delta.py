@@ -82,7 +82,7 @@ def added(name: str) -> Tensor:
 def test_every_tensor_is_the_sum_however_the_two_are_cut_into_files(
     folders: Folders, base_files: tuple[str, int], delta_files: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "_PIECE", 1000)  # bytes, so that these tensors are cut too
+    monkeypatch.setattr(shards, "_CHUNK", 1000)  # bytes, so that these tensors are cut too
     write_folder(folders.base, BASE, *base_files)
     write_folder(folders.delta, DELTA, *delta_files)
     apply_delta(*folders)

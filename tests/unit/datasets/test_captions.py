@@ -55,7 +55,7 @@ def test_every_csv_and_tsv_file_of_a_folder_is_read_in_the_order_of_their_names(
 
 def test_a_record_knows_the_file_and_line_it_was_read_from(folder: Folder) -> None:
     path = folder.table("0.csv", [("1", "p", "two\nlines"), ("2", "p", "one line")], COLUMNS)
-    assert [r.place for r in folder.webvid().records] == [f"{path}:3", f"{path}:4"]
+    assert [r.location for r in folder.webvid().records] == [f"{path}:3", f"{path}:4"]
 
 
 def test_columns_may_come_in_any_order_among_others(folder: Folder) -> None:

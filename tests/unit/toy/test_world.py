@@ -125,7 +125,7 @@ def test_heldout_has_one_question_of_each_kind_for_each_clip(world):
 
 def test_each_shape_is_heard_with_the_sound_of_each_other_equally_often():
     drawn = list(with_other_sounds(scenes(540, seed=0, held_out=True)))
-    pairs = [(scene.shape, scene.heard) for scene in drawn]
+    pairs = [(scene.shape, scene.sound_shape) for scene in drawn]
     assert {pair: pairs.count(pair) for pair in permutations(SHAPES, 2)} == dict.fromkeys(permutations(SHAPES, 2), 18)
 
 
