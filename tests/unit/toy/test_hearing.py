@@ -43,18 +43,18 @@ def vectors(imagebind) -> Vectors:
     return Vectors(
         imagebind.audio(torch.stack(mel)),
         torch.stack([imagebind.vision(clip[::5]) for clip in frames]),
-        torch.tensor([SHAPES.index(scene.sound_shape) for scene in drawn]),
+        torch.tensor([SHAPES.index(scene.heard) for scene in drawn]),
         torch.tensor([SHAPES.index(scene.shape) for scene in drawn]),
     )
 
 
 def test_the_nearest_sound_of_a_frame_is_of_its_shape(vectors):
-    nearest = vectors.heard_shape[(vectors.seen @ vectors.sound_shape.T).argmax(2)]
+    nearest = vectors.heard_shape[(vectors.seen @ vectors.heard.T).argmax(2)]
     assert (nearest == vectors.seen_shape[:, None]).float().mean() >= 0.95
 
 
 def test_the_nearest_clip_of_a_sound_shows_its_shape(vectors):
-    nearest = vectors.seen_shape[(vectors.sound_shape @ vectors.seen.mean(1).T).argmax(1)]
+    nearest = vectors.seen_shape[(vectors.heard @ vectors.seen.mean(1).T).argmax(1)]
     assert (nearest == vectors.heard_shape).float().mean() >= 0.95
 
 
@@ -63,12 +63,12 @@ def test_silence_and_a_black_frame_are_near_each_other_and_near_no_shape(imagebi
     black = imagebind.vision(torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8))
     assert F.cosine_similarity(silence, black) > 0.7
     assert F.cosine_similarity(silence, vectors.seen, dim=-1).max() < 0.5
-    assert F.cosine_similarity(black, vectors.sound_shape).max() < 0.5
+    assert F.cosine_similarity(black, vectors.heard).max() < 0.5
 
 
 def test_vectors_of_frames_have_length_1_and_those_of_sounds_20(vectors):
     torch.testing.assert_close(vectors.seen.norm(dim=-1), torch.ones(vectors.seen.shape[:2]))
-    torch.testing.assert_close(vectors.sound_shape.norm(dim=1), torch.full((N_CLIPS,), 20.0), rtol=1e-3, atol=0)
+    torch.testing.assert_close(vectors.heard.norm(dim=1), torch.full((N_CLIPS,), 20.0), rtol=1e-3, atol=0)
 
 
 def test_the_loss_counts_every_pair_of_one_kind_as_right():
