@@ -34,7 +34,6 @@ def context(tokenizer: Tokenizer) -> SampleSpec:
         max_instruct_len=512,
         max_context=512,
         caption_prompts=("###Human: <Image><ImageHere></Image> Describe it. ###Assistant: ",),
-        end_sym="###",
         shared_settings={
             "num_video_query_token": 8,
             "tokenizer_name": "models/vicuna",

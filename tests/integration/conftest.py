@@ -41,12 +41,11 @@ def root(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def train(root: Path, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """``video-llama train --cfg-path YAML --options ...``."""
+def train(command: Callable[..., Result]) -> Callable[..., Result]:
+    """``video-llama train --cfg-path YAML --options ...``, which is what ``train.py`` does."""
 
     def run(cfg_path: str | Path, *options: str) -> Result:
-        capfd.readouterr()
-        return Result(video_llama(["train", "--cfg-path", str(cfg_path), "--options", *options]), *capfd.readouterr())
+        return command("train", "--cfg-path", cfg_path, "--options", *options)
 
     return run
 

@@ -10,7 +10,7 @@ import torch
 from tests.decoders import FAMILIES, write_decoder
 from tests.integration.conftest import losses
 from video_llama.checkpoints.io import read_weights
-from video_llama.cli import train as train_script
+from video_llama.cli.train import train
 from video_llama.common.types import Media, MediaGroup, slot_id
 from video_llama.conversation.chat import Chat
 from video_llama.models.video_llama import VideoLLaMA
@@ -43,7 +43,7 @@ def train_and_chat(folder: Path, world: Path, built: list[VideoLLaMA], *options:
     Returns:
         What the checkpoint holds.
     """
-    train_script.train(STAGE_1, [f"paths.world={world}", f"run.output_dir={folder}", *options, *SHORT])
+    train(STAGE_1, [f"paths.world={world}", f"run.output_dir={folder}", *options, *SHORT])
     assert len(losses(folder)) == 2
     chat = Chat.from_config(folder / "config.yaml", [f"model.ckpt={folder / 'checkpoint_0.pth'}"], "cpu")
     media = chat.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).seen
@@ -92,7 +92,7 @@ def test_a_run_with_adapters_goes_on_where_it_was_stopped(world, tmp_path, root)
     decoder = write_decoder(tmp_path / "decoder", "llama")
     options = [f"paths.world={world}", f"model.llama_model={decoder}", "model.lora={r: 4, dropout: 0.1}", *SHORT]
     options += ["run.max_epoch=2", "run.init_lr=0.01"]
-    train_script.train(STAGE_1, [*options, f"run.output_dir={tmp_path / 'straight'}"])
+    train(STAGE_1, [*options, f"run.output_dir={tmp_path / 'straight'}"])
     resume = f"run.resume_ckpt_path={tmp_path / 'straight/checkpoint_0.pth'}"
-    train_script.train(STAGE_1, [*options, f"run.output_dir={tmp_path / 'resumed'}", resume])
+    train(STAGE_1, [*options, f"run.output_dir={tmp_path / 'resumed'}", resume])
     assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")[2:]

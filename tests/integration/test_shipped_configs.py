@@ -17,6 +17,7 @@ from video_llama.config.shipped import CONFIGS as PACKAGED
 from video_llama.config.shipped import PACKAGE, shipped_configs
 from video_llama.conversation.chat import processors_for_use
 from video_llama.models.encoders.config import ImageBindConfig
+from video_llama.runners.config import CosineConfig
 
 CONFIGS = sorted(
     str(p.relative_to(ROOT)) for folder in ("train_configs", "eval_configs") for p in (ROOT / folder).rglob("*.yaml")
@@ -34,7 +35,7 @@ MODEL = {
 }
 RUN = {
     "task": "video_text_pretrain",
-    "lr_sched": "linear_warmup_cosine_lr",
+    "lr_sched": CosineConfig(),
     "warmup_lr": 1e-6,
     "weight_decay": 0.05,
     "beta2": 0.999,
@@ -85,7 +86,6 @@ STAGES = {
         "max_epoch": 5,
         "iters_per_epoch": 2500,
         "batch_size_train": 32,
-        "batch_size_eval": 32,
         "num_workers": 8,
     },
     "stage2_finetune": {
@@ -165,7 +165,7 @@ def test_only_the_paths_block_holds_what_is_still_to_be_set(file, load):
 @pytest.mark.parametrize("file", PUBLISHED)
 def test_a_full_size_run_has_the_published_hyper_parameters(file, load):
     job = load(file)
-    run, model = asdict(job.run), asdict(job.model)
+    run, model = vars(job.run), asdict(job.model)
     published, of_branch = PUBLISHED[file]
     assert {key: run[key] for key in published} == published
     assert {key: model[key] for key in MODEL | of_branch} == MODEL | of_branch

@@ -142,7 +142,7 @@ def test_a_decoder_folder_can_be_inspected(files: Path, command) -> None:
 def test_a_decoder_folder_is_held_against_the_trained_weights_of_a_config(files: Path, command) -> None:
     words = ["inspect-weights", files / "13B", "--cfg-path", CONFIG]
     code, out, _ = command(*words)
-    assert (code, out.splitlines()[-1]) == (0, f"{CONFIG} names no trained weights to hold it against")
+    assert (code, out.splitlines()[-1]) == (0, f"{CONFIG} names no trained weights to compare it with")
     code, out, err = command(*words, "--options", f"model.ckpt={files / '13B.pth'}")
     assert code == 0, err
     assert out.endswith(f"as model.llama_model of {CONFIG}:\n  it fits\n")

@@ -107,7 +107,7 @@ def test_the_decoder_answers_with_the_originals_tokens(
 def test_the_answer_is_the_text_of_those_tokens(reference: Reference, all_asked: list[Asked]) -> None:
     for asked in all_asked:
         tokens = reference.of(asked.name)["greedy_12_tokens"].tolist()
-        tokenizer, end_sym = asked.chat.context.tokenizer, asked.chat.context.end_sym
+        tokenizer, end_sym = asked.chat.context.tokenizer, asked.chat.context.template.end_sym
         asked.chat.session.turns.clear()
         asked.chat.session.show(asked.chat.session.media.pop())
         answer = asked.chat.ask(asked.question, max_new_tokens=len(tokens))

@@ -6,14 +6,13 @@ the first), ours goes on.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.parity.conftest import Reference
 from video_llama.common.registry import LR_SCHEDULERS
-from video_llama.runners.schedules import LinearWarmupStep, Schedule
+from video_llama.runners.schedules import LinearWarmupStep, Schedule, ScheduleContext
 
 OUR_NAMES = {"iters_per_epoch": "steps_per_epoch", "warmup_start_lr": "warmup_lr"}
 
@@ -26,33 +25,38 @@ def goldens(reference: Reference) -> dict[str, Any]:
 
 
 def ours_of(golden: dict[str, Any]) -> Schedule:
-    return LR_SCHEDULERS.get(golden["kind"])(**{OUR_NAMES.get(k, k): v for k, v in golden["settings"].items()})
+    settings = {OUR_NAMES.get(k, k): v for k, v in golden["settings"].items()}
+    epochs = settings.pop("max_epoch")
+    own = {"lr_decay_rate": settings.pop("decay_rate")} if "decay_rate" in settings else {}
+    cls = LR_SCHEDULERS.get(golden["kind"])
+    return cls(cls.Config(**own), ScheduleContext(total_steps=epochs * settings["steps_per_epoch"], **settings))
 
 
 def steps_that_warm_up_anew(schedule: Schedule) -> range:
     """The steps of a warm-up that lie behind the first epoch."""
-    return range(schedule.steps_per_epoch, max(schedule.steps_per_epoch, schedule.warmup_steps))
+    steps = schedule.context.steps_per_epoch
+    return range(steps, max(steps, schedule.context.warmup_steps))
 
 
-def as_the_original(schedule: Any, step: int) -> float:
+def as_the_original(schedule: Schedule, step: int) -> float:
     """Return the original's rate of a step that warms up anew, in terms of our schedule."""
     if isinstance(schedule, LinearWarmupStep):
-        return replace(schedule, warmup_steps=0)(step)
-    return schedule(step % schedule.steps_per_epoch)
+        return schedule.after_warmup(step)
+    return schedule(step % schedule.context.steps_per_epoch)
 
 
 def test_rates_are_the_originals(goldens) -> None:
     for name, golden in goldens.items():
-        schedule: Any = ours_of(golden)
+        schedule = ours_of(golden)
         anew = steps_that_warm_up_anew(schedule)
         rates = [as_the_original(schedule, k) if k in anew else schedule(k) for k in range(len(golden["lr"]))]
-        assert len(rates) == schedule.max_epoch * schedule.steps_per_epoch, name
+        assert len(rates) == schedule.context.total_steps, name
         assert rates == pytest.approx(golden["lr"], rel=1e-9), name
 
 
 def test_a_warm_up_longer_than_an_epoch_goes_on(goldens) -> None:
     for golden in goldens.values():
-        schedule: Any = ours_of(golden)
+        schedule = ours_of(golden)
         for step in steps_that_warm_up_anew(schedule):
-            risen = (schedule.init_lr - schedule(0)) * step / schedule.warmup_steps
+            risen = (schedule.context.init_lr - schedule(0)) * step / schedule.context.warmup_steps
             assert schedule(step) == pytest.approx(schedule(0) + risen, rel=1e-9)

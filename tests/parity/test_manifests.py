@@ -17,6 +17,7 @@ from torch import nn
 from tests.parity.conftest import Reference
 from video_llama.checkpoints.keymap import KeyMap
 from video_llama.checkpoints.published import AUDIO_BRANCH, BLIP2_QFORMER, EVA_CLIP_G, IMAGEBIND_HUGE, VISION_BRANCH
+from video_llama.common.modalities import AudioInput
 from video_llama.models.audio_branch import NUM_LAYERS, AudioBranch
 from video_llama.models.config import QFormerConfig
 from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
@@ -159,7 +160,11 @@ def trunk_config(theirs: Shapes, modality: str) -> TrunkConfig:
     return TrunkConfig(embed_dim=width, depth=depth, num_heads=math.gcd(width, 16))
 
 
-def imagebind(theirs: Shapes, hears: bool, sees: bool) -> Shapes:
+INPUTS: dict[str, AudioInput] = {"audio": "sound", "vision": "frames"}
+"""The input of each trunk."""
+
+
+def imagebind(theirs: Shapes, *inputs: AudioInput) -> Shapes:
     before = "modality_preprocessors.vision."
     patch_size = theirs[f"{before}rgbt_stem.proj.1.weight"][-1]
     n_patches = theirs[f"{before}pos_embedding_helper.pos_embed"][1] - 1
@@ -171,14 +176,14 @@ def imagebind(theirs: Shapes, hears: bool, sees: bool) -> Shapes:
         out_embed_dim=theirs["modality_heads.audio.2.weight"][0],
     )
     with torch.device("meta"):
-        return shapes_of("audio_encoder", ImageBind(config, hears, sees))
+        return shapes_of("audio_encoder", ImageBind(config, inputs))
 
 
 def test_imagebind_fills_both_trunks_and_the_rest_is_left_out_by_name(reference: Reference) -> None:
     for theirs in manifests(reference, "e_*.json").values():
-        assert_filled(theirs, imagebind(theirs, hears=True, sees=True), IMAGEBIND_HUGE.key_map)
+        assert_filled(theirs, imagebind(theirs, "sound", "frames"), IMAGEBIND_HUGE.key_map)
         dropped = IMAGEBIND_HUGE.key_map.to_ours(theirs).dropped
         assert {name.split(".")[1] for name in dropped} == {"text", "depth", "thermal", "imu"}
-        for modality, other in (("audio", "vision"), ("vision", "audio")):
+        for modality, used in INPUTS.items():
             alone = {name: shape for name, shape in theirs.items() if name.split(".")[1] == modality}
-            assert_filled(alone, imagebind(theirs, modality == "audio", other == "audio"), IMAGEBIND_HUGE.key_map)
+            assert_filled(alone, imagebind(theirs, used), IMAGEBIND_HUGE.key_map)

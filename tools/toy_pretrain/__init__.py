@@ -1,5 +1,5 @@
 """How the frozen weights of ``toy/weights`` were trained: ``python -m tools.toy_pretrain``.
 
-Nobody needs to run it: the weights ship with the package. It is here so that they can be checked and changed.
-Seeds are fixed. About 45 minutes on two shared CPU cores, about a third of it for each part.
+The weights ship with the package; this is here so that they can be checked and changed. Seeds are fixed. It takes about
+45 minutes on two shared CPU cores, a third of it for each part.
 """

@@ -11,8 +11,9 @@ import torch
 from tools.toy_pretrain.decoder import train_decoder
 from tools.toy_pretrain.hearing import train_imagebind
 from tools.toy_pretrain.towers import train_towers
+from video_llama import toy
 
-WEIGHTS = Path(__file__).parents[1] / "weights"
+WEIGHTS = Path(toy.__file__).with_name("weights")
 PARTS: dict[str, Callable[[Path], dict[str, float]]] = {
     "towers": train_towers,
     "imagebind": train_imagebind,
@@ -25,7 +26,7 @@ def main() -> None:
     """Train the parts asked for and print what each reaches."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder to write to")
-    parser.add_argument("--only", choices=PARTS, help="train one part; the others are left as they are")
+    parser.add_argument("--only", choices=PARTS, help="train one part; the others are left unchanged")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import torch
 
+from video_llama import toy
 from video_llama.checkpoints.io import read_weights, write_weights
 
-TARGET = Path(__file__).parents[1] / "weights" / "branch.safetensors"
+TARGET = Path(toy.__file__).with_name("weights") / "branch.safetensors"
 
 
 def keep_branches(checkpoint: str, target: Path = TARGET) -> None:

@@ -1,11 +1,10 @@
-"""Train the toy decoder: a LLaMA that reads what stands in media slots and can be steered by soft tokens.
+"""Train the toy decoder: a LLaMA that reads the contents of media slots and can be steered by soft tokens.
 
-Two phases. In the first the slots hold the plain embeddings of words; the question whether sound and sight belong
-together stays at chance for some hundred steps and only then is learned, which noise from the first step would
-prevent. In the second the slots are disturbed: mixed with one another, blurred by Gaussian noise, scaled. Without
-the second phase the decoder reads perfectly and yet no branch can learn to write for it (a third of the answers
-right, whatever the learning rate): its answers hang on exact embeddings, and their gradient says nothing about
-where to go from elsewhere.
+Two phases. In the first the slots hold the plain embeddings of words; whether sound and frames belong together stays at
+chance for some hundred steps and is learned only then, which noise from the first step would prevent. In the second the slots
+are disturbed: mixed with one another, blurred by Gaussian noise, scaled. Without the second phase the decoder reads perfectly,
+but no branch can learn to write for it (a third of the answers right, whatever the learning rate): its answers depend on exact
+embeddings, and the gradient elsewhere does not point to them.
 
 Shapes: B conversations, L tokens, H decoder width, V vocabulary.
 """
@@ -25,8 +24,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tools.toy_pretrain.descent import descend
-from tools.toy_pretrain.learning_rate import set_learning_rate
+from tools.toy_pretrain.optim import descend, schedule
 from tools.toy_pretrain.text import Example, Said, Slots, example
 from tools.toy_pretrain.tokenizer import PIECES, train_tokenizer
 from video_llama.toy.language import SOUND_QUESTIONS
@@ -51,7 +49,7 @@ BATCH = 48
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training."""
+    """One part of the training."""
 
     steps: int
     lr: float
@@ -79,11 +77,11 @@ class Encoder:
 
     def __init__(self, pieces: sentencepiece.SentencePieceProcessor) -> None:
         self.pieces = pieces
-        self._stretch = lru_cache(maxsize=50_000)(self._encode)
+        self._cached = lru_cache(maxsize=50_000)(self._encode)
 
-    def _encode(self, stretch: tuple[Said, ...]) -> list[tuple[int, float, int]]:
-        text, answers, end = "".join(said.text for said in stretch), [], 0
-        for said in stretch:
+    def _encode(self, segment: tuple[Said, ...]) -> list[tuple[int, float, int]]:
+        text, answers, end = "".join(said.text for said in segment), [], 0
+        for said in segment:
             start, end = end, end + len(said.text)
             answers += [(start, end)] if said.answer else []
         out = self.pieces.encode(text, return_type="offset_mapping")
@@ -101,7 +99,7 @@ class Encoder:
                 run += 1
                 tokens += [(self.pieces.encode(word)[0], 0.0, run) for word in part.words]
             else:
-                tokens += self._stretch(tuple(part))
+                tokens += self._cached(tuple(part))
         return tokens
 
     def batches(self, seed: int, size: int = BATCH, pool: int = 16) -> Iterator[Tokens]:
@@ -123,7 +121,7 @@ def collate(rows: list[list[tuple[int, float, int]]]) -> Tokens:
 
 
 def disturb(embedded: Tensor, slot: Tensor, share: float, spread: float) -> Tensor:
-    """Mix, blur and scale what stands in the slots, by a different amount in each conversation and run.
+    """Mix, blur and scale the contents of the slots, by a different amount in each conversation and run.
 
     Args:
         embedded: float[B, L, H].
@@ -201,12 +199,12 @@ def train_decoder(weights: Path) -> dict[str, float]:
     batches = encoder.batches(seed=5)
     for phase in PHASES:
         optimizer = torch.optim.AdamW(model.parameters(), lr=phase.lr, betas=(0.9, 0.98), weight_decay=0.01)
+        rate = schedule(optimizer, phase.steps, floor=0.1)
         bar = tqdm(range(phase.steps), desc="decoder", mininterval=10)
         for step in bar:
-            set_learning_rate(optimizer, phase.lr, step, phase.steps, floor=0.1)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(model, next(batches), phase.disturbed)
-            descend(optimizer, loss)
+            descend(rate, loss)
             if step % 200 == 0 or step == phase.steps - 1:
                 bar.write(f"decoder {step}: loss {loss.item():.4f} {measure(model, encoder, phase.disturbed)}")
     _save(model, directory)

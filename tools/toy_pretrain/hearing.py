@@ -1,8 +1,8 @@
-"""Train the toy ImageBind: a sound and a frame get vectors that are close when they are of the same shape.
+"""Train the toy ImageBind: a sound and a frame get vectors that are close if they belong to the same shape.
 
-The trunks see and hear decoded H.264 and AAC of training triples, and learn from pairs alone (ImageBind, section 3):
-of all sounds of a batch, those of its shape are a frame's own, and the other way round. Nothing to hear and nothing to
-see belong together like one more shape, so that a silenced clip is near none of them.
+The trunks get decoded H.264 and AAC of training triples, and learn from pairs alone (ImageBind, section 3): a frame matches all
+sounds of its shape in a batch, and the other way round. Silence and empty frames match each other, like one more shape, so that
+a silenced clip is close to no shape.
 
 Shapes: N clips, A sounds, T frames of a clip, H x W pixels, M x F mel bins and time frames, E output width.
 """
@@ -20,8 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from tools.toy_pretrain.descent import descend
-from tools.toy_pretrain.learning_rate import set_learning_rate
+from tools.toy_pretrain.optim import descend, schedule
 from tools.toy_pretrain.towers import PATCH, VISION_FILE, VIT_WIDTH, shifted
 from video_llama.checkpoints.io import write_weights
 from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
@@ -40,10 +39,10 @@ TOY_IMAGEBIND = ImageBindConfig(
     patch_size=PATCH,
     out_embed_dim=64,
 )
-"""Sizes of the toy ImageBind; the toy YAMLs repeat them. The trunk for sight is as large as the toy ViT."""
+"""Sizes of the toy ImageBind; the toy YAMLs repeat them. The trunk for frames is as large as the toy ViT."""
 IMAGEBIND_FILE = "imagebind.safetensors"
 PREFIX = "audio_encoder."
-"""How the names begin in the file, as in the whole model."""
+"""Name prefix in the file, as in the whole model."""
 
 N_CLIPS, FRAMES_PER_CLIP = 1800, 8
 SOUNDS_PER_KIND, FRAMES_PER_KIND = 2, 16
@@ -60,7 +59,7 @@ LATER = 10
 
 def load_imagebind(weights: Path) -> ImageBind:
     """Return the trained trunks, in float32 and eval mode."""
-    model = ImageBind(TOY_IMAGEBIND, hears=True, sees=True)
+    model = ImageBind(TOY_IMAGEBIND)
     tensors = load_file(weights / IMAGEBIND_FILE)
     model.load_state_dict({k.removeprefix(PREFIX): v.float() for k, v in tensors.items()})
     return model.eval().requires_grad_(False)
@@ -68,7 +67,7 @@ def load_imagebind(weights: Path) -> ImageBind:
 
 @dataclass(frozen=True)
 class Clips:
-    """Decoded clips, or what stands for them, and their kind."""
+    """Decoded clips, or what is made up in their place, and their kind."""
 
     frames: Tensor
     """uint8[N, T, 3, H, W]."""
@@ -124,10 +123,10 @@ def join(*parts: Clips) -> Clips:
 
 
 def initialise(trunk: VisionTrunk, vit: dict[str, Tensor]) -> None:
-    """Start the trunk for sight from the toy ViT, which has the same blocks under other names.
+    """Start the trunk for frames from the toy ViT, which has the same blocks under other names.
 
     Args:
-        trunk: to be filled, but for its ``head``. Its ``pre_norm`` gives tokens about the spread that the ViT's have.
+        trunk: to be filled, except for its ``head``. Its ``pre_norm`` gives tokens about the spread of the ViT's.
         vit: tensors of ``VISION_FILE``.
     """
     vit = {name: tensor.float() for name, tensor in vit.items()}
@@ -245,18 +244,18 @@ def train_imagebind(weights: Path, steps: int = 1000, lr: float = 1e-3) -> dict[
     torch.manual_seed(0)
     clips = join(make_clips(N_CLIPS, seed=21, held_out=False), make_nothing(N_CLIPS // len(SHAPES), seed=21))
     unseen = join(make_clips(216, seed=22, held_out=True), make_nothing(36, seed=22))
-    model = ImageBind(TOY_IMAGEBIND, hears=True, sees=True)
+    model = ImageBind(TOY_IMAGEBIND)
     initialise(model.vision, load_file(weights / VISION_FILE))
-    model.audio.log_scale.requires_grad_(False)  # of the length, which the cosines do not see
+    model.audio.log_scale.requires_grad_(False)  # it scales the length, which cosines ignore
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
+    rate = schedule(optimizer, steps, warmup=50)
     bar = tqdm(range(steps), desc="imagebind", mininterval=10)
     for step in bar:
-        set_learning_rate(optimizer, lr, step, steps, warmup=50)
         sounds, sights = draw(clips, SOUNDS_PER_KIND), draw(clips, FRAMES_PER_KIND)
         heard = F.normalize(model.audio(vary_sounds(sounds.mel)), dim=-1)
         seen = model.vision(vary_frames(sights.frames[:, 0]))
         loss = loss_of(heard, seen, sounds.kind[:, None] == sights.kind)
-        descend(optimizer, loss)
+        descend(rate, loss)
         if step % 200 == 0 or step == steps - 1:
             bar.write(f"imagebind {step}: loss {loss.item():.3f} {measure(model, unseen, unseen)}")
     write_weights(weights / IMAGEBIND_FILE, {PREFIX + k: v.half() for k, v in model.state_dict().items()})

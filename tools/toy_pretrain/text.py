@@ -1,15 +1,19 @@
-"""Text that teaches the toy decoder to read media slots: conversations with attribute words where media will stand.
+"""Text that teaches the toy decoder to read media slots: conversations with attribute words in place of media.
 
-The layouts are those of the training data and of the chat, down to the places where a stretch of text starts:
-SentencePiece puts a space before each stretch, so that the same words cut elsewhere have other tokens.
+They are rendered like training data and chats, because SentencePiece puts a space before each text segment: the same words
+in other segments have other tokens.
 """
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+from video_llama.common.modalities import MediaKind
+from video_llama.prompts.labels import Slot, marker, media_segments
 from video_llama.prompts.rendering import BOTH, GAP, WITH_AUDIO, WITH_VIDEO
+from video_llama.prompts.templates import VICUNA, Layout
 from video_llama.toy.language import MOVES, QUESTIONS, SOUND_QUESTIONS, TEXT_ONLY, clip_captions, image_captions
 from video_llama.toy.scene import COLOURS, MOTIONS, SHAPES, SIZES
 from video_llama.toy.sound import SOUNDS, sound_of
@@ -38,16 +42,16 @@ AROUND = (
     (WITH_AUDIO + GAP + WITH_VIDEO.format("<Video>{}</Video>") + GAP + BOTH + " ").split("{}"),
     ("<Audio>", "</Audio> <Video>", "</Video> "),
 )
-"""What stands before a sound, between it and the clip that is seen with it, and after that.
+"""Text before a sound, between it and the frames of its clip, and after them.
 
-In the original's words, and in few: there the decoder learns first to hold one slot against the other.
+In the original's words, and in few words, with which the decoder first learns to compare the two slots.
 """
 SYSTEM = "You are able to understand the visual content that the user provides."
 
 
 @dataclass(frozen=True)
 class Said:
-    """Text of which the part that the decoder must answer is marked."""
+    """Text, and whether it is part of an answer."""
 
     text: str
     answer: bool = False
@@ -61,21 +65,37 @@ class Slots:
 
 
 TextSegment = list[Said]
-"""Text that is tokenised in one go."""
+"""Text that is tokenised as a whole."""
 Example = list[TextSegment | Slots]
 
 
 def example(rng: random.Random) -> Example:
-    """Draw one conversation: 30 % are about sound and sight together."""
+    """Draw one conversation: 30 % are about sound and frames together."""
     kind = rng.random()
     if kind < 0.30:
         return _both(rng)
     if kind < 0.55:
         return _caption(rng)
     if kind < 0.56:
-        question, answer = rng.choice(TEXT_ONLY)
-        return [[Said(f"###Human: {question}###Assistant:"), Said(f" {answer}###", answer=True)]]
+        return _render(VICUNA.chat, [rng.choice(TEXT_ONLY)])
     return _instruction(rng) if kind < 0.80 else _chat(rng)
+
+
+def _render(layout: Layout, rounds: Sequence[tuple[str, str]], *media: tuple[MediaKind, Slots]) -> Example:
+    """Render questions and answers; the first question holds ``marker(k)`` for each medium."""
+    pieces = media_segments(VICUNA.render(layout, rounds), [Slot(k, kind) for k, (kind, _) in enumerate(media)])
+    return [
+        media[piece.index][1]
+        if isinstance(piece, Slot)
+        else [Said(span.text, answer=span.trained) for span in piece.spans]
+        for piece in pieces
+    ]
+
+
+def _about(before: str, rounds: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Put text before the first question."""
+    (question, answer), *others = rounds
+    return [(before + question, answer), *others]
 
 
 def _draw(rng: random.Random, needed: tuple[str, ...]) -> dict[str, str]:
@@ -126,39 +146,31 @@ def _caption(rng: random.Random) -> Example:
     present = _draw(rng, ("colour", "shape") if rng.random() < 0.4 else ("colour", "shape", "motion"))
     colour, shape, motion = present["colour"], present["shape"], present.get("motion")
     text = rng.choice(clip_captions(colour, shape, motion) if motion else image_captions(colour, shape))
-    return [
-        [Said("###Human: <Image>")],
-        _media(rng, present),
-        [Said(f"</Image> {rng.choice(CAPTION_PROMPTS)} ###Assistant: ")],
-        [Said(text.lower().rstrip(".") + "###", answer=True)],
-    ]
+    media = _media(rng, present)
+    before, _, after = VICUNA.caption.format(f"<Image>|</Image> {rng.choice(CAPTION_PROMPTS)}").partition("|")
+    answer = Said(text.lower().rstrip(".") + VICUNA.end_sym, answer=True)
+    return [[Said(before)], media, [Said(after)], [answer]]
 
 
 def _instruction(rng: random.Random) -> Example:
     rounds, present = _rounds(rng)
     tag, message = ("Video", _times(rng)) if rng.random() < 0.75 else ("Image", "")
-    after: TextSegment = [Said(f"</{tag}> {message}")]
-    for i, (question, answer) in enumerate(rounds):
-        after.append(Said(("Human: " if i else "") + f"{question}\n###Assistant:"))
-        after.append(Said(f" {answer}\n###", answer=True))
-    return [[Said(f"\n\n###Human: <{tag}>")], _media(rng, present), after]
+    media = _media(rng, present)
+    return _render(VICUNA.training, _about(f"<{tag}>{marker(0)}</{tag}> {message}", rounds), ("video", media))
 
 
 def _chat(rng: random.Random) -> Example:
     rounds, present = _rounds(rng)
     tag, message = ("Video", _times(rng) + " ") if rng.random() < 0.75 else ("Image", "")
-    after: TextSegment = [Said(f"</{tag}> {message}")]
-    for i, (question, answer) in enumerate(rounds):
-        after.append(Said(("Human: " if i else "") + f"{question}###Assistant:"))
-        after.append(Said(f" {answer}###", answer=True))
-    system = SYSTEM if rng.random() < 0.1 else ""
-    return [[Said(f"{system}###Human: <{tag}>")], _media(rng, present), after]
+    layout = replace(VICUNA.chat, system=SYSTEM if rng.random() < 0.1 else "")
+    media = _media(rng, present)
+    return _render(layout, _about(f"<{tag}>{marker(0)}</{tag}> {message}", rounds), ("video", media))
 
 
 def _both(rng: random.Random) -> Example:
-    """Ask about sound and sight, mostly whether they belong together.
+    """Ask about sound and frames, mostly whether they belong together.
 
-    The sound is there by its own word, by that of the shape that makes it, or by both.
+    The slots of the sound hold its own word, that of the shape that makes it, or both.
     """
     present = _draw(rng, ("colour", "shape", "motion", "size"))
     made_by = present["shape"]
@@ -172,10 +184,7 @@ def _both(rng: random.Random) -> Example:
     seen = [present[kind] for kind in QUESTIONS if kind == "shape" or rng.random() < 0.5 or kind in kinds]
     asked = ASKED | {"belongs": (SOUND_QUESTIONS["belongs"],)}
     rounds = [(rng.choice(asked[k]), belongs if k == "belongs" else _reply(rng, k, present)) for k in kinds]
-    hear, see, end = rng.choice(AROUND)
-    line, gap = ("\n", "\n\n") if rng.random() < 0.5 else ("", "")
-    after: TextSegment = [Said(end)]
-    for i, (question, answer) in enumerate(rounds):
-        after.append(Said(("Human: " if i else "") + f"{question}{line}###Assistant:"))
-        after.append(Said(f" {answer}{line}###", answer=True))
-    return [[Said(f"{gap}###Human: {hear}")], _slots(rng, heard), [Said(see)], _slots(rng, seen), after]
+    before, between, after = rng.choice(AROUND)
+    layout = VICUNA.training if rng.random() < 0.5 else VICUNA.chat
+    media: list[tuple[MediaKind, Slots]] = [("audio", _slots(rng, heard)), ("video", _slots(rng, seen))]
+    return _render(layout, _about(f"{before}{marker(0)}{between}{marker(1)}{after}", rounds), *media)

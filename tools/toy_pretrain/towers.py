@@ -1,7 +1,7 @@
-"""Train the toy ViT and Q-Former to tell colour, shape, size and place from a single frame.
+"""Train the toy ViT and Q-Former to classify colour, shape, size and position from a single frame.
 
-The towers see the frames of decoded H.264 files of training triples, and must answer from the mean of the queries.
-Place is asked for on purpose: towers that learn only colour and shape leave motion unlearnable (9 % exact match).
+They get frames of decoded H.264 files of training triples, and linear heads read the mean of the queries. Position is there on
+purpose: with towers that learn only colour and shape, motion cannot be learned (9 % exact match).
 For the same reason the position embedding starts as sines of amplitude 0.5 and the queries are spread out
 (std 0.5): from the usual 0.02 the towers barely learn position.
 
@@ -22,8 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from tools.toy_pretrain.descent import descend
-from tools.toy_pretrain.learning_rate import set_learning_rate
+from tools.toy_pretrain.optim import descend, schedule
 from video_llama.checkpoints.io import write_weights
 from video_llama.models.config import QFormerConfig
 from video_llama.models.encoders.vision import VisionEncoder
@@ -180,11 +179,11 @@ def train_towers(weights: Path, steps: int = 3500, batch: int = 64, lr: float = 
     unseen = make_frames(100, seed=12, held_out=True)
     probe = Probe()
     optimizer = torch.optim.AdamW(probe.parameters(), lr=lr, weight_decay=0.01)
+    rate = schedule(optimizer, steps)
     bar = tqdm(range(steps), desc="towers", mininterval=10)
     for step in bar:
-        set_learning_rate(optimizer, lr, step, steps)
         loss = probe.loss(shift(frames[torch.randint(len(frames.pixels), (batch,))]))
-        descend(optimizer, loss)
+        descend(rate, loss)
         if step % 200 == 0 or step == steps - 1:
             bar.write(f"towers {step}: loss {loss.item():.3f} {probe.measure(unseen)}")
     for module, file in ((probe.vision, VISION_FILE), (probe.qformer, QFORMER_FILE)):

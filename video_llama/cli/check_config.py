@@ -41,6 +41,8 @@ def _check(file: str, options: list[str]) -> bool:
         print(*(f"{file}  {problem}" for problem in problems), sep="\n", file=sys.stderr)
         return False
     print(f"{file}: ok")
+    for warning in config.warnings:
+        print(f"  warning: {warning}")
     if config.unset:
         print(f"  to set before use: {', '.join(config.unset)}")
     return True
@@ -50,13 +52,10 @@ def _model_problems(config: JobConfig) -> list[str]:
     """Return what is wrong with the decoder folder, and what a model of these settings cannot be, once all is set."""
     if any("model." in setting for setting in config.unset):
         return []
-    from video_llama.models.config import VideoLLaMAConfig  # slow to import
-
-    model_class: Any = registered_class(MODELS, config.model)
+    model_class: Any = registered_class(MODELS, config.model)  # slow to import
     try:
         model_class.sample_spec(config.model)
-        if isinstance(config.model, VideoLLaMAConfig):
-            model_class.skeleton(config.model)
+        model_class.skeleton(config.model)
     except ConfigError as error:
         return error.problems
     except VideoLlamaError as error:

@@ -1,4 +1,4 @@
-"""``video-llama convert-weights IN OUT``: a published weights file to our names, or ours to the original's layout."""
+"""``video-llama convert-weights IN OUT``: convert a published weights file to our names, or ours to the original's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert the file and say what became of it."""
+    """Convert the file and print what it was and is now."""
     from video_llama.checkpoints.convert import convert  # slow to import
 
     done = convert(args.source, args.target)

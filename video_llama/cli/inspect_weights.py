@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from video_llama.common.errors import VideoLlamaError
+from video_llama.common.registry import MODELS
 from video_llama.config.loader import load_config
+from video_llama.config.serialize import registered_class
 
 if TYPE_CHECKING:
     from video_llama.checkpoints.inspection import Inspection
-    from video_llama.models.config import VideoLLaMAConfig
+    from video_llama.models.model_class import WeightsTools
     from video_llama.models.weights.fit import Fit
 
 LLAMA = {4096: "7B", 5120: "13B"}
@@ -35,23 +37,29 @@ def run(args: argparse.Namespace) -> int:
     if args.options and not args.cfg_path:
         raise VideoLlamaError("--options: override settings of a YAML; name it with --cfg-path")
     from video_llama.checkpoints.inspection import inspect  # slow to import
-    from video_llama.models.config import VideoLLaMAConfig
-    from video_llama.models.weights.fit import fit
 
     config = load_config(args.cfg_path, args.options, allow_unset=True).model if args.cfg_path else None
-    if config is not None and not isinstance(config, VideoLLaMAConfig):
-        raise VideoLlamaError(
-            f"{args.cfg_path}: model.arch: only video_llama and what is derived from it has such files"
-        )
     if (Path(args.file) / "config.json").is_file():
         return _show_decoder(args.file, config, args)
     inspection, named = inspect(args.file)
-    found = fit(inspection, named, config) if config is not None else None
+    found = _tools(config, args.cfg_path).fit_file(inspection, named, config) if config is not None else None
     if args.json:
         print(json.dumps({**asdict(inspection), "fit": found and asdict(found)}, ensure_ascii=False))
     else:
         print("\n".join(_lines(inspection) + (_fit_lines(found, args.cfg_path) if found else [])))
     return 1 if inspection.not_finite or (found and found.problems) else 0
+
+
+def _tools(config: Any, cfg_path: str) -> WeightsTools:
+    """Return the class of a model section, or raise VideoLlamaError if it does not know such files."""
+    from video_llama.models.model_class import WeightsTools  # slow to import
+
+    model_class: Any = registered_class(MODELS, config)
+    if not isinstance(model_class, WeightsTools):
+        raise VideoLlamaError(
+            f"{cfg_path}: model.arch: only video_llama, and models derived from it, can be compared with such files"
+        )
+    return model_class
 
 
 def _lines(inspection: Inspection) -> list[str]:
@@ -87,39 +95,33 @@ def _fit_lines(found: Fit, cfg_path: str) -> list[str]:
     ]
 
 
-def _show_decoder(folder: str, config: VideoLLaMAConfig | None, args: argparse.Namespace) -> int:
-    from video_llama.models.decoder.folder import (  # slow to import
-        check_decoder_folder,
-        decoder_tokenizer,
-        decoder_width,
-        read_config,
-    )
-    from video_llama.models.weights.fit import decoder_fit
+def _show_decoder(path: str, config: Any, args: argparse.Namespace) -> int:
+    from video_llama.models.decoder.folder import DecoderFolder  # slow to import
 
-    check_decoder_folder(folder)
-    tokens = decoder_tokenizer(folder).vocab_size
-    decoder = read_config(folder)
-    text = decoder.get_text_config()
-    width = decoder_width(decoder)
-    found = decoder_fit(folder, config) if config is not None else None
+    folder = DecoderFolder(path)
+    folder.check()
+    tokens = folder.tokenizer().vocab_size
+    model_type, text = folder.config.model_type, folder.config.get_text_config()
+    width = folder.width
+    found = _tools(config, args.cfg_path).fit_decoder(folder, config) if config is not None else None
     about: dict[str, Any] = {
-        "path": folder,
+        "path": path,
         "kind": "decoder",
-        "model_type": decoder.model_type,
+        "model_type": model_type,
         "decoder_width": width,
         "layers": text.num_hidden_layers,
         "vocabulary": text.vocab_size,
         "tokens": tokens,
     }
     lines = [
-        f"{folder}: a decoder ({decoder.model_type}). Its place is model.llama_model.",
+        f"{path}: a decoder ({model_type}). Its place is model.llama_model.",
         f"  decoder width: {width}{_llama(width)}",
         f"  layers: {text.num_hidden_layers}, vocabulary: {text.vocab_size}, of which its tokenizer knows {tokens}",
     ]
     if found is not None:
         lines += _fit_lines(found, args.cfg_path)
     elif config is not None:
-        lines.append(f"{args.cfg_path} names no trained weights to hold it against")
+        lines.append(f"{args.cfg_path} names no trained weights to compare it with")
     print(json.dumps({**about, "fit": found and asdict(found)}) if args.json else "\n".join(lines))
     return 1 if found and found.problems else 0
 

@@ -27,6 +27,7 @@ COMMANDS = {
     "chat": Command("video_llama.cli.chat", "talk to a model about an image or a video"),
     "demo": Command("video_llama.demo.command", "chat in the browser"),
     "infer": Command("video_llama.cli.infer", "answer a file of questions on many files, in batches"),
+    "schema": Command("video_llama.cli.schema", "print the JSON Schema of the YAML files, for editors"),
     "inspect-weights": Command("video_llama.cli.inspect_weights", "say what a weights file is, and where it fits"),
     "convert-weights": Command(
         "video_llama.cli.convert_weights", "convert weights from the original's layout, or to it"

@@ -1,4 +1,4 @@
-"""``video-llama merge-lora``: a decoder with its adapters merged, as a plain Hugging Face folder."""
+"""``video-llama merge-lora``: merge adapters into their decoder, as a plain Hugging Face folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--cfg-path", required=True, metavar="YAML", help="with model.lora, and model.ckpt for them")
     parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder to make, for the decoder and branch.pth")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder to create, for the decoder and branch.pth"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -20,14 +22,15 @@ def run(args: argparse.Namespace) -> int:
     from video_llama.common.registry import MODELS
     from video_llama.config.loader import load_config
     from video_llama.config.serialize import registered_class
-    from video_llama.models.config import VideoLLaMAConfig
-    from video_llama.models.decoder.lora_merge import BRANCH, merge_lora  # slow to import
+    from video_llama.models.decoder.lora_merge import BRANCH  # slow to import
+    from video_llama.models.model_class import WeightsTools
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config: Any = load_config(args.cfg_path, args.options, also=("datasets",)).model
-    if not isinstance(config, VideoLLaMAConfig):
-        raise ConfigError(["model.arch: a model of another kind, whose adapters this command does not know"])
-    merge_lora(registered_class(MODELS, config), config, args.output)
+    model_class = registered_class(MODELS, config)
+    if not isinstance(model_class, WeightsTools):
+        raise ConfigError(["model.arch: a model whose adapters this command does not know: it has no merge_lora"])
+    model_class.merge_lora(config, args.output)
     print(
         f"{args.output}: the decoder with its adapters, and {BRANCH}. Use them with\n"
         f"  model.llama_model={args.output} model.ckpt={args.output}/{BRANCH} model.ckpt_2=null model.lora=null"

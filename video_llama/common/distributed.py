@@ -1,8 +1,9 @@
-"""The processes of one run: who they are, and the few things they tell each other."""
+"""The processes of one run: their numbers, their devices, and the messages between them."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -54,7 +55,7 @@ class World:
             start += p.numel()
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Give every process the first one's values."""
+        """Overwrite tensors with the first process's values, in every process."""
         if self.size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
@@ -81,29 +82,14 @@ def join_world(device: str) -> World:
     """Join the processes that ``torchrun`` started, or be the only one.
 
     Args:
-        device: ``cuda``, ``cpu``, or ``cuda:1`` for a single process.
+        device: ``run.device``: ``cuda``, ``cpu``, or ``cuda:1`` for a single process.
     Raises:
         VideoLlamaError: there is no such device.
     """
-    size, rank, local_rank = process_numbers()
-    if device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise VideoLlamaError(
-                "run.device: cuda, but torch sees no GPU here. Give --options run.device=cpu to train on the CPU."
-            )
-        if size > 1 and device != "cuda":
-            raise VideoLlamaError(
-                f"run.device: {device} names one GPU, but torchrun started {size} processes; say cuda"
-            )
-        chosen = torch.device("cuda", local_rank) if device == "cuda" else torch.device(device)
-        if (chosen.index or 0) >= torch.cuda.device_count():
-            raise VideoLlamaError(
-                f"process {local_rank} of this machine wants GPU {chosen.index}; there are "
-                f"{torch.cuda.device_count()}. Lower --nproc_per_node, or run.device."
-            )
+    size, rank, _ = process_numbers()
+    chosen = _training_device(device) if device.startswith("cuda") else torch.device(device)
+    if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    else:
-        chosen = torch.device(device)
     if size > 1:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     return World(rank, size, chosen)
@@ -117,10 +103,64 @@ def join_apart(device: torch.device) -> World:
     return World(rank, size, device)
 
 
+def choose_device(name: str) -> torch.device:
+    """Return the device for a model in use: cpu, cuda (or cuda:1), or auto, which is a GPU if there is one.
+
+    Of several processes that ``torchrun`` started, each takes its own GPU, unless one is named by number.
+
+    Raises:
+        VideoLlamaError: there is no such device.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise VideoLlamaError(f"device {name!r}: expected cpu, cuda, cuda:1 and so on, or auto")
+    n_gpus = _n_gpus()
+    if name == "cpu" or (name == "auto" and not n_gpus):
+        return torch.device("cpu")
+    wanted = _gpu_of_this_process(name)
+    if wanted >= n_gpus:
+        n_processes, _, local_rank = process_numbers()
+        shared = n_gpus and wanted == local_rank and n_processes > 1
+        advice = "each process wants its own: lower --nproc_per_node" if shared else "cpu works everywhere"
+        raise VideoLlamaError(f"device {name}: torch sees {n_gpus or 'no'} GPU here; {advice}")
+    return torch.device("cuda", wanted)
+
+
 def process_numbers() -> tuple[int, int, int]:
-    """Return the number of processes, that of this one, and that of this one on its machine, as ``torchrun`` tells."""
+    """Return ``torchrun``'s numbers: of processes, of this process, and of this process on its machine."""
     size, rank, local_rank = (int(os.environ.get(k, d)) for k, d in _TORCHRUN)
     return size, rank, local_rank
 
 
 _TORCHRUN = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+
+
+def _training_device(name: str) -> torch.device:
+    """Return the GPU of a training process, which shares it with no other."""
+    n_processes, _, local_rank = process_numbers()
+    n_gpus = _n_gpus()
+    if not n_gpus:
+        raise VideoLlamaError(
+            "run.device: cuda, but torch sees no GPU here. Give --options run.device=cpu to train on the CPU."
+        )
+    if n_processes > 1 and name != "cuda":
+        raise VideoLlamaError(
+            f"run.device: {name} names one GPU, but torchrun started {n_processes} processes; say cuda"
+        )
+    wanted = _gpu_of_this_process(name)
+    if wanted >= n_gpus:
+        raise VideoLlamaError(
+            f"process {local_rank} of this machine wants GPU {wanted}; there are "
+            f"{n_gpus}. Lower --nproc_per_node, or run.device."
+        )
+    return torch.device("cuda", wanted)
+
+
+def _gpu_of_this_process(name: str) -> int:
+    """Return the number in ``cuda:1``; without one, each process of a machine has its own."""
+    _, _, local_rank = process_numbers()
+    _, _, index = name.partition(":")
+    return int(index) if index else local_rank
+
+
+def _n_gpus() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

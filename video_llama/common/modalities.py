@@ -8,6 +8,9 @@ from typing import Literal
 MediaKind = Literal["image", "video", "audio", "audio_frames"]
 """Images and clips go to the video branch. The audio branch takes sound, or frames in place of it (audio_frames)."""
 
+AudioInput = Literal["sound", "frames"]
+"""Inputs of an audio encoder."""
+
 
 @dataclass(frozen=True)
 class Modalities:

@@ -183,13 +183,22 @@ RUNNERS: Registry[Any] = Registry(
     "runner", {"runner_base": Builtin("video_llama.runners.runner_base", "video_llama.runners.config:RunConfig")}
 )
 
-_SCHEDULES = "video_llama.runners.schedules"
+_RUNNERS = "video_llama.runners.config:"
 LR_SCHEDULERS: Registry[Any] = Registry(
     "lr scheduler",
     {
-        "linear_warmup_cosine_lr": Builtin(_SCHEDULES, f"{_SCHEDULES}:LinearWarmupCosine"),
-        "linear_warmup_step_lr": Builtin(_SCHEDULES, f"{_SCHEDULES}:LinearWarmupStep"),
-        "constant_lr": Builtin(_SCHEDULES, f"{_SCHEDULES}:Constant"),
+        "linear_warmup_cosine_lr": Builtin("video_llama.runners.schedules", _RUNNERS + "CosineConfig"),
+        "linear_warmup_step_lr": Builtin("video_llama.runners.schedules", _RUNNERS + "StepDecayConfig"),
+        "constant_lr": Builtin("video_llama.runners.schedules", _RUNNERS + "ConstantConfig"),
+    },
+)
+CALLBACKS: Registry[Any] = Registry(
+    "callback",
+    {
+        "bad_samples": Builtin("video_llama.runners.callbacks.bad_samples", _RUNNERS + "BadSamplesConfig"),
+        "jsonl": Builtin("video_llama.runners.callbacks.jsonl", _RUNNERS + "NoSettings"),
+        "console": Builtin("video_llama.runners.callbacks.console", _RUNNERS + "NoSettings"),
+        "checkpoint": Builtin("video_llama.runners.callbacks.checkpoint", _RUNNERS + "NoSettings"),
     },
 )
 

@@ -3,7 +3,7 @@
 ``Annotated[Any, Registered(PROCESSORS, key="name")]``   a mapping whose ``name`` picks a registered class
 ``Annotated[str, RegisteredName(LR_SCHEDULERS)]``         a string that some class is registered under
 ``Annotated[str, ExistingPath()]``                        a path that must be there once it is set
-``Annotated[int, AtLeast(1)]``, ``Annotated[float, Between(0, 1)]``
+``Annotated[int, Ge(1)]``                                 a bound, of ``annotated_types``
 """
 
 from __future__ import annotations
@@ -74,26 +74,3 @@ class ExistingPath:
             return f"not a {noun}: {value}"
         hint = " (~ is not expanded here; ${oc.env:HOME} is)" if value.startswith("~") else ""
         return f"no such {noun}: {value}{hint}"
-
-
-@dataclass(frozen=True)
-class AtLeast:
-    """A number with a lower bound."""
-
-    low: float
-
-    def problem(self, value: float) -> str | None:
-        """Return the bound when the value is below it."""
-        return None if value >= self.low else f"must be at least {self.low}, got {value}"
-
-
-@dataclass(frozen=True)
-class Between:
-    """A number with both bounds; they are allowed themselves."""
-
-    low: float
-    high: float
-
-    def problem(self, value: float) -> str | None:
-        """Return the bounds when the value is outside."""
-        return None if self.low <= value <= self.high else f"must be between {self.low} and {self.high}, got {value}"

@@ -6,6 +6,8 @@ from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
+
 from video_llama.config.fields import Registered, RegisteredKeys
 
 _WORDS: dict[Any, str] = {
@@ -60,6 +62,13 @@ def mark(hint: Any) -> Registered | RegisteredKeys | None:
     return None
 
 
+def fixed_length(hint: Any) -> int | None:
+    """Return how many items a tuple of this type has; None for one of any length, and for other types."""
+    bare, _ = split(hint)
+    args = get_args(bare)
+    return len(args) if get_origin(bare) is tuple and args[1:] != (Ellipsis,) else None
+
+
 def kind_of(hint: Any) -> str:
     """Return a type as words: "an integer", "one of bf16, fp16", "a string or null"."""
     hint, _ = split(hint)
@@ -83,3 +92,16 @@ def describe(value: Any, *, quote: bool = True) -> str:
     if isinstance(value, dict | list):
         return _WORDS[type(value)]
     return f"a value of type {type(value).__name__}"
+
+
+def bounds(hint: Any) -> str:
+    """Return the bounds of a number as words: "at least 1", "between 0 and 1"."""
+    marks = [m for found in split(hint)[1] for m in (found if isinstance(found, GroupedMetadata) else (found,))]
+    ge, le, gt, lt = (
+        next((getattr(m, kind.__name__.lower()) for m in marks if isinstance(m, kind)), None)
+        for kind in (Ge, Le, Gt, Lt)
+    )
+    if ge is not None and le is not None:
+        return f"between {ge} and {le}"
+    words = {"at least": ge, "at most": le, "above": gt, "below": lt}
+    return " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)

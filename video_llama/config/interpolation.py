@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -16,7 +16,7 @@ from omegaconf.errors import (
 
 from video_llama.common.registry import did_you_mean
 from video_llama.config.fields import UNSET
-from video_llama.config.problems import KeyPath, Report, dotted
+from video_llama.config.problems import KeyPath, Problems, dotted
 from video_llama.config.shipped import PACKAGE
 
 _REFERENCE = re.compile(r"\$\{([\w.\[\]-]+)\}")
@@ -27,6 +27,8 @@ _MISSING = re.compile(r"Missing mandatory value: (\S+)")
 class Unset:
     """A value that the user has still to set."""
 
+    path: KeyPath
+    """Where the value is needed."""
     origin: str
     """Dotted key that holds the ``???``."""
 
@@ -42,9 +44,7 @@ BROKEN = _Broken()
 class Resolver:
     """Replaces each interpolation in plain data by its value, ``Unset``, or ``BROKEN``."""
 
-    report: Report
-    origins: dict[KeyPath, str] = field(default_factory=dict)
-    """Where an interpolated value came from, for messages."""
+    problems: Problems
 
     def resolve(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the data with every interpolation replaced; broken ones are reported with their key."""
@@ -66,7 +66,7 @@ class Resolver:
         """Return the resolved value under ``key``; ``raw`` is the container as written."""
         written = raw[key]
         if written == UNSET:
-            return Unset(dotted(path))
+            return Unset(path, dotted(path))
         if isinstance(written, dict | list):
             return self._items(container[key], written, path)
         if not isinstance(written, str) or "${" not in written:
@@ -87,17 +87,17 @@ class Resolver:
             value = container[key]
         except InterpolationToMissingValueError as error:
             found = _MISSING.search(str(error))
-            return Unset(found.group(1) if found else dotted(path))
+            return Unset(path, found.group(1) if found else dotted(path))
         except OmegaConfBaseException as error:
             return self._broken(path, written, _reason(error, container))
         if origin := ", ".join(_REFERENCE.findall(written)):
-            self.origins[path] = origin
+            self.problems.origins[path] = origin
         if isinstance(value, DictConfig | ListConfig):
             return self._items(value, OmegaConf.to_container(value, resolve=False), path)  # type: ignore[arg-type]
         return value
 
     def _broken(self, path: KeyPath, written: str, problem: str) -> _Broken:
-        self.report.add(path, f"cannot resolve {written}: {problem}")
+        self.problems.add(path, f"cannot resolve {written}: {problem}")
         return BROKEN
 
 

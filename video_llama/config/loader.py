@@ -16,11 +16,8 @@ import yaml
 
 from video_llama.common.errors import ConfigError
 from video_llama.common.registry import DATASETS, MODELS, RUNNERS, import_problem, plugin_problems
-from video_llama.config.build import Builder
 from video_llama.config.fields import (
     UNSET,
-    AtLeast,
-    Between,
     Constraint,
     ExistingPath,
     Registered,
@@ -28,15 +25,14 @@ from video_llama.config.fields import (
     RegisteredName,
 )
 from video_llama.config.interpolation import Resolver
-from video_llama.config.problems import KeyPath, Report, dotted
+from video_llama.config.problems import KeyPath, Problems, dotted
 from video_llama.config.serialize import plain, registered_class, registered_name
 from video_llama.config.shipped import find_config
 from video_llama.config.source import apply_options, read_yaml
+from video_llama.config.validation import Context, unknown_keys, validate
 
 __all__ = [
     "UNSET",
-    "AtLeast",
-    "Between",
     "ConfigError",
     "Constraint",
     "ExistingPath",
@@ -68,10 +64,10 @@ class JobConfig:
     """The runner's Config; None where the section was not asked for."""
     imports: tuple[str, ...] = ()
     """Modules of the user, imported before names are looked up."""
-    path: str = ""
-    """The YAML, as the user gave it."""
     unset: tuple[str, ...] = ()
     """What is still ``???``: ``paths.llama (model.llama_model)``."""
+    warnings: tuple[str, ...] = ()
+    """Settings without effect: ``run.batch_size_eval: has no effect ...``."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the resolved configuration as plain data, defaults filled in."""
@@ -112,80 +108,92 @@ def load_config(
     Raises:
         ConfigError: everything that is wrong, one line each, sorted by line.
     """
-    report = Report(find_config(path))
-    data = read_yaml(report)
-    apply_options(data, options, report)
-    resolver = Resolver(report)
-    data = resolver.resolve(data)
-    builder = Builder(report, resolver.origins, elsewhere=also)
-    misspelt = builder.unknown_keys(data, ["imports", "paths", *SECTIONS], ())
-    imports = _imports(builder, data.get("imports"))
+    problems = Problems(find_config(path))
+    data = read_yaml(problems)
+    apply_options(data, options, problems)
+    data = Resolver(problems).resolve(data)
+    misspelt = unknown_keys(data, ["imports", "paths", *SECTIONS])
+    for key, near in misspelt.items():
+        problems.add_unknown((key,), near)
+    imports = _imports(problems, data.get("imports"))
+    elsewhere = also
     if need is None:
         need, also = ["model"], tuple(SECTIONS)
     need = [*need, *(name for name in also if name in data and name not in need)]
-    sections = {}
-    for name in SECTIONS:
+    sections: dict[str, Any] = {}
+    unset: dict[KeyPath, str] = {}
+    for name, hint in SECTIONS.items():
         if name in need and name in data:
-            sections[name] = builder.build(SECTIONS[name], data[name], (name,))
-        elif name in need and name not in misspelt:
-            report.add_line(None, f"{name}: the section is missing")
-    if not report.problems:
-        _report_disagreements(report, sections)
-    _report_idle_options(report, need)
+            context = Context(has_files=name not in elsewhere)
+            sections[name] = validate(hint, data[name], (name,), problems, context)
+            unset |= context.unset
+        elif name in need and name not in misspelt.values():
+            problems.add_line(None, f"{name}: the section is missing")
+    if not problems.found:
+        _add_disagreements(problems, sections)
+    _add_idle_options(problems, need)
     if not allow_unset:
-        _report_unset(report, builder.unset)
-    report.raise_if_any()
-    return JobConfig(**sections, imports=imports, path=report.file, unset=_unset_lines(builder.unset))
+        _add_unset(problems, unset)
+    problems.raise_if_any()
+    return JobConfig(**sections, imports=imports, unset=_unset_lines(unset), warnings=_warnings(sections))
 
 
-def _imports(builder: Builder, value: Any) -> tuple[str, ...]:
+def _imports(problems: Problems, value: Any) -> tuple[str, ...]:
     """Import the modules that the YAML lists, and the installed plugins, so that their names are registered."""
     for plugin_problem in plugin_problems():
-        builder.report.add_line(None, plugin_problem)
-    modules = builder.build(list[str] | None, value, ("imports",)) or ()
-    if not isinstance(modules, list):
-        return ()
-    names = [(index, name) for index, name in enumerate(modules) if isinstance(name, str) and name != UNSET]
+        problems.add_line(None, plugin_problem)
+    modules = validate(list[str] | None, value, ("imports",), problems, Context()) or ()
+    names = [(index, name) for index, name in enumerate(modules) if name != UNSET]
     for index, name in names:
-        problem = import_problem(name)
-        if problem:
-            builder.report.add(("imports", index), problem)
+        if problem := import_problem(name):
+            problems.add(("imports", index), problem)
     return tuple(name for _, name in names)
 
 
-def _report_disagreements(report: Report, sections: dict[str, Any]) -> None:
+def _add_disagreements(problems: Problems, sections: dict[str, Any]) -> None:
     """Data sets may repeat what the model says, or ask for what it cannot do."""
     shared_settings: dict[str, Any] = getattr(sections.get("model"), "shared_settings", dict)()
     for name, config in sections.get("datasets", {}).items():
         for key, message in config.disagreements(shared_settings) if hasattr(config, "disagreements") else ():
-            report.add(("datasets", name, *key.split(".")), message)
+            problems.add(("datasets", name, *key.split(".")), message)
 
 
-def _report_idle_options(report: Report, need: Sequence[str]) -> None:
+def _warnings(sections: dict[str, Any]) -> tuple[str, ...]:
+    """Return a line for each setting that a Config accepts and has no use for."""
+    configs = {f"datasets.{name}": config for name, config in (sections.get("datasets") or {}).items()}
+    configs |= {name: config for name, config in sections.items() if name != "datasets"}
+    return tuple(
+        f"{name}.{key}: {message}"
+        for name, config in configs.items()
+        for key, message in (config.warnings() if hasattr(config, "warnings") else ())
+    )
+
+
+def _add_idle_options(problems: Problems, need: Sequence[str]) -> None:
     """An option for a section that is not read would be accepted and do nothing."""
-    for path, place in list(report.places.items()):
-        if isinstance(place, str) and path[0] in SECTIONS and path[0] not in need:
-            report.add(path, f"not used here, where only {', '.join(need)} is read")
+    for path, location in list(problems.locations.items()):
+        if isinstance(location, str) and path[0] in SECTIONS and path[0] not in need:
+            problems.add(path, f"not used here, where only {', '.join(need)} is read")
 
 
-def _report_unset(report: Report, unset: list[tuple[str, KeyPath]]) -> None:
+def _add_unset(problems: Problems, unset: dict[KeyPath, str]) -> None:
     for origin, keys in _by_origin(unset).items():
         for_others = [key for key in keys if key != origin]
         needed = f"; {', '.join(for_others)} needs it" if for_others else ""
-        report.add(_parsed(origin), f"is ???: set it before use{needed}")
+        problems.add(_parsed(origin), f"is ???: set it before use{needed}")
 
 
-def _unset_lines(unset: list[tuple[str, KeyPath]]) -> tuple[str, ...]:
+def _unset_lines(unset: dict[KeyPath, str]) -> tuple[str, ...]:
     return tuple(
         origin if keys == [origin] else f"{origin} ({', '.join(key for key in keys if key != origin)})"
         for origin, keys in _by_origin(unset).items()
     )
 
 
-def _by_origin(unset: list[tuple[str, KeyPath]]) -> dict[str, list[str]]:
+def _by_origin(unset: dict[KeyPath, str]) -> dict[str, list[str]]:
     """Return, for each key that holds ``???``, the keys that need it."""
     needs: dict[str, list[str]] = {}
-    for origin, path in unset:
+    for path, origin in unset.items():
         needs.setdefault(origin, []).append(dotted(path))
     return needs
 

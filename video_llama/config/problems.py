@@ -1,4 +1,4 @@
-"""Where each key of a configuration was written, and every problem found with it."""
+"""Where each key of a configuration is written, and every problem found with it."""
 
 from __future__ import annotations
 
@@ -16,47 +16,59 @@ def dotted(path: KeyPath) -> str:
 
 
 @dataclass
-class Report:
-    """Collects problems, so that a user sees all of them at once."""
+class Problems:
+    """Collects the problems of one YAML, to report all of them at once."""
 
     file: str
     """The YAML file, as the user gave it."""
-    places: dict[KeyPath, int | str] = field(default_factory=dict)
-    """The line on which each key was written, or the text of the option that set it."""
-    problems: list[tuple[float, str]] = field(default_factory=list)
+    locations: dict[KeyPath, int | str] = field(default_factory=dict)
+    """The line of each key, or the text of the option that set it."""
+    origins: dict[KeyPath, str] = field(default_factory=dict)
+    """The keys that an interpolated value comes from."""
+    found: list[tuple[float, str]] = field(default_factory=list)
     """Sort key (the line; options come last) and text."""
 
     def add(self, path: KeyPath, message: str) -> None:
-        """Report a problem with a key, at the place where it, or what is around it, was written."""
+        """Add a problem with a value, at the location of its key or of the nearest block around it."""
         text = f"{dotted(path)}: {message}"
-        while path and path not in self.places:
+        if path in self.origins:
+            text += f" (from {self.origins[path]})"
+        self._add_key(path, text)
+
+    def add_unknown(self, path: KeyPath, near: str | None) -> None:
+        """Add an unknown key, and the known one that it probably misspells."""
+        suggestion = f" Did you mean {dotted((*path[:-1], near))}?" if near else ""
+        self._add_key(path, f"{dotted(path)}: unknown key.{suggestion}")
+
+    def _add_key(self, path: KeyPath, text: str) -> None:
+        while path and path not in self.locations:
             path = path[:-1]
-        place = self.places.get(path)
-        if isinstance(place, str):
-            self.problems.append((float("inf"), f"option --options {place}  {text}"))
+        location = self.locations.get(path)
+        if isinstance(location, str):
+            self.add_option(location, text)
         else:
-            self.add_line(place, text)
+            self.add_line(location, text)
 
     def add_line(self, line: int | None, message: str) -> None:
-        """Report a problem with a line of the file, or with the file."""
+        """Add a problem with a line of the file, or with the whole file."""
         where = self.file if line is None else f"{self.file}:{line}"
-        self.problems.append((line or 0, f"{where}  {message}"))
+        self.found.append((line or 0, f"{where}  {message}"))
 
     def add_option(self, option: str, message: str) -> None:
-        """Report a problem with an option that sets nothing."""
-        self.problems.append((float("inf"), f"option --options {option}  {message}"))
+        """Add a problem with an option."""
+        self.found.append((float("inf"), f"option --options {option}  {message}"))
 
     def move(self, path: KeyPath, option: str) -> None:
-        """Note that an option set what is at ``path``; the lines of what it replaced are forgotten."""
-        self.places = {p: place for p, place in self.places.items() if p[: len(path)] != path}
-        self.places[path] = option
+        """Note that an option replaces the value at ``path``."""
+        self.locations = {p: location for p, location in self.locations.items() if p[: len(path)] != path}
+        self.locations[path] = option
 
     def raise_if_any(self) -> None:
-        """Raise what was found, sorted by line.
+        """Raise all problems, sorted by line.
 
         Raises:
             ConfigError: there are problems.
         """
-        if self.problems:
-            ordered = sorted(self.problems, key=lambda problem: problem[0])
+        if self.found:
+            ordered = sorted(self.found, key=lambda problem: problem[0])
             raise ConfigError(list(dict.fromkeys(text for _, text in ordered)))

@@ -1,4 +1,4 @@
-"""YAML text and ``--options`` to plain data, with the place of every key."""
+"""YAML text and ``--options`` to plain data, with the location of every key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from video_llama.common.errors import ConfigError
 from video_llama.common.registry import did_you_mean
-from video_llama.config.problems import KeyPath, Report, dotted
+from video_llama.config.problems import KeyPath, Problems, dotted
 
 MERGE_TAG = "tag:yaml.org,2002:merge"
 TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
@@ -102,30 +102,30 @@ def _parse(text: str) -> tuple[Any, _Reader]:
         loader.dispose()
 
 
-def read_yaml(report: Report) -> dict[str, Any]:
-    """Read the file of a report, and note in the report where its keys are.
+def read_yaml(problems: Problems) -> dict[str, Any]:
+    """Read the YAML of ``problems``, and note there where its keys are.
 
     Raises:
         ConfigError: the file is not there, is not YAML, or holds no mapping, so that nothing else can be checked.
     """
     try:
-        with open(report.file, encoding="utf-8-sig") as file:
+        with open(problems.file, encoding="utf-8-sig") as file:
             data, reader = _parse(file.read())
     except FileNotFoundError:
-        raise ConfigError([f"{report.file}: no such file"]) from None
+        raise ConfigError([f"{problems.file}: no such file"]) from None
     except OSError as error:
-        raise ConfigError([f"{report.file}: cannot be read: {error.strerror}"]) from None
+        raise ConfigError([f"{problems.file}: cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
-        raise ConfigError([f"{report.file}: not UTF-8 text (byte {error.start})"]) from None
+        raise ConfigError([f"{problems.file}: not UTF-8 text (byte {error.start})"]) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError([_syntax_problem(report.file, error)]) from None
+        raise ConfigError([_syntax_problem(problems.file, error)]) from None
     if data is None:
-        raise ConfigError([f"{report.file}: the file is empty"])
+        raise ConfigError([f"{problems.file}: the file is empty"])
     if not isinstance(data, dict):
-        raise ConfigError([f"{report.file}:1  expected a mapping of sections (model, datasets, run)"])
-    report.places.update(reader.lines)
+        raise ConfigError([f"{problems.file}:1  expected a mapping of sections (model, datasets, run)"])
+    problems.locations.update(reader.lines)
     for line, problem in reader.problems:
-        report.add_line(line, problem)
+        problems.add_line(line, problem)
     return data
 
 
@@ -137,54 +137,54 @@ def _syntax_problem(file: str, error: Exception) -> str:
     return f"{file}: not valid YAML: {str(error).splitlines()[0]}"
 
 
-def apply_options(data: dict[str, Any], options: Iterable[str], report: Report) -> None:
+def apply_options(data: dict[str, Any], options: Iterable[str], problems: Problems) -> None:
     """Set ``a.b=value`` of each option in the data; a mapping is merged, anything else replaced."""
     for option in options:
         key, equals, text = option.partition("=")
         path = tuple(key.replace("[", ".").replace("]", "").split("."))
         if not equals or not all(path):
-            report.add_option(option, "expected key=value, such as run.max_epoch=3")
+            problems.add_option(option, "expected key=value, such as run.max_epoch=3")
             continue
         try:
             value, _ = _parse(text)
         except (yaml.YAMLError, ValueError) as error:
-            report.add_option(option, _syntax_problem(key, error))
+            problems.add_option(option, _syntax_problem(key, error))
             continue
         if path[0] == "paths" and not _used_path(path, data):
             known = [f"paths.{name}" for name in data.get("paths") or ()]
-            report.add_option(option, f"{key}: unknown key.{did_you_mean(key, known)}")
+            problems.add_option(option, f"{key}: unknown key.{did_you_mean(key, known)}")
         else:
-            _assign(data, path, value, option, report)
+            _assign(data, path, value, option, problems)
 
 
-def _assign(data: dict[str, Any], path: tuple[str, ...], value: Any, option: str, report: Report) -> None:
+def _assign(data: dict[str, Any], path: tuple[str, ...], value: Any, option: str, problems: Problems) -> None:
     here: Any = data
     walked: KeyPath = ()
     for depth, part in enumerate(path):
         index = int(part) if isinstance(here, list) and part.isdecimal() else part
         if isinstance(here, list) and not (isinstance(index, int) and index < len(here)):
-            report.add_option(option, f"{dotted(walked)}: a list of {len(here)} has no item '{part}'")
+            problems.add_option(option, f"{dotted(walked)}: a list of {len(here)} has no item '{part}'")
             return
         if not isinstance(here, list | dict):
-            report.add_option(option, f"{dotted(walked)}: has no keys; it is set to {here!r}")
+            problems.add_option(option, f"{dotted(walked)}: has no keys; it is set to {here!r}")
             return
         walked = (*walked, index)
         if depth == len(path) - 1:
-            _put(here, index, value, walked, option, report)
+            _put(here, index, value, walked, option, problems)
             return
         if isinstance(here, dict) and here.get(part) is None:
             here[part] = {}
         here = here[index]
 
 
-def _put(holder: Any, key: str | int, value: Any, path: KeyPath, option: str, report: Report) -> None:
+def _put(holder: Any, key: str | int, value: Any, path: KeyPath, option: str, problems: Problems) -> None:
     there = isinstance(key, int) or key in holder
     if there and isinstance(holder[key], dict) and isinstance(value, dict):
         for name, inner in value.items():
-            _put(holder[key], name, inner, (*path, name), option, report)
+            _put(holder[key], name, inner, (*path, name), option, problems)
         return
     holder[key] = value
-    report.move(path, option)
+    problems.move(path, option)
 
 
 def _used_path(path: tuple[str, ...], data: dict[str, Any]) -> bool:

@@ -90,15 +90,11 @@ class Chat:
             torch.cuda.set_device(chosen)  # where quantised decoders are loaded
         job = load_config(cfg_path, options, also=("datasets",))
         video, image = processors_for_use(job)
-        if getattr(job.model, "ckpt", "") is None:
-            raise VideoLlamaError(f"{cfg_path}: model.ckpt is not set: the branch would answer at random")
         model_class: Any = registered_class(MODELS, job.model)
-        keys = ("frozen_video_Qformer", "frozen_llama_proj", "frozen_audio_Qformer")
-        frozen: dict[str, Any] = {key: True for key in keys if hasattr(job.model, key)}
-        heard = {"audio_source": "sound"} if hasattr(job.model, "audio_source") else {}
-        config = replace(job.model, **frozen, **heard)  # in use nothing is trained, so nothing may start at random
-        if hasattr(config, "check") and (problems := list(config.check())):  # training may do without what use needs
-            raise ConfigError([f"{cfg_path}: for use, model.{key}: {message}" for key, message in problems])
+        try:
+            config = job.model.for_inference()
+        except ConfigError as error:
+            raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
         context = model_class.sample_spec(config)
         model = model_class.from_config(config).to(chosen).eval()
         return cls(model, context, video, image)

@@ -57,7 +57,7 @@ class CaptionDataset(Dataset):
             raise BadRecord(f"{record.location}: the caption {record.caption!r} is empty after cleaning")
         prompt = context.caption_prompts[rng.integers(len(context.caption_prompts))]
         media = self.read_media(self.media_folder / record.path, rng)
-        segments = caption(prompt, text, context.end_sym, *media)
+        segments = caption(prompt, text, context.template.end_sym, *media)
         return self.tokenized(index, segments, media, max_targets=context.max_txt_len)
 
 

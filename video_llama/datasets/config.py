@@ -5,26 +5,47 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge
 
 from video_llama.common.registry import PROCESSORS
-from video_llama.config.fields import AtLeast, ExistingPath, Registered
+from video_llama.config.fields import ExistingPath, Registered
+from video_llama.processors.config import CaptionConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessorsConfig:
-    """A processor for training and, where it differs, one for use."""
+    """A processor for training and, if it differs, one for inference."""
 
     train: Annotated[Any, Registered(PROCESSORS, key="name")]
     """Processor of training samples, by registered name."""
 
     eval: Annotated[Any, Registered(PROCESSORS, key="name")] | None = None
-    """Processor when the model is used. null: the one for training without its randomness."""
+    """Processor for inference. null: the one for training, without its randomness."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextProcessorConfig:
+    """How captions are cleaned."""
+
+    train: Annotated[Any, Registered(PROCESSORS, key="name")]
+    """Processor of captions, by registered name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationTextConfig(TextProcessorConfig):
+    """The ``text_processor`` that published YAMLs set on conversations, which are not cleaned."""
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield any processor but the published one."""
+        if self.train != CaptionConfig():
+            yield "train", "has no effect on conversations, which are not cleaned. Leave text_processor out."
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilesConfig:
-    """Where an annotation file and its media lie (the published ``build_info``)."""
+    """Paths of an annotation file and its media (the published ``build_info``)."""
 
     anno_dir: Annotated[str, ExistingPath()]
     """Annotation file, or a folder of them."""
@@ -35,16 +56,16 @@ class FilesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """What is common to all data sets."""
+    """Settings of every data set."""
+
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("num_video_query_token", "tokenizer_name", "model_type")
+    """Keys of published YAMLs that set nothing: they must agree with the model section."""
 
     vis_processor: ProcessorsConfig
     """How images or clips are read."""
 
-    text_processor: ProcessorsConfig | None = None
-    """How captions are cleaned. Conversations are taken as they are."""
-
-    sample_ratio: Annotated[float, AtLeast(0)] = 1.0
-    """Share of the samples drawn from this data set, relative to the others' shares."""
+    sample_ratio: Annotated[float, Ge(0)] = 1.0
+    """Share of the samples drawn from this data set, relative to the shares of the others."""
 
     num_video_query_token: int | None = None
     """Repeats model.num_video_query_token; must agree with it."""
@@ -59,7 +80,7 @@ class DatasetConfig:
         """Yield (dotted key, message) for each setting that contradicts the model's.
 
         Args:
-            model: what the model section says of what both know.
+            model: the settings of the model section that a data set repeats or depends on.
         """
         for key, repeated in _REPEATED.items():
             value = getattr(self, key)
@@ -67,18 +88,18 @@ class DatasetConfig:
                 yield key, f"{value!r}, but the model has {model[key]!r}. Leave it out here."
         for split in ("train", "eval"):
             processor = getattr(self.vis_processor, split)
-            place = f"vis_processor.{split}"
+            key = f"vis_processor.{split}"
             n_frms, image_size = getattr(processor, "n_frms", None), getattr(processor, "image_size", None)
             if n_frms is not None and n_frms > model.get("max_frame_pos", n_frms):
-                yield f"{place}.n_frms", f"{n_frms} frames, but model.max_frame_pos is {model['max_frame_pos']}"
+                yield f"{key}.n_frms", f"{n_frms} frames, but model.max_frame_pos is {model['max_frame_pos']}"
             if split == "train" and n_frms is not None and n_frms > model.get("max_audio_pos", n_frms):
                 yield (
-                    f"{place}.n_frms",
+                    f"{key}.n_frms",
                     f"{n_frms} frames for the audio branch, but model.max_audio_pos is {model['max_audio_pos']}. Lower it, "
                     "or set model.interpolate_audio_pos: true.",
                 )
             if image_size is not None and image_size != model.get("image_size", image_size):
-                yield f"{place}.image_size", f"{image_size}, but model.image_size is {model['image_size']}"
+                yield f"{key}.image_size", f"{image_size}, but model.image_size is {model['image_size']}"
 
 
 _REPEATED: dict[str, Callable[[Any], Any]] = {
@@ -86,59 +107,82 @@ _REPEATED: dict[str, Callable[[Any], Any]] = {
     "tokenizer_name": os.path.realpath,
     "model_type": lambda name: name.removeprefix("pretrain_"),
 }
-"""Settings of the model that a data set may repeat, and what of a value counts when the two are compared."""
+"""Settings of the model that a data set may repeat, and the form in which the two are compared."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WebVidConfig(DatasetConfig):
+class CaptionsConfig(DatasetConfig):
+    """Settings of every data set of captions."""
+
+    text_processor: TextProcessorConfig | None = None
+    """How captions are cleaned; needed for training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversationsConfig(DatasetConfig):
+    """Settings of every data set of conversations."""
+
+    PUBLISHED: ClassVar[tuple[str, ...]] = (*DatasetConfig.PUBLISHED, "text_processor")
+
+    text_processor: ConversationTextConfig | None = None
+    """No effect: conversations are not cleaned. Published YAMLs set it to blip_caption."""
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Yield (dotted key, message) for each setting without effect."""
+        if self.text_processor is not None:
+            yield "text_processor", "has no effect on conversations, which are not cleaned"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebVidConfig(CaptionsConfig):
     """WebVid: ``*.csv`` or ``*.tsv`` with videoid, page_dir and name; clips at videos_dir/page_dir/videoid.mp4."""
 
     data_type: Literal["video"] = "video"
     """Kind of media."""
 
     build_info: FilesConfig | None = None
-    """Where the annotations and clips lie."""
+    """Paths of the annotations and the clips."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig:
-    """Where an image caption set lies."""
+    """Path of a set of images with captions."""
 
     storage: Annotated[str, ExistingPath(kind="dir")]
     """Folder with filter_cap.json and image/."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class CCSBUAlignConfig(DatasetConfig):
+class CCSBUAlignConfig(CaptionsConfig):
     """``filter_cap.json`` with ``annotations: [{image_id, caption}]``; images at image/<image_id>.jpg."""
 
     data_type: Literal["images"] = "images"
     """Kind of media."""
 
     build_info: StorageConfig | None = None
-    """Where the annotations and images lie."""
+    """Paths of the annotations and the images."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlavaInstructConfig(DatasetConfig):
+class LlavaInstructConfig(ConversationsConfig):
     """LLaVA: ``[{"image", "conversations": [{"from": "human" | "gpt", "value"}]}]``; records without image are text."""
 
     data_type: Literal["images"] = "images"
     """Kind of media."""
 
     build_info: FilesConfig | None = None
-    """Where the annotations and images lie."""
+    """Paths of the annotations and the images."""
 
     image_prefix: str = "COCO_train2014_"
     """Put before each file name of the annotations; LLaVA names COCO images without it."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class WebVidInstructConfig(DatasetConfig):
+class WebVidInstructConfig(ConversationsConfig):
     """VideoChat: ``[{"video", "QA": [{"q", "a"}]}]``; clips at videos_dir/video."""
 
     data_type: Literal["video"] = "video"
     """Kind of media."""
 
     build_info: FilesConfig | None = None
-    """Where the annotations and clips lie."""
+    """Paths of the annotations and the clips."""

@@ -1,13 +1,14 @@
 """Which record is drawn when: data sets in fixed shares, in an order that only the seed decides.
 
 The draw at a position of the run does not depend on the number of processes, workers or accumulation steps. A bad record is
-replaced by another one, chosen by the seed, and travels with its reason to the log.
+replaced by another one, which the seed chooses; the sample carries the reason to the log.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ def sample_or_replacement(dataset: Dataset, index: int, seed: list[int]) -> Samp
     Args:
         dataset: where both come from.
         index: the record.
-        seed: with the index, decides all chance in the sample and which record replaces it.
+        seed: with the index, seeds the sample's random choices and picks the record that replaces it.
     Raises:
         TrainingError: ``ATTEMPTS`` records in a row are bad, or all that the data set has.
     """
@@ -40,18 +41,18 @@ def sample_or_replacement(dataset: Dataset, index: int, seed: list[int]) -> Samp
             bad.append((name, str(error)))
         else:
             return replace(sample, replaced=tuple(Replaced(was, reason, name) for was, reason in bad))
-    those = f"all {len(bad)} records are bad" if len(bad) == len(dataset) else f"{len(bad)} bad records in a row"
+    which = f"all {len(bad)} records are bad" if len(bad) == len(dataset) else f"{len(bad)} bad records in a row"
     raise TrainingError(
-        f"datasets.{dataset.name}: {those}, starting at {bad[0][0]}. The last one, {bad[-1][0]}: {bad[-1][1]}"
+        f"datasets.{dataset.name}: {which}, starting at {bad[0][0]}. The last one, {bad[-1][0]}: {bad[-1][1]}"
     )
 
 
-def _candidates(index: int, n: int, chance: np.random.Generator) -> Iterator[int]:
-    """Yield a record and then others to try in its place, no record twice."""
+def _candidates(index: int, n: int, rng: np.random.Generator) -> Iterator[int]:
+    """Yield a record, then others to try instead, no record twice."""
     tried = {index}
     yield index
     while len(tried) < min(ATTEMPTS, n):
-        other = int(chance.integers(n))
+        other = int(rng.integers(n))
         if other not in tried:
             tried.add(other)
             yield other
@@ -120,45 +121,50 @@ class Mixture(TorchDataset[Sample]):
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """How the samples of an epoch are split over steps, processes and forward passes."""
+
+    batch_size: int
+    """Samples of a micro-batch."""
+    accumulation: int
+    """Micro-batches of a step, on each process."""
+    world_size: int
+    """Processes."""
+    steps_per_epoch: int
+    """Optimiser steps of an epoch."""
+
+    @property
+    def samples_per_step(self) -> int:
+        """Samples of an optimiser step, over all processes."""
+        return self.batch_size * self.accumulation * self.world_size
+
+
 class RankBatches(Sampler[list[RecordRef]]):
-    """The micro-batches of one process, over all epochs that are still to come.
+    """The micro-batches of one process.
 
     Args:
         mixture: what is drawn from.
-        batch_size: samples of a micro-batch.
-        accumulation: micro-batches of a step, on each process.
-        rank: this process.
-        world_size: number of processes.
-        steps_per_epoch: optimiser steps of an epoch.
-        epochs: which epochs to go through.
+        plan: how the draws are split.
+        rank: the process.
+        steps: the optimiser steps to go through, counted from 0 over the whole run.
     """
 
-    def __init__(
-        self,
-        mixture: Mixture,
-        *,
-        batch_size: int,
-        accumulation: int,
-        rank: int,
-        world_size: int,
-        steps_per_epoch: int,
-        epochs: range,
-    ) -> None:
-        self.mixture, self.batch_size, self.accumulation = mixture, batch_size, accumulation
-        self.rank, self.world_size = rank, world_size
-        self.steps_per_epoch, self.epochs = steps_per_epoch, epochs
+    def __init__(self, mixture: Mixture, plan: BatchPlan, rank: int, steps: range) -> None:
+        self.mixture, self.plan, self.rank, self.steps = mixture, plan, rank, steps
 
     def __iter__(self) -> Iterator[list[RecordRef]]:
-        size, world = self.batch_size, self.world_size
-        global_batch = size * world * self.accumulation
-        for epoch in self.epochs:
-            draws = self.mixture.epoch_draws(epoch, self.steps_per_epoch * global_batch)
-            for micro in range(self.steps_per_epoch * self.accumulation):
-                start = (micro * world + self.rank) * size
-                yield draws[start : start + size]
+        plan = self.plan
+        for epoch, steps in groupby(self.steps, key=lambda step: step // plan.steps_per_epoch):
+            draws = self.mixture.epoch_draws(epoch, plan.steps_per_epoch * plan.samples_per_step)
+            for step in steps:
+                for micro in range(plan.accumulation):
+                    nth = (step % plan.steps_per_epoch) * plan.accumulation + micro
+                    start = (nth * plan.world_size + self.rank) * plan.batch_size
+                    yield draws[start : start + plan.batch_size]
 
     def __len__(self) -> int:
-        return len(self.epochs) * self.steps_per_epoch * self.accumulation
+        return len(self.steps) * self.plan.accumulation
 
 
 def _apportion(shares: np.ndarray, n: int) -> np.ndarray:

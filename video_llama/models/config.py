@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.util import find_spec
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from video_llama.common.modalities import MediaKind, Modalities
+from annotated_types import Ge, Interval
+
+from video_llama.common.errors import ConfigError
+from video_llama.common.modalities import AudioInput, MediaKind, Modalities
 from video_llama.common.registry import AUDIO_ENCODERS
-from video_llama.config.fields import AtLeast, Between, ExistingPath, Registered
+from video_llama.config.fields import ExistingPath, Registered
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template, foreign_text
 
+if TYPE_CHECKING:
+    from video_llama.models.decoder.folder import DecoderFolder
+
 Precision = Literal["fp16", "bf16", "fp32"]
 Quantization = Literal["int8", "nf4"]
+LORA_WEIGHTS = ("lora_A", "lora_B")
+"""peft's names of the two matrices of an adapter."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class QFormerConfig:
     """Size of a Q-Former; the defaults are BLIP-2's."""
 
-    hidden_size: Annotated[int, AtLeast(1)] = 768
+    hidden_size: Annotated[int, Ge(1)] = 768
     """D: width of the queries."""
 
-    num_hidden_layers: Annotated[int, AtLeast(1)] = 12
+    num_hidden_layers: Annotated[int, Ge(1)] = 12
     """Layers of the image Q-Former; the video Q-Former has ``fusion_head_layers``."""
 
-    num_attention_heads: Annotated[int, AtLeast(1)] = 12
+    num_attention_heads: Annotated[int, Ge(1)] = 12
     """Heads of each attention."""
 
-    intermediate_size: Annotated[int, AtLeast(1)] = 3072
+    intermediate_size: Annotated[int, Ge(1)] = 3072
     """Width of the feed-forward layers."""
 
-    cross_attention_frequency: Annotated[int, AtLeast(1)] = 2
+    cross_attention_frequency: Annotated[int, Ge(1)] = 2
     """Every how many layers the image Q-Former attends to its source."""
 
-    dropout: Annotated[float, Between(0, 1)] = 0.1
+    dropout: Annotated[float, Interval(ge=0, le=1)] = 0.1
     """Dropout of a Q-Former in training mode; frozen ones never drop."""
 
     def check(self) -> Iterable[tuple[str, str]]:
@@ -52,13 +61,13 @@ class QFormerConfig:
 class LoRAConfig:
     """Size and place of the adapters. Weights go with the settings that they were trained with."""
 
-    r: Annotated[int, AtLeast(1)] = 16
+    r: Annotated[int, Ge(1)] = 16
     """R: rank of an adapter."""
 
-    alpha: Annotated[int, AtLeast(1)] = 32
+    alpha: Annotated[int, Ge(1)] = 32
     """What an adapter adds is multiplied by alpha / r."""
 
-    dropout: Annotated[float, Between(0, 1)] = 0.05
+    dropout: Annotated[float, Interval(ge=0, le=1)] = 0.05
     """Dropout of an adapter's input, in training."""
 
     target_modules: tuple[str, ...] | None = None
@@ -73,6 +82,9 @@ class LoRAConfig:
 @dataclass(frozen=True, kw_only=True)
 class VideoLLaMAConfig:
     """The ``model`` section of a YAML with ``arch: video_llama``."""
+
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("fusion_header_type", "end_sym")
+    """Keys of published YAMLs that set nothing: they have one value, which others are refused for."""
 
     model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2", "ziya", "billa", "auto"] = (
         "pretrain_vicuna"
@@ -91,10 +103,10 @@ class VideoLLaMAConfig:
     vit_precision: Precision = "fp16"
     """Number format of the frame encoder."""
 
-    image_size: Annotated[int, AtLeast(1)] = 224
+    image_size: Annotated[int, Ge(1)] = 224
     """Side of a frame, in pixels."""
 
-    drop_path_rate: Annotated[float, Between(0, 1)] = 0.0
+    drop_path_rate: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Stochastic depth of the frame encoder, where it is trained."""
 
     use_grad_checkpoint: bool = False
@@ -106,7 +118,7 @@ class VideoLLaMAConfig:
     q_former_model: Annotated[str, ExistingPath(kind="file")] | None = None
     """Weights of the image Q-Former and its query tokens."""
 
-    num_query_token: Annotated[int, AtLeast(1)] = 32
+    num_query_token: Annotated[int, Ge(1)] = 32
     """Q: queries of the image Q-Former, for each frame."""
 
     qformer: QFormerConfig = QFormerConfig()
@@ -139,13 +151,13 @@ class VideoLLaMAConfig:
     fusion_header_type: Literal["seqTransf"] = "seqTransf"
     """How frames are fused: by the video Q-Former."""
 
-    fusion_head_layers: Annotated[int, AtLeast(1)] = 2
+    fusion_head_layers: Annotated[int, Ge(1)] = 2
     """Layers of the video Q-Former."""
 
-    max_frame_pos: Annotated[int, AtLeast(1)] = 32
+    max_frame_pos: Annotated[int, Ge(1)] = 32
     """Longest clip, in frames."""
 
-    num_video_query_token: Annotated[int, AtLeast(1)] = 32
+    num_video_query_token: Annotated[int, Ge(1)] = 32
     """V: tokens that a clip or an image takes in the decoder's sequence."""
 
     equip_audio_branch: bool = False
@@ -161,20 +173,20 @@ class VideoLLaMAConfig:
     """What the audio branch is given in training. frames: those of the clip or image, through ImageBind's encoder for
     sight, as in the original; both: for each sample one of the two, drawn at random. In use it is given sound."""
 
-    audio_segments: Annotated[int, AtLeast(1)] = 8
+    audio_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s that are taken of a sound track."""
 
-    max_audio_pos: Annotated[int, AtLeast(1)] = 8
+    max_audio_pos: Annotated[int, Ge(1)] = 8
     """Longest sound, in segments, or longest clip where the audio branch is given frames."""
 
     interpolate_audio_pos: bool = False
     """TextSegment the segment positions over more than max_audio_pos segments, instead of refusing them."""
 
-    audio_scale: Annotated[float, AtLeast(0.01)] | None = None
+    audio_scale: Annotated[float, Ge(0.01)] | None = None
     """Length that the audio encoder's vectors of sound are brought to. null: its own, which is 20 for ImageBind, where
     vectors of frames have length 1; the released branches are trained on these and used with those."""
 
-    num_audio_query_token: Annotated[int, AtLeast(1)] = 8
+    num_audio_query_token: Annotated[int, Ge(1)] = 8
     """A: tokens that a sound takes in the decoder's sequence."""
 
     frozen_audio_Qformer: bool = True
@@ -192,10 +204,10 @@ class VideoLLaMAConfig:
     label_mask: Literal["answers", "original"] = "answers"
     """Loss in instruction data. answers: on them and their end symbols; original: as there, template words included."""
 
-    max_txt_len: Annotated[int, AtLeast(1)] = 32
+    max_txt_len: Annotated[int, Ge(1)] = 32
     """Longest caption, in tokens; longer ones are cut."""
 
-    max_instruct_len: Annotated[int, AtLeast(1)] = 512
+    max_instruct_len: Annotated[int, Ge(1)] = 512
     """Longest instruction sample, in tokens; longer ones are cut at the end."""
 
     llama_proj_model: Annotated[str, ExistingPath(kind="file")] | None = None
@@ -211,6 +223,13 @@ class VideoLLaMAConfig:
     def template(self) -> Template | None:
         """The conversation template that ``model_type`` names. None: the decoder's own, which its tokenizer has."""
         return MODEL_TYPES.get(self.model_type)
+
+    @cached_property
+    def decoder_folder(self) -> DecoderFolder:
+        """The folder that ``llama_model`` names: one object for all who use this config, so that it is read once."""
+        from video_llama.models.decoder.folder import DecoderFolder  # imports torch
+
+        return DecoderFolder(self.llama_model, key="model.llama_model")
 
     @property
     def audio_encoder_config(self) -> Any:
@@ -235,23 +254,49 @@ class VideoLLaMAConfig:
         sees = not (self.frozen_video_Qformer and self.frozen_llama_proj and hears)
         return Modalities(video=sees, audio_source=self.audio_source if hears else None)
 
-    @property
-    def frozen_parts(self) -> tuple[str, ...]:
-        """Names of what the model has and does not train, beside the decoder."""
-        seeing = {
+    def is_trained(self, name: str) -> bool:
+        """Return whether a parameter, or all parameters of a submodule, are trained.
+
+        The decoder trains its adapters alone. What a subclass adds to the model is trained.
+
+        Args:
+            name: dotted name in the model, such as ``video_branch.qformer``.
+        """
+        if name.split(".")[0] == "decoder":
+            return any(part in LORA_WEIGHTS for part in name.split("."))
+        return not any(f"{name}.".startswith(f"{part}.") for part in self._frozen_parts())
+
+    def _frozen_parts(self) -> tuple[str, ...]:
+        """Return the submodules that are not trained, apart from the decoder."""
+        frozen = {
             "vision": self.freeze_vit,
             "qformer": self.freeze_qformer,
             "video_branch.qformer": self.frozen_video_Qformer,
             "video_branch.frame_position": self.frozen_video_Qformer,
             "video_branch.to_decoder": self.frozen_llama_proj,
+            "audio_encoder": True,
+            "audio_branch": self.frozen_audio_Qformer,
         }
-        hearing = {"audio_encoder": True, "audio_branch": self.frozen_audio_Qformer}
-        there = (seeing if self.modalities.video else {}) | (hearing if self.equip_audio_branch else {})
-        return tuple(name for name, frozen in there.items() if frozen)
+        return tuple(part for part, is_frozen in frozen.items() if is_frozen)
+
+    def for_inference(self) -> VideoLLaMAConfig:
+        """Return the config of the same model in use: nothing is trained, so no part may start at random.
+
+        Raises:
+            ConfigError: a setting that inference needs is missing.
+        """
+        if self.ckpt is None:
+            raise ConfigError(["model.ckpt is not set: the branch would answer at random"])
+        frozen = replace(
+            self, frozen_video_Qformer=True, frozen_llama_proj=True, frozen_audio_Qformer=True, audio_source="sound"
+        )
+        if problems := list(frozen.check()):  # training may leave out what inference needs
+            raise ConfigError([f"for use, model.{key}: {message}" for key, message in problems])
+        return frozen
 
     @property
-    def audio_inputs(self) -> tuple[str, ...]:
-        """What the audio encoder is given: in training what ``audio_source`` says, in use sound."""
+    def audio_inputs(self) -> tuple[AudioInput, ...]:
+        """Inputs of the audio encoder: those of ``audio_source`` in training, sound in use."""
         source = self.modalities.audio_source or "sound"
         return ("sound", "frames") if source == "both" else (source,)
 

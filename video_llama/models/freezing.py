@@ -1,13 +1,8 @@
-"""What is frozen stays frozen: no gradient, no dropout, no stochastic depth."""
+"""Keep frozen modules in eval mode: without dropout and stochastic depth."""
 
 from __future__ import annotations
 
 from torch import nn
-
-
-def freeze(module: nn.Module) -> None:
-    """Take a module's parameters out of training."""
-    module.requires_grad_(False)
 
 
 def is_trainable(module: nn.Module) -> bool:
@@ -16,7 +11,7 @@ def is_trainable(module: nn.Module) -> bool:
 
 
 def keep_frozen_in_eval(module: nn.Module) -> None:
-    """Put every submodule that holds frozen parameters only into eval mode, with all that is below it."""
+    """Put every submodule with frozen parameters only, and all that is below it, into eval mode."""
     for child in module.children():
         if is_trainable(child):
             keep_frozen_in_eval(child)

@@ -7,8 +7,10 @@ H decoder width.
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -18,27 +20,22 @@ from torch import Tensor, nn
 from video_llama.checkpoints.compare import fill
 from video_llama.common.errors import VideoLlamaError, WeightsError
 from video_llama.common.modalities import MediaKind
+from video_llama.common.protocols import FrameEncoder
 from video_llama.common.registry import MODELS
 from video_llama.common.types import Batch, MediaGroup, ModelOutput
 from video_llama.models.audio_branch import AudioBranch
 from video_llama.models.config import VideoLLaMAConfig
-from video_llama.models.decoder.folder import (
-    check_decoder_folder,
-    decoder_tokenizer,
-    decoder_width,
-    empty_decoder,
-    max_context,
-    read_config,
-)
 from video_llama.models.decoder.language_model import LanguageModel
-from video_llama.models.decoder.lora import ALPHA, adapter_parameters, adapters_alone, alpha_of
-from video_llama.models.encoders.audio_encoder import audio_processor, build_audio_encoder
+from video_llama.models.decoder.lora import ALPHA, adapters_alone, alpha_of
+from video_llama.models.decoder.lora_merge import merge_lora
+from video_llama.models.encoders.factory import audio_processor, build_audio_encoder
 from video_llama.models.encoders.vision import VisionEncoder
-from video_llama.models.freezing import freeze, is_trainable, keep_frozen_in_eval
+from video_llama.models.freezing import is_trainable, keep_frozen_in_eval
 from video_llama.models.prompting import caption_prompts, choose_template
 from video_llama.models.qformer import QFormer
 from video_llama.models.splice import splice
 from video_llama.models.video_branch import VideoBranch
+from video_llama.models.weights.fit import decoder_fit, fit
 from video_llama.models.weights.loading import WeightsFile, check_weights_files, read_weights_files
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -47,21 +44,24 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 @MODELS.register("video_llama")
 class VideoLLaMA(nn.Module):
-    """Frames and text in, next-token loss out; captions and instructions take the same path.
+    """Frames, sound and text in, next-token loss out; captions and instructions take the same path.
 
-    Use ``from_config``. The constructor makes the encoders and the branches, without values; it also runs on the meta
-    device, where the names and shapes in the weights files are held against what it makes.
+    Build one with ``from_config``. The constructor creates the encoders and the branches with random weights, and no decoder;
+    ``skeleton`` runs it on the meta device.
 
     Args:
         config: sizes and files.
     """
 
     Config = VideoLLaMAConfig
+    fit_file = staticmethod(fit)
+    fit_decoder = staticmethod(decoder_fit)
+    merge_lora = classmethod(merge_lora)
 
     def __init__(self, config: VideoLLaMAConfig) -> None:
         super().__init__()
         self.config = config
-        width = decoder_width(read_config(config.llama_model))
+        width = config.decoder_folder.width
         if config.modalities.video:
             self.vision = VisionEncoder(config.vit_model, config.image_size, config.vit_args, config.drop_path_rate)
             self.qformer = QFormer(config.num_query_token, self.vision.num_features, config.qformer)
@@ -81,23 +81,39 @@ class VideoLLaMA(nn.Module):
 
     @classmethod
     def from_config(cls, config: VideoLLaMAConfig) -> VideoLLaMA:
-        """Build, fill with the weights that the config names, freeze; what can be refused is before the decoder."""
+        """Build the model, load the weights that the config names, and freeze what it does not train.
+
+        Weights that do not fit are refused before the decoder, the largest file, is read.
+
+        Raises:
+            ConfigError: the decoder lacks the layers that ``lora`` asks for.
+            WeightsError: a file does not fit, or the decoder's folder is not whole.
+        """
         files = read_weights_files(config)
         check_weights_files(files, cls.skeleton(config), config)
-        check_decoder_folder(config.llama_model)
+        config.decoder_folder.check()
         model = cls(config)
         model.load_decoder()
         model.load_weights(files)
         model.freeze()
+        if config.use_grad_checkpoint:
+            model.recompute_activations()
         return model
 
     @classmethod
     def skeleton(cls, config: VideoLLaMAConfig) -> VideoLLaMA:
-        """Build names and shapes alone, on the meta device; of the decoder no more than its adapters."""
+        """Build names and shapes on the meta device, without the decoder except for its adapters.
+
+        Raises:
+            ConfigError: the decoder lacks the layers that ``lora`` asks for.
+            WeightsError: the decoder's ``config.json`` is not readable.
+        """
         with torch.device("meta"):
             model = cls(config)
         if config.lora is not None:
-            model.add_module("decoder", adapters_alone(empty_decoder(config.llama_model), config.lora))
+            decoder = copy.deepcopy(config.decoder_folder.skeleton)
+            model.add_module("decoder", adapters_alone(decoder, config.lora))
+        model.freeze()
         return model
 
     @staticmethod
@@ -106,10 +122,11 @@ class VideoLLaMA(nn.Module):
 
         Raises:
             ConfigError: the conversation template does not fit the decoder's tokenizer, or there is no caption prompt.
-            WeightsError: the decoder's folder is not whole, or its tokenizer is another's.
+            WeightsError: the decoder's folder is not whole, or its tokenizer belongs to another model.
         """
-        check_decoder_folder(config.llama_model)
-        tokenizer = decoder_tokenizer(config.llama_model)
+        folder = config.decoder_folder
+        folder.check()
+        tokenizer = folder.tokenizer()
         template = choose_template(config, tokenizer)
         return SampleSpec(
             tokenizer=tokenizer,
@@ -117,9 +134,8 @@ class VideoLLaMA(nn.Module):
             tokens_per_slot=config.tokens_per_slot,
             max_txt_len=config.max_txt_len,
             max_instruct_len=config.max_instruct_len,
-            max_context=max_context(read_config(config.llama_model)),
+            max_context=folder.max_context,
             caption_prompts=caption_prompts(config, template),
-            end_sym=template.end_sym,
             label_mask=config.label_mask,
             modalities=config.modalities,
             audio_processor=audio_processor(config),
@@ -127,44 +143,47 @@ class VideoLLaMA(nn.Module):
         )
 
     def load_decoder(self) -> None:
-        """Read the decoder.
+        """Load the decoder.
 
         Raises:
-            WeightsError: its folder is not a complete model, or takes embeddings of another width than it says.
+            WeightsError: its folder is not a complete model, or it takes embeddings of another width than its config says.
         """
-        config = self.config
-        self.decoder = LanguageModel(
-            config.llama_model, DTYPES[config.llama_precision], config.decoder_quantization, config.lora
-        )
-        if (told := decoder_width(read_config(config.llama_model))) != self.decoder.width:
-            raise WeightsError(
-                f"model.llama_model: {config.llama_model} takes embeddings of width {self.decoder.width}, where its "
-                f"config.json tells {told}. Decoders of this kind are not supported."
+        config, folder = self.config, self.config.decoder_folder
+        self.decoder = LanguageModel(folder, DTYPES[config.llama_precision], config.decoder_quantization, config.lora)
+        if self.decoder.width != folder.width:
+            raise folder.error(
+                f"{folder.path} takes embeddings of width {self.decoder.width}, but its config.json says {folder.width}. "
+                "Decoders of this kind are not supported."
             )
 
     def load_weights(self, files: Sequence[WeightsFile]) -> None:
-        """Fill the model, each file on top of those before it.
+        """Fill the model; later files overwrite earlier ones.
 
         Raises:
             WeightsError: a file does not fit.
         """
         for file in files:
-            fill(self, file.tensors, file.place)
+            fill(self, file.tensors, file.source)
         if self.config.modalities.video:
             self.vision.set_precision(DTYPES[self.config.vit_precision])
 
     def freeze(self) -> None:
-        """Apply the ``freeze_*`` and ``frozen_*`` settings; the decoder is always frozen, but for its adapters."""
-        freeze(self.decoder)
-        for p in adapter_parameters(self.decoder):
-            p.requires_grad_(True)
-        for name in self.config.frozen_parts:
-            freeze(self.get_submodule(name))
-        if self.config.use_grad_checkpoint:
-            self.decoder.recompute_activations()
-            if self.config.modalities.video and not self.config.freeze_vit:
-                self.vision.vit.set_grad_checkpointing(True)
+        """Stop training the parameters that ``config.is_trained`` excludes."""
+        for name, p in self.named_parameters():
+            if not self.config.is_trained(name):
+                p.requires_grad_(False)
         self.train(self.training)
+
+    def recompute_activations(self) -> None:
+        """Trade time for memory: recompute activations in the backward pass, of all that gradients go through."""
+        self.decoder.recompute_activations()
+        if self.config.modalities.video and not self.config.freeze_vit:
+            self.vision.vit.set_grad_checkpointing(True)
+
+    @property
+    def n_trained_parameters(self) -> int:
+        """Number of trained weights; a skeleton has it too."""
+        return sum(p.numel() for p in self.parameters() if p.requires_grad)
 
     def train(self, mode: bool = True) -> VideoLLaMA:
         """Set the mode; frozen modules stay in eval mode."""
@@ -186,10 +205,10 @@ class VideoLLaMA(nn.Module):
         raw = [group for group in media if not group.encoded]
         for group in raw:
             self._branch(group.kind).check_length(group.frames.shape[1 if group.kind == "audio" else 2])
-        seen = self._encode_frames([group for group in raw if group.kind in ("image", "video")])
-        heard = iter([self._encode_sound(group) for group in raw if group.kind in ("audio", "audio_frames")])
+        visual = self._encode_frames([group for group in raw if group.kind in ("image", "video")])
+        audio = iter([self._encode_audio(group) for group in raw if group.kind in ("audio", "audio_frames")])
         return tuple(
-            group if group.encoded else next(seen if group.kind in ("image", "video") else heard) for group in media
+            group if group.encoded else next(visual if group.kind in ("image", "video") else audio) for group in media
         )
 
     def _branch(self, kind: MediaKind) -> VideoBranch | AudioBranch:
@@ -220,13 +239,14 @@ class VideoLLaMA(nn.Module):
         )
 
     @torch.no_grad()
-    def _encode_sound(self, group: MediaGroup) -> MediaGroup:
-        """Run the audio encoder over sound, or over the frames that stand in its place."""
+    def _encode_audio(self, group: MediaGroup) -> MediaGroup:
+        """Run the audio encoder over sound, or over the frames that replace it."""
         with _no_autocast(group.frames):
             if group.kind == "audio_frames":
-                vectors = self.audio_encoder.see(group.frames)
+                # the config's check refuses frames for any other encoder
+                vectors = cast("FrameEncoder", self.audio_encoder).encode_frames(group.frames)
             else:
-                vectors = self.audio_encoder.hear(group.frames)
+                vectors = self.audio_encoder.encode_audio(group.frames)
                 if self.config.audio_scale is not None:
                     vectors = F.normalize(vectors, dim=-1) * self.config.audio_scale
         return replace(group, frames=vectors, encoded=True)
@@ -246,14 +266,14 @@ class VideoLLaMA(nn.Module):
         return ModelOutput(loss_sum, batch.n_target_tokens)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Return the trainable tensors by name, on the CPU; with adapters, also their alpha."""
+        """Return the trained tensors by name, on the CPU; with adapters, also their alpha."""
         return {name: t.detach().cpu().clone() for name, t in self._trained().items()}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
-        """Fill the trainable tensors.
+        """Fill the trained tensors.
 
         Raises:
-            WeightsError: a name or shape does not match, or adapters of another alpha.
+            WeightsError: a name, a shape or the alpha of the adapters does not match.
         """
         own = self._trained()
         if own.keys() != state.keys():
@@ -263,17 +283,17 @@ class VideoLLaMA(nn.Module):
             if p.shape != state[name].shape:
                 raise WeightsError(f"{name}: shape {tuple(state[name].shape)}, expected {tuple(p.shape)}")
         if alpha_of(state) != alpha_of(own):
-            raise WeightsError(f"the adapters are of lora.alpha {alpha_of(state)}; this model has {alpha_of(own)}")
+            raise WeightsError(f"the adapters have lora.alpha {alpha_of(state)}; this model has {alpha_of(own)}")
         with torch.no_grad():
             for name, p in own.items():
                 p.copy_(state[name])
 
     def _trained(self) -> dict[str, Tensor]:
-        """Return what a checkpoint holds, by name."""
+        """Return the tensors that a checkpoint holds, by name."""
         alpha = {name: buffer for name, buffer in self.named_buffers() if name.endswith(ALPHA)}
         return {name: p for name, p in self.named_parameters() if p.requires_grad} | alpha
 
 
 def _no_autocast(like: Tensor) -> torch.autocast:
-    """Frozen parts run in their own number format, whatever the trainer's autocast says."""
+    """Turn the trainer's autocast off: frozen parts run in their own number format."""
     return torch.autocast(like.device.type, enabled=False)

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import Ge, Interval
+
 from video_llama.common.registry import VIDEO_BACKENDS
-from video_llama.config.fields import AtLeast, Between, RegisteredName
+from video_llama.config.fields import RegisteredName
 
 Sampling = Literal["uniform", "headtail"]
 
@@ -16,10 +18,10 @@ Sampling = Literal["uniform", "headtail"]
 class VideoConfig:
     """Settings for reading a clip."""
 
-    n_frms: Annotated[int, AtLeast(1)] = 8
+    n_frms: Annotated[int, Ge(1)] = 8
     """Frames taken from a clip; all of them if it has fewer."""
 
-    image_size: Annotated[int, AtLeast(1)] = 224
+    image_size: Annotated[int, Ge(1)] = 224
     """Side of the square frames, in pixels."""
 
     sampling: Sampling = "uniform"
@@ -28,7 +30,7 @@ class VideoConfig:
     video_backend: Annotated[str, RegisteredName(VIDEO_BACKENDS)] = "pyav"
     """Library that decodes; decord is for comparison with the original."""
 
-    deadline_s: Annotated[float, AtLeast(0)] = 60.0
+    deadline_s: Annotated[float, Ge(0)] = 60.0
     """Time that opening a file may take, and again decoding its frames, in seconds."""
 
 
@@ -36,10 +38,10 @@ class VideoConfig:
 class RandomCropConfig:
     """Settings of a random crop."""
 
-    min_scale: Annotated[float, Between(0, 1)] = 0.5
+    min_scale: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """Smallest area of the crop, as a fraction of the picture's."""
 
-    max_scale: Annotated[float, Between(0, 1)] = 1.0
+    max_scale: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Largest area of the crop, as a fraction of the picture's."""
 
     def check(self) -> Iterator[tuple[str, str]]:
@@ -60,7 +62,7 @@ class VideoTrainConfig(RandomCropConfig, VideoConfig):
 class ImageConfig:
     """Settings for reading an image."""
 
-    image_size: Annotated[int, AtLeast(1)] = 224
+    image_size: Annotated[int, Ge(1)] = 224
     """Side of the square image, in pixels."""
 
 
@@ -73,10 +75,10 @@ class ImageTrainConfig(RandomCropConfig, ImageConfig):
 class AudioConfig:
     """Settings for reading a sound track."""
 
-    n_segments: Annotated[int, AtLeast(1)] = 8
+    n_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s at equal distances; they overlap in a track shorter than 2 S seconds."""
 
-    deadline_s: Annotated[float, AtLeast(0)] = 60.0
+    deadline_s: Annotated[float, Ge(0)] = 60.0
     """Time that opening a file may take, and decoding a long track again, in seconds."""
 
 
@@ -87,5 +89,5 @@ class CaptionConfig:
     prompt: str = ""
     """Text put before every caption, unchanged."""
 
-    max_words: Annotated[int, AtLeast(1)] = 50
+    max_words: Annotated[int, Ge(1)] = 50
     """Words kept of a caption, not counting the prompt."""

@@ -27,8 +27,6 @@ class SampleSpec:
     """Longest sequence the decoder takes, in tokens."""
     caption_prompts: tuple[str, ...] = ()
     """Prompts for captions, in their template and with ``<ImageHere>``; one is drawn for each sample."""
-    end_sym: str = ""
-    """Text that ends a caption."""
     label_mask: Literal["answers", "original"] = "answers"
     """Tokens of an instruction sample with loss: those of the answers, or those of the original."""
     modalities: Modalities = field(default_factory=Modalities)

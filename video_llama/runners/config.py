@@ -4,63 +4,109 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
-from video_llama.common.registry import LR_SCHEDULERS
-from video_llama.config.fields import AtLeast, Between, ExistingPath, RegisteredName
+from annotated_types import Ge, Interval
+
+from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS
+from video_llama.config.fields import ExistingPath, Registered
+from video_llama.config.serialize import registered_name, remember_name
+
+STANDARD_CALLBACKS = ("bad_samples", "jsonl", "console", "checkpoint")
+"""The callbacks that every run has."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSettings:
+    """The Config of a callback that has nothing to set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadSamplesConfig:
+    """When bad records stop a run."""
+
+    max_fraction: Annotated[float, Interval(ge=0, le=1)]
+    """Largest share of the samples that may be replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CosineConfig:
+    """Settings of ``linear_warmup_cosine_lr``: those of the run alone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDecayConfig:
+    """Settings of ``linear_warmup_step_lr``."""
+
+    lr_decay_rate: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    """Factor of each epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantConfig:
+    """Settings of ``constant_lr``: those of the run alone."""
+
+
+def _cosine() -> CosineConfig:
+    config = CosineConfig()
+    remember_name(config, "linear_warmup_cosine_lr")  # a schedule from outside may share this Config
+    return config
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """How to train."""
 
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("task", "batch_size_eval", "evaluate", "train_splits", "dist_url")
+    """Keys of published YAMLs that set nothing: all but batch_size_eval have one value, and others are refused."""
+
     task: Literal["video_text_pretrain"] = "video_text_pretrain"
     """The one task: predict the text that follows media and text."""
 
-    lr_sched: Annotated[str, RegisteredName(LR_SCHEDULERS)] = "linear_warmup_cosine_lr"
-    """Learning-rate schedule, by registered name."""
+    lr_sched: Annotated[Any, Registered(LR_SCHEDULERS, key="name")] = field(default_factory=_cosine)
+    """Learning-rate schedule: a registered name, or a mapping of ``name`` and the schedule's own settings."""
 
-    init_lr: Annotated[float, AtLeast(0)]
+    init_lr: Annotated[float, Ge(0)]
     """Learning rate after warm-up."""
 
-    min_lr: Annotated[float, AtLeast(0)] = 0.0
+    min_lr: Annotated[float, Ge(0)] = 0.0
     """Learning rate at the end."""
 
     warmup_lr: float = -1.0
     """Learning rate at step 0; below zero: init_lr."""
 
-    warmup_steps: Annotated[int, AtLeast(0)] = 0
+    warmup_steps: Annotated[int, Ge(0)] = 0
     """Optimiser steps of warm-up, counted over the whole run."""
 
-    lr_decay_rate: Annotated[float, Between(0, 1)] = 1.0
-    """Factor of each epoch, for linear_warmup_step_lr."""
+    lr_decay_rate: Annotated[float, Interval(ge=0, le=1)] = 1.0
+    """Factor of each epoch; the same as lr_sched: {name: linear_warmup_step_lr, lr_decay_rate: ...}."""
 
-    weight_decay: Annotated[float, AtLeast(0)] = 0.05
+    weight_decay: Annotated[float, Ge(0)] = 0.05
     """AdamW's weight decay, for matrices."""
 
-    beta2: Annotated[float, Between(0, 0.99999)] = 0.999
+    beta2: Annotated[float, Interval(ge=0, le=0.99999)] = 0.999
     """AdamW's second beta."""
 
-    max_grad_norm: Annotated[float, AtLeast(0)] = 0.0
+    max_grad_norm: Annotated[float, Ge(0)] = 0.0
     """Gradients are scaled down to this norm; 0: never."""
 
-    max_epoch: Annotated[int, AtLeast(1)]
+    max_epoch: Annotated[int, Ge(1)]
     """Epochs of the run."""
 
-    iters_per_epoch: Annotated[int, AtLeast(1)] | None = None
+    iters_per_epoch: Annotated[int, Ge(1)] | None = None
     """Optimiser steps of an epoch. null: as many as go once through all records."""
 
-    batch_size_train: Annotated[int, AtLeast(1)]
+    batch_size_train: Annotated[int, Ge(1)]
     """Samples of a forward pass, on each process."""
 
-    accum_grad_iters: Annotated[int, AtLeast(1)] = 1
+    accum_grad_iters: Annotated[int, Ge(1)] = 1
     """Forward passes of an optimiser step, on each process."""
 
-    batch_size_eval: Annotated[int, AtLeast(1)] = 32
-    """Questions answered at once in evaluation, which the quickstart does after training."""
+    batch_size_eval: Annotated[int, Ge(1)] | None = None
+    """No effect: a run does not evaluate."""
 
-    num_workers: Annotated[int, AtLeast(0)] = 4
+    num_workers: Annotated[int, Ge(0)] = 4
     """Loader processes beside each training process; 0: none."""
 
     amp: bool = True
@@ -69,20 +115,23 @@ class RunConfig:
     amp_dtype: Literal["bf16", "fp16"] = "bf16"
     """Number format of mixed precision; fp16 scales the loss."""
 
-    seed: Annotated[int, AtLeast(0)] = 42
+    seed: Annotated[int, Ge(0)] = 42
     """Decides initial weights, order and every random choice."""
 
     output_dir: str
     """Folder for checkpoints, metrics.jsonl and the resolved config, in the working directory."""
 
     resume_ckpt_path: Annotated[str, ExistingPath(kind="file")] | None = None
-    """A checkpoint of this run to go on from."""
+    """A checkpoint of this run to resume from."""
 
-    max_bad_fraction: Annotated[float, Between(0, 1)] = 0.05
-    """The run stops when more than this share of the samples had to be replaced."""
+    max_bad_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    """The run stops when more than this share of its samples, resumed or not, had to be replaced."""
 
-    evaluate: Literal[False] = False
-    """Train; video-llama chat and the quickstart evaluate."""
+    callbacks: tuple[Annotated[Any, Registered(CALLBACKS, key="name")], ...] = ()
+    """Callbacks beside the standard ones, in the order in which they are called."""
+
+    evaluate: bool = False
+    """Must be false: a run does not evaluate."""
 
     train_splits: tuple[Literal["train"], ...] = ("train",)
     """Splits to train on."""
@@ -90,7 +139,7 @@ class RunConfig:
     device: str = "cuda"
     """cuda or cpu."""
 
-    world_size: Annotated[int, AtLeast(1)] = 1
+    world_size: Annotated[int, Ge(1)] = 1
     """Processes; 1: as many as torchrun starts."""
 
     dist_url: Literal["env://"] = "env://"
@@ -99,17 +148,51 @@ class RunConfig:
     distributed: bool = True
     """Whether several processes may train together."""
 
+    @property
+    def fp16(self) -> bool:
+        """Whether the loss is scaled, as fp16 needs it."""
+        return self.amp and self.amp_dtype == "fp16"
+
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other."""
+        if self.evaluate:
+            yield (
+                "evaluate",
+                "evaluation during a run is not available yet. Set it to false, and ask the trained model with "
+                "video-llama infer.",
+            )
         if self.min_lr > self.init_lr:
             yield "min_lr", f"{self.min_lr} is above init_lr, {self.init_lr}"
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
             yield "device", f"{self.device!r} is neither cpu, nor cuda, nor cuda:1 and so on"
         if self.warmup_lr > self.init_lr:
             yield "warmup_lr", f"{self.warmup_lr} is above init_lr, {self.init_lr}"
-        if self.min_lr and self.lr_sched == "constant_lr":
-            yield "min_lr", "has no effect with lr_sched constant_lr"
-        if self.device == "cpu" and self.amp and self.amp_dtype == "fp16":
+        if self.device == "cpu" and self.fp16:
             yield "amp_dtype", "fp16 needs a GPU; on the CPU use bf16, or amp: false"
-        if self.lr_decay_rate != 1.0 and self.lr_sched != "linear_warmup_step_lr":
-            yield "lr_decay_rate", f"has no effect with lr_sched {self.lr_sched}"
+        yield from self._check_schedule()
+        yield from self._check_callbacks()
+
+    def _check_schedule(self) -> Iterable[tuple[str, str]]:
+        if isinstance(self.lr_sched, str):  # still ???
+            return
+        if self.min_lr and isinstance(self.lr_sched, ConstantConfig):
+            yield "min_lr", "has no effect with lr_sched constant_lr"
+        own_rate = getattr(self.lr_sched, "lr_decay_rate", None)
+        if self.lr_decay_rate != 1.0 and own_rate is None:
+            name = registered_name(LR_SCHEDULERS, self.lr_sched)
+            yield "lr_decay_rate", f"has no effect with lr_sched {name}"
+        elif 1.0 != self.lr_decay_rate != own_rate != 1.0:
+            yield "lr_decay_rate", f"{self.lr_decay_rate}, but lr_sched.lr_decay_rate is {own_rate}; set one of them"
+
+    def _check_callbacks(self) -> Iterable[tuple[str, str]]:
+        names = [registered_name(CALLBACKS, c) for c in self.callbacks if not isinstance(c, str)]
+        for name in dict.fromkeys(names):
+            if name in STANDARD_CALLBACKS:
+                yield "callbacks", f"'{name}' is part of every run; leave it out"
+            elif names.count(name) > 1:
+                yield "callbacks", f"'{name}' is listed {names.count(name)} times; each callback runs once"
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Yield (key, message) for each setting without effect."""
+        if self.batch_size_eval is not None:
+            yield "batch_size_eval", "has no effect: a run does not evaluate"

@@ -1,11 +1,14 @@
-"""AdamW with the original's two parameter groups."""
+"""AdamW with the original's two parameter groups, and its state by parameter name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import nn
+
+from video_llama.common.errors import WeightsError
 
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, object]]:
@@ -21,3 +24,26 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
 def build_optimizer(model: nn.Module, lr: float, weight_decay: float, beta2: float) -> torch.optim.AdamW:
     """Build the optimiser over the trainable parameters of a model."""
     return torch.optim.AdamW(parameter_groups(model.named_parameters(), weight_decay), lr=lr, betas=(0.9, beta2))
+
+
+def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:
+    """Return the optimiser's state (moments and step counts) by parameter name; the settings of its groups are left out."""
+    return {name: optimizer.state[p] for name, p in model.named_parameters() if p in optimizer.state}
+
+
+def load_named_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Restore what ``named_state`` returned, whatever order the parameters are in now.
+
+    Raises:
+        WeightsError: the state is of other parameters.
+    """
+    names = {p: name for name, p in model.named_parameters()}
+    in_order = [names[p] for group in optimizer.param_groups for p in group["params"]]
+    if different := sorted(set(in_order) ^ set(state)):
+        raise WeightsError(f"the optimiser state is of other parameters than this model trains: {', '.join(different)}")
+    optimizer.load_state_dict(
+        {
+            "state": {i: state[name] for i, name in enumerate(in_order)},
+            "param_groups": optimizer.state_dict()["param_groups"],
+        }
+    )

@@ -6,34 +6,36 @@ Gradients are therefore summed, not averaged, over processes.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
-from video_llama.checkpoints.io import read_checkpoint
-from video_llama.common.distributed import World
-from video_llama.common.errors import TrainingError, WeightsError
-from video_llama.common.registry import LR_SCHEDULERS, RUNNERS
+from video_llama.checkpoints.io import write_checkpoint
+from video_llama.common.errors import TrainingError
+from video_llama.common.registry import RUNNERS
 from video_llama.common.types import Batch
 from video_llama.datasets.collate import collate
-from video_llama.datasets.mixture import Mixture, RankBatches
+from video_llama.datasets.mixture import BatchPlan, Mixture, RankBatches
+from video_llama.runners.callback import Run
+from video_llama.runners.callback_list import build_callbacks
 from video_llama.runners.config import RunConfig
-from video_llama.runners.optim import build_optimizer
+from video_llama.runners.optim import build_optimizer, load_named_state, named_state
 from video_llama.runners.output import RunOutput
+from video_llama.runners.resume import read_run
+from video_llama.runners.run_state import RunState, StepMetrics
+from video_llama.runners.schedules import build_schedule
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-SEEN_BEFORE_JUDGING = 100
 
 
 @RUNNERS.register("runner_base")
@@ -44,10 +46,8 @@ class RunnerBase:
         config: the ``run`` section.
         model: the model, built, filled and frozen.
         mixture: the data.
+        output: the output folder, and the processes that share it.
         pad_id: token that fills batches.
-        world: the processes of the run.
-        files: where results go.
-        resolved_config: the whole YAML, saved beside the results and in checkpoints.
 
     Raises:
         TrainingError: nothing is left to train, or the processes are not those of the config.
@@ -55,90 +55,53 @@ class RunnerBase:
 
     Config = RunConfig
 
-    def __init__(
-        self,
-        config: RunConfig,
-        model: Any,
-        mixture: Mixture,
-        *,
-        pad_id: int,
-        world: World,
-        files: RunOutput,
-        resolved_config: str,
-    ) -> None:
-        self.config, self.world, self.files, self.resolved_config = config, world, files, resolved_config
+    def __init__(self, config: RunConfig, model: Any, mixture: Mixture, output: RunOutput, *, pad_id: int) -> None:
+        world = output.world
+        if config.world_size not in (1, world.size):
+            raise TrainingError(f"run.world_size: {config.world_size}, but torchrun started {world.size} processes")
+        if world.size > 1 and not config.distributed:
+            raise TrainingError(f"run.distributed: false, but torchrun started {world.size} processes")
+        self.config, self.world, self.output = config, world, output
         self.mixture, self.pad_id = mixture, pad_id
         self.model = model.to(world.device)
         self.trainables: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         if not self.trainables:
             raise TrainingError("nothing to train: every part of the model is frozen. Set one frozen_* key to false.")
-        if config.world_size not in (1, world.size):
-            raise TrainingError(f"run.world_size: {config.world_size}, but torchrun started {world.size} processes")
-        if world.size > 1 and not config.distributed:
-            raise TrainingError(f"run.distributed: false, but torchrun started {world.size} processes")
         world.broadcast(p.data for p in self.trainables)
         self.optimizer = build_optimizer(model, config.init_lr, config.weight_decay, config.beta2)
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.amp and config.amp_dtype == "fp16")
-        self.samples_per_step = config.batch_size_train * config.accum_grad_iters * world.size
-        self.steps_per_epoch = config.iters_per_epoch or max(1, len(mixture) // self.samples_per_step)
-        self.learning_rate: Any = LR_SCHEDULERS.get(config.lr_sched)(
-            init_lr=config.init_lr,
-            min_lr=config.min_lr,
-            warmup_lr=config.warmup_lr,
-            warmup_steps=config.warmup_steps,
-            steps_per_epoch=self.steps_per_epoch,
-            max_epoch=config.max_epoch,
-            decay_rate=config.lr_decay_rate,
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.fp16)
+        samples_per_step = config.batch_size_train * config.accum_grad_iters * world.size
+        self.plan = BatchPlan(
+            batch_size=config.batch_size_train,
+            accumulation=config.accum_grad_iters,
+            world_size=world.size,
+            steps_per_epoch=config.iters_per_epoch or max(1, len(mixture) // samples_per_step),
         )
-        self.seen = self.bad = self.first_epoch = 0
+        self.total_steps = config.max_epoch * self.plan.steps_per_epoch
+        self.learning_rate = build_schedule(config, self.plan.steps_per_epoch)
+        self.callbacks = build_callbacks(config)
+        self.state = RunState()
 
     def train(self) -> None:
-        """Run all epochs, with a checkpoint after each."""
+        """Take all steps of the run that are left."""
         if self.config.resume_ckpt_path:
             self.resume(self.config.resume_ckpt_path)
-        self.files.save_config(self.resolved_config)
-        micro_batches = iter(self.loader())
-        with tqdm(
-            total=self.config.max_epoch * self.steps_per_epoch,
-            initial=self.first_epoch * self.steps_per_epoch,
-            unit="step",
-            disable=not self.world.is_main,
-            mininterval=0.2 if sys.stderr.isatty() else 10,  # a log file wants a line now and then
-        ) as bar:
-            for epoch in range(self.first_epoch, self.config.max_epoch):
-                # so that a resumed epoch drops the same
-                torch.manual_seed(
-                    int(np.random.SeedSequence([self.config.seed, epoch, self.world.rank]).generate_state(1)[0])
-                )
-                self.model.train()
-                for step in range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch):
-                    metrics = self.train_step(step, self.next_of(micro_batches))
-                    self.files.log_metrics({"step": step, "epoch": epoch, **metrics})
-                    bar.set_postfix(
-                        epoch=epoch, loss=f"{metrics['loss']:.3f}", lr=f"{metrics['lr']:.1e}", refresh=False
-                    )
-                    bar.update()
-                self.files.save_checkpoint(epoch, self.state(epoch))
+        self.output.save_config()
+        self.model.train()
+        run = self.run()
+        with self.callbacks.running(run):
+            micro_batches = iter(self.loader())
+            while self.state.step < self.total_steps:
+                started = time.perf_counter()
+                batches = self.next_of(micro_batches)
+                waited = time.perf_counter() - started
+                self.callbacks.before_step(run, batches)
+                metrics = self.train_step(batches)
+                spent = time.perf_counter() - started
+                metrics = replace(metrics, data_seconds=round(waited, 4), seconds=round(spent, 4))
+                self.state.count(metrics)
+                self.callbacks.after_step(run, metrics)
         self.world.barrier()
-
-    def loader(self) -> DataLoader[Any]:
-        """Load this process's micro-batches of all epochs to come."""
-        batches = RankBatches(
-            self.mixture,
-            batch_size=self.config.batch_size_train,
-            accumulation=self.config.accum_grad_iters,
-            rank=self.world.rank,
-            world_size=self.world.size,
-            steps_per_epoch=self.steps_per_epoch,
-            epochs=range(self.first_epoch, self.config.max_epoch),
-        )
-        return DataLoader(
-            self.mixture,
-            batch_sampler=batches,
-            num_workers=self.config.num_workers,
-            collate_fn=partial(collate, pad_id=self.pad_id),
-            pin_memory=self.world.device.type == "cuda",
-        )
 
     def next_of(self, micro_batches: Iterator[Batch]) -> list[Batch]:
         """Return the micro-batches of one step.
@@ -147,55 +110,58 @@ class RunnerBase:
             TrainingError: the data are no good; what a loader process raised comes without its traceback.
         """
         try:
-            return list(itertools.islice(micro_batches, self.config.accum_grad_iters))
+            return list(itertools.islice(micro_batches, self.plan.accumulation))
         except TrainingError as error:
             raise TrainingError(str(error).rpartition(f"{TrainingError.__name__}: ")[2].rstrip()) from error
 
-    def train_step(self, step: int, micro_batches: Sequence[Batch]) -> dict[str, Any]:
-        """Take one optimiser step over micro-batches; returns the metrics of the whole step."""
-        started = time.perf_counter()
+    def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
+        """Take one optimiser step over this process's micro-batches; returns the metrics of the whole step."""
+        step = self.state.step
+        random_stream = np.random.SeedSequence([self.config.seed, step, self.world.rank])
+        torch.manual_seed(int(random_stream.generate_state(1)[0]))
         lr = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        (n_targets,) = self.world.all_reduce_sum(sum(b.n_target_tokens for b in micro_batches))
-        loss_sum = 0.0
-        for batch in micro_batches:
-            self.files.log_replaced(step, batch.replaced)
-            loss = self.forward(batch)
-            loss_sum += finite(float(loss.detach()), "the loss", step, [batch])
-            if loss.requires_grad:  # text alone meets nothing that is trained
-                self.scaler.scale(loss / n_targets).backward()
+        n_targets, samples, replaced, truncated = self.world.all_reduce_sum(
+            sum(b.n_target_tokens for b in batches),
+            sum(len(b.ids) for b in batches),
+            sum(len(b.replaced) for b in batches),
+            sum(b.n_truncated for b in batches),
+        )
+        loss = self.backward(batches, n_targets)
         grad_norm = self.gather_gradients()
         if not self.scaler.is_enabled():  # it skips such a step by itself, and scales less from then on
-            finite(grad_norm, "the norm of the gradients", step, micro_batches)
+            _finite(grad_norm, "the norm of the gradients", step, batches)
         self.apply_gradients()
-        loss_sum, samples, replaced, truncated = self.world.all_reduce_sum(
-            loss_sum,
-            sum(len(b.ids) for b in micro_batches),
-            sum(len(b.replaced) for b in micro_batches),
-            sum(b.n_truncated for b in micro_batches),
+        (loss_sum,) = self.world.all_reduce_sum(loss)
+        return StepMetrics(
+            step=step,
+            epoch=step // self.plan.steps_per_epoch,
+            loss=loss_sum / n_targets,
+            lr=lr,
+            grad_norm=grad_norm if math.isfinite(grad_norm) else None,
+            target_tokens=int(n_targets),
+            samples=int(samples),
+            replaced=int(replaced),
+            truncated=int(truncated),
         )
-        self.stop_when_too_many_are_bad(int(samples), int(replaced))
-        return {
-            "loss": loss_sum / n_targets,
-            "lr": lr,
-            "grad_norm": grad_norm if math.isfinite(grad_norm) else None,  # a step that fp16 skipped
-            "target_tokens": int(n_targets),
-            "samples": int(samples),
-            "replaced": int(replaced),
-            "truncated": int(truncated),
-            "seconds": round(time.perf_counter() - started, 4),
-        }
 
-    def forward(self, batch: Batch) -> torch.Tensor:
-        """Sum the loss of one micro-batch."""
-        with self.autocast():
-            return self.model(batch.to(self.world.device)).loss_sum
+    def backward(self, batches: Sequence[Batch], n_targets: float) -> float:
+        """Add the gradients of the loss, which is divided by ``n_targets``; returns this process's sum of losses.
 
-    def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """Mixed precision as configured."""
+        Raises:
+            TrainingError: a loss is NaN or infinite.
+        """
+        losses = []
         dtype = AMP_DTYPES[self.config.amp_dtype]
-        return torch.autocast(self.world.device.type, dtype=dtype, enabled=self.config.amp)
+        for batch in batches:
+            with torch.autocast(self.world.device.type, dtype=dtype, enabled=self.config.amp):
+                loss = self.model(batch.to(self.world.device)).loss_sum
+            losses.append(loss.detach())
+            if loss.requires_grad:  # text alone meets nothing that is trained
+                self.scaler.scale(loss / n_targets).backward()
+        values = torch.stack(losses).tolist()  # once a step: each reading waits for the device
+        return sum(_finite(value, "the loss", self.state.step, [b]) for value, b in zip(values, batches, strict=True))
 
     def gather_gradients(self) -> float:
         """Sum the gradients over processes and clip them; returns their norm before clipping."""
@@ -209,67 +175,68 @@ class RunnerBase:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def stop_when_too_many_are_bad(self, samples: int, replaced: int) -> None:
-        """Count samples; raise TrainingError when the bad ones are too large a share."""
-        self.seen, self.bad = self.seen + samples, self.bad + replaced
-        if self.seen >= SEEN_BEFORE_JUDGING and self.bad > self.config.max_bad_fraction * self.seen:
-            raise TrainingError(
-                f"{self.bad} bad samples among {self.seen}: more than run.max_bad_fraction, "
-                f"{self.config.max_bad_fraction}. {self.files.folder}/bad_samples.rank*.jsonl lists them with reasons."
-            )
+    def loader(self) -> DataLoader[Any]:
+        """Load this process's micro-batches of all steps that are left."""
+        return DataLoader(
+            self.mixture,
+            batch_sampler=RankBatches(
+                self.mixture, self.plan, self.world.rank, range(self.state.step, self.total_steps)
+            ),
+            num_workers=self.config.num_workers,
+            collate_fn=partial(collate, pad_id=self.pad_id),
+            pin_memory=self.world.device.type == "cuda",
+        )
 
-    def state(self, epoch: int) -> dict[str, Any]:
-        """What a checkpoint holds."""
+    def run(self) -> Run:
+        """Return the run as its callbacks know it."""
+        return Run(
+            config=self.config,
+            model=self.model,
+            optimizer=self.optimizer,
+            world=self.world,
+            output=self.output,
+            state=self.state,
+            steps_per_epoch=self.plan.steps_per_epoch,
+            total_steps=self.total_steps,
+            save=self.save,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint, on the first process."""
+        if self.world.is_main:
+            write_checkpoint(path, self.checkpoint())
+        self.callbacks.on_save(self.run(), path)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Return what a checkpoint holds. Random streams follow from seed, step and rank, and need no saving."""
         return {
             "model": self.model.trainable_state(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": named_state(self.model, self.optimizer),
             "scaler": self.scaler.state_dict(),
-            "config": self.resolved_config,
+            "callbacks": self.callbacks.state_dict(),
+            "config": self.output.resolved_config,
             "seed": self.config.seed,
-            "epoch": epoch,
-            "step": (epoch + 1) * self.steps_per_epoch,
-            "samples": (epoch + 1) * self.steps_per_epoch * self.samples_per_step,
+            "steps_per_epoch": self.plan.steps_per_epoch,
+            "samples_per_step": self.plan.samples_per_step,
+            "epoch": (self.state.step - 1) // self.plan.steps_per_epoch,
+            **self.state.as_dict(),
         }
 
     def resume(self, path: str) -> None:
-        """Go on after the epoch that a checkpoint was written at the end of.
+        """Restore the run that a checkpoint holds.
 
         Raises:
             WeightsError: it is not a checkpoint of a run like this one.
         """
-        content = read_checkpoint(path)
-        lacking = [k for k in ("model", "optimizer", "scaler", "seed", "epoch", "step", "samples") if k not in content]
-        if lacking:
-            raise WeightsError(
-                f"run.resume_ckpt_path: {path} has no {', '.join(lacking)}; use it as model.ckpt instead"
-            )
-        if content["epoch"] + 1 >= self.config.max_epoch:
-            raise WeightsError(
-                f"run.resume_ckpt_path: {path} is of epoch {content['epoch']}, the last of this run's "
-                f"{self.config.max_epoch}: nothing is left to do. Raise run.max_epoch to go on."
-            )
-        if content["seed"] != self.config.seed:
-            raise WeightsError(f"run.seed: {self.config.seed}, but {path} is of a run with {content['seed']}")
-        if bool(content["scaler"]) != self.scaler.is_enabled():
-            raise WeightsError(
-                f"run.amp_dtype: {path} is of a run with{'' if content['scaler'] else 'out'} fp16; keep it"
-            )
-        steps, samples = content["step"] // (content["epoch"] + 1), content["samples"] // content["step"]
-        if (steps, samples) != (self.steps_per_epoch, self.samples_per_step):
-            raise WeightsError(
-                f"run.resume_ckpt_path: {path} is of a run with {steps} steps of {samples} samples to an epoch; this one "
-                f"has {self.steps_per_epoch} of {self.samples_per_step}. Resume with the batch size, accumulation and "
-                "processes it had."
-            )
+        content = read_run(path, self.config, self.plan)
         self.model.load_trainable_state(content["model"])
-        groups = self.optimizer.state_dict()["param_groups"]  # the settings of this run's config, not the file's
-        self.optimizer.load_state_dict({**content["optimizer"], "param_groups": groups})
+        load_named_state(self.model, self.optimizer, content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
-        self.first_epoch = content["epoch"] + 1
-        self.files.forget_from(content["step"])
+        self.callbacks.load_state_dict(content["callbacks"])
+        self.state = RunState.of(content)
 
 
-def finite(value: float, what: str, step: int, batches: Sequence[Batch]) -> float:
+def _finite(value: float, what: str, step: int, batches: Sequence[Batch]) -> float:
     """Return a number that must be one.
 
     Raises:

@@ -94,7 +94,7 @@ def test_a_released_audio_branch_file_fills_the_whole_branch_and_nothing_else() 
 
 def test_imagebinds_own_file_fills_both_trunks_and_the_rest_is_left_out_by_name() -> None:
     with torch.device("meta"):
-        own = part("audio_encoder", ImageBind(ImageBindConfig(), hears=True, sees=True))
+        own = part("audio_encoder", ImageBind(ImageBindConfig()))
     of_sound = [t for name, t in own.items() if name.startswith("audio_encoder.audio.")]
     assert sum(t.numel() for t in of_sound) == 86_235_649
     modalities = {"text", "depth", "thermal", "imu"}

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+from annotated_types import Ge, Interval
 
 from video_llama.common.registry import Registry
 from video_llama.config import loader as config
 from video_llama.config.loader import (
-    AtLeast,
-    Between,
     ExistingPath,
     JobConfig,
     Registered,
@@ -41,8 +40,8 @@ class FakeModel:
     class Config:
         llama_model: Annotated[str, ExistingPath()]
         freeze_vit: bool = True
-        num_video_query_token: Annotated[int, AtLeast(1)] = 32
-        drop_path_rate: Annotated[float, Between(0, 1)] = 0.0
+        num_video_query_token: Annotated[int, Ge(1)] = 32
+        drop_path_rate: Annotated[float, Interval(ge=0, le=1)] = 0.0
         prompt_path: Annotated[str, ExistingPath("file")] | None = None
         max_frame_pos: int | None = None
         end_sym: str = "</s>"
@@ -63,7 +62,7 @@ class FakeModel:
 class FakeProcessor:
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        n_frms: Annotated[int, AtLeast(1)] = 8
+        n_frms: Annotated[int, Ge(1)] = 8
 
 
 @PROCESSORS.register("alpro_video_eval")
@@ -96,7 +95,7 @@ class FakeSchedule:
 class FakeRunner:
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        max_epoch: Annotated[int, AtLeast(1)] = 5
+        max_epoch: Annotated[int, Ge(1)] = 5
         init_lr: float = 1e-4
         betas: tuple[float, float] = (0.9, 0.999)
         lr_sched: Annotated[str, RegisteredName(SCHEDULES)] = "constant_lr"

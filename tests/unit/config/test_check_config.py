@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,8 @@ GOOD = "model: {arch: video_llama, llama_model: llm}\n"
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model with nothing wrong in its decoder folder."""
     monkeypatch.setattr(check_config, "MODELS", MODELS)
-    monkeypatch.setattr(FakeModel, "sample_spec", lambda config: None, raising=False)
+    for name in ("sample_spec", "skeleton"):
+        monkeypatch.setattr(FakeModel, name, lambda config: None, raising=False)
 
 
 def run(*argv: str) -> int:
@@ -123,3 +125,64 @@ def test_a_reader_that_goes_away_is_no_traceback(folder: Folder) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() == 1
+
+
+ROOT = Path(__file__).parents[3]
+HEAVY = {"torch", "transformers", "timm"}
+
+
+def check_shipped(file: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run check-config with the real registries; exit with 9 if it imports anything heavy."""
+    code = (
+        "import sys; from video_llama.cli.main import main\n"
+        f"code = main(sys.argv[1:]); sys.exit(9 if {HEAVY} & set(sys.modules) else code)"
+    )
+    command = [sys.executable, "-c", code, "check-config", file, "--options", *options]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_mistake_is_found_without_importing_anything_heavy() -> None:
+    result = check_shipped(
+        "train_configs/toy/stage1_pretrain.yaml",
+        *("run.max_epcoh=3", "model.lora.rank=8", "datasets.webvid.vis_processor.train.n_frms=many"),
+    )
+    assert result.returncode == 1
+    assert [line.split("  ")[1].split(":")[0] for line in result.stderr.splitlines()] == [
+        "model.lora.rank",
+        "datasets.webvid.vis_processor.train.n_frms",
+        "run.max_epcoh",
+    ]
+
+
+def test_a_published_key_without_effect_is_a_warning() -> None:
+    result = check_shipped(
+        "train_configs/video_llama_stage2_finetune.yaml",
+        *("run.batch_size_eval=4", "datasets.llava_instruct.text_processor.train.name=blip_caption"),
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert [line.removeprefix("  warning: ") for line in result.stdout.splitlines()[1:3]] == [
+        "datasets.llava_instruct.text_processor: has no effect on conversations, which are not cleaned",
+        "run.batch_size_eval: has no effect: a run does not evaluate",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "problem"),
+    [
+        ("run.evaluate=True", "run.evaluate: evaluation during a run is not available yet."),
+        ("run.task=captioning", "run.task: expected one of video_text_pretrain"),
+        ("run.dist_url=tcp://host", "run.dist_url: expected one of env://"),
+        (
+            "datasets.llava_instruct.text_processor.train={name: blip_caption, max_words: 9}",
+            "datasets.llava_instruct.text_processor.train: has no effect on conversations",
+        ),
+        (
+            "datasets.cc_sbu_align.text_processor.eval=blip_caption",
+            "datasets.cc_sbu_align.text_processor.eval: unknown key.",
+        ),
+    ],
+)
+def test_a_value_that_would_be_ignored_is_refused(option: str, problem: str) -> None:
+    result = check_shipped("train_configs/video_llama_stage2_finetune.yaml", option)
+    assert result.returncode == 1
+    assert problem in result.stderr

@@ -22,6 +22,7 @@ from video_llama.datasets.config import (
     LlavaInstructConfig,
     ProcessorsConfig,
     StorageConfig,
+    TextProcessorConfig,
     WebVidConfig,
     WebVidInstructConfig,
 )
@@ -79,7 +80,7 @@ class FakeImage(FakeClip):
 
 CLIPS = ProcessorsConfig(train=FakeClip.Config())
 IMAGES = ProcessorsConfig(train=FakeImage.Config())
-CAPTIONS = ProcessorsConfig(train=CaptionConfig())
+CAPTIONS = TextProcessorConfig(train=CaptionConfig())
 
 
 @dataclass

@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.unit.datasets.folder import Folder, sample_text, target_text
 from video_llama.common.errors import BadRecord, ConfigError, DataError, DecodeError
-from video_llama.datasets.config import ProcessorsConfig
+from video_llama.datasets.config import ProcessorsConfig, TextProcessorConfig
 from video_llama.processors.config import CaptionConfig
 from video_llama.processors.image import Blip2ImageTrain
 from video_llama.processors.video import AlproVideoEval
@@ -97,7 +97,7 @@ def test_a_caption_without_words_is_a_bad_record(folder: Folder, caption: str) -
 
 def test_a_caption_without_words_is_a_bad_record_though_a_text_goes_before_all_captions(folder: Folder) -> None:
     folder.clips("p/1.mp4")
-    captions = ProcessorsConfig(train=CaptionConfig(prompt="a clip of "))
+    captions = TextProcessorConfig(train=CaptionConfig(prompt="a clip of "))
     webvid = folder.webvid(("1", "p", "..."), ("1", "p", "a cat"), text_processor=captions)
     assert target_text(webvid, 1) == "a clip of a cat###"
     with pytest.raises(BadRecord, match="is empty after cleaning"):
@@ -108,7 +108,7 @@ def test_a_caption_that_a_users_own_text_processor_leaves_nothing_of_is_a_bad_re
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.clips("p/1.mp4")
-    webvid = folder.webvid(("1", "p", "ein Hund"), text_processor=ProcessorsConfig(train=CaptionConfig(prompt="a ")))
+    webvid = folder.webvid(("1", "p", "ein Hund"), text_processor=TextProcessorConfig(train=CaptionConfig(prompt="a ")))
     monkeypatch.setattr(webvid, "text_processor", lambda text, rng: "")
     with pytest.raises(BadRecord, match="'ein Hund' is empty after cleaning"):
         webvid.sample(0, rng())

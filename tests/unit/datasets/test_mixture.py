@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from video_llama.common.errors import ConfigError
-from video_llama.datasets.mixture import Mixture, RankBatches, RecordRef
+from video_llama.datasets.mixture import BatchPlan, Mixture, RankBatches, RecordRef
 
 seeds = st.integers(0, 2**32)
 sizes = st.lists(st.integers(1, 30), min_size=1, max_size=4)
@@ -30,9 +30,13 @@ def mixture(lengths: list[int], ratios: list[Any], seed: int = 0) -> Mixture:
     return Mixture([range(n) for n in lengths], ratios, seed)  # type: ignore[misc]
 
 
-def batches(mixed: Mixture, rank: int = 0, **changes: Any) -> list[list[RecordRef]]:
-    settings = {"batch_size": 2, "accumulation": 1, "world_size": 1, "steps_per_epoch": 3, "epochs": range(2)}
-    return list(RankBatches(mixed, rank=rank, **(settings | changes)))
+def batches(mixed: Mixture, rank: int = 0, steps: range = range(6), **changes: Any) -> list[list[RecordRef]]:
+    return list(RankBatches(mixed, plan(**changes), rank, steps))
+
+
+def plan(**changes: Any) -> BatchPlan:
+    settings = {"batch_size": 2, "accumulation": 1, "world_size": 1, "steps_per_epoch": 3}
+    return BatchPlan(**(settings | changes))
 
 
 @given(mixtures(), st.integers(1, 200), st.integers(0, 5))
@@ -76,33 +80,25 @@ def test_how_a_step_is_split_over_processes_and_batches_does_not_change_what_it_
 ) -> None:
     size, accumulation, world = split
     shape = {"batch_size": size, "accumulation": accumulation, "world_size": world, "steps_per_epoch": steps}
-    ranks = [batches(mixed, rank, **shape) for rank in range(world)]
+    ranks = [batches(mixed, rank, range(2 * steps), **shape) for rank in range(world)]
     in_order = [draw for micro in zip(*ranks, strict=True) for batch in micro for draw in batch]
     assert in_order == [draw for epoch in range(2) for draw in mixed.epoch_draws(epoch, 12 * steps)]
     assert all(len(batch) == size for rank in ranks for batch in rank)
 
 
-@given(mixtures(), st.integers(0, 3), st.integers(1, 3), st.integers(0, 1))
-def test_a_resumed_run_draws_what_the_whole_run_would_have(
-    mixed: Mixture, epoch: int, accumulation: int, rank: int
+@given(mixtures(), st.integers(0, 12), st.integers(1, 3), st.integers(0, 1))
+def test_a_run_resumed_at_any_step_draws_what_the_whole_run_would_have(
+    mixed: Mixture, step: int, accumulation: int, rank: int
 ) -> None:
     shape: dict[str, Any] = {"accumulation": accumulation, "world_size": 2, "rank": rank}
-    whole = batches(mixed, epochs=range(4), **shape)
-    resumed = batches(mixed, epochs=range(epoch, 4), **shape)
-    assert resumed == whole[epoch * 3 * accumulation :]
+    whole = batches(mixed, steps=range(12), **shape)
+    resumed = batches(mixed, steps=range(step, 12), **shape)
+    assert resumed == whole[step * accumulation :]
 
 
 @given(mixtures(), st.integers(1, 3))
 def test_the_number_of_batches_is_known_beforehand(mixed: Mixture, accumulation: int) -> None:
-    sampler = RankBatches(
-        mixed,
-        batch_size=2,
-        accumulation=accumulation,
-        rank=0,
-        world_size=1,
-        steps_per_epoch=3,
-        epochs=range(1, 4),
-    )
+    sampler = RankBatches(mixed, plan(accumulation=accumulation), 0, range(4, 9))
     assert len(sampler) == len(list(sampler))
 
 

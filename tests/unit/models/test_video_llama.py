@@ -345,7 +345,7 @@ def test_the_context_for_data_sets_follows_from_the_model_section(decoder, tmp_p
     context = VideoLLaMA.sample_spec(tiny.config(decoder, prompt_path=str(prompts), model_type="pretrain_llama_v2"))
     assert dict(context.tokens_per_slot) == {"image": 3, "video": 3}
     assert context.max_context == 256
-    assert context.end_sym == "</s>"
+    assert context.template.end_sym == "</s>"
     assert [p.removeprefix("[INST] <<SYS>>\n \n<</SYS>>\n\n") for p in context.caption_prompts] == [
         "See {this}: <ImageHere> [/INST] ",
         "What is <ImageHere>? [/INST] ",
@@ -377,5 +377,5 @@ def test_a_decoder_whose_embeddings_are_narrower_than_its_layers_is_met_at_their
 
 def test_a_decoder_that_takes_another_width_than_its_config_tells_is_refused(decoder, monkeypatch):
     monkeypatch.setattr(LanguageModel, "width", 24)
-    with pytest.raises(WeightsError, match=r"takes embeddings of width 24, where its config\.json tells 16"):
+    with pytest.raises(WeightsError, match=r"takes embeddings of width 24, but its config\.json says 16"):
         tiny.model(decoder)

@@ -5,11 +5,9 @@ Shapes: B sequences, L tokens, H hidden width, K distinct target columns, W voca
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,12 +19,12 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from video_llama.checkpoints.compare import listed
-from video_llama.common.errors import WeightsError
 from video_llama.common.types import IGNORE_LABEL
 from video_llama.models.config import LoRAConfig, Quantization
-from video_llama.models.decoder.folder import max_context
+from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.lora import adapted_layers, add_adapters
 from video_llama.models.decoder.quantization import keep_differentiable, move_int8_statistics, quantization_config
+from video_llama.models.decoder.transformers_internals import no_load_report
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +33,19 @@ class LanguageModel(nn.Module):
     """A causal decoder that is fed embeddings.
 
     Args:
-        directory: a Hugging Face model folder.
-        dtype: of its weights, and of the arithmetic where they are quantised.
-        quantization: of its linear layers. A quantised decoder is made on the GPU, if there is one.
+        folder: where it is stored.
+        dtype: of its weights, and of the arithmetic if they are quantised.
+        quantization: of its linear layers. A quantised decoder is created on the GPU, if there is one.
         lora: adapters in its linear layers.
 
     Raises:
-        WeightsError: the folder is not a complete model, or its values are broken.
-        ConfigError: it has no such layers as the adapters ask for.
+        WeightsError: the folder is not a complete model, or a value is NaN or infinite.
+        ConfigError: the decoder lacks the layers that ``lora`` asks for.
     """
 
     def __init__(
         self,
-        directory: str | Path,
+        folder: DecoderFolder,
         dtype: torch.dtype,
         quantization: Quantization | None = None,
         lora: LoRAConfig | None = None,
@@ -55,9 +53,10 @@ class LanguageModel(nn.Module):
         super().__init__()
         how = {} if quantization is None else {"quantization_config": quantization_config(quantization, dtype)}
         try:
-            with _without_report():
+            with no_load_report():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    directory,
+                    folder.path,
+                    config=folder.config,
                     dtype=dtype,
                     local_files_only=True,
                     trust_remote_code=False,
@@ -66,24 +65,21 @@ class LanguageModel(nn.Module):
                     **how,
                 )
         except (ImportError, OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise WeightsError(
-                f"model.llama_model: {directory} does not load as a causal language model: {error}"
-            ) from error
+            raise folder.error(f"{folder.path} does not load as a causal language model: {error}") from error
         self.lm: Any = loaded[0]
+        self.max_context = folder.max_context
         if missing := sorted(loaded[1]["missing_keys"]):
-            raise WeightsError(
-                f"model.llama_model: {directory} is not whole: {len(missing)} tensors are missing, such as {missing[0]}"
-            )
+            raise folder.error(f"{folder.path} is not whole: {len(missing)} tensors are missing, such as {missing[0]}")
         if reshaped := sorted(loaded[1]["mismatched_keys"]):
             name, found, expected = reshaped[0]
-            raise WeightsError(
-                f"model.llama_model: {directory}: {name} has the shape {tuple(found)}; by config.json it is {tuple(expected)}"
+            raise folder.error(
+                f"{folder.path}: {name} has the shape {tuple(found)}; by config.json it is {tuple(expected)}"
             )
         if extra := sorted(loaded[1]["unexpected_keys"]):
-            log.warning("%s: %d tensors are left out, such as %s", directory, len(extra), extra[0])
+            log.warning("%s: %d tensors are left out, such as %s", folder.path, len(extra), extra[0])
         if broken := _not_finite(self.lm):
-            lines = [f"model.llama_model: {directory} holds NaN or infinity. Download it again.", *listed("!", broken)]
-            raise WeightsError("\n".join(lines))
+            lines = [f"{folder.path} holds NaN or infinity. Download it again.", *listed("!", broken)]
+            raise folder.error("\n".join(lines))
         self.lm.generation_config = GenerationConfig()  # the folder may suggest sampling, beams, penalties
         keep_differentiable(self.lm)
         if lora is not None:
@@ -93,11 +89,6 @@ class LanguageModel(nn.Module):
     def width(self) -> int:
         """H."""
         return int(self.lm.get_input_embeddings().embedding_dim)
-
-    @property
-    def max_context(self) -> int:
-        """Longest sequence, in tokens."""
-        return max_context(self.lm.config)
 
     def train(self, mode: bool = True) -> LanguageModel:
         """Set the mode of the adapters; the decoder around them never drops out."""
@@ -145,21 +136,6 @@ class LanguageModel(nn.Module):
         )
         logits = out.logits.float().flatten(0, 1)  # [B*K, W]
         return F.cross_entropy(logits, next_labels[:, columns].flatten(), ignore_index=IGNORE_LABEL, reduction="sum")
-
-
-@contextlib.contextmanager
-def _without_report() -> Iterator[None]:
-    """Keep transformers from printing a table of what did not fit: the errors here say it. One of conversions stays."""
-
-    def is_news(record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in (text := record.getMessage()) or "CONVERSION" in text
-
-    logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(is_news)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_news)
 
 
 def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

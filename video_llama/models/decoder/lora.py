@@ -16,17 +16,17 @@ from video_llama.common.errors import ConfigError
 from video_llama.models.config import LoRAConfig
 
 ALPHA = "lora_alpha"
-"""A buffer of an adapted decoder: saved with the adapters, since nothing else about them tells it."""
+"""A buffer of an adapted decoder: saved with the adapters, whose shapes do not determine it."""
 
 
 def add_adapters(lm: Any, config: LoRAConfig) -> None:
-    """Give linear layers of a decoder adapters, in fp32; they add nothing until they are trained.
+    """Add adapters to linear layers of a decoder, in fp32; they change nothing until they are trained.
 
     Args:
         lm: a causal language model, quantised or not; changed in place.
-        config: which ones.
+        config: rank, alpha, dropout and layers.
     Raises:
-        ConfigError: no layer has one of the names.
+        ConfigError: no layer has one of the names in ``target_modules``.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -50,17 +50,17 @@ def adapter_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def adapted_layers(module: nn.Module) -> dict[str, Any]:
-    """Return the layers with an adapter, by name."""
+    """Return the layers that have an adapter, by name."""
     return {name: layer for name, layer in module.named_modules() if hasattr(layer, "lora_A")}
 
 
 def alpha_of(tensors: Mapping[str, Tensor]) -> float | None:
-    """Return the alpha of adapters among tensors of a model; None where there are none."""
+    """Return the alpha of the adapters among a model's tensors; None if there are none."""
     return next((float(tensor) for name, tensor in tensors.items() if name.endswith(ALPHA)), None)
 
 
 def adapters_alone(lm: Any, config: LoRAConfig) -> nn.Module:
-    """Return a decoder on the meta device of which only the adapters are left, to hold names and shapes against.
+    """Strip a decoder on the meta device down to its adapters, to compare names and shapes with.
 
     Args:
         lm: a causal language model on the meta device; changed in place.
@@ -83,7 +83,7 @@ def adapters_alone(lm: Any, config: LoRAConfig) -> nn.Module:
 
 
 def merge_adapters(lm: nn.Module) -> None:
-    """Add each adapter to the weights of its layer, and take it off: what is left is a plain decoder."""
+    """Add each adapter to the weights of its layer and remove it: the result is a plain decoder."""
     for name, layer in adapted_layers(lm).items():
         layer.merge()
         lm.set_submodule(name, layer.get_base_layer())

@@ -1,4 +1,4 @@
-"""Adapters added to the decoder they were trained in: a plain Hugging Face folder, and the branch without them."""
+"""Merge trained adapters into their decoder: writes a plain Hugging Face folder, and the branch without them."""
 
 from __future__ import annotations
 
@@ -16,30 +16,29 @@ from video_llama.checkpoints.io import write_checkpoint
 from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.common.files import check_free, new_folder
 from video_llama.models.config import VideoLLaMAConfig
-from video_llama.models.decoder.folder import check_decoder_folder, read_config
 from video_llama.models.decoder.lora import merge_adapters
-from video_llama.models.weights.loading import DECODER, PLACES, check_weights_files, read_weights_files
+from video_llama.models.weights.loading import DECODER, WEIGHTS_KEYS, check_weights_files, read_weights_files
 
 log = logging.getLogger(__name__)
 
 BRANCH = "branch.pth"
 _TRAINED = ("ckpt", "ckpt_2")
-"""Keys that name what was trained; the adapters are in there."""
+"""Keys of the files that may hold adapters."""
 _COPIED = (".json", ".jinja", ".model", ".tiktoken", ".txt")
-"""How the names of the files end that stand beside a decoder's weights: tokenizer and generation settings."""
+"""Suffixes of the files that are copied from the decoder's folder: tokenizer and generation settings."""
 
 
 def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -> None:
-    """Write a decoder with its adapters merged, and beside it ``branch.pth``, all else that was trained.
+    """Write a decoder with its adapters merged, and ``branch.pth`` with everything else that was trained.
 
-    A model with them as ``llama_model`` and ``ckpt``, and no ``lora``, computes what the one with adapters does.
+    With the folder as ``llama_model``, the file as ``ckpt`` and no ``lora``, the model computes the same.
 
     Args:
-        model_class: what the model section names.
-        config: with ``lora`` and ``ckpt``. The adapters go into the decoder as it is stored: not quantised.
-        output: the folder to make.
+        model_class: the class of the model section.
+        config: with ``lora`` and ``ckpt``. ``quantization`` is ignored: the adapters go into full-precision weights.
+        output: the folder to create.
     Raises:
-        ConfigError: there are no adapters to merge.
+        ConfigError: the config names no adapters.
         WeightsError: a file does not fit, the decoder is stored quantised, or the folder cannot be written.
     """
     output = Path(output)
@@ -49,24 +48,25 @@ def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -
         raise ConfigError([f"model.{key}: is not set; it says {says} to merge"])
     if config.decoder_quantization is not None:
         log.info("merging into the decoder in %s, not %s", config.llama_precision, config.decoder_quantization)
-    others: dict[str, Any] = {place.key: None for place in PLACES if place.key not in _TRAINED}
+    others: dict[str, Any] = {key.name: None for key in WEIGHTS_KEYS if key.name not in _TRAINED}
     config = replace(config, low_resource=False, quantization=None, **others)
     model = model_class.skeleton(config)
     adapters, branch = _trained(model, config)
-    check_decoder_folder(config.llama_model)
-    if getattr(read_config(config.llama_model), "quantization_config", None) is not None:
-        raise WeightsError(
-            f"model.llama_model: {config.llama_model} is stored quantised, and adapters cannot be merged into that. "
-            "Name the decoder that it was made from."
+    folder = config.decoder_folder
+    folder.check()
+    if folder.is_quantized:
+        raise folder.error(
+            f"{folder.path} is stored quantised, and adapters cannot be merged into that. Name the decoder that it was "
+            "made from."
         )
     model.load_decoder()
     fill(model, adapters, f"model.ckpt: {config.ckpt}")
     merge_adapters(model.decoder.lm)
-    _write(output, model.decoder.lm, branch, Path(config.llama_model))
+    _write(output, model.decoder.lm, branch, folder.path)
 
 
 def _trained(skeleton: nn.Module, config: VideoLLaMAConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the adapters and the rest of what the files hold, by their names in the whole model."""
+    """Return the adapters, and all other tensors of the files, by their names in the whole model."""
     files = read_weights_files(config)
     check_weights_files(files, skeleton, config)
     trained = {name: tensor for file in files for name, tensor in file.tensors.items()}

@@ -9,20 +9,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from video_llama.config.fields import AtLeast, ExistingPath
+from annotated_types import Ge
+
+from video_llama.config.fields import ExistingPath
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrunkConfig:
     """Size of a trunk."""
 
-    embed_dim: Annotated[int, AtLeast(1)]
+    embed_dim: Annotated[int, Ge(1)]
     """D: width of the blocks."""
 
-    depth: Annotated[int, AtLeast(1)]
+    depth: Annotated[int, Ge(1)]
     """Number of blocks."""
 
-    num_heads: Annotated[int, AtLeast(1)]
+    num_heads: Annotated[int, Ge(1)]
     """Heads of each attention."""
 
 
@@ -39,13 +41,13 @@ class ImageBindConfig:
     vision: TrunkConfig = TrunkConfig(embed_dim=1280, depth=32, num_heads=16)
     """The trunk for frames."""
 
-    image_size: Annotated[int, AtLeast(1)] = 224
+    image_size: Annotated[int, Ge(1)] = 224
     """Side of the frames that the positions are made for, in pixels."""
 
-    patch_size: Annotated[int, AtLeast(1)] = 14
+    patch_size: Annotated[int, Ge(1)] = 14
     """Side of a patch of a frame, in pixels."""
 
-    out_embed_dim: Annotated[int, AtLeast(1)] = 1024
+    out_embed_dim: Annotated[int, Ge(1)] = 1024
     """E: width of the space that sound and sight share."""
 
 

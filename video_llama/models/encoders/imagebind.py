@@ -1,4 +1,4 @@
-"""ImageBind's encoders for sound and for sight (Girdhar et al. 2023), one trunk each; only those asked for are built.
+"""ImageBind's audio and vision trunks (Girdhar et al. 2023).
 
 Shapes: N clips of sound or frames, P patches, D trunk width, E output width, M = 128 mel bins, F = 204 time frames,
 H x W pixels.
@@ -7,15 +7,17 @@ H x W pixels.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
+from video_llama.common.modalities import AudioInput
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
-from video_llama.models.encoders.vision import CLIP_MEAN, CLIP_STD
+from video_llama.models.encoders.normalisation import ClipNormalisation
 from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
 
 
@@ -25,7 +27,7 @@ class Block(nn.Module):
     Args:
         width: D.
         num_heads: of the attention.
-        bias_kv: whether the attention has one more key and value, which are learned.
+        bias_kv: whether the attention has one extra, learned key and value.
     """
 
     def __init__(self, width: int, num_heads: int, bias_kv: bool) -> None:
@@ -44,7 +46,7 @@ class Block(nn.Module):
 
 
 class Trunk(nn.Module):
-    """What both trunks share: class token, positions, blocks, and a head that reads the class token.
+    """The common part of both trunks: class token, positions, blocks, and a head on the class token.
 
     Args:
         config: sizes.
@@ -63,7 +65,7 @@ class Trunk(nn.Module):
         self.head = nn.Linear(width, out_dim, bias=False)
 
     def tokens(self, patches: Tensor, positions: Tensor) -> Tensor:
-        """Put the class token before float[N, P, D] patches, and add positions."""
+        """Prepend the class token to float[N, P, D] patches and add positions: float[N, 1 + P, D]."""
         return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + positions
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -74,7 +76,7 @@ class Trunk(nn.Module):
 
 
 class AudioTrunk(Trunk):
-    """Sound: overlapping patches of the mel spectrogram of a clip of 2 seconds."""
+    """Overlapping patches of the mel spectrogram of 2 seconds of sound."""
 
     KERNEL, STRIDE = 16, 10
 
@@ -92,10 +94,7 @@ class AudioTrunk(Trunk):
 
 
 class VisionTrunk(Trunk):
-    """Sight: patches of a frame that is shown twice, since the trunk was made for clips of two frames."""
-
-    mean: Tensor
-    std: Tensor
+    """Patches of a frame, repeated because the trunk takes clips of two frames."""
 
     def __init__(self, config: TrunkConfig, image_size: int, patch_size: int, out_dim: int) -> None:
         side = image_size // patch_size
@@ -104,20 +103,17 @@ class VisionTrunk(Trunk):
         kernel = (2, patch_size, patch_size)
         self.patch = nn.Conv3d(3, config.embed_dim, kernel, kernel, bias=False)
         self.pre_norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
-        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
+        self.normalise = ClipNormalisation()
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map frames, uint8[N, 3, H, W] or normalised float[N, 3, H, W], to unit vectors, float[N, E]."""
-        if frames.dtype == torch.uint8:
-            frames = (frames.float() / 255 - self.mean) / self.std
-        twice = repeat(frames.to(self.patch.weight.dtype), "n c h w -> n c 2 h w")
+        twice = repeat(self.normalise(frames).to(self.patch.weight.dtype), "n c h w -> n c 2 h w")
         patches = rearrange(self.patch(twice), "n d 1 h w -> n d h w")
         positions = self._positions(*patches.shape[-2:])
         return self.embed(self.pre_norm(self.tokens(rearrange(patches, "n d h w -> n (h w) d"), positions)))
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """Return float[1, 1 + rows * columns, D]; those for a frame of another size are interpolated."""
+        """Return float[1, 1 + rows * columns, D], interpolated for frames of another size."""
         if (rows, columns) == (self.side, self.side):
             return self.pos_embed
         grid = rearrange(self.pos_embed[:, 1:], "1 (h w) d -> 1 d h w", h=self.side)
@@ -127,28 +123,32 @@ class VisionTrunk(Trunk):
 
 @AUDIO_ENCODERS.register("imagebind_huge")
 class ImageBind(nn.Module):
-    """The trunks that a model asks for.
+    """The trunks for the inputs that a model uses.
 
     Args:
         config: sizes.
-        hears: whether the trunk for sound is built.
-        sees: whether the trunk for frames is built.
+        inputs: what to build a trunk for.
     """
 
     Config = ImageBindConfig
 
-    def __init__(self, config: ImageBindConfig, hears: bool, sees: bool) -> None:
+    def __init__(self, config: ImageBindConfig, inputs: Collection[AudioInput] = ("sound", "frames")) -> None:
         super().__init__()
         self.width = config.out_embed_dim
-        if hears:
+        if "sound" in inputs:
             self.audio = AudioTrunk(config.audio, config.out_embed_dim)
-        if sees:
+        if "frames" in inputs:
             self.vision = VisionTrunk(config.vision, config.image_size, config.patch_size, config.out_embed_dim)
 
-    def hear(self, segments: Tensor) -> Tensor:
-        """Map float[N, S, 1, M, F] segments of sound to float[N, S, E]."""
+    @staticmethod
+    def own_weights(config: ImageBindConfig) -> dict[str, Tensor]:
+        """Return nothing: ``imagebind_ckpt_path`` names the weights."""
+        return {}
+
+    def encode_audio(self, segments: Tensor) -> Tensor:
+        """Map segments of sound, float[N, S, 1, M, F], to float[N, S, E]."""
         return rearrange(self.audio(rearrange(segments, "n s ... -> (n s) ...")), "(n s) e -> n s e", n=len(segments))
 
-    def see(self, frames: Tensor) -> Tensor:
+    def encode_frames(self, frames: Tensor) -> Tensor:
         """Map frames, uint8[N, 3, T, H, W] or normalised float, to float[N, T, E]."""
         return rearrange(self.vision(rearrange(frames, "n c t h w -> (n t) c h w")), "(n t) e -> n t e", n=len(frames))

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from video_llama.common.errors import VideoLlamaError
+from video_llama.models.encoders.normalisation import ClipNormalisation
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 EVA_CLIP_G = "eva_giant_patch14_224"
 EVA_CLIP_G_ARGS: dict[str, Any] = {"depth": 39}
 
@@ -26,14 +25,11 @@ class VisionEncoder(nn.Module):
         vit_model: ``eva_clip_g`` or ``timm/<name>``.
         image_size: side of the square input, in pixels.
         vit_args: overrides of the timm model's arguments, such as ``depth`` or ``embed_dim``.
-        drop_path_rate: stochastic depth, for a ViT that is trained.
+        drop_path_rate: stochastic depth of a trained ViT.
 
     Raises:
         VideoLlamaError: timm does not know the name, or the model does not take the arguments.
     """
-
-    mean: Tensor
-    std: Tensor
 
     def __init__(
         self,
@@ -47,8 +43,7 @@ class VisionEncoder(nn.Module):
         self.num_features: int = self.vit.num_features
         self.image_size = image_size
         self.ln_vision = nn.LayerNorm(self.num_features, eps=1e-5)
-        self.register_buffer("mean", torch.tensor(CLIP_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(CLIP_STD).view(3, 1, 1), persistent=False)
+        self.normalise = ClipNormalisation()
 
     def set_precision(self, dtype: torch.dtype) -> VisionEncoder:
         """Cast the transformer once; ``ln_vision`` stays in float32."""
@@ -59,16 +54,14 @@ class VisionEncoder(nn.Module):
         """Encode frames.
 
         Args:
-            frames: uint8[N, 3, H, W], or float[N, 3, H, W] already normalised.
+            frames: uint8[N, 3, H, W], or float[N, 3, H, W] if already normalised.
         Returns:
             float32[N, P, C], after ``ln_vision``.
         Raises:
-            VideoLlamaError: the encoder gives a grid of features, not a sequence.
+            VideoLlamaError: the encoder returns a grid of features instead of a sequence.
         """
-        if frames.dtype == torch.uint8:
-            frames = (frames.float() / 255 - self.mean) / self.std
         dtype = next(self.vit.parameters()).dtype
-        tokens = self.vit.forward_features(frames.to(dtype))
+        tokens = self.vit.forward_features(self.normalise(frames).to(dtype))
         if tokens.ndim != 3:
             raise VideoLlamaError(
                 f"model.vit_model: its features have the shape {tuple(tokens.shape)}, which is no sequence of tokens. "
@@ -95,5 +88,5 @@ def _build_vit(vit_model: str, image_size: int, vit_args: dict[str, Any], drop_p
             f"model.vit_model: {vit_model} cannot be built as a vision transformer with vit_args {vit_args}: {error}"
         ) from error
     if eva:
-        vit.norm = nn.Identity()  # the released weights have no final norm; ln_vision takes its place
+        vit.norm = nn.Identity()  # the released weights have no final norm; ln_vision replaces it
     return vit

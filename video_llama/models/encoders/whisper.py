@@ -1,4 +1,4 @@
-"""The encoder of Whisper (Radford et al. 2022) in the place of ImageBind's for sound.
+"""Whisper's encoder (Radford et al. 2022), an alternative to ImageBind for sound.
 
 Shapes: N sounds, S segments of 2 s, E width, L samples at 16 kHz, M mel bins, P positions, one for each 20 ms.
 """
@@ -26,23 +26,21 @@ from video_llama.processors.decode import SAMPLE_RATE
 WINDOW, STEP = 400, 160
 """Of the spectrogram, in samples; the encoder makes one position of two steps."""
 POSITIONS = SEGMENT_SECONDS * SAMPLE_RATE // (2 * STEP)
-"""P of a segment; those after them are of the silence that fills up what Whisper listens to at once."""
+"""P of a segment; later positions belong to the silence that pads Whisper's input."""
 
 
 @AUDIO_ENCODERS.register("whisper")
 class Whisper(nn.Module):
-    """Whisper's encoder, and the mean of what it makes of each segment.
+    """Whisper's encoder, averaged over the positions of each segment. It takes no frames.
 
     Args:
-        config: the folder, of which the constructor reads ``config.json`` alone.
-        hears: always true: Whisper sees no frames.
-        sees: always false.
+        config: the folder; the constructor only reads its ``config.json``.
     """
 
     Config = WhisperConfig
     filters: Tensor
 
-    def __init__(self, config: WhisperConfig, hears: bool = True, sees: bool = False) -> None:
+    def __init__(self, config: WhisperConfig) -> None:
         super().__init__()
         sizes = _read_config(config.model)
         self.encoder = WhisperEncoder(sizes)
@@ -64,7 +62,7 @@ class Whisper(nn.Module):
         """Read the encoder's tensors, by their names in this module.
 
         Raises:
-            WeightsError: it is no folder of a Whisper model, or its weights cannot be read.
+            WeightsError: the folder holds no Whisper model, or its weights cannot be read.
         """
         _read_config(config.model)
         try:
@@ -74,17 +72,20 @@ class Whisper(nn.Module):
         except WeightsError as error:
             raise WeightsError(f"model.audio_encoder.model: {error}") from error
 
-    def hear(self, segments: Tensor) -> Tensor:
-        """Map float[N, S, L] segments of sound to float[N, S, E]."""
+    def encode_audio(self, segments: Tensor) -> Tensor:
+        """Map segments of sound, float[N, S, L], to float[N, S, E]."""
         features = self.log_mel(rearrange(segments, "n s l -> (n s) l"))
         positions = self.encoder(features).last_hidden_state[:, :POSITIONS]
         return rearrange(positions.mean(1), "(n s) e -> n s e", n=len(segments))
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
-        """Map float[N, L] waveforms, filled up with silence, to Whisper's spectrograms, float[N, M, 2 P]."""
-        filled = F.pad(waveforms, (0, self.n_samples - waveforms.shape[1]))
-        window = torch.hann_window(WINDOW, device=filled.device)
-        power = torch.stft(filled, WINDOW, STEP, window=window, return_complex=True)[..., :-1].abs() ** 2
+        """Map waveforms, float[N, L], padded with silence, to Whisper's spectrograms, float[N, M, 2 P].
+
+        transformers' WhisperFeatureExtractor computes the same, but takes and returns arrays on the CPU.
+        """
+        padded = F.pad(waveforms, (0, self.n_samples - waveforms.shape[1]))
+        window = torch.hann_window(WINDOW, device=padded.device)
+        power = torch.stft(padded, WINDOW, STEP, window=window, return_complex=True)[..., :-1].abs() ** 2
         mel = (self.filters @ power).clamp(min=1e-10).log10()
         loudest = mel.amax(dim=(1, 2), keepdim=True)
         return (mel.maximum(loudest - 8) + 4) / 4
@@ -94,7 +95,7 @@ def _read_config(folder: str) -> Any:
     """Read the config of a Whisper model.
 
     Raises:
-        WeightsError: the folder has none, or another model's.
+        WeightsError: the folder has none, or that of another model.
     """
     where = f"model.audio_encoder.model: {folder}"
     if not (Path(folder) / "config.json").is_file():
@@ -106,5 +107,5 @@ def _read_config(folder: str) -> Any:
     if config.model_type != "whisper":
         raise WeightsError(f"{where} is a model of type {config.model_type}; expected Whisper")
     if config.max_source_positions < POSITIONS:
-        raise WeightsError(f"{where} hears {config.max_source_positions} positions at once; a segment has {POSITIONS}")
+        raise WeightsError(f"{where} takes {config.max_source_positions} positions at once; a segment has {POSITIONS}")
     return config

@@ -1,6 +1,4 @@
-"""The weights files that a model section names: read, given our names and held against the model before anything large
-is built. Every way in which they can be wrong is found here.
-"""
+"""The weights files that a model section names: read, renamed and checked against the model before the decoder loads."""
 
 from __future__ import annotations
 
@@ -28,75 +26,74 @@ from video_llama.checkpoints.published import (
 )
 from video_llama.common.errors import WeightsError
 from video_llama.models.config import VideoLLaMAConfig
-from video_llama.models.decoder.folder import decoder_width as width_of_decoder
-from video_llama.models.decoder.folder import read_config
+from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.lora import alpha_of
-from video_llama.models.encoders.audio_encoder import own_weights
+from video_llama.models.encoders.factory import own_weights
 
 log = logging.getLogger(__name__)
 
-SIGHT = ("vision.", "qformer.", "video_branch.")
-AUDIO = ("audio_branch.", "audio_encoder.")
-"""How the names begin of what is there for one branch alone."""
+VIDEO_PARTS = ("vision.", "qformer.", "video_branch.")
+AUDIO_PARTS = ("audio_branch.", "audio_encoder.")
+"""Name prefixes of tensors used by a single branch."""
 TRUNKS = {"sound": "audio_encoder.audio.", "frames": "audio_encoder.vision."}
-"""How the names of ImageBind's trunks begin, by what each is for."""
+"""Name prefixes of ImageBind's trunks, by their input."""
 IMAGEBIND = "imagebind_ckpt_path"
 DECODER = "decoder."
-"""How the names of the decoder's tensors begin; a file holds such if it was trained with LoRA."""
+"""Name prefix of the decoder's tensors; a file trained with LoRA holds some."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A key of the model section that names a file."""
+class WeightsKey:
+    """A key of the model section that names a weights file."""
 
-    key: str
-    accepted: tuple[Format, ...]
-    """The published formats that go there, beside our own files."""
-    parts: tuple[str, ...] = ("",)
-    """How the names of the tensors begin that go there."""
+    name: str
+    formats: tuple[Format, ...]
+    """Published formats it accepts, besides our own."""
+    prefixes: tuple[str, ...] = ("",)
+    """Name prefixes of the tensors it accepts."""
 
 
-PLACES = (
-    Place("vit_ckpt", (EVA_CLIP_G,), ("vision.",)),
-    Place("q_former_model", (BLIP2_QFORMER,), ("qformer.", "vision.ln_vision.")),
-    Place(IMAGEBIND, (IMAGEBIND_HUGE,), ("audio_encoder.",)),
-    Place("llama_proj_model", (MINIGPT4_PROJECTION,), ("video_branch.to_decoder.",)),
-    Place("ckpt", (VISION_BRANCH, AUDIO_BRANCH)),
-    Place("ckpt_2", (VISION_BRANCH, AUDIO_BRANCH)),
+WEIGHTS_KEYS = (
+    WeightsKey("vit_ckpt", (EVA_CLIP_G,), ("vision.",)),
+    WeightsKey("q_former_model", (BLIP2_QFORMER,), ("qformer.", "vision.ln_vision.")),
+    WeightsKey(IMAGEBIND, (IMAGEBIND_HUGE,), ("audio_encoder.",)),
+    WeightsKey("llama_proj_model", (MINIGPT4_PROJECTION,), ("video_branch.to_decoder.",)),
+    WeightsKey("ckpt", (VISION_BRANCH, AUDIO_BRANCH)),
+    WeightsKey("ckpt_2", (VISION_BRANCH, AUDIO_BRANCH)),
 )
-"""In the order in which the files are filled in."""
+"""In the order in which the files are loaded: later ones overwrite earlier ones."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
     """One file, with its tensors under their names in the whole model."""
 
-    place: str
+    source: str
     """Key and path, for messages."""
     title: str
     """What the file is."""
     tensors: dict[str, Tensor]
     ignored: list[str]
-    """What else it holds, by its own names: of no use here, and left out on purpose."""
+    """Names in the file of tensors that the model does not use."""
 
 
 def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
     """Read every file that a model section names and the model has a part for.
 
     Raises:
-        WeightsError: a file is unreadable, of a kind that does not go there, made for another decoder, or holds NaN or
-            infinity.
+        WeightsError: a file is unreadable, of a kind that its key does not accept, made for another decoder, or holds NaN
+            or infinity.
     """
     files = []
-    for place in reversed(PLACES):  # the largest last, so that what is wrong with the others is told at once
-        if (path := getattr(config, place.key)) is None:
+    for key in reversed(WEIGHTS_KEYS):  # the largest last, so that problems of the others surface at once
+        if (path := getattr(config, key.name)) is None:
             continue
-        if not is_read(place, config):
-            log.info("model.%s is not read: the audio branch alone is trained", place.key)
+        if not is_read(key, config):
+            log.info("model.%s is not read: the audio branch alone is trained", key.name)
             continue
-        file = without_parts(read_weights_file(place, path), place, config)
-        check_finite(file.tensors, file.place)
-        check_width(file, config.llama_model)
+        file = without_unused(read_weights_file(key, path), key, config)
+        check_finite(file.tensors, file.source)
+        check_width(file, config.decoder_folder)
         check_adapter(file, config)
         files.append(file)
     if own := own_weights(config):
@@ -105,104 +102,101 @@ def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
     return files[::-1]
 
 
-def is_read(place: Place, config: VideoLLaMAConfig) -> bool:
-    """Return whether a file at a place is read: not one for frames alone, where the audio branch alone is trained."""
-    return config.modalities.video or not all(part.startswith(SIGHT) for part in place.parts)
+def is_read(key: WeightsKey, config: VideoLLaMAConfig) -> bool:
+    """Return whether a key's file is read: one for frames alone is not if only the audio branch is trained."""
+    return config.modalities.video or not all(prefix.startswith(VIDEO_PARTS) for prefix in key.prefixes)
 
 
-def read_weights_file(place: Place, path: str) -> WeightsFile:
-    """Read the file at one key.
+def read_weights_file(key: WeightsKey, path: str) -> WeightsFile:
+    """Read the file that a key names.
 
     Raises:
-        WeightsError: as ``read_weights_files``, but for the decoder.
+        WeightsError: the file is unreadable, or of a kind that the key does not accept.
     """
-    where = f"model.{place.key}: {path}"
+    source = f"model.{key.name}: {path}"
     try:
-        tensors = read_weights(file_or_within(path) if place.key == IMAGEBIND else path)
+        tensors = read_weights(file_or_within(path) if key.name == IMAGEBIND else path)
     except WeightsError as error:
-        raise WeightsError(f"model.{place.key}: {error}") from error
+        raise WeightsError(f"model.{key.name}: {error}") from error
     found = recognise(tensors)
-    accepted = " or ".join(one.title for one in place.accepted)
-    if found is not None and found not in place.accepted:
-        raise WeightsError(f"{where} is {found.title}; here goes {accepted}, or our own. {found.advice}")
-    named = in_our_names(tensors, where)
+    accepted = " or ".join(one.title for one in key.formats)
+    if found is not None and found not in key.formats:
+        raise WeightsError(f"{source} is {found.title}; this key takes {accepted}, or our own. {found.advice}")
+    named = in_our_names(tensors, source)
     if not named.tensors:
-        raise WeightsError(f"{where} holds no tensor that the model has a place for")
-    if place.key in ("ckpt", "ckpt_2") and not any("_branch." in n or n.startswith(DECODER) for n in named.tensors):
+        raise WeightsError(f"{source} holds no tensor of the model")
+    if key.name in ("ckpt", "ckpt_2") and not any("_branch." in n or n.startswith(DECODER) for n in named.tensors):
         raise WeightsError(
-            f"{where} holds nothing of a trained branch, only tensors such as {next(iter(named.tensors))}"
+            f"{source} holds nothing of a trained branch, only tensors such as {next(iter(named.tensors))}"
         )
-    if strays := [name for name in named.tensors if not name.startswith(place.parts)]:
+    if strays := [name for name in named.tensors if not name.startswith(key.prefixes)]:
         raise WeightsError(
-            f"{where} holds {len(strays)} tensors that do not go here, such as {strays[0]}; here goes "
-            f"{accepted}, or our own of {', '.join(part.rstrip('.') for part in place.parts)} alone."
+            f"{source} holds {len(strays)} tensors that this key does not take, such as {strays[0]}; it takes {accepted}, "
+            f"or our own of {', '.join(prefix.rstrip('.') for prefix in key.prefixes)} alone."
         )
-    if whole := [name for name, tensor in named.tensors.items() if not tensor.is_floating_point()]:
-        raise WeightsError(f"{where}: {whole[0]} holds whole numbers, which no weight does. Is the file damaged?")
-    return WeightsFile(where, found.title if found else "a file of video_llama", named.tensors, named.ignored)
+    if integers := [name for name, tensor in named.tensors.items() if not tensor.is_floating_point()]:
+        raise WeightsError(f"{source}: {integers[0]} holds integers, which no weight does. Is the file damaged?")
+    return WeightsFile(source, found.title if found else "a file of video_llama", named.tensors, named.ignored)
 
 
-def without_parts(file: WeightsFile, place: Place, config: VideoLLaMAConfig) -> WeightsFile:
-    """Leave out what the model section does not ask for: what is for one branch alone, or trunks of ImageBind.
+def without_unused(file: WeightsFile, key: WeightsKey, config: VideoLLaMAConfig) -> WeightsFile:
+    """Drop tensors of a branch, or of an ImageBind trunk, that the model does not have.
 
     Raises:
-        WeightsError: there is nothing else in the file, or what is asked for is not.
+        WeightsError: nothing is left, or a trunk that the model has is not in the file.
     """
     if config.equip_audio_branch:
-        for what in config.audio_inputs if place.key == IMAGEBIND else ():
+        for what in config.audio_inputs if key.name == IMAGEBIND else ():
             if not any(name.startswith(TRUNKS[what]) for name in file.tensors):
-                raise WeightsError(f"{file.place} lacks ImageBind's trunk for {what}: no tensor {TRUNKS[what]}*")
+                raise WeightsError(f"{file.source} lacks ImageBind's trunk for {what}: no tensor {TRUNKS[what]}*")
         unused = tuple(trunk for what, trunk in TRUNKS.items() if what not in config.audio_inputs)
-        unused += () if config.modalities.video else SIGHT
+        unused += () if config.modalities.video else VIDEO_PARTS
         lacks = "video branch: the audio branch alone is trained. Set frozen_video_Qformer: false to train both"
     else:
-        unused = AUDIO
+        unused = AUDIO_PARTS
         lacks = "audio branch. Set equip_audio_branch: true"
     kept = {n: t for n, t in file.tensors.items() if not n.startswith(unused)}
     if not kept:
-        raise WeightsError(f"{file.place} is {file.title}, and the model has no {lacks}, or leave the file out.")
+        raise WeightsError(f"{file.source} is {file.title}, and the model has no {lacks}, or leave the file out.")
     ignored = [n for n in file.tensors if n not in kept]
     return replace(file, tensors=kept, ignored=[*file.ignored, *ignored])
 
 
 def check_weights_files(files: Sequence[WeightsFile], skeleton: nn.Module, config: VideoLLaMAConfig) -> None:
-    """Hold the files against the model, report what matched, and refuse what does not fit.
+    """Compare the files with the model, log what matched, and refuse what does not fit.
 
     Args:
-        files: as read.
-        skeleton: the model with no more of the decoder than its adapters; on the meta device, since only names and
-            shapes are looked at.
-        config: that the skeleton was built from.
+        files: in loading order.
+        skeleton: the model on the meta device, without the decoder except for its adapters.
+        config: what the skeleton was built from.
     Raises:
-        WeightsError: a file does not fit, or leaves a part of the model half filled.
+        WeightsError: a file does not fit, or a part of the model would be filled only in part.
     """
     for file in files:
         comparison = compare_file(file, skeleton)
         if misfits := comparison.misfits():
             raise WeightsError(
-                "\n".join([f"{file.place} does not fit the model:", *misfits, *other_sizes(file, config)])
+                "\n".join([f"{file.source} does not fit the model:", *misfits, *size_differences(file, config)])
             )
         ignored = [f"  {len(file.ignored)} ignored, such as {file.ignored[0]}"] if file.ignored else []
-        log.info("\n".join([f"{file.place} is {file.title}", *comparison.lines(), *ignored]))
+        log.info("\n".join([f"{file.source} is {file.title}", *comparison.lines(), *ignored]))
     _check_whole(files, skeleton, config)
 
 
 def compare_file(file: WeightsFile, skeleton: nn.Module) -> Comparison:
-    """Hold one file against the model; what is of the decoder, where the skeleton has its adapters."""
-    known = hasattr(skeleton, "decoder")
-    return compare(skeleton, {n: t for n, t in file.tensors.items() if known or not n.startswith(DECODER)})
+    """Compare one file with the model; adapters only if the skeleton has some."""
+    adapted = hasattr(skeleton, "decoder")
+    return compare(skeleton, {n: t for n, t in file.tensors.items() if adapted or not n.startswith(DECODER)})
 
 
-def check_width(file: WeightsFile, llama_model: str) -> None:
+def check_width(file: WeightsFile, decoder: DecoderFolder) -> None:
     """Raise WeightsError for a file that was made for a decoder of another width."""
     made_for = decoder_width(file.tensors)
-    if made_for is not None:
-        width = width_of_decoder(read_config(llama_model))
-        if made_for != width:
-            raise WeightsError(
-                f"{file.place} was made for a decoder of width {made_for}; {llama_model} has width {width}. "
-                "Use the file that belongs to this decoder, or the decoder that belongs to this file."
-            )
+    if made_for not in (None, decoder.width):
+        raise WeightsError(
+            f"{file.source} was made for a decoder of width {made_for}; {decoder.path} has width {decoder.width}. "
+            "Use the file that belongs to this decoder, or the decoder that belongs to this file."
+        )
 
 
 def check_adapter(file: WeightsFile, config: VideoLLaMAConfig) -> None:
@@ -212,18 +206,18 @@ def check_adapter(file: WeightsFile, config: VideoLLaMAConfig) -> None:
         return
     if config.lora is None:
         raise WeightsError(
-            f"{file.place} was trained with LoRA: {len(adapter)} of its tensors belong into the decoder, such as "
+            f"{file.source} was trained with LoRA: {len(adapter)} of its tensors belong to the decoder, such as "
             f"{adapter[0]}. Add to the model section the lora: block that it was trained with."
         )
     if (alpha := alpha_of(file.tensors)) not in (None, config.lora.alpha):
         raise WeightsError(
-            f"{file.place} was trained with lora.alpha: {alpha:g}; the model section has {config.lora.alpha}. Its adapters "
+            f"{file.source} was trained with lora.alpha: {alpha:g}; the model section has {config.lora.alpha}. Its adapters "
             "would count for more or less than they should."
         )
 
 
-def other_sizes(file: WeightsFile, config: VideoLLaMAConfig) -> list[str]:
-    """Return a line for each setting that the file was made with another value of."""
+def size_differences(file: WeightsFile, config: VideoLLaMAConfig) -> list[str]:
+    """Return a line for each model setting whose value differs from the one the file was made with."""
     lines = []
     for key, size in sizes(file.tensors).items():
         here: Any = config
@@ -235,7 +229,7 @@ def other_sizes(file: WeightsFile, config: VideoLLaMAConfig) -> list[str]:
 
 
 def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: VideoLLaMAConfig) -> None:
-    """Raise WeightsError when a part got some of its tensors only: the rest would be random."""
+    """Raise WeightsError if a part of the model would be random: one filled only in part, or frozen and in no file."""
     parts: dict[str, set[str]] = {}
     for name in skeleton.state_dict():
         parts.setdefault(_part(name), set()).add(name)
@@ -244,20 +238,20 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
         missing = sorted(own.difference(*(file.tensors for file in sources)))
         if sources and missing:
             lines = [
-                f"{', '.join(file.place for file in sources)}: {part} is filled only in part: {len(missing)} of "
+                f"{', '.join(file.source for file in sources)}: {part} is filled only in part: {len(missing)} of "
                 f"{len(own)} tensors are in no file, such as {missing[0]}. Is a file missing, or was it made with "
                 "other model settings?",
-                *(line for file in sources for line in other_sizes(file, config)),
+                *(line for file in sources for line in size_differences(file, config)),
             ]
             raise WeightsError("\n".join(lines))
-        if files and not sources and "_branch." in part and part.startswith(config.frozen_parts):
+        if files and not sources and "_branch." in part and not config.is_trained(part):
             advice = "name its file: model.ckpt"
-            if part.startswith(AUDIO):
+            if part.startswith(AUDIO_PARTS):
                 advice = (
                     "name its file, model.ckpt_2; or do without sound: equip_audio_branch: false, and no "
                     "imagebind_ckpt_path or audio_encoder"
                 )
-            raise WeightsError(f"{part} is frozen, and in no file: it would answer at random. To mend this, {advice}")
+            raise WeightsError(f"{part} is frozen, and in no file: it would answer at random. To fix this, {advice}")
         if files and not sources and part == "decoder":
             log.info("the adapters of the decoder are in no file: they start from no effect")
         elif files and not sources:
@@ -266,5 +260,5 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
 
 
 def _part(name: str) -> str:
-    """Return what is filled as one: an encoder as a whole, a branch by its components."""
+    """Return the part that must be filled as a whole: an encoder, or a component of a branch."""
     return component_of(name) if "_branch." in name else name.split(".")[0]

@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BertConfig, LlamaConfig, MambaConfig, MptConfig, OPTConfig, T5Config
+from transformers import BertConfig, LlamaConfig, MambaConfig, MptConfig, OPTConfig, PreTrainedConfig, T5Config
 
 from video_llama.common.errors import WeightsError
-from video_llama.models.decoder.folder import decoder_width, max_context, read_config
+from video_llama.models.decoder.folder import DecoderFolder
+
+
+def read_config(path: Path) -> Any:
+    return DecoderFolder(path, key="model.llama_model").config
+
+
+def saved(config: PreTrainedConfig, folder: Path) -> DecoderFolder:
+    config.save_pretrained(folder)
+    return DecoderFolder(folder)
 
 
 def write(folder: Path, **content: Any) -> Path:
@@ -83,12 +92,19 @@ def test_early_and_silent_configs_of_llama_are_taken(tmp_path, names):
     assert read_config(write(tmp_path, model_type="llama", architectures=names)).model_type == "llama"
 
 
-def test_the_longest_sequence_goes_by_many_names():
-    assert max_context(LlamaConfig(max_position_embeddings=77)) == 77
-    assert max_context(MptConfig(max_seq_len=78)) == 78
-    assert max_context(MambaConfig()) == sys.maxsize
+def test_the_longest_sequence_goes_by_many_names(tmp_path):
+    assert saved(LlamaConfig(max_position_embeddings=77), tmp_path).max_context == 77
+    assert saved(MptConfig(max_seq_len=78), tmp_path).max_context == 78
+    assert saved(MambaConfig(), tmp_path).max_context == sys.maxsize
 
 
-def test_the_width_is_that_of_the_embeddings():
-    assert decoder_width(LlamaConfig(hidden_size=96)) == 96
-    assert decoder_width(OPTConfig(hidden_size=24, word_embed_proj_dim=12)) == 12
+def test_the_width_is_that_of_the_embeddings(tmp_path):
+    assert saved(LlamaConfig(hidden_size=96), tmp_path).width == 96
+    assert saved(OPTConfig(hidden_size=24, word_embed_proj_dim=12), tmp_path).width == 12
+
+
+def test_a_message_has_the_key_only_where_a_setting_names_the_folder(tmp_path):
+    with pytest.raises(WeightsError, match=f"^{tmp_path}: no config.json"):
+        _ = DecoderFolder(tmp_path).config
+    with pytest.raises(WeightsError, match=f"^model.llama_model: {tmp_path}: no config.json"):
+        _ = DecoderFolder(tmp_path, key="model.llama_model").config

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from tests import tiny
 from tests.decoders import FAMILIES, write_decoder
 from video_llama.cli.main import main
 from video_llama.common.errors import WeightsError
-from video_llama.models.decoder.folder import check_decoder_folder, check_vocabulary
+from video_llama.models.config import LoRAConfig
+from video_llama.models.decoder import folder as folder_module
+from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.video_llama import VideoLLaMA
 
 WEIGHTS = "model.safetensors"
@@ -100,21 +105,21 @@ def test_a_tokenizer_that_cannot_be_read_is_refused_with_the_key(folder: Path) -
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_family_is_refused(family: str, tmp_path: Path) -> None:
-    check_decoder_folder(write_decoder(tmp_path, family))
+    DecoderFolder(write_decoder(tmp_path, family)).check()
 
 
 def test_norms_near_zero_are_usual_where_one_is_added_to_them(tmp_path: Path) -> None:
     write_decoder(tmp_path, "gemma")
     norm = load_file(tmp_path / WEIGHTS)["model.norm.weight"]
     assert not norm.any()
-    check_decoder_folder(tmp_path)
+    DecoderFolder(tmp_path).check()
 
 
 @pytest.mark.parametrize("n_tokens", [32001, 30000, 500])
 def test_a_tokenizer_of_another_model_is_refused(folder: Path, n_tokens: int) -> None:
     of_size(folder, 32000)
     with pytest.raises(WeightsError, match=f"the tokenizer knows {n_tokens} tokens.* has 32000 rows.* another model"):
-        check_vocabulary(folder, n_tokens)
+        DecoderFolder(folder).check_vocabulary(n_tokens)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +129,7 @@ def test_a_tokenizer_of_another_model_is_refused(folder: Path, n_tokens: int) ->
 )
 def test_spare_rows_are_usual(folder: Path, rows: int, n_tokens: int) -> None:
     of_size(folder, rows)
-    check_vocabulary(folder, n_tokens)
+    DecoderFolder(folder).check_vocabulary(n_tokens)
 
 
 def of_size(folder: Path, rows: int) -> None:
@@ -136,3 +141,32 @@ def test_a_model_whose_tokenizer_knows_too_much_is_refused_before_the_decoder_is
     tiny.write_decoder(tmp_path, vocab_size=500)  # the tokenizer has 560
     with pytest.raises(WeightsError, match=f"model.llama_model: {tmp_path}: the tokenizer knows 560 tokens"):
         VideoLLaMA.sample_spec(tiny.config(tmp_path))
+
+
+_opened: list[str] = []
+sys.addaudithook(lambda event, args: _opened.append(str(args[0])) if event == "open" else None)
+
+
+def test_a_start_reads_the_folder_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    skeletons = count(monkeypatch, AutoModelForCausalLM, "from_config")
+    headers = count(monkeypatch, folder_module, "WeightsFolder")
+    config = tiny.config(folder, lora=LoRAConfig(r=2))
+    _opened.clear()
+    VideoLLaMA.sample_spec(config)
+    VideoLLaMA.from_config(config)
+    assert _opened.count(str(folder / "config.json")) == 1
+    assert len(skeletons) == 1
+    assert len(headers) == 1
+
+
+def count(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> list[None]:
+    """Replace a function by one that also adds to the list returned here, at each call."""
+    calls: list[None] = []
+    original = getattr(owner, name)
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, name, counted)
+    return calls

@@ -17,6 +17,7 @@ from video_llama.checkpoints.io import write_weights
 from video_llama.cli.main import main
 from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.models.config import LoRAConfig
+from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import adapted_layers, adapter_parameters, merge_adapters
 from video_llama.models.video_llama import VideoLLaMA
@@ -57,14 +58,17 @@ def a_step(model: VideoLLaMA) -> None:
 
 
 def test_adapters_that_were_never_trained_add_nothing(any_decoder):
-    plain, adapted = LanguageModel(any_decoder, torch.float32), LanguageModel(any_decoder, torch.float32, lora=LORA)
+    plain, adapted = (
+        LanguageModel(DecoderFolder(any_decoder), torch.float32),
+        LanguageModel(DecoderFolder(any_decoder), torch.float32, lora=LORA),
+    )
     assert torch.equal(logits(plain), logits(adapted))
     give_effect(adapted)
     assert not torch.allclose(logits(plain), logits(adapted), atol=0.01)
 
 
 def test_adapters_are_in_every_linear_layer_but_the_last(any_decoder):
-    lm = LanguageModel(any_decoder, torch.float32, lora=LORA).lm
+    lm = LanguageModel(DecoderFolder(any_decoder), torch.float32, lora=LORA).lm
     layers = adapted_layers(lm)
     assert {name.split(".")[2] for name in layers} == {"0", "1"}
     whole = {name for name, module in lm.named_modules() if type(module) in (nn.Linear, Conv1D)}
@@ -73,7 +77,7 @@ def test_adapters_are_in_every_linear_layer_but_the_last(any_decoder):
 
 
 def test_the_layers_may_be_chosen_by_name(decoder):
-    lm = LanguageModel(decoder, torch.float32, lora=LoRAConfig(target_modules=("q_proj", "v_proj"))).lm
+    lm = LanguageModel(DecoderFolder(decoder), torch.float32, lora=LoRAConfig(target_modules=("q_proj", "v_proj"))).lm
     attention = {f"model.layers.{i}.self_attn.{name}" for i in (0, 1) for name in ("q_proj", "v_proj")}
     assert adapted_layers(lm).keys() == attention
 
@@ -97,8 +101,8 @@ def test_check_config_finds_such_a_name_and_an_empty_choice(decoder, tmp_path, c
 
 
 def test_merged_is_unmerged(any_decoder):
-    decoder = LanguageModel(any_decoder, torch.float32, lora=LORA)
-    names = LanguageModel(any_decoder, torch.float32).state_dict().keys()
+    decoder = LanguageModel(DecoderFolder(any_decoder), torch.float32, lora=LORA)
+    names = LanguageModel(DecoderFolder(any_decoder), torch.float32).state_dict().keys()
     give_effect(decoder)
     before = logits(decoder)
     merge_adapters(decoder.lm)
@@ -204,7 +208,7 @@ def test_adapters_of_another_kind_are_refused_before_the_decoder_is_read(decoder
 
 def test_a_run_with_adapters_of_another_alpha_is_not_gone_on_with(decoder, trained):
     other = tiny.model(decoder, lora=LoRAConfig(r=4, alpha=16))
-    with pytest.raises(WeightsError, match=r"adapters are of lora.alpha 8.0; this model has 16.0"):
+    with pytest.raises(WeightsError, match=r"adapters have lora.alpha 8.0; this model has 16.0"):
         other.load_trainable_state(trained[0].trainable_state())
 
 

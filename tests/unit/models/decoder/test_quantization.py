@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tests import tiny
 from tests.decoders import write_decoder
 from tests.tiny import batch, sample
+from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.video_llama import VideoLLaMA
 
@@ -45,7 +46,7 @@ def logits(decoder: LanguageModel) -> Tensor:
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "phi", "gpt2", "qwen2"])
 def test_all_linear_layers_but_the_last_are_quantised_and_nothing_else(family, kind, tmp_path):
-    lm = LanguageModel(write_decoder(tmp_path, family), torch.bfloat16, kind).lm
+    lm = LanguageModel(DecoderFolder(write_decoder(tmp_path, family)), torch.bfloat16, kind).lm
     assert {type(m).__name__ for m in lm.modules() if isinstance(m, nn.Linear)} == {"Linear", KINDS[kind]}
     assert [m for m in lm.modules() if type(m) is nn.Linear] == [lm.get_output_embeddings()]
     others = {p.dtype for m in lm.modules() if type(m).__name__ != KINDS[kind] for p in m.parameters(recurse=False)}
@@ -72,8 +73,8 @@ def test_answers_in_between_change_no_gradient(calm, kind):
 
 @pytest.mark.parametrize("used", [False, True])
 def test_a_quantised_decoder_is_moved_as_a_whole(calm, kind, used):
-    decoder = LanguageModel(calm, torch.float32, kind)
-    expected = logits(LanguageModel(calm, torch.float32, kind))
+    decoder = LanguageModel(DecoderFolder(calm), torch.float32, kind)
+    expected = logits(LanguageModel(DecoderFolder(calm), torch.float32, kind))
     if used:
         logits(decoder)
     left = [tensor.data for tensor in (*decoder.parameters(), *decoder.buffers())]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, DeepseekV3Config, LlamaConfig, Mi
 from tests.decoders import FAMILIES, write_decoder
 from video_llama.checkpoints.hf_folder import WeightsFolder
 from video_llama.common.errors import WeightsError
-from video_llama.models.decoder.folder import check_tensors, empty_decoder
+from video_llama.models.decoder.folder import DecoderFolder
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -35,7 +35,11 @@ def stored(folder: Path) -> Shapes:
 
 def described(folder: Path) -> Shapes:
     """What a model made of the folder's config has, but for tied weights."""
-    return {name: tuple(p.shape) for name, p in empty_decoder(folder).named_parameters()}
+    return {name: tuple(p.shape) for name, p in DecoderFolder(folder).skeleton.named_parameters()}
+
+
+def check_tensors(folder: Path, stored: Shapes) -> None:
+    DecoderFolder(folder, key="model.llama_model").check_tensors(stored)
 
 
 def without(shapes: Shapes, pattern: str) -> Shapes:
@@ -102,7 +106,7 @@ def test_sizes_that_go_together_in_no_model_are_refused(tmp_path: Path) -> None:
     ids=["plain", "no prefix", "prefix", "other names", "buffers", "strange", "transposed"],
 )
 def test_what_may_be_a_matter_of_names_is_not(folder: Path, as_saved: Callable[[Shapes, str], Shapes]) -> None:
-    check_tensors(folder, as_saved(stored(folder), empty_decoder(folder).base_model_prefix))
+    check_tensors(folder, as_saved(stored(folder), DecoderFolder(folder).skeleton.base_model_prefix))
 
 
 def test_tied_weights_are_stored_once_under_either_name(tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from tests import tiny
+from video_llama.common.modalities import AudioInput
 from video_llama.models.encoders.imagebind import ImageBind
-from video_llama.models.encoders.vision import CLIP_MEAN, CLIP_STD
+from video_llama.models.encoders.normalisation import CLIP_MEAN, CLIP_STD
 
 
-def built(hears: bool = True, sees: bool = True, **changes: int) -> ImageBind:
+def built(*inputs: AudioInput, **changes: int) -> ImageBind:
     torch.manual_seed(0)
-    encoder = ImageBind(replace(tiny.IMAGEBIND, **changes), hears, sees).eval()
+    encoder = ImageBind(replace(tiny.IMAGEBIND, **changes), inputs or ("sound", "frames")).eval()
     tiny.livelier(encoder)
     return encoder
 
@@ -24,35 +25,35 @@ def frames(n_frames: int, side: int = tiny.SIDE) -> torch.Tensor:
     return torch.randint(256, (2, 3, n_frames, side, side), generator=chance, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize(("hears", "sees", "trunks"), [(True, False, {"audio"}), (False, True, {"vision"})])
-def test_only_the_trunks_asked_for_are_built(hears, sees, trunks):
-    assert {name.split(".")[0] for name, _ in built(hears, sees).named_parameters()} == trunks
+@pytest.mark.parametrize(("inputs", "trunk"), [("sound", "audio"), ("frames", "vision")])
+def test_only_the_trunks_of_the_inputs_are_built(inputs, trunk):
+    assert {name.split(".")[0] for name, _ in built(inputs).named_parameters()} == {trunk}
 
 
 def test_each_segment_becomes_a_vector_of_length_20():
     segments = torch.stack([tiny.sound(3).frames, tiny.sound(3, seed=1).frames])
-    vectors = built().hear(segments)
+    vectors = built().encode_audio(segments)
     assert vectors.shape == (2, 3, 12)
     torch.testing.assert_close(vectors.norm(dim=-1), torch.full((2, 3), 20.0))
 
 
 def test_each_frame_becomes_a_vector_of_length_1():
-    vectors = built().see(frames(4))
+    vectors = built().encode_frames(frames(4))
     assert vectors.shape == (2, 4, 12)
     torch.testing.assert_close(vectors.norm(dim=-1), torch.ones(2, 4))
 
 
 def test_segments_and_frames_are_encoded_by_themselves_and_in_their_order():
     encoder, segments, clip = built(), torch.stack([tiny.sound(3).frames] * 2), frames(3)
-    torch.testing.assert_close(encoder.hear(segments)[1, 2], encoder.hear(segments[1:, 2:])[0, 0])
-    torch.testing.assert_close(encoder.see(clip)[1, 2], encoder.see(clip[1:, :, 2:])[0, 0])
-    assert not torch.allclose(encoder.hear(segments)[0, 0], encoder.hear(segments)[0, 1], atol=1e-3)
+    torch.testing.assert_close(encoder.encode_audio(segments)[1, 2], encoder.encode_audio(segments[1:, 2:])[0, 0])
+    torch.testing.assert_close(encoder.encode_frames(clip)[1, 2], encoder.encode_frames(clip[1:, :, 2:])[0, 0])
+    assert not torch.allclose(encoder.encode_audio(segments)[0, 0], encoder.encode_audio(segments)[0, 1], atol=1e-3)
 
 
 def test_bytes_are_normalised_as_clip_was():
     clip = frames(2)
     mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-    torch.testing.assert_close(built().see(clip), built().see((clip.float() / 255 - mean) / std))
+    torch.testing.assert_close(built().encode_frames(clip), built().encode_frames((clip.float() / 255 - mean) / std))
 
 
 def test_only_the_trunk_for_sound_has_a_learned_key_and_value():
@@ -62,7 +63,7 @@ def test_only_the_trunk_for_sound_has_a_learned_key_and_value():
 
 @pytest.mark.parametrize("side", [16, 48, 64])
 def test_frames_of_another_size_get_interpolated_positions(side):
-    assert built().see(frames(2, side)).shape == (2, 2, 12)
+    assert built().encode_frames(frames(2, side)).shape == (2, 2, 12)
 
 
 def test_positions_keep_the_class_token_and_their_place():

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from video_llama.common.errors import VideoLlamaError
-from video_llama.models.encoders.vision import CLIP_MEAN, CLIP_STD, VisionEncoder
+from video_llama.models.encoders.normalisation import CLIP_MEAN, CLIP_STD
+from video_llama.models.encoders.vision import VisionEncoder
 
 TINY = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 16, "mlp_ratio": 2.0}
 

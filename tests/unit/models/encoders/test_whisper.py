@@ -87,15 +87,15 @@ def test_a_segment_becomes_the_mean_over_its_two_seconds(whisper, folder):
     theirs = WhisperModel.from_pretrained(folder).encoder.eval()
     with torch.no_grad():
         positions = theirs(whisper.log_mel(waveforms(3))).last_hidden_state
-        vectors = whisper.hear(waveforms(3)[None])
+        vectors = whisper.encode_audio(waveforms(3)[None])
     assert vectors.shape == (1, 3, 8)
     torch.testing.assert_close(vectors[0], positions[:, :100].mean(1))
 
 
 def test_each_segment_is_heard_by_itself(whisper):
     with torch.no_grad():
-        both = whisper.hear(waveforms(4).view(2, 2, -1))
-        torch.testing.assert_close(both[1, 1], whisper.hear(waveforms(4)[None, 3:])[0, 0])
+        both = whisper.encode_audio(waveforms(4).view(2, 2, -1))
+        torch.testing.assert_close(both[1, 1], whisper.encode_audio(waveforms(4)[None, 3:])[0, 0])
         assert not torch.allclose(both[0, 0], both[0, 1], atol=1e-3)
 
 
@@ -192,4 +192,4 @@ def test_a_folder_without_weights_or_with_a_tensor_missing_is_refused(decoder, f
 def test_one_that_listens_to_less_than_a_segment_is_refused(decoder, folder, tmp_path):
     config = json.loads((folder / "config.json").read_text()) | {"max_source_positions": 60}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert "hears 60 positions at once; a segment has 100" in refusal(decoder, tmp_path)
+    assert "takes 60 positions at once; a segment has 100" in refusal(decoder, tmp_path)

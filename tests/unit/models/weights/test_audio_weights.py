@@ -149,7 +149,7 @@ def test_what_is_not_used_of_a_file_may_be_anything(decoder, model, tmp_path):
 
 def test_another_kind_of_file_is_refused_by_name(decoder, model, tmp_path):
     torch.save(released(in_their_names(state(model, "audio_branch."), AUDIO_BRANCH)), tmp_path / "a.pth")
-    assert "is a Video-LLaMA audio-branch file; here goes an ImageBind-Huge file, or our own." in refusal(
+    assert "is a Video-LLaMA audio-branch file; this key takes an ImageBind-Huge file, or our own." in refusal(
         decoder, imagebind_ckpt_path=tmp_path / "a.pth"
     )
 

@@ -17,6 +17,7 @@ from video_llama.checkpoints.io import write_checkpoint, write_weights
 from video_llama.config.fields import UNSET
 from video_llama.models import video_llama
 from video_llama.models.config import LoRAConfig, VideoLLaMAConfig
+from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.models.weights.fit import Fit, decoder_fit, fit
 
@@ -128,10 +129,10 @@ def test_a_decoder_is_not_held_against_a_file_that_is_not_read(decoder: Path, tm
     path = tmp_path / "projection.safetensors"
     write_weights(path, {"video_branch.to_decoder.weight": torch.ones(24, 16)})
     config = tiny.config(decoder, llama_proj_model=str(path))
-    found = decoder_fit(str(decoder), config)
+    found = decoder_fit(DecoderFolder(decoder), config)
     assert found is not None
     assert "was made for a decoder of width 24" in found.problems[0]
-    assert decoder_fit(str(decoder), replace(config, **tiny.AUDIO_ALONE)) is None
+    assert decoder_fit(DecoderFolder(decoder), replace(config, **tiny.AUDIO_ALONE)) is None
 
 
 def test_a_kind_without_a_place_says_where_it_belongs(decoder: Path, tmp_path: Path) -> None:

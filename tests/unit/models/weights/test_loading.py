@@ -76,7 +76,7 @@ def test_a_file_of_another_kind_is_named_with_its_place(
 ) -> None:
     torch.save({"model": tensors}, tmp_path / "w.pth")
     assert refusal(decoder, key, tmp_path / "w.pth") == (
-        f"model.{key}: {tmp_path / 'w.pth'} is {kind}; here goes a Video-LLaMA vision-branch file or a "
+        f"model.{key}: {tmp_path / 'w.pth'} is {kind}; this key takes a Video-LLaMA vision-branch file or a "
         f"Video-LLaMA audio-branch file, or our own. {advice}"
     )
 
@@ -99,7 +99,7 @@ def test_a_branch_in_the_place_of_an_encoder_is_refused(
     torch.save(released(small("vision_branch_4096")), tmp_path / "theirs.pth")
     assert "is a Video-LLaMA vision-branch file" in refusal(decoder, key, tmp_path / "theirs.pth")
     write_checkpoint(tmp_path / "ours.pth", {"model": branch})
-    assert "tensors that do not go here, such as video_branch." in refusal(decoder, key, tmp_path / "ours.pth")
+    assert "tensors that this key does not take, such as video_branch." in refusal(decoder, key, tmp_path / "ours.pth")
 
 
 def linear(width: int) -> Tensors:
@@ -229,10 +229,10 @@ def test_a_value_that_is_not_finite_is_named(decoder: Path, tmp_path: Path, bran
 
 
 @pytest.mark.usefixtures("no_decoder")
-def test_a_weight_of_whole_numbers_is_refused(decoder: Path, tmp_path: Path, branch: Tensors) -> None:
+def test_integer_weights_are_refused(decoder: Path, tmp_path: Path, branch: Tensors) -> None:
     name = "video_branch.to_decoder.bias"
     write_weights(tmp_path / "v.safetensors", branch | {name: branch[name].long()})
-    assert f"{name} holds whole numbers" in refusal(decoder, "ckpt", tmp_path / "v.safetensors")
+    assert f"{name} holds integers" in refusal(decoder, "ckpt", tmp_path / "v.safetensors")
 
 
 @pytest.mark.usefixtures("no_decoder")
@@ -298,7 +298,7 @@ def test_a_branch_trained_with_lora_asks_for_its_block(decoder: Path, tmp_path: 
     name = "decoder.lm.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
     write_checkpoint(tmp_path / "v.pth", {"model": branch | {name: torch.zeros(2, 16)}})
     message = refusal(decoder, "ckpt", tmp_path / "v.pth")
-    assert "was trained with LoRA: 1 of its tensors belong into the decoder" in message
+    assert "was trained with LoRA: 1 of its tensors belong to the decoder" in message
     assert "Add to the model section the lora: block" in message
 
 

@@ -18,8 +18,8 @@ from video_llama.common.errors import ConfigError
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.common.types import Media
 from video_llama.config.loader import load_config
-from video_llama.models.encoders.audio_encoder import encoder_class
 from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
+from video_llama.models.encoders.factory import encoder_class
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.processors.audio import WaveformAudio
 
@@ -38,7 +38,7 @@ class Loudness(nn.Module):
 
     Config = LoudnessConfig
 
-    def __init__(self, config: LoudnessConfig, hears: bool, sees: bool) -> None:
+    def __init__(self, config: LoudnessConfig) -> None:
         super().__init__()
         self.width = 1
         self.gain = nn.Parameter(torch.tensor(config.gain))
@@ -47,7 +47,7 @@ class Loudness(nn.Module):
     def own_weights(config: LoudnessConfig) -> dict[str, Tensor]:
         return {"gain": torch.tensor(3.0)}
 
-    def hear(self, segments: Tensor) -> Tensor:
+    def encode_audio(self, segments: Tensor) -> Tensor:
         return segments.std(-1, keepdim=True) * self.gain
 
 

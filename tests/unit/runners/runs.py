@@ -1,0 +1,100 @@
+"""Runs of a tiny model on samples made on the spot, for the tests of this folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tests import tiny
+from video_llama.common.distributed import World
+from video_llama.common.errors import BadRecord
+from video_llama.common.types import Sample
+from video_llama.datasets.mixture import Mixture
+from video_llama.models.video_llama import VideoLLaMA
+from video_llama.runners.config import RunConfig
+from video_llama.runners.output import open_output
+from video_llama.runners.runner_base import RunnerBase
+
+ALONE = World(0, 1, torch.device("cpu"))
+YAML = "model: {arch: video_llama}\n"
+
+
+class Samples:
+    """A data set of made-up samples, some of which are bad."""
+
+    name = "made_up"
+
+    def __init__(self, n: int = 10, bad: Sequence[int] = ()) -> None:
+        self.samples = [tiny.sample(f"made_up/{i}", *([1], [4], [])[i % 3]) for i in range(n)]
+        self.bad = bad
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def record_id(self, index: int) -> str:
+        return str(index)
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        if index in self.bad:
+            raise BadRecord(f"record {index} is no good")
+        return self.samples[index]
+
+
+def runner(
+    decoder: Path,
+    folder: Path,
+    samples: Samples | None = None,
+    model: VideoLLaMA | None = None,
+    world: World = ALONE,
+    **settings: Any,
+) -> RunnerBase:
+    settings = {
+        "init_lr": 1e-2,
+        "min_lr": 1e-3,
+        "max_epoch": 2,
+        "iters_per_epoch": 3,
+        "batch_size_train": 4,
+        "num_workers": 0,
+        "amp": False,
+        "device": "cpu",
+        **settings,
+    }
+    config = RunConfig(output_dir=str(folder), **settings)
+    output = open_output(folder, world, YAML, config.resume_ckpt_path)
+    mixture = Mixture([samples or Samples()], [1.0], config.seed)
+    return RunnerBase(config, model or tiny.model(decoder), mixture, output, pad_id=0)
+
+
+def trained(*args: Any, **settings: Any) -> RunnerBase:
+    built = runner(*args, **settings)
+    built.train()
+    return built
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    """What a run logged, without the times, which differ from run to run."""
+    return [{name: value for name, value in line.items() if "seconds" not in name} for line in logged(folder)]
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in metrics(folder)]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether nested tables hold the same, tensors bit for bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other

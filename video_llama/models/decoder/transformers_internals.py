@@ -1,0 +1,39 @@
+"""The private parts of transformers that this package relies on; tests/unit/models/decoder pins each of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator
+from typing import Any
+
+
+def may_be_missing(name: str, decoder: Any) -> bool:
+    """Return whether transformers loads a decoder without this tensor and raises no alarm."""
+    return _matches(name, decoder._keys_to_ignore_on_load_missing)
+
+
+def may_be_ignored(name: str, decoder: Any) -> bool:
+    """Return whether transformers skips this tensor on purpose when it loads a decoder."""
+    return _matches(name, decoder._keys_to_ignore_on_load_unexpected)
+
+
+def _matches(name: str, patterns: Any) -> bool:
+    return any(re.search(pattern, name) for pattern in patterns or ())
+
+
+@contextlib.contextmanager
+def no_load_report() -> Iterator[None]:
+    """Suppress transformers' table of tensors that did not fit (our errors cover it); keep reports of conversions."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return "LOAD REPORT" not in text or "CONVERSION" in text
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)

@@ -1,0 +1,76 @@
+"""What takes part in a run beside the training loop: the ``Callback`` base class, and the ``Run`` that it is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from video_llama.common.distributed import World
+from video_llama.common.types import Batch
+from video_llama.runners.config import RunConfig
+from video_llama.runners.output import RunOutput
+from video_llama.runners.run_state import RunState, StepMetrics
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run that a callback takes part in."""
+
+    config: RunConfig
+    model: nn.Module
+    """In training mode; a callback that changes the mode changes it back."""
+    optimizer: torch.optim.Optimizer
+    world: World
+    output: RunOutput
+    state: RunState
+    """The totals so far; only the runner changes them."""
+    steps_per_epoch: int
+    total_steps: int
+    save: Callable[[Path], None]
+    """Write a checkpoint, and call ``on_save`` of every callback. Every process must call it."""
+
+
+class Callback:
+    """Base of all callbacks. Its methods do nothing: a subclass implements those that it needs.
+
+    Every process calls every method, in the order of the callbacks; files that processes share are for
+    ``run.world.is_main`` to write. An error stops the run, with the callback's name.
+
+    Args:
+        config: the callback's entry in ``run.callbacks``, as its class's ``Config``.
+    """
+
+    Config: type[Any]
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+    def on_start(self, run: Run) -> None:
+        """Act before the first step, once a checkpoint has been restored."""
+
+    def before_step(self, run: Run, batches: Sequence[Batch]) -> None:
+        """Act before a step, whose index is ``run.state.step``, on this process's micro-batches."""
+
+    def after_step(self, run: Run, metrics: StepMetrics) -> None:
+        """Act after a step, whose index is ``metrics.step``; ``run.state`` counts it already."""
+
+    def on_save(self, run: Run, path: Path) -> None:
+        """Act after a checkpoint was written to ``path``, which only the first process does."""
+
+    def on_end(self, run: Run) -> None:
+        """Act after the last step, or after an error that stops the run."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of this callback: tensors and plain values.
+
+        The state of the first process is saved, and every process loads it.
+        """
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned; not called if the checkpoint has nothing of this callback."""

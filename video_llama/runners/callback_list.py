@@ -1,0 +1,129 @@
+"""The callbacks of a run, called in order; an error in one of them stops the run with its name."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from video_llama.common.errors import TrainingError, VideoLlamaError
+from video_llama.common.registry import CALLBACKS
+from video_llama.common.types import Batch
+from video_llama.config.serialize import registered_name
+from video_llama.runners.callback import Callback, Run
+from video_llama.runners.config import STANDARD_CALLBACKS, BadSamplesConfig, NoSettings, RunConfig
+from video_llama.runners.run_state import StepMetrics
+
+log = logging.getLogger(__name__)
+
+
+class CallbackList:
+    """Callbacks by name, in the order in which they are called."""
+
+    def __init__(self, callbacks: Mapping[str, Callback]) -> None:
+        self.callbacks = dict(callbacks)
+
+    @contextmanager
+    def running(self, run: Run) -> Iterator[None]:
+        """Call ``on_start`` before the block, and ``on_end`` after it, whether or not it fails."""
+        self._call("on_start", run)
+        try:
+            self.state_dict()  # a state that cannot be saved is refused now, not at the first checkpoint
+            yield
+        except BaseException:
+            with contextlib.suppress(VideoLlamaError):  # the first error is the one to report
+                self._call("on_end", run)
+            raise
+        self._call("on_end", run)
+
+    def before_step(self, run: Run, batches: Sequence[Batch]) -> None:
+        """Call every ``before_step``."""
+        self._call("before_step", run, batches)
+
+    def after_step(self, run: Run, metrics: StepMetrics) -> None:
+        """Call every ``after_step``."""
+        self._call("after_step", run, metrics)
+
+    def on_save(self, run: Run, path: Path) -> None:
+        """Call every ``on_save``."""
+        self._call("on_save", run, path)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states that are not empty, by callback.
+
+        Raises:
+            TrainingError: a state holds something that a checkpoint cannot be read with.
+        """
+        states = {}
+        for name, callback in self.callbacks.items():
+            with _blaming(name, "state_dict"):
+                state = callback.state_dict()
+                if (stray := _first_stray(state)) is not None:
+                    raise TypeError(f"holds a {stray}; a checkpoint takes tensors, numbers, strings, lists and dicts")
+            if state:
+                states[name] = state
+        return states
+
+    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+        """Restore each callback that has a state here."""
+        for name, state in states.items():
+            if name not in self.callbacks:
+                log.info("run.callbacks: the checkpoint holds a state of '%s', which is not in this run", name)
+                continue
+            with _blaming(name, "load_state_dict"):
+                self.callbacks[name].load_state_dict(state)
+
+    def _call(self, hook: str, *args: Any) -> None:
+        for name, callback in self.callbacks.items():
+            with _blaming(name, hook):
+                getattr(callback, hook)(*args)
+
+
+def build_callbacks(config: RunConfig) -> CallbackList:
+    """Build the standard callbacks and those of ``run.callbacks``.
+
+    Checkpoints are written last, so that they hold what every callback made of the step.
+    """
+    settings: dict[str, Any] = {
+        "bad_samples": BadSamplesConfig(max_fraction=config.max_bad_fraction),
+        "jsonl": NoSettings(),
+        "console": NoSettings(),
+        **{registered_name(CALLBACKS, added): added for added in config.callbacks},
+        "checkpoint": NoSettings(),
+    }
+    built = {}
+    for name, of_this in settings.items():
+        with _blaming(name, "__init__"):
+            built[name] = CALLBACKS.get(name)(of_this)
+    return CallbackList(built)
+
+
+@contextmanager
+def _blaming(name: str, hook: str) -> Iterator[None]:
+    """Turn an error of a callback into one that names it; what the standard ones say of a run is clear already."""
+    try:
+        yield
+    except Exception as error:  # the code of others may fail in any way
+        if isinstance(error, VideoLlamaError) and name in STANDARD_CALLBACKS:
+            raise
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        kind = "" if isinstance(error, VideoLlamaError) else f"{type(error).__name__}: "
+        raise TrainingError(
+            f"run.callbacks: '{name}' failed in {hook}: {kind}{error} ({frame.filename}:{frame.lineno})"
+        ) from error
+
+
+def _first_stray(state: Any) -> str | None:
+    """Return the type of the first value that a checkpoint could not be read with, or None."""
+    if isinstance(state, dict):
+        return next(filter(None, map(_first_stray, [*state.keys(), *state.values()])), None)
+    if type(state) in (list, tuple):
+        return next(filter(None, map(_first_stray, state)), None)
+    plain = state is None or isinstance(state, Tensor) or type(state) in (bool, int, float, str)
+    return None if plain else type(state).__name__

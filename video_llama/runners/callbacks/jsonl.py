@@ -1,0 +1,28 @@
+"""The metrics of every step, in ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from video_llama.common.registry import CALLBACKS
+from video_llama.runners.callback import Callback, Run
+from video_llama.runners.config import NoSettings
+from video_llama.runners.output import append_records, drop_records_from
+from video_llama.runners.run_state import StepMetrics
+
+
+@CALLBACKS.register("jsonl")
+class JsonLines(Callback):
+    """Appends a line for each step."""
+
+    Config = NoSettings
+
+    def on_start(self, run: Run) -> None:
+        """Drop the steps that a resumed run takes again."""
+        if run.world.is_main:
+            drop_records_from(run.output.metrics, run.state.step)
+
+    def after_step(self, run: Run, metrics: StepMetrics) -> None:
+        """Append the step."""
+        if run.world.is_main:
+            append_records(run.output.metrics, [asdict(metrics)])
