@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 SOURCES = (
     *("pyproject.toml", "README.md", "LICENSE", "NOTICE"),
-    *("video_llama", "train_configs", "eval_configs", "prompts"),
+    *("video_llama", "train_configs", "eval_configs", "prompts", "schema.json"),
 )
 WRITE_WORLD = """
 from pathlib import Path
@@ -94,6 +94,7 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> Non
         "video_llama/configs/train/toy/stage1_pretrain.yaml",
         "video_llama/configs/eval/toy.yaml",
         "video_llama/configs/prompts/alignment_image.txt",
+        "video_llama/configs/schema.json",
         "video_llama/demo/style.css",
         "video_llama/toy/weights/decoder/model.safetensors",
     } <= held

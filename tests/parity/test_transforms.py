@@ -21,7 +21,7 @@ from tests.parity.tolerances import assert_output
 from video_llama.common.registry import PROCESSORS
 from video_llama.models.encoders.vision import VisionEncoder
 from video_llama.processors.crop import Box, crop, resize_clip, resize_image
-from video_llama.processors.text import clean
+from video_llama.processors.text import clean_caption
 
 CLIPS = r"(alpro_eval(?:_float)?)/(clip_CTHW(?:_uint8)?)"
 CROPS = r"alpro_train/crop_ijhw(_seed\d+)"
@@ -102,7 +102,7 @@ def test_captions_are_cleaned_as_in_the_original(facts) -> None:
     for case in facts["caption"]:
         assert caption(caption.Config())(case["i"]) == case["out"]
         for match in filter(None, (re.fullmatch(CUT_CAPTION, key) for key in case)):
-            prompt = case[match[0]].removesuffix(clean(case["i"], int(match[1])))
+            prompt = case[match[0]].removesuffix(clean_caption(case["i"], int(match[1])))
             assert caption(caption.Config(prompt=prompt, max_words=int(match[1])))(case["i"]) == case[match[0]]
             prompts.add((match[0], prompt))
     assert len(prompts) == len({name for name, _ in prompts}), "a caption was cut in another way than the others"

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from video_llama.common.modalities import MediaKind
-from video_llama.prompts.labels import Slot, marker, media_pieces
-from video_llama.prompts.rendering import BOTH, GAP, HEARD, SEEN
+from video_llama.prompts.labels import Slot, marker, media_segments
+from video_llama.prompts.rendering import BOTH, GAP, WITH_AUDIO, WITH_VIDEO
 from video_llama.prompts.templates import VICUNA, Layout
 from video_llama.toy.language import MOVES, QUESTIONS, SOUND_QUESTIONS, TEXT_ONLY, clip_captions, image_captions
 from video_llama.toy.scene import COLOURS, MOTIONS, SHAPES, SIZES
@@ -39,7 +39,7 @@ ASKED = {
 """The questions of each kind; the data sets use the first wording."""
 
 AROUND = (
-    (HEARD + GAP + SEEN.format("<Video>{}</Video>") + GAP + BOTH + " ").split("{}"),
+    (WITH_AUDIO + GAP + WITH_VIDEO.format("<Video>{}</Video>") + GAP + BOTH + " ").split("{}"),
     ("<Audio>", "</Audio> <Video>", "</Video> "),
 )
 """Text before a sound, between it and the frames of its clip, and after them.
@@ -83,7 +83,7 @@ def example(rng: random.Random) -> Example:
 
 def _render(layout: Layout, rounds: Sequence[tuple[str, str]], *media: tuple[MediaKind, Slots]) -> Example:
     """Render questions and answers; the first question holds ``marker(k)`` for each medium."""
-    pieces = media_pieces(VICUNA.render(layout, rounds), [Slot(k, kind) for k, (kind, _) in enumerate(media)])
+    pieces = media_segments(VICUNA.render(layout, rounds), [Slot(k, kind) for k, (kind, _) in enumerate(media)])
     return [
         media[piece.index][1]
         if isinstance(piece, Slot)

@@ -1,4 +1,4 @@
-"""Fit tensors into a module and account for every one of them."""
+"""Compare tensors with a module, and copy them into it, accounting for each one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from video_llama.common.errors import WeightsError
 
 @dataclass
 class Component:
-    """What a file holds of one component of a model, such as its linear layer to the decoder: names of tensors."""
+    """Names of a model component's tensors, such as those of its linear layer to the decoder."""
 
     matched: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
@@ -22,7 +22,7 @@ class Component:
 
 @dataclass
 class Comparison:
-    """A file's tensors beside a model's. What the file has nothing of is no part of it."""
+    """Difference between a file and a model, limited to the components that the file contains."""
 
     components: dict[str, Component] = field(default_factory=dict)
     """``video_branch.qformer`` -> its tensors."""
@@ -32,7 +32,7 @@ class Comparison:
     """In both, with another shape: ``name: file (1, 2), model (1, 3)``."""
 
     def lines(self) -> list[str]:
-        """Return the report: how much matched of each component, then what does not fit."""
+        """Return the report: the counts of each component, then the differences."""
         return self.counts() + self.gaps() + self.misfits()
 
     def counts(self) -> list[str]:
@@ -43,16 +43,16 @@ class Comparison:
         ]
 
     def gaps(self) -> list[str]:
-        """Return a line for each tensor that the file lacks of a component that it has something of."""
+        """Return a line for each tensor that is missing from a component in the file."""
         return listed("- missing", [name for component in self.components.values() for name in component.missing])
 
     def misfits(self) -> list[str]:
-        """Return a line for each tensor that has no place in the model."""
+        """Return a line for each tensor that the model lacks, or has in another shape."""
         return listed("+ unexpected", self.unexpected) + listed("! shape", self.reshaped)
 
 
 def compare(module: nn.Module, tensors: Mapping[str, Tensor]) -> Comparison:
-    """Hold tensors against a module's parameters and buffers, by name and shape; values are not looked at.
+    """Compare the names and shapes of tensors, but not their values, with a module's parameters and buffers.
 
     Args:
         module: may be on the meta device.
@@ -78,12 +78,11 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into the module's parameters and buffers of the same names.
 
     Args:
-        module: what is filled; what no tensor is for stays as it is.
+        module: its other parameters and buffers stay unchanged.
         tensors: name -> value.
-        source: the file they came from, for messages.
-
+        source: their file, for messages.
     Raises:
-        WeightsError: a name is unknown or a shape differs; nothing was filled.
+        WeightsError: a name is unknown or a shape differs; nothing is copied.
     """
     if misfits := compare(module, tensors).misfits():
         raise WeightsError("\n".join([f"{source} does not fit {type(module).__name__}:", *misfits]))
@@ -99,18 +98,18 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
 
 
 def check_finite(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Raise WeightsError for NaN or infinity, naming the source and the tensors that hold it."""
+    """Raise WeightsError if a tensor holds NaN or infinity, naming the source and each such tensor."""
     if broken := not_finite(tensors):
         raise WeightsError("\n".join([f"{source} holds NaN or infinity:", *listed("! not finite", broken)]))
 
 
 def component_of(name: str) -> str:
-    """Return the part of the model that a tensor belongs to: the first two parts of its name."""
+    """Return the model component of a tensor: the first two parts of its name."""
     return ".".join(name.split(".")[:2])
 
 
 def listed(label: str, names: Iterable[str], most: int = 5) -> list[str]:
-    """Return a line for each of the first few names, and how many more there are."""
+    """Return a line for each of the first ``most`` names, and one with the number of the others."""
     names = list(names)
     lines = [f"  {label}: {name}" for name in names[:most]]
     return lines + ([f"  {label}: and {len(names) - most} more"] if len(names) > most else [])

@@ -1,4 +1,4 @@
-"""Weights files from the original's layout to ours and back, bit by bit and with nothing lost on the way."""
+"""Convert weights files from the original's layout to ours and back, bit for bit and without loss."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from video_llama.checkpoints.published import (
 from video_llama.common.errors import WeightsError
 
 ORIGINAL = "original"
-"""Where a ``.pth`` of ours keeps what a published file holds beside the tensors that we use: ``kind`` names the format,
-``model`` has the other tensors, ``rest`` what is not in the table of tensors; None where that table is all."""
+"""Key under which a ``.pth`` of ours keeps the rest of a published file: ``kind``, the name of its format; ``model``, the
+tensors that we do not use; ``rest``, everything beside the table of tensors, or None if the file is that table."""
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was read and what was written."""
+    """The result of a conversion, for people."""
 
     source: str
-    """What the file was."""
+    """The kind of the file that was read."""
     target: str
-    """What it was made into."""
+    """The content of the file that was written."""
     note: str = ""
-    """What was kept, or left out."""
+    """The content that was kept, or left out."""
 
 
 def convert(source: str | Path, target: str | Path) -> Conversion:
@@ -45,10 +45,10 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
 
     Args:
         source: a released branch, EVA, BLIP-2 or MiniGPT-4 file; or our own weights or checkpoint.
-        target: a new file: ``.pth``, or ``.safetensors`` where it is to have our names.
+        target: a new file: ``.pth``, or ``.safetensors`` for our names.
     Raises:
-        WeightsError: the source is unreadable or cannot be said in the other's names; the target exists, has another
-            suffix or cannot be written. Nothing was written.
+        WeightsError: the source is unreadable or has no names in the other layout; the target exists, has another
+            suffix or cannot be written. Nothing is written.
     """
     source, target = Path(source), Path(target)
     if target.exists():
@@ -100,10 +100,10 @@ def _to_original(source: Path, target: Path, tensors: dict[str, Tensor], rest: d
 
 
 def kept_of(rest: Mapping[str, Any], source: str | Path) -> dict[str, Any] | None:
-    """Return what a file of ours keeps of the published file that it was converted from, with its format as ``kind``.
+    """Return the rest of the published file that a file of ours was converted from, with its ``Format`` as ``kind``.
 
     Raises:
-        WeightsError: it is not as ``convert`` wrote it.
+        WeightsError: it is damaged.
     """
     kept = rest.get(ORIGINAL)
     if kept is None:
@@ -115,7 +115,7 @@ def kept_of(rest: Mapping[str, Any], source: str | Path) -> dict[str, Any] | Non
 
 
 def _kind_of(tensors: Mapping[str, Tensor], source: Path) -> Format:
-    """Return which of the original's files has a place for tensors of ours."""
+    """Return the format of the original's file for these tensors of ours."""
     parts = {"vision.ln_vision" if name.startswith("vision.ln_vision") else name.split(".")[0] for name in tensors}
     if parts == {"vision"}:
         return EVA_CLIP_G
@@ -132,7 +132,7 @@ def _kind_of(tensors: Mapping[str, Tensor], source: Path) -> Format:
 def _in_their_names(kind: Format, tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
     if adapter := [name for name in tensors if name.startswith("decoder.")]:
         raise WeightsError(
-            f"{source} was trained with LoRA: {len(adapter)} of its tensors belong into the decoder, such as "
+            f"{source} was trained with LoRA: {len(adapter)} of its tensors are part of the decoder, such as "
             f"{adapter[0]}. The original has no names for them, and would answer without them."
         )
     assert kind.key_map is not None, "only what has names of its own was converted"

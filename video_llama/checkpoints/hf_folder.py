@@ -1,4 +1,4 @@
-"""The weights of a Hugging Face model folder, in one file or many, without holding them in memory."""
+"""The weights of a Hugging Face model folder, in one file or many, read one tensor at a time."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from video_llama.common.errors import WeightsError
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHTS = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""What holds a folder's weights or lists their files; the first that is there counts, as in transformers."""
+"""Files with the weights, or with the list of their files; the first that exists counts, as in transformers."""
 
 _UNREADABLE = (OSError, RuntimeError, SafetensorError)
-"""How safetensors fails; a RuntimeError where no memory is left to map a file."""
+"""Errors of safetensors; a RuntimeError if there is no memory left to map a file."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file, by what the file says of it."""
+    """A tensor by the header of its file."""
 
     shard: Path
     shape: tuple[int, ...]
@@ -34,14 +34,14 @@ class Stored:
 class WeightsFolder:
     """The tensors of a Hugging Face model folder, over all its files (shards), read one at a time.
 
-    Making one reads what the files say of their tensors: names, shapes and types.
+    The constructor only reads names, shapes and types.
 
     Args:
-        folder: with ``model.safetensors`` or ``pytorch_model.bin``, or with several such files and their index.
+        folder: holds ``model.safetensors`` or ``pytorch_model.bin``, or several such files and their index.
 
     Raises:
-        WeightsError: no folder, no weights in it, a file missing, truncated or of another kind, a pickle that wants to
-            run code, or files that do not hold what the index says.
+        WeightsError: there is no folder or no weights in it, a file is missing, truncated, of another kind or a pickle
+            that would run code, or the files and the index disagree.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -103,7 +103,7 @@ class WeightsFolder:
 
 
 def _rows(mapped: Tensor, rows: slice) -> Tensor:
-    """Copy rows out of a tensor that lies in a file, so that the file can be closed."""
+    """Copy rows of a mapped tensor, so that its file can be closed."""
     return (mapped[rows] if mapped.ndim else mapped).clone(memory_format=torch.contiguous_format)
 
 
@@ -126,7 +126,7 @@ def _read_index(path: Path) -> dict[str, str]:
 
 
 def _header(shard: Path) -> dict[str, Stored]:
-    """Return what a file says of its tensors; a truncated one is known by its size alone."""
+    """Return the tensors in the header of a file; a truncated file fails here, by its size."""
     if shard.suffix != ".safetensors":
         return {name: Stored(shard, tuple(t.shape), t.dtype) for name, t in _open_bin(shard).items()}
     tensors = {}
@@ -142,12 +142,12 @@ def _header(shard: Path) -> dict[str, Stored]:
 
 
 def _open_bin(shard: Path) -> dict[str, Tensor]:
-    """Map the tensors of a ``.bin`` file, so that only those that are used are read, and no code runs."""
+    """Map the tensors of a ``.bin`` file: only those in use are read, and no code runs."""
     if not zipfile.is_zipfile(shard):
         raise WeightsError(f"{shard}: truncated, or not a weights file as PyTorch 1.6 and newer write it")
     try:
         content = torch.load(shard, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # a damaged pickle makes the reader fail in any way: KeyError, struct.error, ...
+    except Exception as error:  # a damaged pickle can raise anything: KeyError, struct.error, ...
         raise WeightsError(f"{shard}: {why_unreadable(error, shard)}") from error
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise WeightsError(f"{shard}: holds more than a table of tensors; expected a decoder's weights")

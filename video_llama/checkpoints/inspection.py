@@ -1,4 +1,4 @@
-"""What a weights file is, what it holds, and the model settings that its shapes imply."""
+"""Identify a weights file, summarise its content, and derive the model settings that its shapes imply."""
 
 from __future__ import annotations
 
@@ -22,32 +22,32 @@ OURS = "video_llama"
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a file."""
+    """Summary of a weights file."""
 
     path: str
     kind: str
     """The name of a published format, or ``video_llama`` for our own."""
     title: str
-    """The same in words."""
+    """The kind in words."""
     advice: str
-    """Where a published file goes."""
+    """The setting for a published file."""
     decoder_width: int | None
-    """Of the decoder that it was made for; None where the file does not tell."""
+    """Width of the decoder that the file was made for; None if the file does not determine it."""
     sizes: dict[str, int]
-    """What its shapes tell of the model section."""
+    """Model settings that the shapes imply."""
     tensors: int
     parameters: int
     bytes: int
     dtypes: dict[str, int]
-    """Number format -> how many tensors have it."""
+    """Number format -> number of tensors."""
     ignored: list[str]
-    """Tensors that the model does not use and leaves out on purpose; not in the counts above."""
+    """Tensors that the model leaves out on purpose; not in the counts above."""
     not_finite: list[str]
     """Tensors that hold NaN or infinity."""
     beside: list[str]
-    """What stands in the file beside the tensors."""
+    """Other entries of the file."""
     run: dict[str, Any]
-    """What the file says of the run that it is of."""
+    """Step, seed and some settings of the run that wrote the file."""
 
 
 def inspect(path: str | Path) -> tuple[Inspection, NamedTensors]:
@@ -94,7 +94,7 @@ def _own_title(named: NamedTensors, rest: Mapping[str, Any], source: Path) -> st
 
 
 def _run(rest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return where in a run a file was written, and the settings of that run that tell it from others."""
+    """Return the point of the run at which a file was written, and some settings that identify the run."""
     found = {key: rest[key] for key in ("epoch", "step", "samples", "seed") if isinstance(rest.get(key), int)}
     config = _config(rest.get("config"))
     for section, key in (
@@ -113,7 +113,7 @@ def _run(rest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _config(written: Any) -> dict[str, Any]:
-    """Return the config of a file: our own is YAML, the original's a table."""
+    """Return the config in a file: YAML in ours, a table in the original's."""
     try:
         config = yaml.safe_load(written) if isinstance(written, str) else written
     except yaml.YAMLError:
@@ -136,12 +136,12 @@ _LAYERS = {
     "audio layers": r"audio_branch\.qformer\.bert\.encoder\.layer\.(\d+)\.",
 }
 _ADAPTER = ".lora_A.default.weight"
-"""How the name of an adapter's first matrix ends."""
+"""Suffix of the name of an adapter's first matrix."""
 TO_DECODER = ("video_branch.to_decoder.weight", "audio_branch.to_decoder.weight")
 
 
 def sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return sizes by the key of the model section that sets them, or in words where none does.
+    """Return sizes by their key in the model section, or by words for those that have none.
 
     Args:
         tensors: by their names in the whole model.
@@ -156,7 +156,7 @@ def sizes(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 
 def decoder_width(tensors: Mapping[str, Tensor]) -> int | None:
-    """Return the width of the decoder that a file's branch was made for; None for a file without its last layer.
+    """Return the width of the decoder that a branch was made for; None if its last layer is not in the file.
 
     Args:
         tensors: by their names in the whole model.

@@ -1,8 +1,8 @@
-"""Weights files: what is read runs no code, what is written is whole or not there.
+"""Read weights files without running code from them, and write them whole or not at all.
 
 A checkpoint of ours is one ``.pth`` with ``model`` (the trainable tensors), ``optimizer``, ``scaler``, ``config``
 (the resolved YAML as text), ``epoch``, ``step``, ``samples`` and ``format``. It loads as ``ckpt`` and as ``resume_ckpt_path``.
-One that was converted from a published file has ``original`` instead, with what ``convert`` kept.
+A file that was converted from a published one has ``original`` instead, which ``convert`` needs for the way back.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ FORMAT = "video_llama/1"
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file, or those of a ``.pth`` file, there or under ``model``.
+    """Read the tensors of a safetensors file, or of a ``.pth`` file, at its top or under ``model``.
 
     Raises:
-        WeightsError: the file is missing, truncated, not a weights file, a pickle that wants to run code, or holds
-            tensors without plain values.
+        WeightsError: the file is missing, truncated, not a weights file, a pickle that would run code, or holds tensors
+            without plain values.
     """
     return read_with_rest(path)[0]
 
 
 def read_with_rest(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
-    """Read a weights file's tensors and what stands beside them; None where the file is a table of tensors alone.
+    """Read a weights file's tensors, and its other content; None if the file is only a table of tensors.
 
     Raises:
         WeightsError: as ``read_weights``.
@@ -73,10 +73,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     check_file(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of files that are refused all the same
-            # mapped, not read: of ImageBind's 4.5 GB a model with sound alone takes 0.3
+            warnings.simplefilter("ignore")  # about files that are refused anyway
+            # mapped, not read: a model with audio only needs 0.3 of ImageBind's 4.5 GB
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged pickle makes the reader fail in any way: KeyError, struct.error, ...
+    except Exception as error:  # a damaged pickle can raise anything: KeyError, struct.error, ...
         raise WeightsError(f"{path}: {why_unreadable(error, path)}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a table")
@@ -87,7 +87,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def check_file(path: Path) -> None:
-    """Raise WeightsError unless there is a file, and not what a failed download leaves."""
+    """Raise WeightsError unless there is a file that is not the result of a failed download."""
     if not path.is_file():
         raise WeightsError(f"{path}: {'a directory' if path.is_dir() else 'no such file'}; expected a weights file")
     if (instead := failed_download(path)) is not None:
@@ -95,14 +95,14 @@ def check_file(path: Path) -> None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """Tell by the first bytes, whatever the name: the length of a header in JSON, then that header."""
+    """Decide by the first bytes, whatever the name: the length of a JSON header, then that header."""
     with open(path, "rb") as file:
         start = file.read(9)
     return start[8:] == b"{" or (path.suffix == ".safetensors" and not zipfile.is_zipfile(path))
 
 
 def why_unreadable(error: Exception, path: Path) -> str:
-    """Say why ``torch.load`` refused a file, in our words: its own advise switching the safety off."""
+    """Return why ``torch.load`` refused a file. Its own message advises to switch the safety off."""
     found = re.search(r"GLOBAL ([\w.]*\w)", str(error))
     if wanted := found[1] if found else _global_in_pickle(path):
         return (
@@ -115,7 +115,7 @@ def why_unreadable(error: Exception, path: Path) -> str:
 
 
 def _global_in_pickle(path: Path) -> str | None:
-    """Return the first name of code that a bare pickle asks for, beside torch's own; nothing of it is run."""
+    """Return the first name outside of torch that a bare pickle would import; nothing is run."""
     texts: list[str] = []
     try:
         with open(path, "rb") as file:
@@ -126,13 +126,13 @@ def _global_in_pickle(path: Path) -> str | None:
                         return name
                 elif isinstance(value, str):
                     texts.append(value)
-    except Exception:  # no pickle at all, or a damaged one: these fail in any way
+    except Exception:  # not a pickle, or a damaged one, can raise anything
         return None
     return None
 
 
 def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a ``.pth`` file of ours; a crash leaves the old file or the new one, never half of one.
+    """Write a ``.pth`` file of ours; a crash leaves either the old file or the new one.
 
     Raises:
         WeightsError: it cannot be written, for example because the disk is full.
@@ -158,7 +158,7 @@ def write_weights(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    """As ``replacing``, with errors of ours."""
+    """``replacing``, but with WeightsError."""
     try:
         with replacing(path) as temporary:
             yield temporary

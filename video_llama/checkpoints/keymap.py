@@ -1,7 +1,7 @@
 """Tensor names of other projects to ours and back, from one table.
 
-A table pairs name templates: ``{i}`` stands for a number, ``{p}`` (or any other letter) for one part of a name, and
-``{rest}`` for the rest of it. ``None`` on our side marks a tensor that is left out on purpose.
+A table pairs name templates: ``{i}`` matches a number, ``{p}`` (or any other letter) one part of a name, and ``{rest}``
+the rest of it. ``None`` on our side marks a tensor that is left out on purpose.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ _ANY_PART = r"[^.]+"
 
 @dataclass(frozen=True)
 class Renamed:
-    """Names under which tensors are found on the other side, and those that the table does not know."""
+    """Names of tensors on the other side, and names without one."""
 
     names: dict[str, str]
-    """Their name on this side -> the name on the other side."""
+    """Name on this side -> name on the other side."""
     dropped: list[str] = field(default_factory=list)
     """Left out on purpose."""
     unknown: list[str] = field(default_factory=list)
-    """In no line of the table."""
+    """Matched by no line of the table."""
 
 
 class KeyMap:
     """A table of name templates, usable in both directions.
 
     Args:
-        table: their template -> our template, or None. The first line that fits a name decides.
+        table: their template -> our template, or None. The first line that matches a name counts.
     """
 
     def __init__(self, table: Mapping[str, str | None]) -> None:

@@ -1,4 +1,4 @@
-"""Published weights files: how each kind is recognised, and its tensor names as tables beside ours."""
+"""Published weights files: how to recognise each kind, and tables of its tensor names and ours."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def qformer_table(theirs: str, ours: str) -> dict[str, str | None]:
     """Return the lines for one Q-Former.
 
     Args:
-        theirs: what stands before ``bert.`` in their names.
-        ours: what stands before ``bert.`` in ours.
+        theirs: prefix of ``bert.`` in their names.
+        ours: prefix of ``bert.`` in our names.
     """
     layer, own = f"{theirs}bert.encoder.layer.{{i}}.", f"{ours}bert.encoder.layer.{{i}}."
     return {
@@ -34,7 +34,7 @@ def qformer_table(theirs: str, ours: str) -> dict[str, str | None]:
 
 EVA_CLIP_G_NAMES: dict[str, str | None] = {
     "blocks.39.{rest}": None,  # BLIP-2 takes the output of the block before the last
-    "norm.{p}": None,  # ln_vision stands in its place
+    "norm.{p}": None,  # ln_vision replaces it
     "fc_norm.{p}": None,
     "head.{p}": None,
     "cls_token": "vision.vit.cls_token",
@@ -50,7 +50,7 @@ BLIP2_QFORMER_NAMES: dict[str, str | None] = {
     **qformer_table("Qformer.", "qformer."),
     "t5_proj.{p}": None,  # to the language model that BLIP-2 was trained with
     "opt_proj.{p}": None,
-    # the half of the Q-Former that reads text, of which Video-LLaMA has no use
+    # the half of the Q-Former that reads text, which Video-LLaMA does not use
     "Qformer.bert.embeddings.{m}.weight": None,
     "Qformer.bert.encoder.layer.{i}.intermediate.{rest}": None,
     "Qformer.bert.encoder.layer.{i}.output.{rest}": None,
@@ -64,11 +64,11 @@ MINIGPT4_NAMES: dict[str, str | None] = {"llama_proj.{p}": "video_branch.to_deco
 IMAGEBIND_FILE = "imagebind_huge.pth"
 IMAGEBIND_SIGNATURE = ("modality_preprocessors.vision.cls_token", "modality_trunks.vision.blocks.0.attn.in_proj_weight")
 UNUSED_MODALITIES = ("text", "depth", "thermal", "imu")
-"""What else ImageBind binds."""
+"""ImageBind's other modalities."""
 
 
 def _trunk(modality: str) -> dict[str, str | None]:
-    """Return the lines that the trunks have in common."""
+    """Return the lines that all trunks have."""
     before, trunk, head = (f"modality_{part}.{modality}." for part in ("preprocessors", "trunks", "heads"))
     ours = f"audio_encoder.{modality}."
     return {
@@ -95,7 +95,7 @@ IMAGEBIND_NAMES: dict[str, str | None] = {
 
 
 def file_or_within(path: str | Path) -> Path:
-    """Return the file that a path names, itself or as the folder that holds it; any other path unchanged."""
+    """Return ImageBind's file in a folder; any other path unchanged."""
     path = Path(path)
     return path / IMAGEBIND_FILE if (path / IMAGEBIND_FILE).is_file() else path
 
@@ -133,11 +133,11 @@ class Format:
     name: str
     title: str
     signature: tuple[str, ...]
-    """Tensors that every such file holds, and files recognised before it do not."""
+    """Tensors that are in every such file, and in no file of a format before it in ``FORMATS``."""
     advice: str
-    """Where such a file goes."""
+    """The setting for such a file."""
     key_map: KeyMap | None = None
-    """Its names and ours; None for a file that this model has no place for."""
+    """Its names and ours; None for a file that is used unchanged."""
 
 
 _RELEASE = KeyMap(RELEASE_NAMES)
@@ -201,7 +201,7 @@ FORMATS = (
 )
 
 _LEFT_OUT = {"vit": "vision", "ln_vision": "vision", "query_tokens": "qformer", "bert": "qformer"}
-"""How a name begins in our own file of one encoder -> the encoder, which stands before it in the whole model."""
+"""First part of a name in our own file of one encoder -> the encoder, its prefix in the whole model."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,10 @@ class NamedTensors:
     """A file's tensors under their names in the whole model."""
 
     format: Format | None
-    """The published kind that it is of; None for our own."""
+    """The published kind of the file; None for our own."""
     tensors: dict[str, Tensor]
     ignored: list[str] = field(default_factory=list)
-    """What the file holds beside them, by its own names: of no use to this model, and left out on purpose."""
+    """The file's other tensors, by its own names: left out on purpose, since the model does not use them."""
 
 
 def recognise(names: Iterable[str]) -> Format | None:
@@ -222,7 +222,7 @@ def recognise(names: Iterable[str]) -> Format | None:
 
 
 def whole_name(name: str) -> str:
-    """Return the name in the whole model of a tensor in one of our own files, which may leave out its encoder."""
+    """Return the name in the whole model of a tensor in one of our own files, which may lack the encoder's prefix."""
     encoder = _LEFT_OUT.get(name.split(".")[0])
     return f"{encoder}.{name}" if encoder else name
 

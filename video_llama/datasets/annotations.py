@@ -1,4 +1,4 @@
-"""Reading annotation files: every failure names the file and the place in it."""
+"""Read annotation files, with errors that name the file and the line."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ csv.field_size_limit(2**24)
 
 
 def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Read named columns of a CSV or, by its ending, TSV file.
+    """Read named columns of a CSV file, or of a TSV file by its suffix.
 
     Yields:
-        (line number, values); a value that a short row lacks is empty.
+        (line number, values); values missing at the end of a row are empty.
     Raises:
-        DataError: the file cannot be read, lacks a column, has a row of too many values or a quote that never ends.
+        DataError: the file cannot be read, lacks a column, has a row with too many values or an unclosed quote.
     """
     delimiter = "\t" if path.suffix == ".tsv" else ","
     try:
@@ -38,7 +38,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tupl
                     )
                 yield reader.line_num, tuple(row[c] or "" for c in columns)
     except csv.Error as error:
-        kind, line = path.suffix or "table", reader.line_num + 1  # where the row starts that could not be read
+        kind, line = path.suffix or "table", reader.line_num + 1  # first line of the row that cannot be read
         raise DataError(
             f"{path}:{line}: not a valid {kind}: {error}. Inside a quoted text, write a double quote twice."
         ) from error

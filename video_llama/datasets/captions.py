@@ -19,17 +19,17 @@ from video_llama.prompts.sample_spec import SampleSpec
 
 
 class CaptionRecord(NamedTuple):
-    """One medium, its caption, and where the caption was read."""
+    """The file of one image or clip, its caption, and the location of the caption."""
 
     path: str
-    """Relative to the media folder; empty where the entry is malformed."""
+    """Relative to the media folder; empty if the entry is malformed."""
     caption: str
-    place: str
-    """Where it was read, for messages; and what is wrong with a malformed entry."""
+    location: str
+    """File and line or index, for messages; for a malformed entry, also the problem."""
 
 
 class CaptionDataset(Dataset):
-    """A medium, a prompt drawn for it, and its caption as the target."""
+    """An image or clip, a random prompt for it, and its caption as the target."""
 
     def __init__(self, config: Any, context: SampleSpec, name: str) -> None:
         super().__init__(config, context, name)
@@ -44,21 +44,21 @@ class CaptionDataset(Dataset):
         return Path(self.config.build_info.videos_dir)
 
     def record_id(self, index: int) -> str:
-        """Name the record by its medium."""
+        """Return the path of the image or clip."""
         return self.records[index].path or f"[{index}]"
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Draw a prompt, clean the caption, read the medium."""
+        """Draw a prompt, clean the caption, and read the image or clip."""
         record, context = self.records[index], self.context
         if not record.path:
-            raise BadRecord(record.place)
+            raise BadRecord(record.location)
         text = self.text_processor(record.caption, rng)
         if text in ("", self.no_words):
-            raise BadRecord(f"{record.place}: the caption {record.caption!r} is empty after cleaning")
+            raise BadRecord(f"{record.location}: the caption {record.caption!r} is empty after cleaning")
         prompt = context.caption_prompts[rng.integers(len(context.caption_prompts))]
         media = self.read_media(self.media_folder / record.path, rng)
-        pieces = caption(prompt, text, context.template.end_sym, *media)
-        return self.tokenized(index, pieces, media, max_targets=context.max_txt_len)
+        segments = caption(prompt, text, context.template.end_sym, *media)
+        return self.tokenized(index, segments, media, max_targets=context.max_txt_len)
 
 
 @DATASETS.register("webvid")
@@ -68,7 +68,7 @@ class WebVid(CaptionDataset):
     Config = WebVidConfig
 
     def read_records(self) -> Sequence[CaptionRecord]:
-        """Read every CSV and TSV file of the annotation folder, in the order of their names."""
+        """Read all CSV and TSV files of the annotation folder, in the order of their names."""
         source = Path(self.source)
         files = sorted(f for f in source.iterdir() if f.suffix in (".csv", ".tsv")) if source.is_dir() else [source]
         if not files:
@@ -103,12 +103,12 @@ class CCSBUAlign(CaptionDataset):
             raise DataError(f"{self.source}: no list under 'annotations'")
         records = []
         for i, entry in enumerate(annotations):
-            place = f"{self.source}: annotations[{i}]"
+            location = f"{self.source}: annotations[{i}]"
             if _is_caption(entry):
-                records.append(CaptionRecord(f"{entry['image_id']}.jpg", entry["caption"], place))
+                records.append(CaptionRecord(f"{entry['image_id']}.jpg", entry["caption"], location))
             else:
                 expected = "expected an object with image_id and a text caption"
-                records.append(CaptionRecord("", "", f"{place}: {expected}, found {entry!r:.80}"))
+                records.append(CaptionRecord("", "", f"{location}: {expected}, found {entry!r:.80}"))
         return records
 
 

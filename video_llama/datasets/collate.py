@@ -1,4 +1,4 @@
-"""Samples of any kind to one batch."""
+"""Combine samples of any kind into a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
 
     Args:
         samples: one batch.
-        pad_id: fills ``input_ids`` behind the text; masked out.
+        pad_id: fills ``input_ids`` after the text; masked out.
     """
     length = max(len(s.input_ids) for s in samples)
     input_ids = torch.full((len(samples), length), pad_id)

@@ -23,18 +23,18 @@ IMAGE_TOKEN = "<image>"
 
 
 class InstructDataset(Dataset):
-    """A JSON list of conversations, some of them about a medium."""
+    """A JSON list of conversations, with or without an image or clip."""
 
     def read_records(self) -> Sequence[Any]:
         """Read the annotation file."""
         return read_json(Path(self.source), list)
 
     def record_id(self, index: int) -> str:
-        """Name the record by its place in the file."""
+        """Return the index in the file."""
         return f"[{index}]"
 
     def bad(self, index: int, reason: str) -> BadRecord:
-        """Return the error that names a record and what is wrong with it."""
+        """Return the error for a record."""
         return BadRecord(f"{self.source}: {self.record_id(index)}: {reason}")
 
     def instruct(self, index: int, turns: Sequence[tuple[str, str]], media: Sequence[Media]) -> Sample:
@@ -54,15 +54,15 @@ class LlavaInstruct(InstructDataset):
     Config = LlavaInstructConfig
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Read the image, if any, and put it where ``<image>`` stands."""
+        """Read the image, if any, and put it at ``<image>``."""
         turns = self._turns(index)
         image = self.records[index].get("image")
         if image and not (isinstance(image, str) and Path(image).name):
             raise self.bad(index, f"expected a file name under 'image', found {image!r:.80}")
-        places = sum(question.count(IMAGE_TOKEN) for question, _ in turns)
-        if places != (1 if image else 0):
+        n_tokens = sum(question.count(IMAGE_TOKEN) for question, _ in turns)
+        if n_tokens != (1 if image else 0):
             raise self.bad(
-                index, f"its questions hold {IMAGE_TOKEN} {places} times, for {'one' if image else 'no'} image"
+                index, f"its questions hold {IMAGE_TOKEN} {n_tokens} times, for {'one' if image else 'no'} image"
             )
         if not image:
             return self.instruct(index, turns, [])
@@ -85,10 +85,10 @@ class LlavaInstruct(InstructDataset):
 
 @DATASETS.register("webvid_instruct")
 class WebVidInstruct(InstructDataset):
-    """VideoChat-Instruct-11K; the first question starts with the clip and the times of its frames, or with its sound."""
+    """VideoChat-Instruct-11K. The first question starts with the clip and the times of its frames, or with its audio."""
 
     Config = WebVidInstructConfig
-    tells_times = True
+    with_times = True
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Read the clip and put it before the first question."""
@@ -97,7 +97,7 @@ class WebVidInstruct(InstructDataset):
         if not isinstance(video, str) or not video:
             raise self.bad(index, "no file name under 'video'")
         media = self.read_media(Path(self.config.build_info.videos_dir, video), rng)
-        if not self.tells_times:
+        if not self.with_times:
             media = [replace(item, message="") for item in media]
         first_question, first_answer = turns[0]
         turns[0] = (presented(media) + first_question, first_answer)
@@ -118,4 +118,4 @@ class WebVidInstruct(InstructDataset):
 class WebVidInstructZh(WebVidInstruct):
     """VideoChat in Chinese: the same, without the English sentence on frame times."""
 
-    tells_times = False
+    with_times = False

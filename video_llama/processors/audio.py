@@ -24,11 +24,11 @@ MEL_BINS, MEL_FRAMES = 128, 204
 MEL_MEAN, MEL_STD = -4.268, 9.138
 
 WINDOW_MS, STEP_MS = 25, 10
-"""Of the spectrogram: each frame sees 25 ms of sound, and they start 10 ms apart."""
+"""Of the spectrogram: each frame covers 25 ms of sound, and frames start 10 ms apart."""
 
 
 class SegmentProcessor(ABC):
-    """Reads segments of a sound track at equal distances; a subclass says what becomes of each."""
+    """Reads segments of a sound track at equal distances; subclasses convert them."""
 
     Config = AudioConfig
 
@@ -36,7 +36,7 @@ class SegmentProcessor(ABC):
         self.config = config
 
     def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
-        """Read the sound of a file: a video's, or sound alone. Nothing is drawn from ``rng``.
+        """Read the sound of a video or of an audio file. ``rng`` is not used.
 
         Raises:
             NoSoundTrack: the file has none.
@@ -45,10 +45,10 @@ class SegmentProcessor(ABC):
         return self.hear(open_sound(path, self.config.deadline_s))
 
     def hear(self, sound: Sound) -> Media:
-        """Take the segments of a track that is open, such as that of an open video.
+        """Read the segments of an open track.
 
         Returns:
-            Media: frames float32[S, ...], what ``segment`` makes of each.
+            Media: frames float32[S, ...], the stacked results of ``segment``.
 
         Raises:
             DecodeError: a long track cannot be decoded again.
@@ -59,7 +59,7 @@ class SegmentProcessor(ABC):
 
     @abstractmethod
     def segment(self, waveform: Tensor) -> Tensor:
-        """Make the audio encoder's input of a segment, float[C, L] of up to 2 s; always of the same shape."""
+        """Return the audio encoder's input for a segment, float[C, L] of up to 2 s; its shape is always the same."""
 
 
 @PROCESSORS.register("imagebind_audio")
@@ -74,19 +74,19 @@ class ImageBindAudio(SegmentProcessor):
 def segment_starts(duration: float, n_segments: int) -> list[float]:
     """Return when each segment starts, in seconds: always ``n_segments`` of them, all at 0 in a track of 2 s or less.
 
-    The original's rule, which leaves out the end of the track: the last starts one distance before the last that fits.
+    By the original's rule, which leaves out the end of the track: the last segment starts one step before the last that fits.
     """
     last = max(duration - SEGMENT_SECONDS, 0.0)
     return [last * i / n_segments for i in range(n_segments)]
 
 
 def span(start: float, n_samples: int) -> tuple[int, int]:
-    """Return the samples of the segment that starts at ``start`` seconds: the first, and the one after its last."""
+    """Return the first sample of the segment that starts at ``start`` seconds, and the one after its last."""
     return int(start * SAMPLE_RATE), min(int((start + SEGMENT_SECONDS) * SAMPLE_RATE), n_samples)
 
 
 def spectrogram(waveform: Tensor) -> Tensor:
-    """Return the log-mel spectrogram of a segment, by the mean and the spread of those that ImageBind was trained on.
+    """Return the log-mel spectrogram of a segment, normalised by the mean and spread of ImageBind's training data.
 
     Args:
         waveform: float[C, L], up to 2 s.
@@ -99,11 +99,11 @@ def spectrogram(waveform: Tensor) -> Tensor:
 def log_mel(waveform: Tensor) -> Tensor:
     """Return the log-mel spectrogram of a segment, as Kaldi computes it.
 
-    The mean over all channels is removed, and the first channel used. Less sound than one frame sees is filled up with
-    silence, and frames that are missing are 0.
+    The mean over all channels is subtracted, and the first channel is used. A segment shorter than one frame is padded
+    with silence, and missing frames are 0.
 
     Args:
-        waveform: float[C, L]; what is beyond the last frame is not used.
+        waveform: float[C, L]; sound beyond the last frame is not used.
     Returns:
         float[1, M, F].
     """
@@ -125,7 +125,7 @@ def log_mel(waveform: Tensor) -> Tensor:
 
 @PROCESSORS.register("waveform_audio")
 class WaveformAudio(SegmentProcessor):
-    """Segments as they sound: the mean of the channels, with silence after the end of a short track."""
+    """Segments as waveforms: the mean of the channels, padded with silence."""
 
     def segment(self, waveform: Tensor) -> Tensor:
         """Return float[32000] of a segment, float[C, L]."""

@@ -1,6 +1,6 @@
-"""The random crop of training images and clips: where it lies, and its scaling.
+"""The random crop of training images and clips, and its scaling.
 
-Shapes: C channels, T frames (or nothing, for an image), H x W pixels, S the side of the result.
+Shapes: C channels, T frames (absent for an image), H x W pixels, S side of the result.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 ASPECTS = (3 / 4, 4 / 3)
-"""Narrowest and widest crop, as width over height."""
+"""Aspect of the narrowest and the widest crop, width over height."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def random_box(height: int, width: int, min_scale: float, max_scale: float, rng:
     """Draw a rectangle as torchvision's ``RandomResizedCrop`` does: area uniform, aspect uniform in its logarithm.
 
     Args:
-        min_scale, max_scale: bounds on its area, as a part of the picture's.
+        min_scale, max_scale: bounds of its area, as a fraction of the picture's.
     """
     for _ in range(10):
         area = height * width * rng.uniform(min_scale, max_scale)
@@ -45,7 +45,7 @@ def random_box(height: int, width: int, min_scale: float, max_scale: float, rng:
 
 
 def central_box(height: int, width: int) -> Box:
-    """Return the largest rectangle of an allowed aspect, in the middle: for pictures too narrow for a drawn one."""
+    """Return the largest central rectangle of an allowed aspect, for pictures that are too narrow for a random one."""
     w = min(width, max(1, round(height * ASPECTS[1])))
     h = min(height, max(1, round(width / ASPECTS[0])))
     return Box((height - h) // 2, (width - w) // 2, h, w)
@@ -59,7 +59,8 @@ def crop(pixels: Tensor, box: Box) -> Tensor:
 def resize_clip(clip: Tensor, side: int) -> Tensor:
     """Scale a clip to a square, bicubic without antialiasing, as the original does.
 
-    Bicubic overshoots 0..255: clamped here, where the original's cast wrapped around. Fractions are cut off as there.
+    Bicubic scaling overshoots 0..255. The result is clamped, where the original's cast wrapped around, and truncated, as in
+    the original.
 
     Args:
         clip: uint8[C, T, H, W].
@@ -71,7 +72,7 @@ def resize_clip(clip: Tensor, side: int) -> Tensor:
 
 
 def resize_image(image: Tensor, side: int) -> Tensor:
-    """Scale an image to a square, bicubic with antialiasing, by Pillow as in the original: torch's differs by up to 2.
+    """Scale an image to a square, bicubic with antialiasing, with Pillow as in the original: torch differs by up to 2.
 
     Args:
         image: uint8[3, H, W].

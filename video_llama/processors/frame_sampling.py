@@ -1,4 +1,4 @@
-"""Which frames of a clip are taken, and the sentence that tells the language model when they were."""
+"""Select frames of a clip, and write the sentence with their times for the language model."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from video_llama.processors.config import Sampling
 
 
 def uniform(n_frames: int, n_frms: int) -> list[int]:
-    """Return frames at equal distances, from the first one on.
+    """Return frames at equal distances, starting with the first.
 
-    The same as the original's ``arange(0, n_frames, n_frames / n)`` wherever that gave n indices; drift made it give one
-    more for some lengths.
+    Equal to the original's ``arange(0, n_frames, n_frames / n)``, except where rounding made that return one more.
 
     Args:
         n_frames: frames in the clip, at least 1.
-        n_frms: frames asked for, at least 1.
+        n_frms: requested frames, at least 1.
     Returns:
         exactly n = ``min(n_frms, n_frames)`` increasing indices.
     """
@@ -26,9 +25,9 @@ def uniform(n_frames: int, n_frms: int) -> list[int]:
 
 
 def headtail(n_frames: int, n_frms: int, rng: np.random.Generator) -> list[int]:
-    """Return frames drawn at random, without repeats, half from the clip's first half and half from its second.
+    """Return distinct random frames, half from the clip's first half and half from its second.
 
-    The original's rule, with the odd frame taken from the second half where the original dropped it.
+    By the original's rule, but an odd frame comes from the second half instead of being dropped.
 
     Returns:
         exactly n = ``min(n_frms, n_frames)`` increasing indices: ``n // 2`` below ``n_frames // 2``.
@@ -46,7 +45,7 @@ def sample(sampling: Sampling, n_frames: int, n_frms: int, rng: np.random.Genera
 
 
 def timestamp_message(times: Iterable[float]) -> str:
-    """Return the sentence that goes before a clip in an instruction, as the released models were trained on it.
+    """Return the sentence before a clip in an instruction, as in the released models' training.
 
     Args:
         times: of each frame, in seconds.

@@ -1,4 +1,4 @@
-"""Images: read, for training cropped, and scaled. They leave as uint8 clips of one frame."""
+"""Read, crop (for training) and scale images, to uint8 clips of one frame."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from video_llama.processors.decode import read_image
 
 @PROCESSORS.register("blip2_image_train")
 class Blip2ImageTrain:
-    """A random crop of an image. No flip, as in the original: captions tell left from right."""
+    """A random crop of an image, not flipped, as in the original: captions distinguish left and right."""
 
     Config = ImageTrainConfig
 
@@ -24,7 +24,7 @@ class Blip2ImageTrain:
         self.config = config
 
     def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
-        """Read and crop an image. All chance comes from ``rng``.
+        """Read and crop an image; ``rng`` draws the crop.
 
         Returns:
             Media: frames uint8[3, 1, S, S], S = ``image_size``.
@@ -38,7 +38,7 @@ class Blip2ImageTrain:
 
 @PROCESSORS.register("blip2_image_eval")
 class Blip2ImageEval:
-    """The whole image, scaled to a square without keeping its aspect."""
+    """The whole image, scaled to a square regardless of its aspect."""
 
     Config = ImageConfig
 
@@ -46,10 +46,10 @@ class Blip2ImageEval:
         self.config = config
 
     def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
-        """Read and scale an image; nothing is drawn from ``rng``. See ``Blip2ImageTrain.__call__``."""
+        """Read and scale an image; ``rng`` is not used. See ``Blip2ImageTrain.__call__``."""
         return _media(resize_image(read_image(path), self.config.image_size))
 
 
 def _media(image: Tensor) -> Media:
-    """Make a clip of one frame, uint8[3, 1, S, S], of an image, uint8[3, S, S]."""
+    """Return an image, uint8[3, S, S], as a clip of one frame, uint8[3, 1, S, S]."""
     return Media("image", image[:, None].contiguous())

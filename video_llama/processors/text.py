@@ -1,4 +1,4 @@
-"""Captions: lower case, without the punctuation that web captions are strewn with, cut to a number of words."""
+"""Clean captions: lower case, less punctuation, a limited number of words."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class BlipCaption:
         self.config = config
 
     def __call__(self, text: str, rng: np.random.Generator | None = None) -> str:
-        """Clean a caption; nothing is drawn from ``rng``, which all processors take. What held no words comes back as the prompt alone."""
-        return self.config.prompt + clean(text, self.config.max_words)
+        """Clean a caption. Without any words in it, the result is the prompt. ``rng``, which all processors take, is not used."""
+        return self.config.prompt + clean_caption(text, self.config.max_words)
 
 
-def clean(caption: str, max_words: int) -> str:
-    """Return a caption in lower case, with ``.!"()*#:;~`` and runs of white space made single spaces."""
+def clean_caption(caption: str, max_words: int) -> str:
+    """Return a caption in lower case, with ``.!"()*#:;~`` and runs of white space replaced by single spaces."""
     text = re.sub(r"""[.!"()*#:;~]""", " ", caption.lower())
     text = re.sub(r"\s{2,}", " ", text).rstrip("\n").strip(" ")
     return " ".join(text.split(" ")[:max_words])

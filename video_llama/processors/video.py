@@ -1,4 +1,4 @@
-"""Clips: decoded, sampled, and for training cropped. Frames leave as uint8; the model normalises them on its device."""
+"""Decode, sample and crop (for training) clips, to uint8 frames; the model normalises them on its device."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from video_llama.processors.frame_sampling import sample, timestamp_message
 
 
 def read_clip(video: VideoReader, config: VideoConfig, rng: np.random.Generator) -> Media:
-    """Read the sampled frames of an open clip, each scaled to a square without keeping its aspect.
+    """Read the sampled frames of an open clip, each scaled to a square regardless of its aspect.
 
     Returns:
         Media: frames uint8[3, T, S, S], T = ``min(n_frms, frames in the file)``, S = ``image_size``.
@@ -34,7 +34,7 @@ def read_clip(video: VideoReader, config: VideoConfig, rng: np.random.Generator)
 
 
 class VideoProcessor(ABC):
-    """Reads clips from their paths, or in two steps, so that the sound can be read of the open file as well."""
+    """Reads clips in one step, or in two, so that the audio can be read from the open file."""
 
     Config: type[VideoConfig] = VideoConfig
 
@@ -60,13 +60,13 @@ class VideoProcessor(ABC):
 
     @abstractmethod
     def read(self, video: VideoReader, rng: np.random.Generator) -> Media:
-        """Read an open clip; all chance comes from ``rng``. See ``read_clip``."""
+        """Read an open clip; ``rng`` draws frames and crop. See ``read_clip``."""
 
 
 def read_frames_and_open_audio(
     path: str | Path, vis_processor: Any, rng: np.random.Generator
 ) -> tuple[Media, Callable[[], Sound]]:
-    """Return what is seen of a file, and what opens its sound: of the file as it is open, where the processor can.
+    """Read the frames, and return a callable that opens the audio track, reusing the open file if possible.
 
     Raises:
         DecodeError: the file cannot be read.
@@ -79,7 +79,7 @@ def read_frames_and_open_audio(
 
 @PROCESSORS.register("alpro_video_train")
 class AlproVideoTrain(VideoProcessor):
-    """Sampled frames with one random crop for the whole clip. No flip: it would turn "to the left" into a lie."""
+    """Sampled frames with one random crop for the whole clip, not flipped: captions distinguish left and right."""
 
     Config = VideoTrainConfig
 
@@ -93,7 +93,7 @@ class AlproVideoTrain(VideoProcessor):
 
 @PROCESSORS.register("alpro_video_eval")
 class AlproVideoEval(VideoProcessor):
-    """Sampled frames as they are."""
+    """Sampled frames, uncropped."""
 
     def read(self, video: VideoReader, rng: np.random.Generator) -> Media:
         """Sample an open clip."""

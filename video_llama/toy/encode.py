@@ -1,4 +1,4 @@
-"""Write a toy scene as a real file: H.264 and AAC in mp4, or JPEG; the same bytes for the same scene.
+"""Write a toy scene as a real file, H.264 and AAC in mp4, or JPEG, with the same bytes each time.
 
 Shapes: T frames, H x W pixels.
 """
@@ -16,12 +16,12 @@ from video_llama.toy.scene import FPS, N_FRAMES, SIDE, Scene, render
 from video_llama.toy.sound import SAMPLE_RATE, synthesise
 
 X264 = {"preset": "veryfast", "crf": "20", "g": "8", "bf": "1", "threads": "1", "x264-params": "asm=0"}
-"""A small group of pictures with B-frames, so that seeking has something to get wrong. One thread and no vector code,
-for equal bytes: with it, about one clip in fifty came out otherwise when written again."""
+"""Small groups of pictures with B-frames, which are a test for seeking. One thread and no vector code make the bytes
+reproducible: with vector code, about one clip in fifty differs when written again."""
 
 AAC_BITS_PER_SECOND = 48_000
 AAC_BLOCK = 1024
-"""Samples that the encoder takes at a time."""
+"""Samples in a frame of the encoder."""
 
 YUV_FROM_RGB = (
     np.array([[65.481, 128.553, 24.966], [-37.797, -74.203, 112.0], [112.0, -93.786, -18.214]], np.float64) / 255.0
@@ -30,7 +30,7 @@ YUV_FROM_RGB = (
 
 
 def write_clip(target: Path | BinaryIO, scene: Scene) -> None:
-    """Write the frames and the sound of a scene to an mp4 file."""
+    """Write the frames and the audio of a scene to an mp4 file."""
     file = str(target) if isinstance(target, Path) else target
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=FPS, options=X264)
@@ -55,7 +55,7 @@ def write_still(target: Path, scene: Scene) -> None:
 
 
 def _to_yuv420(image: np.ndarray) -> np.ndarray:
-    """Convert uint8[H, W, 3] to the planes Y, U, V, one under the other: uint8[3 H / 2, W].
+    """Convert uint8[H, W, 3] to the planes Y, U, V, stacked vertically: uint8[3 H / 2, W].
 
     Done here because the conversion inside the encoder does not give the same bytes each time.
     """

@@ -1,6 +1,6 @@
-"""What is said about a toy scene: captions, questions and answers.
+"""Captions of a toy scene, and questions and answers about it.
 
-Captions tell colour, shape and motion but never size: only instructions teach that, and they answer in another form.
+Captions contain colour, shape and motion but not size, which only instructions teach. Answers have another form.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ QUESTIONS = {
     "motion": "How does it move?",
     "size": "How large is it?",
 }
-"""The question asked for each kind of attribute that is seen."""
+"""The question about each visible attribute."""
 
 SOUND_QUESTIONS = {"sound": "What sound does it make?", "belongs": "Does the sound belong to what you see?"}
-"""The questions that need sound: the first needs nothing else, the second needs both modalities."""
+"""Questions that need audio: the first needs only audio, the second both modalities."""
 
 CHANCE = {"colour": 1 / len(COLOURS), "shape": 1 / len(SHAPES), "motion": 1 / len(MOTIONS), "size": 1 / len(SIZES)}
-"""Exact match of somebody who guesses, for each kind that is seen."""
+"""Accuracy of a guess, for each visible attribute."""
 
 SOUND_CHANCE = {"sound": 1 / len(SOUNDS), "belongs": 1 / 2}
-"""The same for the questions that need sound."""
+"""Accuracy of a guess, for the questions that need audio."""
 
 MOVES = {
     "left": "moves left",
@@ -45,19 +45,19 @@ TEXT_ONLY = (
 
 
 def answer(kind: str, scene: Scene) -> str:
-    """Return the answer to the question of a kind."""
+    """Return the answer to a question of this kind."""
     return {
         "colour": f"It is {scene.colour}.",
         "shape": f"It is a {scene.shape}.",
         "motion": f"It {MOVES[scene.motion]}.",
         "size": f"It is {scene.size}.",
-        "sound": f"It makes a {sound_of(scene.heard)} sound.",
-        "belongs": "Yes." if scene.heard == scene.shape else "No.",
+        "sound": f"It makes a {sound_of(scene.sound_shape)} sound.",
+        "belongs": "Yes." if scene.sound_shape == scene.shape else "No.",
     }[kind]
 
 
 def clip_captions(colour: str, shape: str, motion: str) -> tuple[str, ...]:
-    """Return the wordings of a clip's caption."""
+    """Return all captions of a clip."""
     return (
         f"A {colour} {shape} {MOVES[motion]}.",
         f"There is a {colour} {shape} that {MOVES[motion]}.",
@@ -65,7 +65,7 @@ def clip_captions(colour: str, shape: str, motion: str) -> tuple[str, ...]:
 
 
 def image_captions(colour: str, shape: str) -> tuple[str, ...]:
-    """Return the wordings of a still's caption."""
+    """Return all captions of a still."""
     return f"A {colour} {shape}.", f"There is a {colour} {shape}."
 
 

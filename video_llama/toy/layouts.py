@@ -20,19 +20,19 @@ WEBVID_COLUMNS = ("videoid", "page_dir", "name")
 
 @dataclass(frozen=True)
 class Item:
-    """A scene and its file, relative to the folder of its data set's media."""
+    """A scene and its file, relative to the media folder of its data set."""
 
     file: str
     scene: Scene
 
     @property
     def rng(self) -> random.Random:
-        """The item's random choice of words."""
+        """The random generator for the item's texts."""
         return random.Random(self.scene.seed)
 
 
 def webvid_file(index: int) -> str:
-    """Return ``<page_dir>/<videoid>.mp4`` of a clip."""
+    """Return the path of a clip, ``<page_dir>/<videoid>.mp4``."""
     first = index // CLIPS_PER_PAGE * CLIPS_PER_PAGE + 1
     return f"{first:06d}_{first + CLIPS_PER_PAGE - 1:06d}/{1000001 + index}.mp4"
 
@@ -43,12 +43,12 @@ def cc3m_file(index: int) -> str:
 
 
 def coco_name(index: int) -> str:
-    """Return the name by which LLaVA's annotations call a still."""
+    """Return the name of a still in LLaVA's annotations."""
     return f"{index + 1:012d}.jpg"
 
 
 def llava_file(index: int) -> str:
-    """Return the name that the still has on disk."""
+    """Return the file name of that still."""
     return f"COCO_train2014_{coco_name(index)}"
 
 
@@ -96,14 +96,14 @@ def write_videochat(file: Path, clips: list[Item]) -> None:
 
 
 def write_soundchat(file: Path, clips: list[Item]) -> None:
-    """Write, in the layout of VideoChat, the question what is heard in each clip."""
+    """Write the question about the sound of each clip, in the layout of VideoChat."""
     _write_json(file, [_asked(clip, "sound") for clip in clips])
 
 
 def write_avchat(file: Path, clips: list[Item]) -> None:
-    """Write, in the layout of VideoChat, two records for each clip: whether its sound belongs, and something else.
+    """Write two records for each clip, in the layout of VideoChat: whether its sound belongs, and another question.
 
-    The other question is what is heard, half of the time, or one on what is seen.
+    Half of the other questions are about the sound, half about a visible attribute.
     """
     records = []
     for clip in clips:
@@ -130,13 +130,13 @@ def write_heldout(file: Path, clips: list[Item], questions: Mapping[str, str]) -
 
 
 def _asked(item: Item, kind: str) -> dict[str, Any]:
-    """Return a record of VideoChat that asks one thing."""
+    """Return a record of VideoChat with one question."""
     question = (QUESTIONS | SOUND_QUESTIONS)[kind]
     return {"video": item.file, "QA": [{"q": question, "a": answer(kind, item.scene)}]}
 
 
 def _rounds(item: Item, kinds: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Draw one or two questions and answers about a scene; most ask the size, which captions have not taught."""
+    """Draw one or two questions and answers about a scene, mostly about its size, which captions do not teach."""
     rng = item.rng
     asked = rng.sample(kinds, rng.choice((1, 2, 2, 2)))
     if "size" not in asked and rng.random() < 0.5:

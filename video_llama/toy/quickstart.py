@@ -1,6 +1,6 @@
-"""``make quickstart``: write the toy world, train both branches on it, report what the model learned.
+"""``make quickstart``: write the toy world, train both branches on it, and report what the model learned.
 
-Everything goes through the files and commands of a full-size run: YAMLs, ``torchrun`` and ``video-llama train``, checkpoints, chat.
+It uses the files and commands of a full-size run: YAMLs, ``torchrun`` and ``video-llama train``, checkpoints, chat.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from video_llama.toy.world import write_world
 
 PROCESSES = 2
 STAGES = ("stage1", "stage2", "audio_on_sound", "audio_on_frames", "both_branches")
-"""Folders of the runs."""
+"""Names of the runs' folders."""
 
 
 def main() -> int:
-    """Run everything; returns an exit code."""
+    """Run the quickstart, and return an exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output-dir", type=Path, default=Path("runs/quickstart"))
     parser.add_argument("--clips", type=int, default=3000, help="training clips to write")
@@ -87,7 +87,7 @@ def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, option
 
 
 def train_all(output_dir: Path, options: list[str]) -> dict[str, dict[str, Any]]:
-    """Train every stage; returns what ``train`` does, by stage."""
+    """Train all stages, and return the results of ``train`` by stage."""
     say("2/8  video branch, stage 1: captions tell colour, shape and motion")
     stages = {"stage1": train("stage1_pretrain", output_dir / "stage1", options)}
     say("3/8  video branch, stage 2: instructions add size, and another way of answering")
@@ -106,10 +106,10 @@ def train_all(output_dir: Path, options: list[str]) -> dict[str, dict[str, Any]]
 
 
 def claim(output_dir: Path) -> None:
-    """Take a new or empty folder, or an earlier quickstart's, of which the world alone is kept.
+    """Claim a new or empty folder, or that of an earlier quickstart, of which only the world is kept.
 
     Raises:
-        DataError: the folder holds something else.
+        DataError: the folder has other content.
     """
     marker = output_dir / ".quickstart"
     if output_dir.exists() and any(output_dir.iterdir()) and not marker.exists():
@@ -128,7 +128,7 @@ def say(what: str) -> None:
 
 
 def train(config: str, folder: Path, options: list[str]) -> dict[str, Any]:
-    """Train one stage through ``torchrun``; returns its losses, time and last checkpoint."""
+    """Train one stage with ``torchrun``, and return its losses, time and last checkpoint."""
     started = time.monotonic()
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={PROCESSES}"]
     command += ["-m", "video_llama.cli.main", "train", "--cfg-path", f"toy/{config}"]
@@ -146,7 +146,7 @@ def train(config: str, folder: Path, options: list[str]) -> dict[str, Any]:
 
 
 def ask_once(video: Path, question: str, checkpoint: str) -> None:
-    """Ask one question through the command that a user would type."""
+    """Ask one question with the command that a user would type."""
     command = ["chat", "--cfg-path", EVAL_CONFIG, "--video", str(video), "--question", question]
     command += ["--options", f"model.ckpt={checkpoint}"]
     print(f'\n$ video-llama {" ".join(command[:6])} "{question}" {" ".join(command[7:])}', flush=True)

@@ -1,4 +1,4 @@
-"""What a toy clip shows: one coloured shape of some size that moves over a plain background; and what is heard with it.
+"""A toy clip: a coloured shape that moves over a plain background, and makes a sound.
 
 Shapes: T frames, H x W pixels.
 """
@@ -42,7 +42,7 @@ Triple = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip in words; everything else about it (place, speed, phase, background, pitch) follows from ``seed``."""
+    """The attributes of a clip; all others (position, speed, phase, background, pitch) follow from ``seed``."""
 
     shape: str
     colour: str
@@ -50,28 +50,28 @@ class Scene:
     size: str
     seed: int
     sounds_like: str | None = None
-    """The shape whose sound the clip has; its own unless given."""
+    """The shape whose sound the clip has. None: its own."""
 
     @property
-    def heard(self) -> str:
-        """The shape whose sound is heard."""
+    def sound_shape(self) -> str:
+        """The shape whose sound the clip has."""
         return self.sounds_like or self.shape
 
     @property
     def triple(self) -> Triple:
-        """What is held out together."""
+        """The combination of attributes that is held out."""
         return self.shape, self.colour, self.motion
 
     def rng(self, purpose: int) -> np.random.Generator:
-        """Return the scene's random numbers for one purpose, so that a change in one leaves the others alone."""
+        """Return the scene's random generator for one purpose; a change in one purpose does not affect the others."""
         return np.random.default_rng((self.seed, purpose))
 
 
 def is_held_out(triple: Triple) -> bool:
-    """Tell whether no training clip shows the triple.
+    """Return whether no training clip shows the triple.
 
-    A sixth of the triples, chosen so that each shape, colour and motion appears equally often among them, and so that
-    the shape and colour of a held-out clip were never seen with its motion: who memorises pairs is below chance.
+    A sixth of the triples is held out. Each shape, colour and motion is in equally many of them, and no training clip has
+    the shape and colour of a held-out clip together with its motion: memorised pairs score below chance.
     """
     shape, colour, motion = triple
     return (SHAPES.index(shape) + 2 * COLOURS.index(colour) + MOTIONS.index(motion)) % 6 == 0
@@ -83,7 +83,7 @@ def triples(*, held_out: bool) -> list[Triple]:
 
 
 def scenes(n: int, seed: int, *, held_out: bool) -> Iterator[Scene]:
-    """Yield n scenes that show the triples, and the sizes, equally often (to within one), in random order."""
+    """Yield n scenes in random order, with each triple and each size equally often (to within one)."""
     rng = np.random.default_rng((seed, int(held_out)))
     wanted = [(*triple, size) for size in SIZES for triple in triples(held_out=held_out)]
     order: list[int] = []
@@ -94,7 +94,7 @@ def scenes(n: int, seed: int, *, held_out: bool) -> Iterator[Scene]:
 
 
 def with_other_sounds(own: Iterable[Scene]) -> Iterator[Scene]:
-    """Yield scenes with the sound of another shape: each of the five others equally often, to within one, for a shape."""
+    """Yield scenes with the sound of another shape; for each shape, the others are equally frequent (to within one)."""
     turns: Counter[str] = Counter()
     for scene in own:
         others = [shape for shape in SHAPES if shape != scene.shape]
@@ -138,7 +138,7 @@ def render(scene: Scene) -> np.ndarray:
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """Return a plain dark or middling ground with a slight tint and slope: float[H, W, 3]."""
+    """Return a plain dark or medium background with a slight tint and gradient: float[H, W, 3]."""
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     slope = rng.uniform(-14, 14) * x + rng.uniform(-14, 14) * y
     return np.clip(rng.uniform(15, 125) + rng.uniform(-10, 10, 3) + slope[..., None], 0, 255)

@@ -1,4 +1,4 @@
-"""What a toy clip sounds like: each shape has a sound of its own."""
+"""The audio of a toy clip: each shape has its own sound."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def sound_of(shape: str) -> str:
 
 
 def synthesise(scene: Scene) -> np.ndarray:
-    """Make the sound of a clip: float32[samples], between -1 and 1."""
+    """Return the audio of a clip: float32[samples], between -1 and 1."""
     rng = scene.rng(2)
     t = np.arange(round(SECONDS * SAMPLE_RATE)) / SAMPLE_RATE
     pitch, phase = rng.uniform(0.92, 1.08), rng.uniform()
@@ -33,7 +33,7 @@ def synthesise(scene: Scene) -> np.ndarray:
         "falling": lambda: _sweep(2400 * pitch, 300 * pitch),
         "noisy": lambda: rng.standard_normal(t.size) * 0.4 * _gate(t, 3.0, 0.5, phase),
         "pulsing": lambda: _tone(700 * pitch) * _gate(t, 12.0, 0.4, phase),
-    }[sound_of(scene.heard)]()
+    }[sound_of(scene.sound_shape)]()
     hiss = rng.standard_normal(t.size) * 0.004
     return np.clip(wave * rng.uniform(0.3, 0.7) + hiss, -1, 1).astype(np.float32)
 
@@ -43,14 +43,14 @@ def _tone(hertz: float) -> np.ndarray:
 
 
 def _sweep(start: float, end: float) -> np.ndarray:
-    """Glide from one frequency to another, in hertz, evenly in pitch, over the clip."""
+    """Return the phase of a glide between two frequencies, in hertz, linear in pitch over the clip."""
     n = round(SECONDS * SAMPLE_RATE)
     hertz = start * (end / start) ** (np.arange(n) / n)
     return np.sin(2 * math.pi * np.cumsum(hertz) / SAMPLE_RATE)
 
 
 def _gate(t: np.ndarray, hertz: float, duty: float, phase: float) -> np.ndarray:
-    """Switch a sound on and off ``hertz`` times a second, without clicks: 0 to 1 for each sample."""
+    """Return an envelope, 0 to 1 for each sample, that switches a sound on and off ``hertz`` times a second without clicks."""
     position = (t * hertz + phase) % 1.0
     edge = 0.005 * hertz
     return np.clip(np.minimum(position, duty - position) / edge, 0.0, 1.0)

@@ -9,10 +9,10 @@
                                                             (its videos are relative to <directory>)
                 heldout/questions.json                      heldout/videos/heldout_<number>.mp4
                 heldout/sound_questions.json                heldout/videos/foreign_<number>.mp4, and those above
-                world.json                                  the arguments; written last
+                world.json                                  the arguments, written last
 
-No training file shows one of the 36 held-out combinations of shape, colour and motion. The sound of a
-clip in ``avchat/videos``, and of a foreign one held out, is that of another shape; as many others are asked about.
+No training file shows one of the 36 held-out combinations of shape, colour and motion. Clips in ``avchat/videos`` and
+held-out foreign clips have the sound of another shape; the questions cover as many clips with their own.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from video_llama.common.errors import DataError
+from video_llama.common.files import replacing
 from video_llama.toy import layouts
 from video_llama.toy.encode import write_clip, write_still
 from video_llama.toy.language import QUESTIONS, SOUND_QUESTIONS
@@ -36,33 +37,33 @@ from video_llama.toy.layouts import Item
 from video_llama.toy.scene import Scene, scenes, with_other_sounds
 
 VERSION = 5
-"""Raised when the same arguments give another world."""
+"""Increased when the same arguments give another world."""
 LAYOUTS = ("webvid", "cc3m", "llava", "videochat", "soundchat", "avchat", "heldout")
 MANIFEST = "world.json"
 
 _FEW = 200
-"""Files that one process writes sooner than several processes start."""
+"""Number of files that one process writes before several processes have started."""
 
 
 def write_world(
     directory: str | Path, n_clips: int = 3000, n_heldout: int = 216, n_images: int = 600, seed: int = 0
 ) -> Path:
-    """Write a world, or find that it is already there.
+    """Write a world, unless the directory holds it already.
 
-    The arguments are kept in ``world.json``, complete only at the end: a directory with the same arguments is left as
-    it is, and a world of others, or one half written, is written anew.
+    ``world.json`` holds the arguments once the world is complete. A world with the same arguments stays unchanged; one
+    with other arguments, or an incomplete one, is replaced.
 
     Args:
-        directory: where to; only the folders named above are touched.
-        n_clips: training clips, in WebVid, VideoChat and soundchat. A third as many more have foreign sound.
-        n_heldout: clips of held-out combinations, and as many more with foreign sound; a multiple of 108 shows each of
-            them, in each size, equally often.
-        n_images: stills, in each of CC3M and LLaVA.
+        directory: target; only the folders named above are changed.
+        n_clips: training clips in WebVid, VideoChat and soundchat; another third as many have foreign sound.
+        n_heldout: clips of held-out combinations, and the number of those with foreign sound; multiples of 108 contain
+            each combination and size equally often.
+        n_images: stills in CC3M, and again in LLaVA.
         seed: the same seed gives the same bytes.
     Returns:
         The directory.
     Raises:
-        DataError: a folder that would be replaced is not of a world.
+        DataError: a folder to replace is not part of a world.
     """
     directory = Path(directory)
     manifest = directory / MANIFEST
@@ -75,12 +76,11 @@ def write_world(
     }
     if _read(manifest) == arguments:
         return directory
-    _make_room(directory, manifest)
+    _clear(directory, manifest)
 
     _write_files(directory, n_clips, n_heldout, n_images, seed)
-    partial = manifest.with_suffix(".partial")
-    partial.write_text(json.dumps(arguments, indent=1) + "\n", encoding="utf-8")
-    partial.replace(manifest)
+    with replacing(manifest) as temporary:
+        temporary.write_text(json.dumps(arguments, indent=1) + "\n", encoding="utf-8")
     return directory
 
 
@@ -113,11 +113,11 @@ def _write_files(directory: Path, n_clips: int, n_heldout: int, n_images: int, s
     layouts.write_heldout(directory / "heldout" / "sound_questions.json", heldout + heldout_foreign, SOUND_QUESTIONS)
 
 
-def _make_room(directory: Path, manifest: Path) -> None:
-    """Remove an older or half-written world, known by its manifest, and mark the directory as being written.
+def _clear(directory: Path, manifest: Path) -> None:
+    """Remove an older or incomplete world, recognised by its manifest, and mark the directory as incomplete.
 
     Raises:
-        DataError: a folder that would be replaced is not of a world.
+        DataError: a folder to replace is not part of a world.
     """
     theirs = [name for name in LAYOUTS if (directory / name).exists()]
     if theirs and not manifest.exists():
@@ -140,7 +140,7 @@ def _read(manifest: Path) -> object:
 
 
 def _write_media(jobs: list[tuple[Path, Scene]]) -> None:
-    """Write every file, on all cores when there are many."""
+    """Write all files, on all cores if there are many."""
     for folder in {file.parent for file, _ in jobs}:
         folder.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(jobs), desc="toy world", unit="file", mininterval=0.5)
@@ -149,7 +149,7 @@ def _write_media(jobs: list[tuple[Path, Scene]]) -> None:
             for job in jobs:
                 bar.update(_write_one(job))
             return
-        # Spawned, not forked: the caller may hold threads of PyTorch, which a fork would leave half alive.
+        # Spawned, not forked: a fork would break the threads of PyTorch that the caller may have.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
             for done in pool.map(_write_one, jobs, chunksize=16):

@@ -66,7 +66,7 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
     ]
 
 
-def test_everything_that_is_wrong_is_told_at_once_and_long_lists_are_shortened() -> None:
+def test_all_problems_are_reported_at_once_and_long_lists_are_shortened() -> None:
     tensors = {f"other.{i}": torch.ones(1) for i in range(8)} | {"scale": torch.ones(2)}
     assert refused(Tower(4), tensors) == [
         "mine.pth does not fit Tower:",
@@ -85,7 +85,7 @@ def test_a_tensor_that_is_not_finite_is_named(value: float, dtype: torch.dtype) 
     assert not_finite(tensors) == ["layers.1.weight"]
 
 
-def test_a_partial_file_fills_what_it_holds_and_leaves_the_rest() -> None:
+def test_a_partial_file_fills_its_tensors_and_leaves_the_others() -> None:
     tower = Tower()
     before = tower.layers[1].weight.clone()
     fill(tower, {"layers.0.weight": torch.full((3, 2), 7.0)}, "mine.pth")
@@ -98,7 +98,7 @@ def test_a_partial_file_may_hold_nothing_else() -> None:
     assert refused(Tower(), tensors) == ["mine.pth does not fit Tower:", "  + unexpected: optimizer"]
 
 
-def test_what_a_module_does_not_save_it_does_not_ask_for() -> None:
+def test_a_buffer_that_is_not_saved_is_not_missing() -> None:
     assert "cache" not in values(Tower())
     assert refused(Tower(), values(Tower()) | {"cache": torch.zeros(1)})[1:] == ["  + unexpected: cache"]
 
@@ -115,7 +115,7 @@ class Towers(nn.Module):
         self.right = nn.ModuleDict({"stem": nn.Linear(2, 3), "head": nn.Linear(3, 1)})
 
 
-def test_the_report_counts_by_component_and_names_what_does_not_match() -> None:
+def test_the_report_counts_by_component_and_names_every_mismatch() -> None:
     with torch.device("meta"):
         towers = Towers()
     tensors = {name: torch.ones(t.shape) for name, t in towers.state_dict().items() if not name.startswith("left.")}
@@ -131,12 +131,12 @@ def test_the_report_counts_by_component_and_names_what_does_not_match() -> None:
     ]
 
 
-def test_a_component_that_the_file_has_nothing_of_is_not_missed() -> None:
+def test_a_component_that_is_not_in_the_file_is_not_missing() -> None:
     tensors = {"left.stem.weight": torch.ones(3, 2), "left.stem.bias": torch.ones(3)}
     assert compare(Towers(), tensors).lines() == ["  left.stem: 2 matched"]
 
 
-def test_a_list_is_cut_where_it_gets_long() -> None:
+def test_a_long_list_is_shortened() -> None:
     assert listed("x", []) == []
     assert listed("x", "abcde") == [f"  x: {name}" for name in "abcde"]
     assert listed("x", "abcdefg") == [*(f"  x: {name}" for name in "abcde"), "  x: and 2 more"]

@@ -1,4 +1,4 @@
-"""Between the original's layout and ours: there and back is where it started, bit by bit, and failures write nothing."""
+"""Converting to the original's layout and back changes no bit, and failures write nothing."""
 
 from __future__ import annotations
 
@@ -101,16 +101,14 @@ def assert_same(a: Any, b: Any) -> None:
     ],
     ids=["vision", "audio", "eva", "blip2", "minigpt4"],
 )
-def test_a_published_file_comes_back_from_ours_bit_by_bit_with_all_that_was_beside(
-    tmp_path: Path, content: Any
-) -> None:
+def test_a_published_file_comes_back_bit_for_bit_with_its_other_content(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "theirs.pth")
     convert(tmp_path / "theirs.pth", tmp_path / "ours.pth")
     convert(tmp_path / "ours.pth", tmp_path / "back.pth")
     assert_same(torch.load(tmp_path / "back.pth", weights_only=True), content)
 
 
-def test_our_half_of_the_way_holds_our_names_and_keeps_the_rest_apart(tmp_path: Path) -> None:
+def test_a_converted_file_holds_our_names_and_keeps_the_rest_separately(tmp_path: Path) -> None:
     torch.save(released(tensors(VISION)), tmp_path / "theirs.pth")
     done = convert(tmp_path / "theirs.pth", tmp_path / "ours.pth")
     ours = read_weights(tmp_path / "ours.pth")
@@ -124,7 +122,7 @@ def test_our_half_of_the_way_holds_our_names_and_keeps_the_rest_apart(tmp_path: 
     assert done.note == "kept for the way back: 3 tensors that the model does not use, config, epoch, optimizer, scaler"
 
 
-def test_safetensors_holds_the_tensors_and_the_report_says_what_it_cannot(tmp_path: Path) -> None:
+def test_safetensors_holds_the_tensors_and_the_report_names_what_is_left_out(tmp_path: Path) -> None:
     torch.save(released(tensors(VISION)), tmp_path / "theirs.pth")
     done = convert(tmp_path / "theirs.pth", tmp_path / "ours.safetensors")
     convert(tmp_path / "theirs.pth", tmp_path / "ours.pth")
@@ -132,7 +130,7 @@ def test_safetensors_holds_the_tensors_and_the_report_says_what_it_cannot(tmp_pa
     assert done.note.startswith("left out, which only a .pth keeps: 3 tensors that the model does not use, config")
 
 
-def test_a_checkpoint_of_ours_takes_the_originals_layout_and_comes_back(tmp_path: Path) -> None:
+def test_a_checkpoint_of_ours_converts_to_the_originals_layout_and_back(tmp_path: Path) -> None:
     state = {
         "model": tensors(OURS),
         "optimizer": {"state": {}},
@@ -161,7 +159,7 @@ def test_a_checkpoint_of_ours_takes_the_originals_layout_and_comes_back(tmp_path
     assert_same(read_weights(tmp_path / "again.pth"), tensors(OURS))
 
 
-def test_weights_of_ours_without_a_run_take_the_originals_layout_too(tmp_path: Path) -> None:
+def test_weights_of_ours_without_a_run_convert_to_the_originals_layout_too(tmp_path: Path) -> None:
     write_weights(tmp_path / "ours.safetensors", tensors(OURS))
     convert(tmp_path / "ours.safetensors", tmp_path / "theirs.pth")
     theirs = torch.load(tmp_path / "theirs.pth", weights_only=True)
@@ -192,7 +190,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     refused(source, tmp_path / "link.pth", r"link\.pth: the file that is read")
 
 
-def test_the_target_is_named_for_what_it_will_be(tmp_path: Path) -> None:
+def test_the_targets_suffix_must_fit_its_content(tmp_path: Path) -> None:
     torch.save(released(tensors(VISION)), tmp_path / "theirs.pth")
     write_weights(tmp_path / "ours.safetensors", tensors(OURS))
     refused(tmp_path / "theirs.pth", tmp_path / "ours.bin", r"ours\.bin: neither \.pth nor \.safetensors")
@@ -201,13 +199,13 @@ def test_the_target_is_named_for_what_it_will_be(tmp_path: Path) -> None:
     )
 
 
-def test_an_adapter_cannot_be_said_in_the_originals_names(tmp_path: Path) -> None:
+def test_an_adapter_has_no_names_in_the_originals_layout(tmp_path: Path) -> None:
     name = "decoder.lm.base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight"
     write_checkpoint(tmp_path / "ours.pth", {"model": tensors({**OURS, name: (2, 8)})})
     refused(tmp_path / "ours.pth", tmp_path / "out.pth", "was trained with LoRA: 1 of its tensors.*has no names")
 
 
-def test_what_has_no_name_on_the_other_side_is_named(tmp_path: Path) -> None:
+def test_tensors_without_a_name_in_the_other_layout_are_reported(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "ours.pth", {"model": tensors({**OURS, "my_part.scale": (1,)})})
     refused(tmp_path / "ours.pth", tmp_path / "out.pth", r"ours\.pth: 1 tensors have no name .* my_part\.scale")
     torch.save({"model": tensors({**VISION, "video_head.bias": (1,)})}, tmp_path / "theirs.pth")
@@ -234,13 +232,13 @@ def test_a_target_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     refused(tmp_path / "theirs.pth", tmp_path / "file" / "out.pth", r"out\.pth: cannot be written")
 
 
-def test_the_config_of_a_released_file_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_the_config_of_a_released_file_is_kept_unchanged(tmp_path: Path) -> None:
     torch.save(released(tensors(VISION)), tmp_path / "theirs.pth")
     convert(tmp_path / "theirs.pth", tmp_path / "ours.pth")
     assert read_checkpoint(tmp_path / "ours.pth")["original"]["rest"]["config"] == CONFIG
 
 
-def test_what_is_not_finite_is_refused_and_named(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_refused_by_name(tmp_path: Path) -> None:
     values = tensors(VISION)
     values["llama_proj.bias"][2] = float("nan")
     torch.save(released(values), tmp_path / "theirs.pth")
@@ -254,7 +252,9 @@ def test_what_is_not_finite_is_refused_and_named(tmp_path: Path) -> None:
         (("qformer.query_tokens", "qformer.bert.layernorm.weight", "vision.ln_vision.bias"), BLIP2_QFORMER),
     ],
 )
-def test_an_encoder_of_ours_takes_the_layout_of_its_publisher(tmp_path: Path, ours: list[str], kind: Format) -> None:
+def test_an_encoder_of_ours_converts_to_the_layout_of_its_publisher(
+    tmp_path: Path, ours: list[str], kind: Format
+) -> None:
     values = {name: torch.randn(2) for name in ours}
     write_weights(tmp_path / "ours.safetensors", values)
     convert(tmp_path / "ours.safetensors", tmp_path / "theirs.pth")
@@ -263,17 +263,17 @@ def test_an_encoder_of_ours_takes_the_layout_of_its_publisher(tmp_path: Path, ou
     assert {name: t.tolist() for name, t in back.tensors.items()} == {n: t.tolist() for n, t in values.items()}
 
 
-def test_encoders_that_the_original_keeps_apart_are_refused(tmp_path: Path) -> None:
+def test_encoders_that_the_original_keeps_in_two_files_are_refused(tmp_path: Path) -> None:
     write_weights(tmp_path / "o.safetensors", {"vit.cls_token": torch.ones(1), "ln_vision.bias": torch.ones(1)})
     refused(tmp_path / "o.safetensors", tmp_path / "out.pth", "which the original keeps in two files")
 
 
 @pytest.mark.parametrize("kept", ["x", {"kind": "nope"}, {"kind": "vision_branch", "model": 1, "rest": None}])
-def test_what_is_kept_for_the_way_back_may_be_damaged(tmp_path: Path, kept: Any) -> None:
+def test_damage_to_the_kept_content_is_reported(tmp_path: Path, kept: Any) -> None:
     write_checkpoint(tmp_path / "ours.pth", {"model": tensors(OURS), "original": kept})
     refused(tmp_path / "ours.pth", tmp_path / "out.pth", r"ours\.pth: what it keeps .* is damaged")
 
 
-def test_a_config_that_is_no_text_is_refused(tmp_path: Path) -> None:
+def test_a_config_that_is_not_text_is_refused(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "ours.pth", {"model": tensors(OURS), "config": 5})
     refused(tmp_path / "ours.pth", tmp_path / "out.pth", r"ours\.pth: its config is 5")

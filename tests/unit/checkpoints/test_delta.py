@@ -1,4 +1,4 @@
-"""Adding a delta: the sums are right, whatever does not belong together is refused, nothing half-made is left."""
+"""Adding a delta: sums are right, folders that do not fit are refused, and nothing partial is left."""
 
 from __future__ import annotations
 
@@ -79,10 +79,10 @@ def added(name: str) -> Tensor:
         ((".safetensors", 2), (".bin", 3)),
     ],
 )
-def test_every_tensor_is_the_sum_however_the_two_are_cut_into_files(
+def test_every_tensor_is_the_sum_however_the_two_are_split_into_files(
     folders: Folders, base_files: tuple[str, int], delta_files: tuple[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "_PIECE", 1000)  # bytes, so that these tensors are cut too
+    monkeypatch.setattr(shards, "_CHUNK", 1000)  # bytes, so that these tensors are cut too
     write_folder(folders.base, BASE, *base_files)
     write_folder(folders.delta, DELTA, *delta_files)
     apply_delta(*folders)
@@ -107,7 +107,7 @@ def test_the_target_is_a_decoder_with_the_tokenizer_and_the_config_of_the_delta(
     assert json.loads((folders.target / "config.json").read_text())["torch_dtype"] == "float16"
 
 
-def test_a_delta_without_added_rows_and_weights_in_other_types_do_as_well(folders: Folders) -> None:
+def test_a_delta_without_added_rows_and_weights_in_other_types_work_too(folders: Folders) -> None:
     delta = {name: t.float() for name, t in delta_tensors(BASE, added=0).items()}
     write(folders, {name: t.float() for name, t in BASE.items()}, delta)
     apply_delta(*folders)
@@ -155,7 +155,7 @@ def test_taking_the_delta_off_gives_the_base_back_to_fp16_rounding(folders: Fold
     assert load_tokenizer(tmp_path / "back").vocab_size == len(model.get_input_embeddings().weight) == VOCABULARY
 
 
-def test_what_is_not_that_delta_plus_a_base_is_refused_when_taking_off(folders: Folders, tmp_path: Path) -> None:
+def test_a_model_that_is_not_the_base_plus_this_delta_is_refused(folders: Folders, tmp_path: Path) -> None:
     write(folders)
     with pytest.raises(WeightsError, match="different vocabularies"):
         invert_delta(folders.base, folders.delta, tmp_path / "back")
@@ -196,7 +196,7 @@ def test_tokenizers_that_differ_are_named(folders: Folders) -> None:
     refused(folders, "different vocabularies: token ", "Use the base that the delta was made from")
 
 
-def test_a_type_that_is_no_floating_point_number_is_named(folders: Folders) -> None:
+def test_a_type_other_than_floating_point_is_named(folders: Folders) -> None:
     write(folders, base={**BASE, WEIGHT: BASE[WEIGHT].to(torch.int8)})
     refused(folders, WEIGHT, "int8", "expected fp16, bf16 or fp32")
 
@@ -244,7 +244,7 @@ def test_nothing_is_overwritten(folders: Folders) -> None:
     assert (folders.target / "mine.txt").read_text() == "precious"
 
 
-def test_too_little_room_on_the_disk_is_said_before_writing(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_disk_space_is_reported_before_writing(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folders)
     full = shutil.disk_usage(folders.base)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
@@ -274,7 +274,7 @@ def test_a_sum_beyond_fp16_is_named(folders: Folders) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_stopped_while_writing_nothing_is_left(
+def test_an_interrupted_run_leaves_nothing(
     folders: Folders, error: BaseException, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folders)
@@ -289,7 +289,7 @@ def test_stopped_while_writing_nothing_is_left(
     assert sorted(os.listdir(folders.base.parent)) == ["delta", "llama"]
 
 
-def test_what_a_killed_run_leaves_is_hidden_and_cleared_away_by_the_next(
+def test_the_remains_of_a_killed_run_are_hidden_and_removed_by_the_next(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(folders)
@@ -356,6 +356,6 @@ def test_memory_stays_under_twice_the_largest_file(tmp_path: Path, suffix: str) 
     assert int(result.stdout) < 2 * max(file.stat().st_size for file in files)
 
 
-def test_a_delta_is_told_from_a_model_by_its_last_norm() -> None:
+def test_a_delta_differs_from_a_model_in_its_last_norm() -> None:
     assert looks_like_delta(DELTA[NORM])
     assert not looks_like_delta(BASE[NORM])

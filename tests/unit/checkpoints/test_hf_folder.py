@@ -1,4 +1,4 @@
-"""Weights folders: every tensor in them is found without reading it, and an unsound folder is told by its headers."""
+"""Weights folders: headers are enough to find every tensor and to detect a damaged folder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def write(folder: Path, suffix: str = ".safetensors", files: int = 1) -> Path:
 
 
 @LAYOUTS
-def test_every_tensor_is_found_and_read_in_whichever_file_it_is(tmp_path: Path, suffix: str, files: int) -> None:
+def test_every_tensor_is_read_from_whichever_file_holds_it(tmp_path: Path, suffix: str, files: int) -> None:
     folder = WeightsFolder(write(tmp_path / "llama", suffix, files))
     assert [shard.suffix for shard in folder.shards] == [suffix] * files
     assert {name for shard in folder.shards for name in folder.names(shard)} == folder.tensors.keys() == TENSORS.keys()
@@ -46,7 +46,7 @@ def test_every_tensor_is_found_and_read_in_whichever_file_it_is(tmp_path: Path, 
 
 
 @LAYOUTS
-def test_rows_are_read_as_slicing_gives_them(tmp_path: Path, suffix: str, files: int) -> None:
+def test_rows_equal_those_of_a_slice(tmp_path: Path, suffix: str, files: int) -> None:
     folder = WeightsFolder(write(tmp_path / "llama", suffix, files))
     for rows in (slice(1, 3), slice(4, 9), slice(7, 9)):
         assert torch.equal(folder.read(EMBEDDING, rows), TENSORS[EMBEDDING][rows])
@@ -58,7 +58,7 @@ def test_rows_that_were_read_do_not_keep_the_rest_in_memory(tmp_path: Path, suff
     assert rows.untyped_storage().nbytes() == rows.nbytes
 
 
-def test_safetensors_are_preferred_where_both_are_there(tmp_path: Path) -> None:
+def test_safetensors_are_preferred_if_both_exist(tmp_path: Path) -> None:
     folder = write(tmp_path / "llama", ".bin")
     save_file({NORM: torch.zeros(4)}, folder / "model.safetensors")
     assert list(WeightsFolder(folder).tensors) == [NORM]
@@ -72,7 +72,7 @@ def refused(folder: Path, *words: str) -> None:
         assert word in str(caught.value)
 
 
-def test_a_file_or_nothing_in_place_of_a_folder_is_named(tmp_path: Path) -> None:
+def test_a_file_or_nothing_instead_of_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "llama.pth").touch()
     refused(tmp_path / "llama.pth", "llama.pth: a file; expected a Hugging Face model folder")
     refused(tmp_path / "lama", "lama: no such folder")
@@ -92,7 +92,7 @@ def test_a_folder_without_weights_is_named(tmp_path: Path) -> None:
         ("", "an empty file"),
     ],
 )
-def test_what_a_failed_download_leaves_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:
+def test_the_result_of_a_failed_download_is_named(tmp_path: Path, name: str, content: str, said: str) -> None:
     (tmp_path / name).write_text(content)
     refused(tmp_path, name, said)
 
@@ -126,7 +126,7 @@ def test_a_file_of_which_only_the_header_arrived_is_named(tmp_path: Path) -> Non
     refused(tmp_path, "model.safetensors", "truncated")
 
 
-def test_a_pickle_that_wants_to_run_code_is_refused_and_runs_none(tmp_path: Path) -> None:
+def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path: Path) -> None:
     class Harmful:
         def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
             return os.mkdir, (str(tmp_path / "executed"),)

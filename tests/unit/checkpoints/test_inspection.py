@@ -1,4 +1,4 @@
-"""What a weights file is, whatever model it is for."""
+"""Any weights file is identified and described."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from video_llama.common.errors import WeightsError
 BRANCH = {"video_branch.to_decoder.weight": torch.ones(8, 6), "video_branch.to_decoder.bias": torch.ones(8).half()}
 
 
-def test_a_released_file_is_told_in_full(tmp_path: Path) -> None:
+def test_a_released_file_is_described_in_full(tmp_path: Path) -> None:
     write_released(tmp_path / "v.pth", "vision_branch_5120")
     found, named = inspect(tmp_path / "v.pth")
     assert (found.kind, found.title) == ("vision_branch", "a Video-LLaMA vision-branch file")
@@ -38,7 +38,7 @@ def test_a_released_file_is_told_in_full(tmp_path: Path) -> None:
     assert len(named.tensors) == 58
 
 
-def test_a_checkpoint_of_ours_tells_its_run(tmp_path: Path) -> None:
+def test_a_checkpoint_of_ours_is_described_with_its_run(tmp_path: Path) -> None:
     config = "model:\n  arch: video_llama\n  model_type: vicuna\nrun:\n  output_dir: output/mine\n"
     write_checkpoint(tmp_path / "c.pth", {"model": BRANCH, "config": config, "epoch": 1, "step": 20, "optimizer": {}})
     found, _ = inspect(tmp_path / "c.pth")
@@ -53,7 +53,7 @@ def test_a_checkpoint_of_ours_tells_its_run(tmp_path: Path) -> None:
     }
 
 
-def test_other_files_of_ours_are_told_apart(tmp_path: Path) -> None:
+def test_other_files_of_ours_are_distinguished(tmp_path: Path) -> None:
     write_weights(tmp_path / "w.safetensors", BRANCH)
     assert inspect(tmp_path / "w.safetensors")[0].title == "weights of video_llama"
     torch.save({"model": {"llama_proj.weight": torch.ones(8, 6)}}, tmp_path / "theirs.pth")
@@ -65,13 +65,13 @@ def test_other_files_of_ours_are_told_apart(tmp_path: Path) -> None:
     assert inspect(tmp_path / "other.safetensors")[0].title.startswith("tensors that are neither video_llama's nor")
 
 
-def test_a_config_that_is_none_tells_nothing(tmp_path: Path) -> None:
+def test_an_unreadable_config_is_ignored(tmp_path: Path) -> None:
     for config in ("{", "- a", 3, None):
         write_checkpoint(tmp_path / "c.pth", {"model": BRANCH, "config": config})
         assert inspect(tmp_path / "c.pth")[0].run == {}
 
 
-def test_imagebind_is_known_and_may_be_given_as_its_folder(tmp_path: Path) -> None:
+def test_imagebind_is_recognised_also_by_its_folder(tmp_path: Path) -> None:
     small = {n: torch.ones((1,) * t.ndim) for n, t in manifest("imagebind_huge").items()}
     torch.save(small, tmp_path / "imagebind_huge.pth")
     for path in (tmp_path, tmp_path / "imagebind_huge.pth"):
@@ -81,7 +81,7 @@ def test_imagebind_is_known_and_may_be_given_as_its_folder(tmp_path: Path) -> No
         assert found.advice == "Its place is model.imagebind_ckpt_path."
 
 
-def test_values_that_are_not_finite_are_told_and_not_an_error(tmp_path: Path) -> None:
+def test_values_that_are_not_finite_are_reported_without_an_error(tmp_path: Path) -> None:
     content = released(
         filled({n: t for n, t in manifest("vision_branch_4096").items() if "llama_proj" in n or "video_q" in n})
     )
@@ -90,7 +90,7 @@ def test_values_that_are_not_finite_are_told_and_not_an_error(tmp_path: Path) ->
     assert inspect(tmp_path / "v.pth")[0].not_finite == ["video_branch.to_decoder.bias"]
 
 
-def test_what_is_no_weights_file_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_weights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "page.pth").write_text("<!DOCTYPE html>")
     with pytest.raises(WeightsError, match=r"page\.pth: a web page"):
         inspect(tmp_path / "page.pth")

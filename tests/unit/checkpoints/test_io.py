@@ -63,13 +63,13 @@ def disk_full_after(n_bytes: int) -> Iterator[None]:
 
 
 @WRITERS
-def test_what_was_written_is_read_back(tmp_path: Path, name: str, write: Write) -> None:
+def test_a_written_file_is_read_back(tmp_path: Path, name: str, write: Write) -> None:
     write(tmp_path / name, TENSORS)
     assert equal(read_weights(tmp_path / name), TENSORS)
     assert os.listdir(tmp_path) == [name]
 
 
-def test_a_checkpoint_keeps_everything_needed_to_go_on(tmp_path: Path) -> None:
+def test_a_checkpoint_keeps_everything_needed_to_resume(tmp_path: Path) -> None:
     write_checkpoint(str(tmp_path / "c.pth"), STATE)
     content = read_checkpoint(str(tmp_path / "c.pth"))
     assert equal(content.pop("model"), TENSORS)
@@ -78,13 +78,13 @@ def test_a_checkpoint_keeps_everything_needed_to_go_on(tmp_path: Path) -> None:
 
 
 @WRITERS
-def test_folders_on_the_way_are_made(tmp_path: Path, name: str, write: Write) -> None:
+def test_missing_parent_folders_are_created(tmp_path: Path, name: str, write: Write) -> None:
     write(tmp_path / "new" / "run" / name, TENSORS)
     assert equal(read_weights(tmp_path / "new" / "run" / name), TENSORS)
 
 
 @WRITERS
-def test_a_newer_file_takes_the_place_of_an_older_one(tmp_path: Path, name: str, write: Write) -> None:
+def test_a_newer_file_replaces_an_older_one(tmp_path: Path, name: str, write: Write) -> None:
     write(tmp_path / name, {"x": torch.zeros(2)})
     write(tmp_path / name, TENSORS)
     assert equal(read_weights(tmp_path / name), TENSORS)
@@ -92,7 +92,7 @@ def test_a_newer_file_takes_the_place_of_an_older_one(tmp_path: Path, name: str,
 
 
 @WRITERS
-def test_whoever_reads_the_old_file_meanwhile_reads_it_to_its_end(tmp_path: Path, name: str, write: Write) -> None:
+def test_a_reader_of_the_old_file_can_finish_it(tmp_path: Path, name: str, write: Write) -> None:
     write(tmp_path / name, TENSORS)
     whole = (tmp_path / name).read_bytes()
     with open(tmp_path / name, "rb") as reader:
@@ -156,7 +156,7 @@ def test_a_file_has_the_permissions_of_any_other_new_file(tmp_path: Path, name: 
 
 
 @WRITERS
-def test_where_a_folder_or_a_file_is_in_the_way_that_is_said(tmp_path: Path, name: str, write: Write) -> None:
+def test_a_folder_or_a_file_in_the_way_is_reported(tmp_path: Path, name: str, write: Write) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(WeightsError, match=rf"{tmp_path}/{name}: cannot be written.*[Dd]irectory"):
         write(tmp_path / name, TENSORS)
@@ -175,7 +175,7 @@ def test_tensors_that_are_views_of_others_are_written_by_value(tmp_path: Path) -
 # --- read without running code
 
 
-def test_tensors_lie_at_the_top_of_a_file_or_under_model(tmp_path: Path) -> None:
+def test_tensors_are_at_the_top_of_a_file_or_under_model(tmp_path: Path) -> None:
     torch.save(TENSORS, tmp_path / "flat.pth")
     torch.save({"model": TENSORS, "epoch": 3}, tmp_path / "nested.pth")
     torch.save({"model": TENSORS}, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
@@ -194,7 +194,7 @@ class TouchesFile:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_wants_to_run_code_is_refused_and_runs_none(tmp_path: Path, zipped: bool) -> None:
+def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, zipped: bool) -> None:
     path, proof = tmp_path / "evil.pth", tmp_path / "ran"
     torch.save({"model": TouchesFile(proof)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(WeightsError, match=rf"{path}: refused: beside tensors it holds posix\.mkdir.*run code"):
@@ -204,7 +204,7 @@ def test_a_pickle_that_wants_to_run_code_is_refused_and_runs_none(tmp_path: Path
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_bare_pickle_that_wants_to_run_code_is_refused_and_runs_none(tmp_path: Path, protocol: int) -> None:
+def test_a_bare_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, protocol: int) -> None:
     path, proof = tmp_path / "evil.pth", tmp_path / "ran"
     path.write_bytes(pickle.dumps({"model": TouchesFile(proof)}, protocol=protocol))
     with pytest.raises(WeightsError, match=rf"{path}: refused: beside tensors it holds posix\.mkdir.*run code"):
@@ -212,7 +212,7 @@ def test_a_bare_pickle_that_wants_to_run_code_is_refused_and_runs_none(tmp_path:
     assert not proof.exists()
 
 
-def test_what_a_file_is_goes_by_its_content_not_its_name(tmp_path: Path) -> None:
+def test_the_kind_of_a_file_depends_on_its_content_not_its_name(tmp_path: Path) -> None:
     tensors = {"a": torch.ones(2)}
     write_weights(tmp_path / "w.safetensors", tensors)
     write_checkpoint(tmp_path / "c.pth", {"model": tensors})

@@ -23,7 +23,7 @@ def test_a_name_in_no_line_is_unknown_not_dropped() -> None:
     assert renamed.unknown == ["head.weight", "blocks.x.weight", "norm.weight.more"]
 
 
-def test_there_and_back_is_where_it_started() -> None:
+def test_renaming_there_and_back_changes_nothing() -> None:
     names = ["blocks.0.attn.q_bias", "norm.bias"]
     there = KeyMap(TABLE).to_ours(names)
     back = KeyMap(TABLE).to_theirs(there.names.values())

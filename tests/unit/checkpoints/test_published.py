@@ -1,4 +1,4 @@
-"""Published weights files at full size: every name and shape has its place in the model, and back."""
+"""Published weights files at full size: every name and shape maps to the model, and back."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_released_audio_branch_file_fills_the_whole_branch_and_nothing_else() 
     assert_both_ways(AUDIO_BRANCH, manifest("audio_branch_trainable_4096"), own)
 
 
-def test_imagebinds_own_file_fills_both_trunks_and_the_rest_is_left_out_by_name() -> None:
+def test_imagebinds_own_file_fills_both_trunks_and_the_rest_is_dropped_by_name() -> None:
     with torch.device("meta"):
         own = part("audio_encoder", ImageBind(ImageBindConfig()))
     of_sound = [t for name, t in own.items() if name.startswith("audio_encoder.audio.")]
@@ -101,7 +101,7 @@ def test_imagebinds_own_file_fills_both_trunks_and_the_rest_is_left_out_by_name(
     assert_both_ways(IMAGEBIND_HUGE, manifest("imagebind_huge"), own, lambda name: name.split(".")[1] in modalities)
 
 
-def test_the_image_encoder_as_the_original_keeps_it_fills_ours_and_back() -> None:
+def test_the_originals_image_encoder_fills_ours_and_converts_back() -> None:
     theirs = manifest("visual_encoder_ln_vision") | manifest("qformer_query_tokens")
     whole = theirs | manifest("vision_branch_4096")
     assert_both_ways(VISION_BRANCH, whole, image_encoder() | video_branch(4096))
@@ -135,7 +135,7 @@ def test_each_published_file_is_recognised() -> None:
     assert recognise(image_encoder()) is None
 
 
-def test_a_file_without_a_place_keeps_its_names() -> None:
+def test_a_file_that_is_used_unchanged_keeps_its_names() -> None:
     named = in_our_names({"model.embed_tokens.weight": tensor(1)}, "model.safetensors")
     assert named.format is DECODER
     assert named.tensors.keys() == {"model.embed_tokens.weight"}
@@ -150,7 +150,7 @@ def test_a_tensor_that_no_such_file_has_is_named() -> None:
         in_our_names(manifest("imagebind_huge") | {"modality_preprocessors.audio.sound_token": tensor(1)}, "i.pth")
 
 
-def test_our_own_names_get_the_encoder_that_they_leave_out() -> None:
+def test_names_in_a_file_of_one_encoder_get_its_prefix() -> None:
     own = ["vit.cls_token", "ln_vision.bias", "query_tokens", "bert.layernorm.bias", "video_branch.to_decoder.bias"]
     assert list(in_our_names({name: tensor(1) for name in own}, "w.pth").tensors) == [
         "vision.vit.cls_token",
@@ -161,6 +161,6 @@ def test_our_own_names_get_the_encoder_that_they_leave_out() -> None:
     ]
 
 
-def test_whole_names_stay_what_they_are() -> None:
+def test_names_in_the_whole_model_are_unchanged() -> None:
     own = image_encoder() | video_branch(4096)
     assert in_our_names(own, "w.pth").tensors.keys() == own.keys()

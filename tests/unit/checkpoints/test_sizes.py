@@ -1,4 +1,4 @@
-"""What a file's shapes tell of the model section that it was made with."""
+"""The shapes in a file determine settings of its model section."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BRANCH = {"num_video_query_token": 32, "max_frame_pos": 32, "fusion_head_layers"
         ),
     ],
 )
-def test_a_published_file_tells_its_sizes(name: str, width: int | None, expected: dict[str, int]) -> None:
+def test_the_sizes_of_a_published_file_are_found(name: str, width: int | None, expected: dict[str, int]) -> None:
     tensors = in_our_names(manifest(name), name).tensors
     assert sizes(tensors) == expected
     assert decoder_width(tensors) == width

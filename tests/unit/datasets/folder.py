@@ -1,4 +1,4 @@
-"""Data sets over files of a few bytes: what a clip or image file says is what a processor for tests sees in it."""
+"""Data sets over files of a few bytes: a processor for tests reads the text in a clip or image file as its media."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from video_llama.processors.config import CaptionConfig
 from video_llama.prompts.sample_spec import SampleSpec
 
 TIMES = "The video contains 2 frames sampled at 0.0, 0.5 seconds. "
-"""What a clip may say."""
+"""Texts in the files of clips."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,13 +170,13 @@ def target_text(dataset: Dataset, index: int = 0) -> str:
 
 def read(dataset: Dataset, ids: list[int]) -> Iterator[str]:
     """Decode ids with slot ids among them."""
-    stretch: list[int] = []
+    words: list[int] = []
     for i in [*ids, -1000]:
         if i >= 0:
-            stretch.append(i)
+            words.append(i)
             continue
-        yield dataset.context.tokenizer.decode(stretch)
-        stretch = []
+        yield dataset.context.tokenizer.decode(words)
+        words = []
         if i != -1000:
             yield "@"
 

@@ -1,4 +1,4 @@
-"""Data sets of a model with an audio branch: which slots their samples have, and what stands around them."""
+"""Data sets of a model with an audio branch: the slots of their samples, and the text around them."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def hearing(folder: Folder, source: Any, sight: bool = True) -> Folder:
     return folder.limited(modalities=Modalities(sight, source), audio_processor=processor, tokens_per_slot=TOKENS)
 
 
-def test_frames_alone_stand_where_a_clip_would(folder: Folder) -> None:
+def test_frames_for_the_audio_branch_alone_have_the_slot_of_a_clip(folder: Folder) -> None:
     folder.clips("1.mp4", content=TIMES)
     data = hearing(folder, "frames", sight=False).videochat([{"video": "1.mp4", "QA": QUESTION}])
     assert sample_text(data) == f"\n\n###Human: <Video>@@</Video> {TIMES}What is it?\n###Assistant: A cat.\n###"
     assert [m.kind for m in data.sample(0, np.random.default_rng(0)).media] == ["audio_frames"]
 
 
-def test_sound_and_sight_have_two_slots_before_the_first_question(folder: Folder) -> None:
+def test_audio_and_video_have_two_slots_before_the_first_question(folder: Folder) -> None:
     folder.clips("1.mp4", content=TIMES)
     data = hearing(folder, "frames").videochat([{"video": "1.mp4", "QA": QUESTION * 2}])
     text = sample_text(data)
@@ -44,7 +44,7 @@ def test_sound_and_sight_have_two_slots_before_the_first_question(folder: Folder
     assert TIMES not in text
 
 
-def test_an_image_goes_to_both_branches_where_its_token_was_written(folder: Folder) -> None:
+def test_an_image_goes_to_both_branches_at_its_token(folder: Folder) -> None:
     folder.clips("COCO_train2014_1.jpg")
     record = {"image": "1.jpg", "conversations": turns("<image>\nWhat is it?", "A cat.")}
     text = sample_text(hearing(folder, "frames").llava([record]))
@@ -54,13 +54,13 @@ def test_an_image_goes_to_both_branches_where_its_token_was_written(folder: Fold
     assert "###Human: <Image>@@</Image>" in alone
 
 
-def test_sound_alone_is_a_record_like_any_other(folder: Folder) -> None:
+def test_audio_alone_is_a_record_like_any_other(folder: Folder) -> None:
     write_sound(folder.media / "1.wav", with_chirps(16_000, 1.0, [0.2]), 16_000, "pcm_s16le")
     data = hearing(folder, "sound").videochat([{"video": "1.wav", "QA": QUESTION}])
     assert sample_text(data) == "\n\n###Human: <Video>@@</Video> What is it?\n###Assistant: A cat.\n###"
 
 
-def test_a_caption_has_both_in_the_place_of_the_medium(folder: Folder) -> None:
+def test_a_caption_has_both_media_instead_of_the_placeholder(folder: Folder) -> None:
     folder.clips("p/1.mp4")
     data = hearing(folder, "frames").webvid(("1", "p", "a cat"))
     assert sample_text(data) == "###Human: <Image>@@@@@</Image> Describe it. ###Assistant:  a cat###"
@@ -71,7 +71,7 @@ def test_text_alone_stays_text(folder: Folder) -> None:
     assert data.sample(0, np.random.default_rng(0)).media == ()
 
 
-def test_sound_alone_is_a_bad_record_for_a_model_that_does_not_hear(folder: Folder) -> None:
+def test_audio_alone_is_a_bad_record_for_a_model_without_audio(folder: Folder) -> None:
     folder.clips("1.wav")
     with pytest.raises(BadRecord, match=r"1\.wav: sound alone, and the model is not trained on sound"):
         folder.videochat([{"video": "1.wav", "QA": QUESTION}]).sample(0, np.random.default_rng(0))

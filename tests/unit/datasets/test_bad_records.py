@@ -1,4 +1,4 @@
-"""Bad records: replaced in a way that only the seed decides, told with their reasons, and too many in a row end a run."""
+"""Bad records are replaced by the seed alone and reported with their reasons; too many in a row end a run."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def test_every_csv_and_tsv_file_of_a_folder_is_read_in_the_order_of_their_names(
 
 def test_a_record_knows_the_file_and_line_it_was_read_from(folder: Folder) -> None:
     path = folder.table("0.csv", [("1", "p", "two\nlines"), ("2", "p", "one line")], COLUMNS)
-    assert [r.place for r in folder.webvid().records] == [f"{path}:3", f"{path}:4"]
+    assert [r.location for r in folder.webvid().records] == [f"{path}:3", f"{path}:4"]
 
 
 def test_columns_may_come_in_any_order_among_others(folder: Folder) -> None:
@@ -72,7 +72,7 @@ def test_a_table_saved_by_a_spreadsheet_is_read(folder: Folder, ending: str) -> 
     assert (record.path, record.caption) == ("p/1.mp4", "café, Paris")
 
 
-def test_clips_may_lie_in_one_flat_folder(folder: Folder) -> None:
+def test_clips_may_be_in_one_flat_folder(folder: Folder) -> None:
     folder.clips("1.mp4")
     webvid = folder.webvid(("1", "", "a cat"))
     assert target_text(webvid) == "a cat###"
@@ -95,7 +95,7 @@ def test_a_caption_without_words_is_a_bad_record(folder: Folder, caption: str) -
         webvid.sample(0, rng())
 
 
-def test_a_caption_without_words_is_a_bad_record_though_a_text_goes_before_all_captions(folder: Folder) -> None:
+def test_a_caption_without_words_is_a_bad_record_even_with_a_prompt_before_it(folder: Folder) -> None:
     folder.clips("p/1.mp4")
     captions = TextProcessorConfig(train=CaptionConfig(prompt="a clip of "))
     webvid = folder.webvid(("1", "p", "..."), ("1", "p", "a cat"), text_processor=captions)
@@ -104,7 +104,7 @@ def test_a_caption_without_words_is_a_bad_record_though_a_text_goes_before_all_c
         webvid.sample(0, rng())
 
 
-def test_a_caption_that_a_users_own_text_processor_leaves_nothing_of_is_a_bad_record(
+def test_a_caption_that_a_custom_text_processor_empties_is_a_bad_record(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder.clips("p/1.mp4")
@@ -129,13 +129,13 @@ def test_a_caption_with_an_unquoted_comma_is_refused_instead_of_losing_its_end(f
         folder.webvid()
 
 
-def test_a_quote_that_never_ends_is_refused_instead_of_swallowing_the_rest(folder: Folder) -> None:
+def test_an_unclosed_quote_is_refused_instead_of_swallowing_the_rest(folder: Folder) -> None:
     folder.file("annotations/0.tsv", 'videoid\tpage_dir\tname\n1\tp\t"a cat\n2\tp\ta dog\n')
     with pytest.raises(DataError, match=r"annotations/0\.tsv:2: not a valid \.tsv: .*write a double quote twice"):
         folder.webvid()
 
 
-def test_a_missing_column_is_named_beside_those_that_are_there(folder: Folder) -> None:
+def test_a_missing_column_is_named_with_the_existing_ones(folder: Folder) -> None:
     folder.table("0.csv", [("1", "a cat")], ("id", "caption"))
     message = r"annotations/0\.csv:1: no column videoid, page_dir, name; the first line names id, caption"
     with pytest.raises(DataError, match=message):
@@ -173,7 +173,7 @@ def test_a_folder_without_tables_is_refused(folder: Folder) -> None:
         folder.webvid()
 
 
-def test_a_clip_that_is_not_there_is_named(folder: Folder) -> None:
+def test_a_missing_clip_is_named(folder: Folder) -> None:
     with pytest.raises(DecodeError, match=f"{folder.media}/p/1.mp4: no such file"):
         folder.webvid(("1", "p", "a cat")).sample(0, rng())
 
@@ -240,7 +240,7 @@ def test_real_images_are_read_by_the_real_processor(folder: Folder) -> None:
     ],
     ids=str,
 )
-def test_an_entry_without_image_id_or_text_is_named_by_its_place(folder: Folder, entry: object) -> None:
+def test_an_entry_without_image_id_or_text_is_named_by_its_index(folder: Folder, entry: object) -> None:
     message = r"filter_cap\.json: annotations\[1\]: expected an object with image_id and a text caption, found"
     data = folder.cc_sbu_align({"annotations": [{"image_id": "1", "caption": "ok"}, entry]})
     assert data.record_id(1) == "[1]"
@@ -259,7 +259,7 @@ def test_an_empty_list_of_annotations_is_refused(folder: Folder) -> None:
         folder.cc_sbu_align({"annotations": []})
 
 
-def test_a_list_where_an_object_belongs_is_refused(folder: Folder) -> None:
+def test_a_list_instead_of_an_object_is_refused(folder: Folder) -> None:
     with pytest.raises(DataError, match=r"filter_cap\.json: expected an object at the top level, found list"):
         folder.cc_sbu_align([{"image_id": "1", "caption": "a cat"}])
 

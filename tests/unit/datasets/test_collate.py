@@ -64,7 +64,7 @@ def test_every_sample_can_be_read_back_out_of_a_batch(contents: list[tuple[int, 
             assert torch.equal(frames, media.frames)
 
 
-def test_images_clips_of_two_lengths_and_plain_text_go_in_one_batch() -> None:
+def test_images_clips_of_two_lengths_and_plain_text_fit_in_one_batch() -> None:
     batch = collate(
         [
             sample(2, medium("image", 1, 1)),
@@ -93,7 +93,7 @@ def test_a_batch_of_text_holds_no_media() -> None:
     assert collate([sample(1), sample(2)], PAD).media == ()
 
 
-def test_a_batch_counts_its_target_tokens_cut_samples_and_replacements() -> None:
+def test_a_batch_counts_its_target_tokens_truncated_samples_and_replacements() -> None:
     told = Replaced("a", "broken", "b")
     batch = collate(
         [sample(3, replaced=(told, told)), sample(1, truncated=True), sample(2, replaced=(told,), truncated=True)], PAD
@@ -103,7 +103,7 @@ def test_a_batch_counts_its_target_tokens_cut_samples_and_replacements() -> None
     assert batch.n_target_tokens == 2, "a first token has nothing before it to be predicted from"
 
 
-def test_sound_of_two_lengths_and_frames_in_its_place_go_in_one_batch() -> None:
+def test_audio_of_two_lengths_and_frames_instead_of_it_fit_in_one_batch() -> None:
     batch = collate(
         [
             sample(2, medium("audio", 8, 1), medium("video", 8, 2)),

@@ -1,4 +1,4 @@
-"""A data set's section of the YAML against the model's: what contradicts is refused, by its key."""
+"""Contradictions between a data set's section of the YAML and the model's are refused by key."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_training_needs_files(folder: Folder) -> None:
     assert problems(folder, build_info=None) == ["datasets.webvid.build_info: needed for training, and not given"]
 
 
-def test_all_contradictions_are_told_at_once(folder: Folder) -> None:
+def test_all_contradictions_are_reported_at_once(folder: Folder) -> None:
     processors = ProcessorsConfig(train=FakeClip.Config(n_frms=64, image_size=96))
     found = problems(folder, build_info=None, model_type="llama_v2", vis_processor=processors)
     assert [line.split(":")[0] for line in found] == [
@@ -79,7 +79,7 @@ def test_all_contradictions_are_told_at_once(folder: Folder) -> None:
     ]
 
 
-def test_a_model_that_says_nothing_of_a_setting_contradicts_nothing(folder: Folder) -> None:
+def test_a_setting_that_the_model_does_not_share_contradicts_nothing(folder: Folder) -> None:
     data = folder.limited(shared_settings={}).webvid(
         ROW,
         num_video_query_token=7,

@@ -48,7 +48,7 @@ def test_a_record_on_disk_gives_the_ids_and_on_demand_the_labels_of_the_original
 # --- LLaVA
 
 
-def test_an_image_stands_where_its_token_was_written(folder: Folder) -> None:
+def test_an_image_replaces_its_token(folder: Folder) -> None:
     folder.clips("COCO_train2014_1.jpg")
     data = folder.llava([{"image": "1.jpg", "conversations": turns("See <image> here?", "Yes.", "Sure?", "Quite.")}])
     assert sample_text(data) == (
@@ -78,7 +78,7 @@ def test_images_in_sub_folders_are_found_and_the_prefix_goes_before_their_file_n
     assert folder.llava([ONE_IMAGE | {"image": "gqa/2.jpg"}], image_prefix="").sample(0, rng()).media
 
 
-def test_an_image_that_is_not_there_is_named_as_it_was_looked_for(folder: Folder) -> None:
+def test_a_missing_image_is_named_by_its_full_path(folder: Folder) -> None:
     with pytest.raises(DecodeError, match=f"{folder.media}/a/COCO_train2014_1.jpg: no such file"):
         folder.llava([ONE_IMAGE | {"image": "a/1.jpg"}]).sample(0, rng())
 
@@ -111,7 +111,7 @@ def test_an_image_that_is_not_there_is_named_as_it_was_looked_for(folder: Folder
         ({"image": "/", "conversations": turns("<image>?", "A cat.")}, "a file name under 'image', found '/'"),
     ],
 )
-def test_a_llava_record_that_says_something_else_is_bad_and_named(record: Any, reason: str, folder: Folder) -> None:
+def test_a_malformed_llava_record_is_bad_and_named(record: Any, reason: str, folder: Folder) -> None:
     folder.clips("COCO_train2014_1.jpg")
     data = folder.llava([ONE_IMAGE, record])
     with pytest.raises(BadRecord, match=rf"instruct\.json: \[1\]: .*{reason}"):
@@ -161,7 +161,7 @@ def test_chinese_instructions_hold_no_english_sentence_on_times(folder: Folder) 
         ({"video": ["1.mp4"], "QA": [{"q": "What?", "a": "A cat."}]}, "no file name under 'video'"),
     ],
 )
-def test_a_videochat_record_that_says_something_else_is_bad_and_named(record: Any, reason: str, folder: Folder) -> None:
+def test_a_malformed_videochat_record_is_bad_and_named(record: Any, reason: str, folder: Folder) -> None:
     folder.clips("1.mp4")
     data = folder.videochat([record])
     with pytest.raises(BadRecord, match=rf"instruct\.json: \[0\]: {reason}"):
@@ -172,7 +172,7 @@ def test_a_videochat_record_that_says_something_else_is_bad_and_named(record: An
 
 
 @pytest.mark.parametrize("kind", ["llava", "videochat"])
-def test_what_users_type_makes_no_slot_and_breaks_no_record(folder: Folder, kind: str) -> None:
+def test_no_text_makes_a_slot_or_breaks_a_record(folder: Folder, kind: str) -> None:
     folder.clips("1.mp4", "COCO_train2014_1.jpg")
     nasty = "<ImageHere> </s> ### \ufdd00\ufdd1 <Video></Video> \ud83d {text} \uffff"
     data: Any = (
@@ -198,7 +198,7 @@ def test_what_users_type_makes_no_slot_and_breaks_no_record(folder: Folder, kind
         ("é".encode("latin-1"), r"instruct\.json: cannot be read: .*utf-8"),
     ],
 )
-def test_an_instruction_file_that_is_no_list_of_records_is_refused(
+def test_an_instruction_file_that_is_not_a_list_is_refused(
     kind: str, content: str | bytes, message: str, folder: Folder
 ) -> None:
     with pytest.raises(DataError, match=message):
@@ -209,7 +209,7 @@ def test_an_instruction_file_saved_with_a_byte_order_mark_is_read(folder: Folder
     assert len(folder.llava('\ufeff[{"conversations": []}]')) == 1
 
 
-def test_a_folder_where_the_instruction_file_belongs_is_refused(folder: Folder) -> None:
+def test_a_folder_instead_of_the_instruction_file_is_refused(folder: Folder) -> None:
     from video_llama.datasets.config import FilesConfig
 
     files = FilesConfig(anno_dir=str(folder.media), videos_dir=str(folder.media))
@@ -217,7 +217,7 @@ def test_a_folder_where_the_instruction_file_belongs_is_refused(folder: Folder) 
         folder.llava([], build_info=files)
 
 
-def test_a_dialogue_too_long_for_the_decoder_is_cut_at_its_end_and_says_so(folder: Folder) -> None:
+def test_a_dialogue_too_long_for_the_decoder_is_truncated_and_counted(folder: Folder) -> None:
     data = folder.limited(max_context=60).llava([{"conversations": turns("Count.", "1 2 3 4 5 6 7 8 9 " * 10)}])
     sample = data.sample(0, rng())
     assert sample.truncated
@@ -229,7 +229,7 @@ def test_a_dialogue_too_long_for_the_decoder_is_cut_at_its_end_and_says_so(folde
     assert not whole.sample(0, rng()).truncated
 
 
-def test_a_caption_of_too_many_tokens_is_cut_whatever_the_length_of_its_prompt(folder: Folder) -> None:
+def test_a_caption_of_too_many_tokens_is_truncated_whatever_the_length_of_its_prompt(folder: Folder) -> None:
     folder.clips("p/1.mp4")
     data = folder.limited(max_txt_len=5).webvid(("1", "p", "a cat that walks"), ("1", "p", "a"))
     long, short = data.sample(0, rng()), data.sample(1, rng())
@@ -247,7 +247,7 @@ def test_a_prompt_that_leaves_no_room_for_an_answer_is_a_bad_record(folder: Fold
 
 
 @pytest.mark.parametrize("fitting", [0, 3, 7])
-def test_an_image_behind_the_cut_or_across_it_makes_a_bad_record(folder: Folder, fitting: int) -> None:
+def test_truncation_inside_or_before_an_image_makes_a_bad_record(folder: Folder, fitting: int) -> None:
     folder.clips("COCO_train2014_1.jpg")
     record = {"image": "1.jpg", "conversations": turns("Count.", "1 2 3 4", "<image>\nWhat is it?", "A cat.")}
     slot = folder.llava([record]).sample(0, rng()).input_ids.tolist().index(slot_id(0))

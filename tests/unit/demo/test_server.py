@@ -51,11 +51,12 @@ def test_a_gpu_that_is_not_there_is_named(start):
     assert err.startswith("error: device cuda:1000")
 
 
-def test_without_gradio_it_is_said_how_to_install_it(start, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+@pytest.mark.parametrize("package", ["gradio", "matplotlib"])
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(package, start, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == package else name)
     code, err = start()
     assert code == 1
-    assert "pip install -e '.[demo]'" in err
+    assert err == f"error: the page needs {package}: pip install -e '.[demo]' -c constraints.txt\n"
 
 
 @pytest.mark.parametrize("flags", [("--max-megabytes", 0), ("--max-waiting", -1), ("--max-minutes", "long")])

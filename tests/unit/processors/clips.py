@@ -1,4 +1,4 @@
-"""Small video files of many kinds, made on the spot, and the frames that a plain decoder shows of them."""
+"""Small generated video files of many kinds, and their frames from a plain decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small sound files of many kinds, with and without video, and where in them a chirp is heard."""
+"""Small audio files of many kinds, with and without video, and the time of a chirp in them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From sound to the spectrograms that ImageBind takes."""
+"""Audio to ImageBind's spectrograms."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("n_segments", [1, 8, 11])
-def test_any_sound_gives_the_segments_asked_for(tmp_path, name, n_segments):
+def test_any_audio_gives_the_requested_number_of_segments(tmp_path, name, n_segments):
     rate, channels, seconds, codec = FILES[name]
     path = write_sound(tmp_path / name, with_chirps(rate, seconds, [0.0] * (seconds > 0.1), channels), rate, codec)
     heard = read(path, n_segments=n_segments)
@@ -59,7 +59,7 @@ def test_any_sound_gives_the_segments_asked_for(tmp_path, name, n_segments):
     assert filled(heard.frames[-1]) == pytest.approx(in_each, abs=1)
 
 
-def test_a_segment_holds_what_is_heard_in_its_two_seconds(tmp_path):
+def test_a_segment_holds_its_two_seconds_of_sound(tmp_path):
     path = write_sound(tmp_path / "a.wav", with_chirps(SAMPLE_RATE, 10.0, [5.5]), SAMPLE_RATE, "pcm_s16le")
     heard = read(path, n_segments=4)
     assert heard.times == (0.0, 2.0, 4.0, 6.0)
@@ -75,14 +75,14 @@ def test_video_and_sound_of_one_open_file(tmp_path):
     assert torch.equal(heard.frames, read(path, n_segments=3).frames)
 
 
-def test_a_silent_track_is_the_quietest_there_is(tmp_path):
+def test_a_silent_track_has_the_lowest_energy(tmp_path):
     path = write_sound(tmp_path / "a.mp4", np.zeros((2, 96_000), np.float32), 48_000, "aac", video=5)
     heard = read(path, n_segments=2).frames[..., :190]
     assert (heard == heard[0, 0, 0, 0]).all()
     assert heard[0, 0, 0, 0] == spectrogram(tone(440)).min()
 
 
-def test_of_several_channels_the_first_is_heard():
+def test_the_first_of_several_channels_is_used():
     six = torch.cat([tone(440), tone(2000, channels=5) + 0.3])
     assert torch.allclose(log_mel(six), log_mel(tone(440)), atol=0.1)
     assert not torch.allclose(log_mel(six.flip(0)), log_mel(tone(440)), atol=1.0)
@@ -102,7 +102,7 @@ def test_missing_frames_are_zero_before_they_are_normalised():
     assert (spectrogram(tone(440, seconds=0.3))[0, :, 28:] == PADDING).all()
 
 
-def test_less_than_one_frame_is_filled_up_with_silence():
+def test_less_than_one_frame_is_padded_with_silence():
     short = tone(440, seconds=0.01)
     centred = short - short.mean()
     filled_up = torch.cat([centred, torch.zeros(1, 240)], 1)
@@ -120,7 +120,7 @@ def test_every_segment_lies_within_the_track(n_samples, n_segments):
     assert all(abs(b - a - min(2 * SAMPLE_RATE, n_samples)) <= 1 for a, b in spans)
 
 
-def test_no_track_and_a_track_of_zero_length_are_told_apart(tmp_path):
+def test_no_track_and_an_empty_track_are_different_errors(tmp_path):
     with pytest.raises(NoSoundTrack):
         read(write_clip(tmp_path / "silent.mp4", n_frames=3))
     with pytest.raises(DecodeError, match="holds no sound"):

@@ -1,4 +1,4 @@
-"""Sound is heard when it was written, by the clock of the video's frames, whatever the file and its coding."""
+"""Sound has the time at which it was written, on the clock of the video's frames, for any format and codec."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def near(*times):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_chirp_is_heard_when_it_was_written(tmp_path, name):
+def test_a_chirp_is_at_the_time_at_which_it_was_written(tmp_path, name):
     path = write(tmp_path / name, **FILES[name])
     assert heard_in(path) == near(0.7)
     assert open_sound(path).n_channels == FILES[name].get("channels", 1)
@@ -76,7 +76,7 @@ def test_a_track_that_starts_late_has_silence_in_front(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["late.mp4", "late.mkv", "late.ts", "late.flv"])
-def test_what_is_heard_before_the_first_frame_is_cut(tmp_path, name):
+def test_sound_before_the_first_frame_is_cut_off(tmp_path, name):
     path = write(tmp_path / name, rate=44_100, codec="aac", at=(0.1, 0.7), video=30, video_start=0.4)
     waveform = waveform_of(open_sound(path))
     assert open_video(path).times[0] == 0.0
@@ -85,11 +85,11 @@ def test_what_is_heard_before_the_first_frame_is_cut(tmp_path, name):
     assert waveform.shape[1] == pytest.approx(1.2 * SAMPLE_RATE, abs=0.04 * SAMPLE_RATE)
 
 
-def test_sound_alone_starts_at_its_first_sample(tmp_path):
+def test_audio_alone_starts_at_its_first_sample(tmp_path):
     assert heard_in(write(tmp_path / "late.mka", codec="pcm_s16le", start=0.5)) == near(0.7)
 
 
-def test_the_cover_picture_of_a_song_is_no_video(tmp_path):
+def test_the_cover_picture_of_a_song_is_not_a_video(tmp_path):
     path = write(tmp_path / "a.mp3", rate=44_100, codec="libmp3lame")
     Image.fromarray(picture(0)).save(tmp_path / "cover.jpg")
     cover = b"\0image/jpeg\0\3\0" + (tmp_path / "cover.jpg").read_bytes()
@@ -104,7 +104,7 @@ def test_the_cover_picture_of_a_song_is_no_video(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gap.mp4", "gap.mkv"])
-def test_packets_left_out_are_silence_and_what_follows_stays_in_place(tmp_path, name):
+def test_missing_packets_become_silence_and_later_sound_keeps_its_time(tmp_path, name):
     path = write(tmp_path / name, at=(0.3, 1.3), codec="libopus", gap=(0.6, 1.0), video=40)
     waveform = waveform_of(open_sound(path))
     assert chirps_in(waveform, 2) == near(0.3, 1.3)
@@ -129,7 +129,7 @@ def test_every_sample_format_has_full_scale_at_one(tmp_path, codec, step):
     assert heard.numpy() == pytest.approx(written, abs=0.5 * step + 1e-7)
 
 
-def test_channels_stay_apart(tmp_path):
+def test_channels_are_not_mixed(tmp_path):
     written = with_chirps(SAMPLE_RATE, 1.0, [], channels=6)
     for channel in range(6):
         written[channel, 2000 * channel :][:640] += with_chirps(SAMPLE_RATE, 0.04, [0.0])[0]
@@ -151,7 +151,7 @@ def test_silence_is_sound(tmp_path):
     assert is_silent(waveform_of(sound))
 
 
-def test_a_file_without_a_track_is_told_from_one_that_cannot_be_read(tmp_path):
+def test_a_file_without_a_track_differs_from_one_that_cannot_be_read(tmp_path):
     path = write_clip(tmp_path / "a.mp4", n_frames=5)
     for opened in (open_video(path), open_video(path, "decord")):
         with pytest.raises(NoSoundTrack, match="no sound track"):

@@ -1,4 +1,4 @@
-"""Sound that cannot be read is an error that names the file and the reason: never silence, never another exception."""
+"""Unreadable sound is an error with the file and the reason, never silence or another exception."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from video_llama.common.errors import DecodeError, NoSoundTrack
 from video_llama.processors.decode import open_sound, open_video
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, (1, 96_000)).astype(np.float32)
-"""Two seconds: fills every packet, so that damage hits something."""
+"""Two seconds that fill every packet, so damage always has an effect."""
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +52,13 @@ def floats(path, *values):
     return written(path, header + data)
 
 
-def test_what_is_no_file_is_said_to_be_none(tmp_path):
+def test_a_path_that_is_not_a_regular_file_is_refused(tmp_path):
     assert reason(tmp_path / "gone.wav") == "no such file"
     assert reason(tmp_path) == "is a directory"
     assert reason(written(tmp_path / "empty.wav", b"")) == "empty file (zero bytes)"
 
 
-def test_what_is_no_sound_is_refused(tmp_path):
+def test_files_without_sound_are_refused(tmp_path):
     noise = written(tmp_path / "noise.m4a", random.Random(0).randbytes(20_000))
     assert reason(noise).startswith("cannot open it as sound")
     assert "neither video nor sound" in reason(written(tmp_path / "words.txt", b"words\n" * 100))
@@ -79,7 +79,7 @@ def test_a_damaged_track_in_a_good_video_is_an_error_and_the_video_is_not(tmp_pa
 @pytest.mark.parametrize(
     ("name", "codec"), {"a.flac": "flac", "a.mkv": "flac", "a.ogg": "libopus", "a.mka": "ac3"}.items()
 )
-def test_damage_that_a_checksum_shows_is_an_error_although_a_player_would_go_on(tmp_path, name, codec):
+def test_damage_that_only_a_checksum_shows_is_an_error(tmp_path, name, codec):
     path = write_sound(tmp_path / name, np.tile(NOISE, 3), 48_000, codec)
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
@@ -102,18 +102,18 @@ def test_a_track_of_zero_length_is_an_error(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
-def test_values_that_are_no_sound_are_an_error(tmp_path, value):
+def test_values_far_beyond_full_scale_are_an_error(tmp_path, value):
     assert "NaN, infinite" in reason(floats(tmp_path / "a.wav", *[0.1] * 4000, value, *[0.1] * 4000))
 
 
 @pytest.mark.parametrize("kind", ["audio", "video"])
-def test_a_file_cut_short_is_refused_whatever_it_is_cut_in(tmp_path, clip, kind):
+def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, clip, kind):
     places = packets(clip, kind)  # its index is at the start
     for start, size in places[:: len(places) // 6]:
         assert "cut short" in reason(written(tmp_path / "cut.mp4", clip.read_bytes()[: start + size // 2]))
 
 
-def test_a_wav_file_from_a_pipe_does_not_say_how_long_it_is(tmp_path):
+def test_a_wav_file_from_a_pipe_may_end_anywhere(tmp_path):
     path = floats(tmp_path / "a.wav", *[0.1] * 9000)
     data = bytearray(path.read_bytes())
     data[4:8] = data[40:44] = b"\xff" * 4
@@ -127,7 +127,7 @@ def test_a_track_that_changes_in_the_middle_is_refused(tmp_path):
     assert "from 1 channels at 48000 Hz to 2 at 44100 Hz" in reason(both)
 
 
-def test_a_clock_that_starts_again_is_refused(tmp_path):
+def test_a_clock_that_restarts_is_refused(tmp_path):
     once = write_sound(tmp_path / "once.opus", NOISE, 48_000, "libopus").read_bytes()
     assert "clock of its sound goes back 2.0 s" in reason(written(tmp_path / "twice.opus", once + once))
 

@@ -1,4 +1,4 @@
-"""A long track is decoded in blocks and not kept; what is read of it is the same."""
+"""A long track is decoded in blocks and not kept, with the same samples."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_a_track_that_is_not_kept_holds_no_samples(small_blocks, path, monkeypat
         sound.read([(0, 10)])
 
 
-def test_a_part_outside_of_the_track_is_refused(path):
+def test_samples_outside_of_the_track_are_refused(path):
     sound = open_sound(path)
     for span in [(0, sound.n_samples + 1), (-1, 5), (7, 7)]:
         with pytest.raises(IndexError, match=f"of a track of {sound.n_samples}"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from video_llama.processors.crop import ASPECTS, Box, central_box, random_box, resize_clip
 
 
-def test_what_bicubic_scaling_overshoots_is_clamped():
+def test_the_overshoot_of_bicubic_scaling_is_clamped():
     edge = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     edge[..., 4:] = 255
     row = resize_clip(edge, 16)[0, 0, 0].int()
@@ -40,12 +40,12 @@ def test_a_random_box_has_an_area_and_an_aspect_within_bounds(seed):
     assert ASPECTS[0] * 0.99 < box.width / box.height < ASPECTS[1] * 1.01
 
 
-def test_a_strip_too_narrow_for_a_drawn_box_gives_its_middle():
+def test_a_strip_too_narrow_for_a_random_box_gives_its_middle():
     assert random_box(10, 1000, 0.9, 1.0, np.random.default_rng(0)) == central_box(10, 1000) == Box(0, 493, 10, 13)
     assert central_box(1000, 30) == Box(480, 0, 40, 30)
 
 
-def test_boxes_are_spread_over_the_picture():
+def test_boxes_cover_the_whole_picture():
     rng = np.random.default_rng(0)
     boxes = [random_box(224, 224, 0.5, 1.0, rng) for _ in range(2000)]
     areas = np.array([box.height * box.width / 224**2 for box in boxes])

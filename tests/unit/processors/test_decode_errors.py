@@ -1,4 +1,4 @@
-"""A file that cannot be read says which one it is and why, and nothing else ever comes out."""
+"""An unreadable file raises DecodeError with its name and the reason, and never anything else."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def written(path, data):
 
 
 @pytest.mark.parametrize("backend", ["pyav", "decord"])
-def test_what_is_no_file_is_said_to_be_none(tmp_path, backend):
+def test_a_path_that_is_not_a_regular_file_is_refused(tmp_path, backend):
     assert reason(tmp_path / "gone.mp4", backend=backend) == "no such file"
     assert reason(tmp_path, backend=backend) == "is a directory"
     assert reason(written(tmp_path / "empty.mp4", b""), backend=backend) == "empty file (zero bytes)"
 
 
 @pytest.mark.parametrize("backend", ["pyav", "decord"])
-def test_what_is_no_video_is_refused(tmp_path, backend):
+def test_files_that_are_not_video_are_refused(tmp_path, backend):
     if backend == "decord":
         pytest.importorskip("decord")
     noise = written(tmp_path / "noise.mp4", random.Random(0).randbytes(20_000))
@@ -57,7 +57,7 @@ def test_what_is_no_video_is_refused(tmp_path, backend):
         assert reason(path, backend=backend).startswith("cannot open it as video")
 
 
-def test_text_and_still_pictures_are_no_video(tmp_path):
+def test_text_and_still_pictures_are_not_video(tmp_path):
     Image.fromarray(picture(0)).save(tmp_path / "still.mp4", "JPEG")
     assert reason(tmp_path / "still.mp4") == "neither video nor sound (FFmpeg reads it as jpeg_pipe)"
     assert "neither video nor sound" in reason(written(tmp_path / "words.txt", b"words\n" * 100))
@@ -93,7 +93,7 @@ def test_a_file_cut_short_is_refused(tmp_path, clip):
     assert reason(written(tmp_path / "cut_fast.mp4", data[: len(data) // 2])).startswith("cut short in packet")
 
 
-def test_a_frame_that_was_damaged_is_refused_and_others_are_not(tmp_path, clip):
+def test_a_damaged_frame_is_refused_and_the_others_are_read(tmp_path, clip):
     with av.open(str(clip)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         keys = [i for i, packet in enumerate(packets) if packet.is_keyframe]
@@ -131,6 +131,6 @@ def test_a_name_with_a_colon_is_a_file_not_a_protocol(tmp_path, clip):
     assert open_video(written(tmp_path / "http:12 %d?#.mp4", clip.read_bytes())).n_frames == 60
 
 
-def test_decord_missing_is_said_to_be_so(clip, monkeypatch):
+def test_a_missing_decord_is_reported(clip, monkeypatch):
     monkeypatch.setitem(sys.modules, "decord", None)
     assert "pip install decord" in reason(clip, backend="decord")

@@ -1,4 +1,4 @@
-"""Frames read by index are, bit for bit, those that a player shows, whatever way the file is coded."""
+"""Frames read by index equal those of a player bit for bit, for any format and codec."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_frames_are_those_a_player_shows(tmp_path, name):
     assert bool(video.why_in_order) == (name in IN_ORDER)
 
 
-def test_the_open_gop_clip_has_frames_that_refer_to_the_gop_before(tmp_path):
+def test_the_open_gop_clip_has_frames_that_refer_to_the_previous_gop(tmp_path):
     """Else the test above would show nothing about them."""
     path = write_clip(tmp_path / "clip.mp4", n_frames=45, **FROM_KEYFRAMES["open_gop.mp4"])
     with av.open(str(path)) as container:
@@ -165,13 +165,13 @@ def test_decord_turns_and_scales_frames_the_same_way(tmp_path, turn):
     assert np.array_equal(ours, decords)
 
 
-def test_an_index_that_no_frame_has_is_refused(tmp_path):
+def test_an_index_without_a_frame_is_refused(tmp_path):
     video = open_video(write_clip(tmp_path / "clip.mp4", n_frames=5))
     for index in (5, -1):
         with pytest.raises(IndexError, match="of 5 frames"):
             video.read([index])
 
 
-def test_an_unknown_backend_is_named_with_those_known(tmp_path):
+def test_an_unknown_backend_is_reported_with_the_known_ones(tmp_path):
     with pytest.raises(UnknownName, match="Did you mean decord"):
         open_video(tmp_path / "clip.mp4", backend="decrod")

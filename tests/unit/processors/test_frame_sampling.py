@@ -1,4 +1,4 @@
-"""Which frames are taken of a clip, and what the prompt says of them."""
+"""The frames sampled from a clip."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_uniform_is_the_originals_arange_without_the_frame_too_many(n_frames, n_
 
 @settings(deadline=None)
 @given(lengths, counts)
-def test_uniform_gives_exactly_n_increasing_frames_of_the_clip_from_the_first_on(n_frames, n_frms):
+def test_uniform_gives_exactly_n_increasing_frames_starting_with_the_first(n_frames, n_frms):
     indices = uniform(n_frames, n_frms)
     assert len(indices) == min(n_frames, n_frms)
     assert indices == sorted(set(indices))

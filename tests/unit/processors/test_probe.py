@@ -74,7 +74,7 @@ def test_nothing_is_decoded(tmp_path, monkeypatch):
         (b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 60_000, 60_000, 1, 24) + bytes(30), "more than 89478485 pixels"),
     ],
 )
-def test_what_is_not_taken_is_named(tmp_path, data, message):
+def test_other_formats_are_refused_by_name(tmp_path, data, message):
     path = tmp_path / "x.mp4"
     path.write_bytes(data)
     with pytest.raises(DecodeError, match=message):
@@ -84,6 +84,6 @@ def test_what_is_not_taken_is_named(tmp_path, data, message):
 def test_a_frame_that_is_too_large_is_not_decoded(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "a.mp4", 3)
     open_video(path).read([0])
-    monkeypatch.setattr("video_llama.processors.decode.source.MAX_PIXELS", 96 * 64 - 1)
+    monkeypatch.setattr("video_llama.processors.decode.media_file.MAX_PIXELS", 96 * 64 - 1)
     with pytest.raises(DecodeError):
         open_video(path).read([0])

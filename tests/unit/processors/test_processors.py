@@ -1,4 +1,4 @@
-"""Clips and images, from a file to what a sample holds."""
+"""Clips and images, from files to the media of a sample."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_clip_shorter_than_n_frms_gives_all_its_frames(tmp_path):
     assert media.message == "The video contains 3 frames sampled at 0.0, 0.0, 0.1 seconds. "
 
 
-def test_evaluation_draws_nothing(clip):
+def test_evaluation_is_not_random(clip):
     processor, dice = build("alpro_video_eval"), rng()
     before = dice.bit_generator.state
     assert torch.equal(processor(clip, dice).frames, processor(clip, rng(1)).frames)
@@ -105,7 +105,7 @@ def test_a_missing_file_is_named(tmp_path, name):
         build(name)(tmp_path / "gone.mp4", rng())
 
 
-def test_a_least_crop_above_the_greatest_is_reported():
+def test_a_smallest_crop_above_the_largest_is_reported():
     for name in ("alpro_video_train", "blip2_image_train"):
         config = PROCESSORS.get(name).Config(min_scale=0.9, max_scale=0.5)
         assert [field for field, _ in config.check()] == ["min_scale"]

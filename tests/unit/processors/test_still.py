@@ -1,4 +1,4 @@
-"""Images of every kind become upright RGB, or say why not."""
+"""Images of every kind become upright RGB, or an error with the reason."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(path):
     return image.permute(1, 2, 0).numpy()
 
 
-def test_rgb_comes_back_as_it_is(tmp_path, pixels):
+def test_rgb_is_unchanged(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "image.png")
     assert np.array_equal(read(tmp_path / "image.png"), pixels)
 
@@ -49,14 +49,14 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path):
     assert np.array_equal(read(tmp_path / "deep.png")[..., 1], np.round(grey / 257).astype(np.uint8))
 
 
-def test_an_image_is_turned_as_its_exif_says(tmp_path, pixels):
+def test_an_image_is_rotated_by_its_exif(tmp_path, pixels):
     exif = Image.Exif()
     exif[0x0112] = 6  # taken with the camera turned to the left
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
     assert np.array_equal(read(tmp_path / "turned.png"), np.rot90(pixels, -1))
 
 
-def test_of_an_animation_the_first_frame_is_read(tmp_path):
+def test_the_first_frame_of_an_animation_is_read(tmp_path):
     frames = [Image.fromarray(picture(i)) for i in range(3)]
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=frames[1:])
     assert np.array_equal(read(tmp_path / "moving.png"), picture(0))

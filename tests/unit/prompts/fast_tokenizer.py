@@ -1,4 +1,4 @@
-"""Tokenizers as decoders other than LLaMA-1 and 2 bring them, made on the spot."""
+"""Generated tokenizers like those of decoders other than LLaMA-1 and 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the original made of samples, strings and dialogues. See tests/fixtures/README.md."""
+"""The original's results for samples, strings and dialogues. See tests/fixtures/README.md."""
 
 from __future__ import annotations
 
@@ -57,4 +57,4 @@ CHATS = [
     for dialogue in DIALOGUES
     if dialogue["template"] in ("default_conversation", "conv_llava_llama_2") and len(dialogue["messages"]) % 2 == 0
 ]
-"""Dialogues whose last question is answered, or about to be: its answer is None."""
+"""Dialogues whose last question has an answer, or None."""

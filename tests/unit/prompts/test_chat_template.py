@@ -1,4 +1,4 @@
-"""Chat templates as data: what a tokenizer's own program writes, or a reason why it cannot be used."""
+"""Chat templates as data equal the text of the tokenizer's program, or are refused with a reason."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_prompt_is_the_start_of_the_dialogue_that_follows_from_it(name: str, t
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_what_is_said_is_trimmed(name: str, tmp_path: Path) -> None:
+def test_questions_and_answers_are_stripped(name: str, tmp_path: Path) -> None:
     folder = folder_of(name, tmp_path)
     assert text(folder, [(" Q\n", "\n A "), ("  R", None)]) == text(folder, [("Q", "A"), ("R", None)])
 
@@ -145,14 +145,14 @@ def test_a_start_token_that_only_the_program_writes_is_kept(tmp_path: Path) -> N
     assert load_tokenizer(folder).encode("<|bos|>")[0].id == ids[0]
 
 
-def test_an_empty_thought_stays_where_it_was_when_the_dialogue_goes_on(tmp_path: Path) -> None:
+def test_an_empty_thought_stays_when_the_dialogue_continues(tmp_path: Path) -> None:
     assert text(folder_of("thinking", tmp_path), [("Q", "A"), ("R", None)]) == (
         "<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nA<|im_end|>\n"
         "<|im_start|>user\nR<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     )
 
 
-def test_what_the_program_writes_before_an_answer_is_context_though_its_own_prompt_stops_short(tmp_path: Path) -> None:
+def test_all_text_of_the_program_before_an_answer_is_context_even_if_its_own_prompt_is_shorter(tmp_path: Path) -> None:
     layout = template_of(folder_of("always thinking", tmp_path)).training
     assert layout.first.endswith("assistant\n<think>\n\n</think>\n\n")
     assert layout.answer == "{text}<|im_end|>"
@@ -164,7 +164,7 @@ def test_a_program_that_knows_no_prompt_for_an_answer_gets_one(tmp_path: Path) -
     assert text(folder, [("Q", None)]).endswith("<|im_start|>user\nQ<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_a_program_that_takes_a_date_gets_the_same_every_day(tmp_path: Path) -> None:
+def test_a_program_that_takes_a_date_always_gets_the_same_one(tmp_path: Path) -> None:
     dated = "{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
     folder = write_fast_tokenizer(tmp_path, "<|im_start|>", chat=dated + "Date: {{ date_string }}\n" + CHATML, **IM)
     assert text(folder, [("Q", None)]).startswith("Date: 26 Jul 2024\n")
@@ -175,7 +175,7 @@ def test_without_a_special_token_after_it_an_answer_ends_with_the_end_token(tmp_
     assert text(folder, [("Q", "A"), ("R", None)]) == "user: Q\nassistant: A<|eos|>\nuser: R\nassistant: "
 
 
-def test_a_caption_prompt_stands_where_a_question_does(tmp_path: Path) -> None:
+def test_a_caption_prompt_has_the_position_of_a_question(tmp_path: Path) -> None:
     template = template_of(folder_of("chatml", tmp_path))
     (opened,) = template.render(template.chat, [("Describe.", None)])
     assert (template.caption.replace("{}", "Describe."), template.end_sym) == (opened.text, "<|im_end|>")
@@ -191,20 +191,20 @@ def llama(folder: Path, chat: str | None, **settings: Any) -> Path:
     return folder
 
 
-def test_a_llama_tokenizer_may_bring_a_program_too(tmp_path: Path) -> None:
+def test_a_llama_tokenizer_may_have_a_program_too(tmp_path: Path) -> None:
     folder = llama(tmp_path, BRACKETS)
     template = template_of(folder)
     assert (template.training.first, template.training.next) == ("[INST] {text} [/INST]", "<s>[INST] {text} [/INST]")
     assert (template.training.answer, template.end_sym) == (" {text} </s>", "</s>")
 
 
-def test_a_program_may_lie_in_a_file_of_its_own(tmp_path: Path) -> None:
+def test_a_program_may_be_in_its_own_file(tmp_path: Path) -> None:
     folder = llama(tmp_path, None)
     (folder / "chat_template.jinja").write_text(BRACKETS, encoding="utf-8")
     assert template_of(folder).training.answer == " {text} </s>"
 
 
-def test_a_program_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+def test_a_program_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     folder = llama(tmp_path, None)
     (folder / "chat_template.jinja").write_bytes(b"\xff\xfe{{")
     with pytest.raises(WeightsError, match=r"chat_template\.jinja: not UTF-8"):
@@ -258,7 +258,7 @@ def test_a_program_that_cannot_be_used_is_refused_with_the_reason_and_what_to_do
     assert problem.endswith("Choose vicuna|llama_v2|ziya|billa.")
 
 
-def test_an_end_that_is_not_seen_in_answers_is_refused(tmp_path: Path) -> None:
+def test_an_end_token_that_decodes_to_nothing_is_refused(tmp_path: Path) -> None:
     folder = write_fast_tokenizer(tmp_path, "<|im_start|>", chat=CHATML, eos_token="<|eos|>", pad_token="<|im_end|>")
     with pytest.raises(ConfigError, match=r"end with '<\|im_end\|>', which is the start or padding token"):
         template_of(folder)

@@ -1,4 +1,4 @@
-"""Token ids and labels against the original's: what it trained the released checkpoints on."""
+"""Token ids and labels equal the original's, on which the released checkpoints were trained."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SLOTS = {"image": TOKENS_PER_SLOT, "video": TOKENS_PER_SLOT}
 FRAME = torch.zeros(3, 1, 1, 1, dtype=torch.uint8)
 
 VICUNA_OPENS_THE_DIALOGUE = ["##", "#"]
-"""What the original trained by mistake at the start of the first human turn: the rest of ``###Human:`` it left out."""
+"""Tokens at the start of the first human turn that the original trains by mistake; it masks the rest of ``###Human:``."""
 VICUNA_OPENS_AN_ANSWER = ["##", "#", "As", "s", "is", "ta", "nt", ":"]
-"""What it trained before each answer, although the template, not the model, writes it."""
+"""Tokens before each answer that it trains, although the template writes them."""
 
 
 def encoded(golden: Golden, tokenizer: Tokenizer, label_mask: str = "answers") -> Encoded:
@@ -84,7 +84,7 @@ def test_a_plain_string_has_the_ids_of_the_original(string: dict, tokenizer: Tok
 
 
 @pytest.mark.parametrize("string", [s for s in STRINGS if PLACEHOLDER in s["text"]], ids=lambda s: repr(s["text"]))
-def test_text_beside_a_slot_has_the_ids_of_the_original(string: dict, tokenizer: Tokenizer) -> None:
+def test_text_next_to_a_slot_has_the_ids_of_the_original(string: dict, tokenizer: Tokenizer) -> None:
     text = string["text"]
     n_slots = text.count(PLACEHOLDER)
     for k in range(n_slots):

@@ -1,4 +1,4 @@
-"""Which tokens carry loss, and where media go, whatever people write."""
+"""The tokens with loss and the positions of media, for any text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TROUBLE = [
     *(marker(0), marker(1), "\ufdd0", "\ufdd1", "0", "\uffff", "\ufdef", "\ud83d", "\udc00", "\u2581", "\x00"),
     *(" ", "  ", "\n", "\r\n", "猫", "😀", "é", "e\u0301", "\u200b", "\u3000"),
 ]
-"""What somebody may type, or an annotation file hold, that means something to templates, tokenizers or Unicode."""
+"""Text of users or annotation files that has a meaning to templates, tokenizers or Unicode."""
 
 texts = st.lists(st.sampled_from(TROUBLE) | st.text(max_size=6), max_size=6).map("".join)
 TEMPLATES = [VICUNA, LLAMA_2, ZIYA, BILLA]
@@ -77,7 +77,7 @@ def test_exactly_the_answers_and_their_end_symbols_carry_loss(
 @given(templates, dialogues, st.lists(st.sampled_from([IMAGE, CLIP]), max_size=3))
 @example(VICUNA, [(marker(0) + marker(1), marker(0))], [IMAGE])
 @example(LLAMA_2, [(PLACEHOLDER, "</s>" + PLACEHOLDER)], [CLIP, IMAGE])
-def test_a_medium_takes_its_tokens_in_one_run_and_nothing_else_makes_slots(
+def test_a_media_item_is_one_run_of_slot_ids_and_nothing_else_makes_slots(
     tokenizer: Tokenizer, template: Template, turns: list[tuple[str, str]], media: list[Media]
 ) -> None:
     encoded = dialogue(template, turns, media, tokenizer)
@@ -88,7 +88,7 @@ def test_a_medium_takes_its_tokens_in_one_run_and_nothing_else_makes_slots(
 
 
 @given(texts)
-def test_nobody_can_write_a_marker(text: str) -> None:
+def test_no_text_can_contain_a_marker(text: str) -> None:
     cleaned = clean(text)
     assert not set(cleaned) & set(marker(0) + marker(1)) - {"0", "1"}
     assert clean(cleaned) == cleaned
@@ -139,7 +139,7 @@ def test_every_byte_of_the_last_character_of_an_answer_carries_loss(tokenizer: T
 
 @pytest.mark.parametrize("at", [1, 2])
 @pytest.mark.parametrize("first_is_the_models", [True, False])
-def test_a_token_with_any_character_of_the_models_carries_loss(
+def test_a_token_with_any_character_of_an_answer_carries_loss(
     tokenizer: Tokenizer, at: int, first_is_the_models: bool
 ) -> None:
     man = tokenizer.encode("\nman")[-1].id
@@ -147,7 +147,7 @@ def test_a_token_with_any_character_of_the_models_carries_loss(
     assert encode([TextSegment(spans)], tokenizer, SLOTS).labels[-1] == man
 
 
-def test_a_dialogue_starts_with_the_start_token_and_takes_no_loss_on_it(tokenizer: Tokenizer) -> None:
+def test_a_dialogue_starts_with_the_start_token_which_carries_no_loss(tokenizer: Tokenizer) -> None:
     encoded = dialogue(VICUNA, [("Hello", "Hi")], [], tokenizer)
     assert encoded.input_ids[0] == tokenizer.bos_id
     assert encoded.labels[0] == IGNORE_LABEL
@@ -164,16 +164,14 @@ def test_of_a_caption_sample_the_caption_and_its_end_symbol_carry_loss(tokenizer
     assert encoded.input_ids.count(slot_id(0)) == SLOTS["image"] == sum(i < 0 for i in encoded.input_ids)
 
 
-def test_a_caption_without_a_prompt_is_the_medium_and_the_caption(tokenizer: Tokenizer) -> None:
+def test_a_caption_without_a_prompt_is_the_media_and_the_caption(tokenizer: Tokenizer) -> None:
     encoded = encode(caption(PLACEHOLDER, "a cat", "###", CLIP), tokenizer, SLOTS)
     text = [t.id for t in tokenizer.encode("a cat###")]
     assert encoded.input_ids == [tokenizer.bos_id, *[slot_id(0)] * SLOTS["video"], *text]
 
 
 @given(st.lists(texts, min_size=1, max_size=5), st.data())
-def test_markers_split_text_without_losing_any_of_it_but_white_space_beside_them(
-    parts: list[str], data: st.DataObject
-) -> None:
+def test_markers_split_text_and_only_white_space_next_to_them_is_lost(parts: list[str], data: st.DataObject) -> None:
     parts = [clean(part) for part in parts]
     order = data.draw(st.permutations(range(len(parts) - 1)))
     text = parts[0] + "".join(marker(k) + part for k, part in zip(order, parts[1:], strict=True))
@@ -188,6 +186,6 @@ def test_markers_split_text_without_losing_any_of_it_but_white_space_beside_them
     assert "".join(s.text for s in written if s.trained) == parts[0][:at]
 
 
-def test_the_tags_tell_an_image_from_a_clip_and_a_clip_its_times() -> None:
+def test_images_and_clips_have_different_tags_and_clips_their_times() -> None:
     assert tagged(IMAGE, 0) == f"<Image>{marker(0)}</Image>"
     assert tagged(CLIP, 1) == f"<Video>{marker(1)}</Video> {CLIP.message}"

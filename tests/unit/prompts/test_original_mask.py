@@ -1,4 +1,4 @@
-"""The original's labels, for any dialogue: ours, and the template's words that it trained by mistake."""
+"""The original's labels are ours plus the template's words that it trains by mistake, for any dialogue."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_measured_texts_are_the_dialogue_without_its_last_symbol(tokenizer: 
 
 
 @pytest.mark.parametrize("template", ORIGINAL_TEMPLATES, ids=lambda t: t.name)
-def test_a_medium_is_never_trained(template: Template, tokenizer: Tokenizer) -> None:
+def test_media_never_carry_loss(template: Template, tokenizer: Tokenizer) -> None:
     _, theirs = both(template, [("Who?", "I.")], tokenizer)
     assert theirs.input_ids.count(-1) == SLOTS["video"]
     assert min(label for label in theirs.labels if label != IGNORE_LABEL) >= 0

@@ -1,4 +1,4 @@
-"""How sound and sight are presented: the original's words, sound first."""
+"""Audio and video are presented in the original's words, audio first."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PROMPT = (
     "                Close your ears, open your eyes and you see that <Video><ImageHere></Video>.  "
     "                Now answer my question based on what you have just seen and heard. What is it?###Assistant:"
 )
-"""What the original wrote of a clip with sound."""
+"""The original's prompt for a clip with sound."""
 TOKENS = {"image": 5, "video": 5, "audio": 2, "audio_frames": 2}
 
 
-def test_sound_and_sight_are_presented_in_the_originals_words():
+def test_audio_and_video_are_presented_in_the_originals_words():
     assert audio_and_video(CLIP, 0) == (
         f"Close your eyes, open your ears and you imagine only based on the sound that: {marker(0)}. "
         "                Close your ears, open your eyes and you see that <Video>"
@@ -34,26 +34,26 @@ def test_sound_and_sight_are_presented_in_the_originals_words():
     )
 
 
-def test_a_picture_beside_sound_is_called_one():
+def test_a_picture_with_audio_has_the_tags_of_an_image():
     assert f"<Image>{marker(3)}</Image>" in audio_and_video(IMAGE, 2)
 
 
-def test_one_medium_is_presented_in_its_tags_with_what_is_said_of_it():
+def test_a_single_media_item_is_presented_in_its_tags_with_its_message():
     assert presented([CLIP]) == f"<Video>{marker(0)}</Video> The video contains 2 frames. "
     assert presented([IMAGE], 4) == f"<Image>{marker(4)}</Image>"
 
 
-def test_sound_alone_stands_where_a_clip_would():
+def test_audio_alone_has_the_tags_of_a_clip():
     assert presented([SOUND]) == f"<Video>{marker(0)}</Video> "
 
 
-def test_frames_for_the_audio_branch_are_presented_as_what_they_are():
+def test_frames_for_the_audio_branch_have_the_tags_of_their_file():
     assert presented([AS_SOUND["video"]]) == tagged(CLIP, 0)
     assert presented([AS_SOUND["image"]]) == tagged(IMAGE, 0)
 
 
 @pytest.mark.parametrize("heard", [SOUND, *AS_SOUND.values()], ids=["sound", "picture", "clip"])
-def test_sound_comes_first_and_a_space_before_the_question(heard: Media):
+def test_audio_comes_first_and_a_space_before_the_question(heard: Media):
     assert presented([heard, CLIP]) == audio_and_video(CLIP, 0) + " "
 
 
@@ -82,7 +82,7 @@ def test_the_space_before_sound_is_a_token_as_in_the_original(tokenizer: Tokeniz
     assert ids[ids.index(slot_id(0)) - 1] == tokenizer.encode("a ")[-1].id
 
 
-def test_a_caption_has_sound_and_sight_in_the_place_of_the_medium():
+def test_a_caption_has_audio_and_video_instead_of_the_placeholder():
     segments = caption(f"<Image>{PLACEHOLDER}</Image> Describe it. ", "a cat", "###", SOUND, CLIP)
     assert [piece for piece in segments if isinstance(piece, Slot)] == [Slot(0, "audio"), Slot(1, "video")]
     assert [type(piece).__name__ for piece in segments] == ["TextSegment", "Slot", "Slot", "TextSegment", "TextSegment"]

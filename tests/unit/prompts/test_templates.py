@@ -1,4 +1,4 @@
-"""Templates: the bytes around what people and the model say."""
+"""Templates: the bytes around questions and answers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def text(spans: list[Span]) -> str:
 
 @TEMPLATES
 @pytest.mark.parametrize("kind", ["training", "chat"])
-def test_only_answers_are_the_models_words(template: Template, kind: str) -> None:
+def test_only_answers_are_trained(template: Template, kind: str) -> None:
     layout: Layout = getattr(template, kind)
     spans = template.render(layout, [("Q1", "A1"), ("Q2", "A2")])
     assert [span.trained for span in spans] == [False, True, False, True]
@@ -50,7 +50,7 @@ def test_a_prompt_that_waits_for_the_model_is_the_start_of_the_answered_one(temp
 
 
 @TEMPLATES
-def test_words_that_look_like_the_templates_own_are_left_alone(template: Template) -> None:
+def test_words_that_look_like_the_templates_own_are_unchanged(template: Template) -> None:
     question, answer = "{system} {text} {}", "{text} {system}"
     rendered = text(template.render(template.chat, [(question, answer)]))
     assert rendered.count(question) == rendered.count(answer) == 1
@@ -74,7 +74,7 @@ def test_training_texts_are_the_originals() -> None:
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_the_chinese_decoders_are_asked_as_their_model_cards_say(template: Template, written: str) -> None:
+def test_the_chinese_decoders_have_the_prompts_of_their_model_cards(template: Template, written: str) -> None:
     turns = [("Q1", "A1"), ("Q2", "A2")]
     assert text(template.render(template.training, turns)) == text(template.render(template.chat, turns)) == written
     assert written.startswith(text(template.render(template.chat, [("Q1", None)])))
@@ -94,7 +94,7 @@ def test_an_empty_answer_is_written_as_the_original_wrote_it(template: Template,
     assert text(template.render(layout, [("Q", ""), ("R", None)])) == written
 
 
-def test_a_template_may_trim_what_is_said() -> None:
+def test_a_template_may_strip_questions_and_answers() -> None:
     turns = [(" Q\n", "\tA "), ("  ", None)]
     assert text(replace(ZIYA, trims=True).render(ZIYA.chat, turns)) == "<human>:Q\n<bot>:A</s><human>:\n<bot>:"
     assert text(ZIYA.render(ZIYA.chat, turns)) == "<human>: Q\n\n<bot>:\tA </s><human>:  \n<bot>:"
@@ -113,7 +113,7 @@ def test_the_model_types_name_the_templates() -> None:
 
 @pytest.mark.parametrize("owner", [VICUNA, LLAMA_2, ZIYA, BILLA], ids=lambda t: t.name)
 @TEMPLATES
-def test_the_caption_text_of_one_template_is_known_under_every_other(template: Template, owner: Template) -> None:
+def test_the_caption_text_of_one_template_is_reported_under_every_other(template: Template, owner: Template) -> None:
     problem = foreign_text(owner.caption, template)
     if owner == template:
         assert problem is None
@@ -124,7 +124,7 @@ def test_the_caption_text_of_one_template_is_known_under_every_other(template: T
 
 
 @TEMPLATES
-def test_a_caption_text_of_ones_own_is_nobodys(template: Template) -> None:
+def test_a_custom_caption_text_is_accepted_under_every_template(template: Template) -> None:
     assert foreign_text("Describe: {} Answer: ", template) is None
 
 

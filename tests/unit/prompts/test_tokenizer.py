@@ -1,4 +1,4 @@
-"""Tokenizers: LLaMA's own files, any other decoder's through transformers, and folders that hold neither."""
+"""Tokenizers from LLaMA's own files, or through transformers for any other decoder, and folders without one."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_offsets_cover_a_text_from_start_to_end(tokenizer: Tokenizer, text: str)
     assert all(a.end == b.start for a, b in pairwise(tokens))
 
 
-def test_special_tokens_in_a_text_are_recognised_and_text_after_them_starts_anew(tokenizer: Tokenizer) -> None:
+def test_special_tokens_in_a_text_are_recognised_and_the_text_after_them_is_encoded_alone(tokenizer: Tokenizer) -> None:
     cat = [t.id for t in tokenizer.encode("cat")]
     assert [t.id for t in tokenizer.encode("cat</s>cat<s>cat")] == [
         *cat,
@@ -74,7 +74,7 @@ def test_decoding_shows_the_end_and_hides_start_and_padding(tokenizer: Tokenizer
     assert tokenizer.decode([tokenizer.bos_id, *cat, tokenizer.eos_id, tokenizer.pad_id, tokenizer.pad_id]) == "cat</s>"
 
 
-def test_tokens_that_only_the_decoder_has_rows_for_decode_to_nothing(tokenizer: Tokenizer) -> None:
+def test_ids_beyond_the_vocabulary_decode_to_nothing(tokenizer: Tokenizer) -> None:
     cat = [t.id for t in tokenizer.encode("cat")]
     assert tokenizer.decode([tokenizer.vocab_size, *cat, tokenizer.vocab_size + 31]) == "cat"
 
@@ -93,7 +93,7 @@ def test_a_lone_sentencepiece_model_is_a_llama_tokenizer(tmp_path: Path) -> None
     assert isinstance(load_tokenizer(tmp_path), SentencePieceTokenizer)
 
 
-def test_a_decoder_of_another_family_brings_its_own_tokenizer(tmp_path: Path) -> None:
+def test_a_decoder_of_another_family_uses_its_own_tokenizer(tmp_path: Path) -> None:
     special = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     folder = write_fast_tokenizer(tmp_path, starts=True, **special)
     tokenizer = load_tokenizer(str(folder))

@@ -1,4 +1,4 @@
-"""The frozen toy weights are small, load where they belong, and the decoder reads what stands in media slots."""
+"""The frozen toy weights are small and load, and the decoder understands words in media slots."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def pieces() -> sentencepiece.SentencePieceProcessor:
     return sentencepiece.SentencePieceProcessor(model_file=str(WEIGHTS / "decoder" / TOKENIZER_FILE))
 
 
-def test_all_weights_together_stay_small():
+def test_all_weights_together_are_small():
     assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) <= LIMIT_MB * 1e6
 
 
@@ -30,7 +30,7 @@ def test_every_attribute_word_is_one_piece(pieces):
     assert all(len(pieces.encode(word)) == 1 for word in attribute_words())
 
 
-def test_towers_load_and_tell_one_scene_from_another():
+def test_towers_load_and_distinguish_scenes():
     vision, qformer = load_towers(WEIGHTS)
     clips = [decode(Scene(shape, "red", "still", "large", seed=1)) for shape in ("circle", "star")]
     frames = torch.stack([torch.from_numpy(clip[0]).permute(2, 0, 1) for clip in clips])

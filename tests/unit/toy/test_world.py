@@ -1,4 +1,4 @@
-"""The toy world is written in the real layouts, keeps its held-out combinations apart, and is the same each time."""
+"""The toy world has the real layouts, holds combinations out, and is the same each time."""
 
 import csv
 import hashlib
@@ -84,11 +84,11 @@ def test_every_webvid_row_has_its_file(world):
     assert all((world / "webvid/videos" / r["page_dir"] / f"{r['videoid']}.mp4").is_file() for r in rows)
 
 
-def test_captions_in_training_files_never_tell_a_held_out_combination(world):
+def test_captions_in_training_files_never_name_a_held_out_combination(world):
     assert not any(is_held_out(told(row["name"])) for row in webvid_rows(world))
 
 
-def test_captions_never_tell_the_size(world):
+def test_captions_never_name_the_size(world):
     captions = [row["name"] for row in webvid_rows(world)]
     captions += [record["caption"] for record in load(world / "cc3m/filter_cap.json")["annotations"]]
     assert len(captions) == ARGUMENTS["n_clips"] + ARGUMENTS["n_images"]
@@ -123,9 +123,9 @@ def test_heldout_has_one_question_of_each_kind_for_each_clip(world):
     assert set(CHANCE) == set(QUESTIONS)
 
 
-def test_each_shape_is_heard_with_the_sound_of_each_other_equally_often():
+def test_each_shape_has_the_sound_of_each_other_one_equally_often():
     drawn = list(with_other_sounds(scenes(540, seed=0, held_out=True)))
-    pairs = [(scene.shape, scene.heard) for scene in drawn]
+    pairs = [(scene.shape, scene.sound_shape) for scene in drawn]
     assert {pair: pairs.count(pair) for pair in permutations(SHAPES, 2)} == dict.fromkeys(permutations(SHAPES, 2), 18)
 
 
@@ -137,7 +137,7 @@ def test_a_clip_with_the_sound_of_another_shape_sounds_like_it():
     assert (answer("belongs", foreign), answer("belongs", alike)) == ("No.", "Yes.")
 
 
-def test_soundchat_asks_what_is_heard_in_each_clip(world):
+def test_soundchat_asks_about_the_sound_of_each_clip(world):
     records = load(world / "soundchat/soundchat_instruct.json")
     assert {record["video"] for record in records} == {
         f"{r['page_dir']}/{r['videoid']}.mp4" for r in webvid_rows(world)
@@ -171,13 +171,13 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(world, tmp_path
     assert digests(write_world(tmp_path / "other", **{**ARGUMENTS, "seed": 4})) != digests(world)
 
 
-def test_a_world_that_is_there_is_left_alone(world):
+def test_an_existing_world_is_unchanged(world):
     before = {path: path.stat().st_mtime_ns for path in world.rglob("*")}
     write_world(world, **ARGUMENTS)
     assert {path: path.stat().st_mtime_ns for path in world.rglob("*")} == before
 
 
-def test_a_half_written_world_is_written_anew(tmp_path):
+def test_an_incomplete_world_is_replaced(tmp_path):
     arguments = {"n_clips": 2, "n_heldout": 1, "n_images": 1, "seed": 0}
     world = write_world(tmp_path / "world", **arguments)
     whole = digests(world)
@@ -187,7 +187,7 @@ def test_a_half_written_world_is_written_anew(tmp_path):
     assert digests(write_world(world, **arguments)) == whole
 
 
-def test_a_folder_that_is_not_of_a_world_is_left_alone(tmp_path):
+def test_a_folder_that_is_not_part_of_a_world_is_unchanged(tmp_path):
     (tmp_path / "webvid").mkdir()
     (tmp_path / "webvid" / "mine.txt").write_text("precious")
     with pytest.raises(DataError, match="webvid there are not of a toy world"):

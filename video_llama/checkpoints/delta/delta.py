@@ -1,6 +1,6 @@
 """Add a delta (Vicuna minus LLaMA) to a decoder's folder, and take it off again, a few rows at a time.
 
-As the published deltas expect it: both are rounded to fp16, added, and the sum is rounded to fp16. Rows of the token
+As the published deltas require, both are rounded to fp16, added, and the sum is rounded to fp16. Rows of the token
 embeddings that the base lacks count as zero.
 """
 
@@ -18,8 +18,8 @@ from video_llama.checkpoints.delta.delta_folders import (
     FILES,
     TOKENIZER,
     check_files,
-    check_vocabulary,
-    read_json,
+    check_same_tokens,
+    read_settings,
     write_files,
 )
 from video_llama.checkpoints.delta.shards import Planned, Values, total_bytes, write_shards
@@ -33,11 +33,11 @@ NORM = "model.norm.weight"
 EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 """A row for each token."""
 _BUFFER = re.compile(r".*\.rotary_emb\.inv_freq")
-"""No weight: kept in fp32, and saved by older libraries only, so that one of two folders may lack it."""
+"""A buffer, kept in fp32. Only older libraries save it, so either folder may lack it."""
 
 
 def looks_like_delta(norm_weight: Tensor) -> bool:
-    """Tell a delta from a model by its last norm, ``model.norm.weight``: a model's weights there are of the order of 1.
+    """Return whether ``model.norm.weight``, the last norm, is that of a delta: a model's values are of the order of 1.
 
     Args:
         norm_weight: float[H].
@@ -51,21 +51,21 @@ def apply_delta(base: str | Path, delta: str | Path, target: str | Path) -> None
     Args:
         base: Hugging Face folder of the model that the delta was made from.
         delta: Hugging Face folder of the delta.
-        target: the folder to make; absent or empty.
+        target: new or empty folder for the result.
 
     Raises:
-        WeightsError: a folder is unreadable or not whole, the two do not belong together, the target is taken, the
-            disk is full, or a value is not finite. The target is then as it was.
+        WeightsError: a folder is unreadable or incomplete, the two do not fit, the target is not empty, the disk is
+            full, or a value is not finite. The target then stays unchanged.
     """
     base, delta, target = Path(base), Path(delta), Path(target)
-    _check_places(target, base, delta)
+    _check_target(target, base, delta)
     model, change = WeightsFolder(base), WeightsFolder(delta)
     known, rows = _tokens(model), _tokens(change)
     _check_pair(model, change, rows - known)
-    check_vocabulary(base, delta, known, rows)
+    check_same_tokens(base, delta, known, rows)
     _check_not_added(model, change)
     check_files(delta)
-    if (said := read_json(delta / CONFIG).get("vocab_size", rows)) != rows:
+    if (said := read_settings(delta / CONFIG).get("vocab_size", rows)) != rows:
         raise WeightsError(f"{delta / CONFIG}: vocab_size is {said}, but the embeddings have {rows} rows")
 
     def added(name: str, rows: slice) -> Tensor:
@@ -87,41 +87,41 @@ def apply_delta(base: str | Path, delta: str | Path, target: str | Path) -> None
 def invert_delta(model: str | Path, delta: str | Path, base: str | Path) -> None:
     """Write model - delta in fp16: the base that the delta was added to, up to rounding.
 
-    A value differs from the base's by at most 2^-10 of the larger of base and model: adding has rounded away what
-    cannot be known again. Rows at the end of the embeddings that are the delta's alone are left out; then, of the
-    model's tokenizer only ``tokenizer.model`` is copied, since the other files name the tokens of these rows.
+    A value differs from the base's by at most 2^-10 of the larger of base and model, because adding the delta rounded
+    it. Rows at the end of the embeddings that only the delta has are left out. In that case only ``tokenizer.model`` of
+    the tokenizer's files is copied, since the others name the tokens of these rows.
 
     Args:
         model: Hugging Face folder that holds base + delta.
         delta: Hugging Face folder of the delta.
-        base: the folder to make; absent or empty.
+        base: new or empty folder for the result.
 
     Raises:
-        WeightsError: as ``apply_delta``.
+        WeightsError: see ``apply_delta``.
     """
     model, delta, base = Path(model), Path(delta), Path(base)
-    _check_places(base, model, delta)
+    _check_target(base, model, delta)
     whole, change = WeightsFolder(model), WeightsFolder(delta)
     most = _tokens(change)
     _check_pair(whole, change, 0)
     check_files(model)
-    read_json(model / CONFIG)
+    read_settings(model / CONFIG)
 
-    def taken_off(name: str, rows: slice) -> Tensor:
+    def subtracted(name: str, rows: slice) -> Tensor:
         out = whole.read(name, rows).to(_dtype(name))
         out -= change.read(name, rows).to(out.dtype)
         return _finite(out, name, whole, change)
 
     embeddings = [t for shard in _plan(whole, change, most) for t in shard if t.name in EMBEDDINGS]
-    rows = max(_rows_in_use(embedding, taken_off) for embedding in embeddings)
+    rows = max(_rows_in_use(embedding, subtracted) for embedding in embeddings)
     plan = _plan(whole, change, rows)
     with new_folder(base, total_bytes(plan)) as folder:
-        write_shards(folder, plan, taken_off, "taking off the delta")
+        write_shards(folder, plan, subtracted, "taking off the delta")
         write_files(model, folder, rows, FILES if rows == most else (TOKENIZER,))
     log.info("%s: written, %d tensors in %d files", base, sum(map(len, plan)), len(plan))
 
 
-def _check_places(target: Path, *sources: Path) -> None:
+def _check_target(target: Path, *sources: Path) -> None:
     check_free(target)
     for source in sources:
         if target.resolve().is_relative_to(source.resolve()):
@@ -129,18 +129,18 @@ def _check_places(target: Path, *sources: Path) -> None:
 
 
 def _check_pair(model: WeightsFolder, change: WeightsFolder, added: int) -> None:
-    """Check that one holds a decoder, the other a small change to it of the same tensors.
+    """Check that one is a decoder and the other a small change to it, with the same tensors.
 
     Args:
-        model: with or without the change.
+        model: with or without the delta.
         change: the delta.
-        added: rows that only the change has, in the token embeddings.
+        added: rows of the token embeddings that only the delta has.
     """
     for folder in (model, change):
         for name, stored in folder.tensors.items():
             if not stored.dtype.is_floating_point or stored.dtype.itemsize < 2:
                 raise WeightsError(f"{stored.shard}: {name} is {stored.dtype}; expected fp16, bf16 or fp32")
-    _check_roles(model, change)
+    _check_which_is_delta(model, change)
     for name in _common(model, change):
         old, new = model.shape(name), change.shape(name)
         grown = (old[0] + added, *old[1:]) if name in EMBEDDINGS and added > 0 else old
@@ -159,7 +159,7 @@ def _check_pair(model: WeightsFolder, change: WeightsFolder, added: int) -> None
             )
 
 
-def _check_roles(model: WeightsFolder, change: WeightsFolder) -> None:
+def _check_which_is_delta(model: WeightsFolder, change: WeightsFolder) -> None:
     norms = [_finite(folder.read(NORM), NORM, folder) for folder in (model, change)]
     sizes = [_size(norm) for norm in norms]
     if sizes[1] < sizes[0] / 2:
@@ -173,7 +173,7 @@ def _check_roles(model: WeightsFolder, change: WeightsFolder) -> None:
 
 
 def _check_not_added(model: WeightsFolder, change: WeightsFolder) -> None:
-    """A row that was zero before the delta was added is the delta's own."""
+    """Raise WeightsError if the last row of the embeddings, which the base lacks, equals the delta's."""
     rows = _tokens(change)
     last = slice(rows - 1, rows)
     old, new = model.read(EMBEDDINGS[0], last), change.read(EMBEDDINGS[0], last)
@@ -182,7 +182,7 @@ def _check_not_added(model: WeightsFolder, change: WeightsFolder) -> None:
 
 
 def _tokens(folder: WeightsFolder) -> int:
-    """Return the rows of a folder's token embeddings."""
+    """Return the number of rows in a folder's token embeddings."""
     for name in (EMBEDDINGS[0], NORM):
         if name not in folder.tensors:
             raise WeightsError(f"{folder.folder}: holds no {name}, which every LLaMA has, and every delta to one")
@@ -194,7 +194,7 @@ def _common(model: WeightsFolder, change: WeightsFolder) -> list[str]:
 
 
 def _plan(model: WeightsFolder, change: WeightsFolder, rows: int) -> list[list[Planned]]:
-    """Return what is written in each file: the delta's files, with so many rows in the embeddings."""
+    """Return the tensors to write to each file: those of the delta's files, with ``rows`` rows in the embeddings."""
     plan = []
     for shard in change.shards:
         names = [name for name in change.names(shard) if name in model.tensors]
@@ -204,7 +204,7 @@ def _plan(model: WeightsFolder, change: WeightsFolder, rows: int) -> list[list[P
 
 
 def _rows_in_use(embedding: Planned, values: Values) -> int:
-    """Return how many rows there are without those of zeros at the end."""
+    """Return the number of rows without the zeros at the end."""
     used = 0
     for rows in embedding.row_slices():
         if len(found := values(embedding.name, rows).any(dim=1).nonzero()):
@@ -217,12 +217,12 @@ def _dtype(name: str) -> torch.dtype:
 
 
 def _size(weight: Tensor) -> float:
-    """Return the root of the mean square."""
+    """Return the root mean square."""
     return float(weight.float().square().mean().sqrt())
 
 
 def _finite(out: Tensor, name: str, *sources: WeightsFolder) -> Tensor:
-    """Return the result for a tensor, or rows of it, if it is sound; otherwise say where it is not."""
+    """Return a result, a tensor or rows of it, if it is finite; otherwise raise WeightsError with the source of the fault."""
     if bool(torch.isfinite(out).all()):
         return out
     for source in sources:

@@ -1,4 +1,4 @@
-"""The config and the tokenizer of a delta, of its base, and of what is made of them."""
+"""Read, compare and copy the config and the tokenizer of a delta's folder and its base's."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
-"""What goes from folder to folder unchanged, where it is there."""
+"""Files that are copied unchanged, if they exist."""
 
 _FEW = 8
-"""Rows that a delta may add whatever its tokenizer says: ``[PAD]`` and its like."""
+"""Rows that a delta may add whatever its tokenizer says, for ``[PAD]`` and similar tokens."""
 _MULTIPLES = (1, 64, 128)
-"""To which people pad the rows, for speed."""
+"""The number of rows is often padded to one of these, for speed."""
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON file with a table in it.
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object.
 
     Raises:
-        WeightsError: missing, what a failed download leaves, or not such a file.
+        WeightsError: it is missing, the result of a failed download, or not such a file.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file, which every Hugging Face model folder has")
@@ -55,7 +55,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_files(folder: Path) -> None:
-    """Raise WeightsError where a file that is to be copied is what a failed download leaves; miss a tokenizer aloud."""
+    """Raise WeightsError if a file to copy is the result of a failed download, and warn if there is no tokenizer."""
     for name in FILES:
         if (folder / name).exists():
             check_file(folder / name)
@@ -63,11 +63,11 @@ def check_files(folder: Path) -> None:
         log.warning("%s: has no tokenizer (%s); what is written will have none", folder, " or ".join(TOKENIZERS))
 
 
-def check_vocabulary(base: Path, delta: Path, base_rows: int, delta_rows: int) -> None:
-    """Check that both mean the same tokens by the rows that they share, and that added rows stand for added tokens.
+def check_same_tokens(base: Path, delta: Path, base_rows: int, delta_rows: int) -> None:
+    """Check that the rows that both have are the same tokens, and that added rows have added tokens.
 
     Raises:
-        WeightsError: they do not, or a tokenizer is unreadable.
+        WeightsError: they are not, or a tokenizer is unreadable.
     """
     ours, theirs = _pieces(base), _pieces(delta)
     if ours and theirs and ours != theirs[: len(ours)]:
@@ -77,7 +77,7 @@ def check_vocabulary(base: Path, delta: Path, base_rows: int, delta_rows: int) -
             f"{base} and {delta} have different vocabularies: token {at} is {ours[at]!r} in the one and {other} in the "
             "other. Use the base that the delta was made from."
         )
-    tokens = len(theirs) + (len(read_json(delta / ADDED_TOKENS)) if (delta / ADDED_TOKENS).exists() else 0)
+    tokens = len(theirs) + (len(read_settings(delta / ADDED_TOKENS)) if (delta / ADDED_TOKENS).exists() else 0)
     named = [-(-tokens // n) * n for n in _MULTIPLES] if tokens > base_rows else []
     if delta_rows - base_rows > _FEW and delta_rows not in named:
         raise WeightsError(
@@ -91,15 +91,15 @@ def write_files(source: Path, into: Path, rows: int, names: tuple[str, ...] = FI
     """Copy the tokenizer and the config of a folder to another.
 
     Args:
-        source: where they are.
-        into: where they go.
-        rows: of the embeddings there.
-        names: which files, beside the config.
+        source: the folder to copy from.
+        into: the folder to copy to.
+        rows: rows of the embeddings in ``into``.
+        names: files to copy, beside the config.
     """
     for name in names:
         if (source / name).exists():
             shutil.copyfile(source / name, into / name)
-    config = {**read_json(source / CONFIG), "vocab_size": rows, "torch_dtype": "float16"}
+    config = {**read_settings(source / CONFIG), "vocab_size": rows, "torch_dtype": "float16"}
     config.pop("dtype", None)  # a newer name for torch_dtype, which would win
     if (config.get("pad_token_id") or 0) >= rows:
         del config["pad_token_id"]
@@ -107,7 +107,7 @@ def write_files(source: Path, into: Path, rows: int, names: tuple[str, ...] = FI
 
 
 def _pieces(folder: Path) -> list[str]:
-    """Return the tokens of a SentencePiece model by id; none where there is no such file."""
+    """Return the tokens of a folder's SentencePiece model by id; none if there is no such file."""
     path = folder / TOKENIZER
     if not path.exists():
         return []

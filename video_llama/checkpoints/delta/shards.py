@@ -1,4 +1,4 @@
-"""Write the weights of a Hugging Face model folder a few rows at a time, so that memory does not hold a whole file."""
+"""Write the weights of a Hugging Face model folder a few rows at a time, never with a whole file in memory."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from tqdm import tqdm
 
 from video_llama.checkpoints.hf_folder import INDEX, SINGLE
 
-_PIECE = 8 * 2**20
-"""Bytes that are computed and written at once."""
+_CHUNK = 8 * 2**20
+"""Bytes computed and written at once."""
 _TYPES = {torch.float16: "F16", torch.float32: "F32"}
-"""What is written, as safetensors spells it."""
+"""Types that are written, by their names in safetensors."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A tensor to be written."""
+    """A tensor to write."""
 
     name: str
     shape: tuple[int, ...]
@@ -33,29 +33,29 @@ class Planned:
         return torch.Size(self.shape).numel() * self.dtype.itemsize
 
     def row_slices(self) -> Iterator[slice]:
-        """Cut it into pieces of a few MB."""
+        """Split it into chunks of a few MB."""
         rows = self.shape[0] if self.shape else 1
-        step = max(1, _PIECE * rows // max(self.n_bytes, 1))
+        step = max(1, _CHUNK * rows // max(self.n_bytes, 1))
         yield from (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 Values = Callable[[str, slice], Tensor]
-"""Tensor name, rows -> these rows, in the planned type."""
+"""Tensor name and rows -> these rows, in the planned type."""
 
 
 def total_bytes(shards: Sequence[Sequence[Planned]]) -> int:
-    """Return the size of all files together, without what they say of their tensors."""
+    """Return the size of all files in bytes, without their headers."""
     return sum(planned.n_bytes for shard in shards for planned in shard)
 
 
 def write_shards(folder: Path, shards: Sequence[Sequence[Planned]], values: Values, task: str) -> None:
-    """Write safetensors files, and their index where there is more than one.
+    """Write safetensors files, and their index if there is more than one.
 
     Args:
-        folder: where to.
+        folder: the folder of the files.
         shards: the tensors of each file.
-        values: gives the rows of a tensor.
-        task: said beside the progress bar.
+        values: returns rows of a tensor.
+        task: label of the progress bar.
     """
     total = total_bytes(shards)
     count = len(shards)
@@ -70,18 +70,18 @@ def write_shards(folder: Path, shards: Sequence[Sequence[Planned]], values: Valu
 
 
 def _write_shard(path: Path, shard: Sequence[Planned], values: Values, bar: tqdm) -> None:
-    in_order = sorted(shard, key=lambda planned: (-planned.dtype.itemsize, planned.name))  # keeps each one aligned
+    in_order = sorted(shard, key=lambda planned: (-planned.dtype.itemsize, planned.name))  # keeps each tensor aligned
     with open(path, "wb") as file:
         file.write(_header(in_order))
         for planned in in_order:
             for rows in planned.row_slices():
-                piece = values(planned.name, rows)
-                file.write(piece.numpy().data)
-                bar.update(piece.nbytes)
+                chunk = values(planned.name, rows)
+                file.write(chunk.numpy().data)
+                bar.update(chunk.nbytes)
 
 
 def _header(shard: Sequence[Planned]) -> bytes:
-    """Return what a safetensors file starts with: the length of a JSON table, and the table."""
+    """Return the header of a safetensors file: the length of a JSON table, and the table."""
     table: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     at = 0
     for planned in shard:

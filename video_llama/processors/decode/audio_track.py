@@ -16,8 +16,7 @@ from av.container import InputContainer
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
-from video_llama.processors.decode.packets import time_zero
-from video_llama.processors.decode.source import (
+from video_llama.processors.decode.media_file import (
     Deadline,
     check_media_file,
     decode_errors,
@@ -25,6 +24,7 @@ from video_llama.processors.decode.source import (
     read_packets,
     video_stream,
 )
+from video_llama.processors.decode.packets import time_zero
 from video_llama.processors.decode.waveform import (
     MAX_KERNEL,
     SAMPLE_RATE,

@@ -14,7 +14,7 @@ from torch import Tensor
 from video_llama.common.errors import DecodeError
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.decode.audio_track import Sound, open_sound
-from video_llama.processors.decode.source import Deadline, check_indices, check_media_file, decode_errors
+from video_llama.processors.decode.media_file import Deadline, check_indices, check_media_file, decode_errors
 
 
 @VIDEO_BACKENDS.register("decord")

@@ -9,7 +9,7 @@ from typing import Literal
 from PIL import Image
 
 from video_llama.common.errors import DecodeError
-from video_llama.processors.decode.source import (
+from video_llama.processors.decode.media_file import (
     MAX_PIXELS,
     Deadline,
     check_media_file,

@@ -27,6 +27,15 @@ from torch import Tensor
 from video_llama.common.errors import DecodeError
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.decode.audio_track import Sound
+from video_llama.processors.decode.media_file import (
+    Deadline,
+    check_indices,
+    check_media_file,
+    decode_errors,
+    opened,
+    read_packets,
+    video_stream,
+)
 from video_llama.processors.decode.packets import (
     Packet,
     PacketRange,
@@ -36,15 +45,6 @@ from video_llama.processors.decode.packets import (
     seconds_from_first,
     time_zero,
     why_not_trusted,
-)
-from video_llama.processors.decode.source import (
-    Deadline,
-    check_indices,
-    check_media_file,
-    decode_errors,
-    opened,
-    read_packets,
-    video_stream,
 )
 
 SKIPS_UNREFERENCED = frozenset({"h264"})

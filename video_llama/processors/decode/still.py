@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
-from video_llama.processors.decode.source import MAX_PIXELS, check_media_file, decode_errors
+from video_llama.processors.decode.media_file import MAX_PIXELS, check_media_file, decode_errors
 
 
 def read_image(path: str | Path) -> Tensor:
