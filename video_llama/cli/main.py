@@ -7,10 +7,13 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import entry_points
+from types import ModuleType
 from typing import NamedTuple
 
 from video_llama import __version__
 from video_llama.common.errors import VideoLlamaError
+from video_llama.common.registry import import_problem
 
 
 class Command(NamedTuple):
@@ -19,6 +22,8 @@ class Command(NamedTuple):
     module: str
     help: str
 
+
+COMMAND_GROUP = "video_llama.commands"
 
 COMMANDS = {
     "configs": Command("video_llama.cli.configs", "list the configurations that ship with the package, or copy one"),
@@ -35,6 +40,20 @@ COMMANDS = {
     "merge-lora": Command("video_llama.cli.merge_lora", "merge adapters into the decoder, as a folder of its own"),
     "apply-delta": Command("video_llama.cli.apply_delta", "add a published delta to its base model, or take it off"),
 }
+
+
+def commands() -> dict[str, Command]:
+    """Return the built-in commands, and those of installed packages: entry points of the group ``video_llama.commands``.
+
+    Raises:
+        VideoLlamaError: an installed package uses the name of a built-in command.
+    """
+    found = dict(COMMANDS)
+    for point in entry_points(group=COMMAND_GROUP):
+        if point.name in COMMANDS:
+            raise VideoLlamaError(f"entry point {point.name} = {point.value}: '{point.name}' is built in; rename it")
+        found[point.name] = Command(point.value, f"from {point.value}")
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -62,15 +81,23 @@ def _run(argv: list[str]) -> int:
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     module = None
-    for name, command in COMMANDS.items():
+    for name, command in commands().items():
         description = f"{command.help[0].upper()}{command.help[1:]}."
         subparser = subparsers.add_parser(name, help=command.help, description=description)
         if argv[:1] == [name]:  # only the chosen command is imported, so that --help is quick
-            module = importlib.import_module(command.module)
+            module = _imported(name, command)
             module.add_arguments(subparser)
     args = parser.parse_args(argv)
     assert module is not None, "argparse accepts no other first word"
     return int(module.run(args))
+
+
+def _imported(name: str, command: Command) -> ModuleType:
+    if name in COMMANDS:
+        return importlib.import_module(command.module)
+    if (problem := import_problem(command.module)) is not None:
+        raise VideoLlamaError(f"command {name}: {problem}")
+    return importlib.import_module(command.module)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
 
-from video_llama.cli.main import COMMANDS, main
+from video_llama.cli import main as command_line
+from video_llama.cli.main import COMMAND_GROUP, COMMANDS, main
 
 ROOT = Path(__file__).parents[3]
 SCRIPTS = {"train.py": "train", "demo_audiovideo.py": "demo", "apply_delta.py": "apply-delta"}
@@ -34,3 +36,41 @@ def test_the_published_scripts_run_the_commands(script: str) -> None:
         [sys.executable, ROOT / script, "--help"], capture_output=True, text=True, check=True
     ).stdout
     assert printed.startswith(f"usage: video-llama {SCRIPTS[script]} ")
+
+
+def entry_point(monkeypatch: pytest.MonkeyPatch, name: str, module: str) -> None:
+    points = EntryPoints([EntryPoint(name, module, COMMAND_GROUP)])
+    monkeypatch.setattr(command_line, "entry_points", lambda group: points.select(group=group))
+
+
+def test_an_installed_package_adds_a_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "count_words.py").write_text(
+        "def add_arguments(parser): parser.add_argument('text')\n"
+        "def run(args):\n    print(len(args.text.split()))\n    return 0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    entry_point(monkeypatch, "count-words", "count_words")
+    assert main(["count-words", "one two three"]) == 0
+    assert capsys.readouterr().out == "3\n"
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "from count_words" in capsys.readouterr().out
+
+
+def test_an_installed_command_that_cannot_be_imported_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry_point(monkeypatch, "count-words", "no_such_module")
+    assert main(["count-words"]) == 1
+    assert capsys.readouterr().err.startswith("error: command count-words: cannot import no_such_module: ")
+    assert main(["chat", "--cfg-path", "no/such.yaml"]) == 1, "the other commands still run"
+
+
+def test_an_installed_command_cannot_replace_a_built_in_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry_point(monkeypatch, "chat", "my_chat")
+    assert main(["chat"]) == 1
+    assert capsys.readouterr().err == "error: entry point chat = my_chat: 'chat' is built in; rename it\n"
