@@ -30,8 +30,8 @@ LONG = 64
 def main() -> None:
     """Measure the four ways."""
     chat = Chat.from_config("eval_configs/toy.yaml", device="cpu")
-    endless = chat.another()
-    endless.context = replace(chat.context, template=replace(chat.context.template, end_sym="no answer has this"))
+    endless = Chat(chat.engine)
+    endless.context = replace(chat.engine.spec, template=replace(chat.engine.spec.template, end_sym="no answer has this"))
     with tempfile.TemporaryDirectory() as folder:
         questions = [
             FileQuestion(File("video", clip), text) for clip in write_clips(Path(folder)) for text in QUESTIONS

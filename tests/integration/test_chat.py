@@ -224,7 +224,7 @@ def test_a_dialogue_goes_on_after_an_error(chat, clip, tmp_path):
 def test_a_second_question_does_not_encode_the_clip_again(chat, clip):
     chat.upload(video=clip)
     calls: list[int] = []
-    hook = chat.model.vision.register_forward_pre_hook(lambda *_: calls.append(1))
+    hook = chat.engine.model.vision.register_forward_pre_hook(lambda *_: calls.append(1))
     chat.ask(COLOUR)
     chat.ask(MOTION)
     hook.remove()

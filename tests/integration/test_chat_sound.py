@@ -221,7 +221,7 @@ def test_files_that_the_audio_branch_alone_is_trained_without_are_needed_in_use(
         (
             "without a track",
             ["--audio"],
-            "mute.mp4: no sound track, and it is demanded (hear=True, or --audio). Leave that out.",
+            "mute.mp4: no sound track, and it is demanded (use_audio=True, or --audio). Leave that out.",
         ),
         ("with a corrupt track", ["--audio"], "c.mp4: cannot decode packet 4"),
     ],
@@ -310,7 +310,7 @@ def test_an_answer_depends_on_what_is_heard(chat, media):
 
 def test_the_sound_of_files_is_encoded_once_and_a_dialogue_may_hold_several(chat, media):
     calls: list[int] = []
-    hook = chat.model.audio_encoder.audio.register_forward_pre_hook(lambda *_: calls.append(1))
+    hook = chat.engine.model.audio_encoder.audio.register_forward_pre_hook(lambda *_: calls.append(1))
     for files in ({"video": media["with sound"]}, {"image": media["picture"]}, {"audio": media["sound alone"]}):
         chat.upload(**files)
         assert isinstance(chat.ask(QUESTION, max_new_tokens=2), str)
@@ -321,8 +321,8 @@ def test_the_sound_of_files_is_encoded_once_and_a_dialogue_may_hold_several(chat
 
 
 def test_a_clip_whose_frames_are_refused_leaves_nothing_of_its_sound(chat, media, monkeypatch):
-    longer = replace(chat.video_processor.config, n_frms=5)
-    monkeypatch.setattr(chat.video_processor, "config", longer)
+    longer = replace(chat.engine.video_processor.config, n_frms=5)
+    monkeypatch.setattr(chat.engine.video_processor, "config", longer)
     with pytest.raises(TooManyFrames):
         chat.upload(video=media["with sound"])
     assert chat._encoded == []

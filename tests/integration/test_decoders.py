@@ -31,8 +31,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[VideoLLaMA]:
 @torch.no_grad()
 def logits(model: VideoLLaMA, chat: Chat, media: Media) -> torch.Tensor:
     """What a model makes of the tokens after a clip."""
-    slots = [slot_id(0)] * chat.context.tokens_per_slot["video"]
-    ids = torch.tensor([[*slots, *(token.id for token in chat.context.tokenizer.encode("It is red. 你好"))]])
+    slots = [slot_id(0)] * chat.engine.spec.tokens_per_slot["video"]
+    ids = torch.tensor([[*slots, *(token.id for token in chat.engine.spec.tokenizer.encode("It is red. 你好"))]])
     group = MediaGroup("video", media.frames[None], torch.tensor([0]), torch.tensor([slot_id(0)]))
     return model.decoder.lm(inputs_embeds=model.embed_prompt(ids, [group])).logits
 

@@ -60,7 +60,7 @@ def test_a_clip_is_shown_and_asked_about(client, clip):
 
 
 def test_of_a_clip_only_the_sound_or_only_the_frames_may_be_taken(client, clip):
-    assert client.upload(clip, hear=False)["sound"] == "off"
+    assert client.upload(clip, use_audio=False)["sound"] == "off"
     heard = client.upload(clip, kind="audio")
     assert (heard["kind"], heard["frame_times"]) == ("audio", [])
     assert client.ask("What sound does it make?") == "It makes a low sound."

@@ -71,7 +71,7 @@ def test_a_segment_holds_its_two_seconds_of_sound(tmp_path):
 def test_video_and_sound_of_one_open_file(tmp_path):
     path = write_sound(tmp_path / "a.mp4", with_chirps(48_000, 3.0, [0.5]), 48_000, "aac", video=10)
     processor = PROCESSORS.get("imagebind_audio")
-    heard = processor(processor.Config(n_segments=3)).hear(open_video(path).sound())
+    heard = processor(processor.Config(n_segments=3)).read_track(open_video(path).sound())
     assert torch.equal(heard.frames, read(path, n_segments=3).frames)
 
 

@@ -60,7 +60,7 @@ def test_answers_are_those_of_a_dialogue(chat):
 
 def test_a_clip_is_encoded_once_for_all_its_questions(chat):
     calls: list[int] = []
-    hook = chat.model.vision.register_forward_pre_hook(lambda *_: calls.append(1))
+    hook = chat.engine.model.vision.register_forward_pre_hook(lambda *_: calls.append(1))
     asked(chat, batch_size=1)
     hook.remove()
     assert len(calls) == 3
