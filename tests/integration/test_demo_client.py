@@ -104,9 +104,9 @@ def test_reset_forgets_the_file(client, clip):
     ("question", "how", "message"),
     [
         ("  ", {}, "The question is empty"),
-        ("x" * 5000, {}, "5000 characters; at most 4000"),
+        ("x" * 5000, {}, "5000 characters; the limit is 4000"),
         (COLOUR, {"num_beams": 0}, "num_beams: 0"),
-        (COLOUR, {"num_beams": 1000}, "At most 10 beams"),
+        (COLOUR, {"num_beams": 1000}, "num_beams: 1000; the limit is 10"),
         (COLOUR, {"temperature": -1}, "temperature: -1"),
         (COLOUR, {"max_new_tokens": "many"}, "max_new_tokens: 'many'"),
     ],

@@ -37,7 +37,7 @@ def offer(sessions: Sessions, about: About) -> None:
             kind. sound: what became of it: "used", "no track", "off", or why it could not be decoded. frame_times and
             segment_times: in seconds, of what the model was given.
         """
-        with told():
+        with client_errors():
             path = uploaded_file(file, sessions.folder)
             dialogue = sessions.dialogue(request.session_hash)
             sessions.hold(str(request.session_hash), path)
@@ -58,7 +58,7 @@ def offer(sessions: Sessions, about: About) -> None:
         max_new_tokens: int = longest,
     ) -> Iterator[str]:
         """Ask about the file. The answer comes piece by piece, each time all that is known of it."""
-        with told():
+        with client_errors():
             dialogue = sessions.dialogue(request.session_hash)
             dialogue.say(question, num_beams, temperature, max_new_tokens)
             answer = ""
@@ -69,12 +69,12 @@ def offer(sessions: Sessions, about: About) -> None:
 
     def stop(request: gr.Request) -> None:
         """Stop the answer that is being given; what came of it stays."""
-        with told():
+        with client_errors():
             sessions.dialogue(request.session_hash).stop()
 
     def reset(request: gr.Request) -> None:
         """Forget the file and what was said."""
-        with told():
+        with client_errors():
             sessions.dialogue(request.session_hash).reset()
 
     gr.api(upload, api_name="upload", **MODEL)
@@ -84,8 +84,8 @@ def offer(sessions: Sessions, about: About) -> None:
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Tell the client of a problem."""
+def client_errors() -> Iterator[None]:
+    """Show a user's error to the client: as a toast on the page, as ``AppError`` in ``gradio_client``."""
     try:
         yield
     except VideoLlamaError as error:

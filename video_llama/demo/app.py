@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from video_llama.common.errors import VideoLlamaError
-from video_llama.demo.api import MODEL, offer, told
+from video_llama.demo.api import MODEL, client_errors, offer
 from video_llama.demo.examples import Example
 from video_llama.demo.handlers import Handlers
 from video_llama.demo.layout import About, lay_out
@@ -25,7 +25,7 @@ class Page(gr.Blocks):
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         """Check a request before gradio looks at it."""
-        with told():
+        with client_errors():
             check_paths(inputs, self.uploads)
             if len(inputs) < len(block_fn.inputs):
                 raise VideoLlamaError(f"The request has {len(inputs)} values; {len(block_fn.inputs)} are needed.")

@@ -13,7 +13,8 @@ from video_llama.common.errors import DecodeError, VideoLlamaError
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.files import FileKind, Upload
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.demo.limits import Limits
+from video_llama.demo.limits import PageLimits
+from video_llama.processors.vetting import vet_file
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Dialogue:
     taken_back: str
     """The last question, if it was taken back."""
 
-    def __init__(self, chat: Chat, limits: Limits) -> None:
+    def __init__(self, chat: Chat, limits: PageLimits) -> None:
         self._chat, self._limits = chat, limits
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -79,7 +80,7 @@ class Dialogue:
         if not path.is_file():
             raise VideoLlamaError(f"{path.name}: the file is no longer here. Choose it again.")
         try:
-            kind = self._limits.check_file(path, kind)
+            kind = vet_file(path, self._limits.upload, kind)
             upload = chat.upload(**{kind: path}, hear=False if kind == "video" and not hear else None)
         except DecodeError as error:
             raise VideoLlamaError(f"{path.name}: {error.reason}") from error

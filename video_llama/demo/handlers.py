@@ -13,7 +13,7 @@ from typing import Any
 import gradio as gr
 
 from video_llama.common.errors import VideoLlamaError
-from video_llama.demo.api import told
+from video_llama.demo.api import client_errors
 from video_llama.demo.dialogue import Dialogue, Shown
 from video_llama.demo.examples import Example
 from video_llama.demo.html import NOTHING_SHOWN, given, player
@@ -117,7 +117,7 @@ class Handlers:
         self.sessions.end(str(request.session_hash))
 
     def _dialogue(self, request: gr.Request) -> Dialogue:
-        with told():
+        with client_errors():
             return self.sessions.dialogue(request.session_hash)
 
     def _about(self, shown: Shown) -> Changes:

@@ -11,7 +11,7 @@ import gradio as gr
 
 from video_llama.demo.examples import Example
 from video_llama.demo.html import NOTHING_SHOWN
-from video_llama.demo.limits import Limits
+from video_llama.demo.limits import PageLimits
 
 NOTHING_SAID = """<div class="nothing-said"><h2>Ask about what you show</h2>
 <p>Choose a video, a picture or a sound, or click an example.</p></div>"""
@@ -60,7 +60,7 @@ class Parts:
         return [value for value in values if not isinstance(value, list)] + self.recordings
 
 
-def lay_out(about: About, limits: Limits, examples: Sequence[Example], *, camera: bool) -> Parts:
+def lay_out(about: About, limits: PageLimits, examples: Sequence[Example], *, camera: bool) -> Parts:
     """Put the parts on the page that is being built.
 
     Args:
@@ -91,9 +91,9 @@ def _header(about: About) -> str:
     return f'<header><h1>Video-LLaMA</h1>{toy}<span class="model">{model}</span></header>'
 
 
-def _file_side(about: About, limits: Limits, examples: Sequence[Example], *, camera: bool) -> dict[str, Any]:
+def _file_side(about: About, limits: PageLimits, examples: Sequence[Example], *, camera: bool) -> dict[str, Any]:
     file = gr.File(
-        label=f"A video, a picture or a sound, of at most {limits.megabytes} MB",
+        label=f"A video, a picture or a sound, of at most {limits.upload.megabytes} MB",
         file_types=["video", "image", "audio"],
         height=200,
         elem_id="file",
@@ -135,7 +135,7 @@ def _file_side(about: About, limits: Limits, examples: Sequence[Example], *, cam
     }
 
 
-def _chat_side(about: About, limits: Limits) -> dict[str, Any]:
+def _chat_side(about: About, limits: PageLimits) -> dict[str, Any]:
     chat = gr.Chatbot(
         show_label=False,
         placeholder=NOTHING_SAID,

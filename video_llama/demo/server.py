@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from video_llama.common.errors import VideoLlamaError
-from video_llama.demo.limits import Limits
+from video_llama.demo.limits import PageLimits
 from video_llama.demo.middleware import LOOPBACK, Guard
 
 SWEEP_EVERY_S = 60.0
@@ -33,9 +35,9 @@ class ServerConfig:
     """None: the first from 7860 on that is free."""
     camera: bool = False
     """Offer recordings of a webcam and of a microphone."""
-    waiting: int = 32
+    waiting: Annotated[int, Ge(1)] = 32
     """Most requests that wait for the model."""
-    limits: Limits = field(default_factory=Limits)
+    limits: PageLimits = field(default_factory=PageLimits)
 
 
 def serve(config: ServerConfig) -> None:
@@ -109,7 +111,7 @@ def _launched(config: ServerConfig, chat: Any, sessions: Any, folder: Path) -> A
 
     examples = write_examples(sessions.examples, hears=chat.hears)
     page = build(sessions, _about(config, chat), examples, camera=config.camera, waiting=config.waiting)
-    max_upload = config.limits.megabytes * 1_000_000
+    max_upload = config.limits.upload.megabytes * 1_000_000
     guard = Middleware(Guard, host=config.host, max_upload=max_upload)
     page.launch(
         server_name=config.host,

@@ -10,7 +10,7 @@ from pathlib import Path
 from video_llama.common.errors import VideoLlamaError
 from video_llama.conversation.chat import Chat
 from video_llama.demo.dialogue import Dialogue
-from video_llama.demo.limits import Limits
+from video_llama.demo.limits import PageLimits
 from video_llama.demo.uploads import remove, remove_old
 
 IDLE_S = 30 * 60
@@ -41,7 +41,7 @@ class Sessions:
     def __init__(
         self,
         chat: Chat,
-        limits: Limits,
+        limits: PageLimits,
         folder: Path,
         idle_s: float = IDLE_S,
         most: int = MOST,

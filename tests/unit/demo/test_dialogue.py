@@ -6,12 +6,12 @@ import pytest
 
 from video_llama.common.errors import VideoLlamaError
 from video_llama.demo.dialogue import Dialogue, Message
-from video_llama.demo.limits import Limits
+from video_llama.demo.limits import PageLimits
 
 
 @pytest.fixture
 def dialogue(chat, clip):
-    made = Dialogue(chat, Limits())
+    made = Dialogue(chat, PageLimits())
     made.show(clip)
     return made
 
@@ -51,7 +51,7 @@ def test_sound_is_asked_for_of_clips_alone(dialogue, clip):
 
 def test_there_must_be_a_file_to_ask_about(chat):
     with pytest.raises(VideoLlamaError, match="Show a video, a picture or a sound first"):
-        Dialogue(chat, Limits()).say("Colour?")
+        Dialogue(chat, PageLimits()).say("Colour?")
 
 
 def test_a_file_that_is_refused_leaves_no_file(dialogue, clip):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from video_llama.demo.examples import write_examples
-from video_llama.processors.decode import open_video, probe
+from video_llama.processors.config import UploadLimits
+from video_llama.processors.decode import open_video
+from video_llama.processors.vetting import vet_file
 
 
 def test_examples_are_clips_with_a_picture_and_a_question(tmp_path):
@@ -13,7 +15,7 @@ def test_examples_are_clips_with_a_picture_and_a_question(tmp_path):
     assert len(examples) == 4
     assert len({example.question for example in examples}) == 4
     for example in examples:
-        assert probe(example.path).kind == "video"
+        assert vet_file(example.path, UploadLimits()) == "video"
         assert open_video(example.path).sound().duration == pytest.approx(2.0, abs=0.1)
         assert example.picture.startswith("data:image/png;base64,")
 

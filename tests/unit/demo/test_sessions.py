@@ -7,7 +7,7 @@ import os
 import pytest
 
 from video_llama.common.errors import VideoLlamaError
-from video_llama.demo.limits import Limits
+from video_llama.demo.limits import PageLimits
 from video_llama.demo.sessions import Sessions
 
 
@@ -25,7 +25,7 @@ def clock():
 
 @pytest.fixture
 def sessions(chat, tmp_path, clock):
-    made = Sessions(chat, Limits(), tmp_path / "uploads", idle_s=100, most=3, clock=clock)
+    made = Sessions(chat, PageLimits(), tmp_path / "uploads", idle_s=100, most=3, clock=clock)
     made.examples.mkdir(parents=True)
     (made.examples / "example.mp4").write_text("example")
     return made

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.decode.audio_track import Sound, open_sound
-from video_llama.processors.decode.probe import Probed, probe
+from video_llama.processors.decode.probe import FileKind, Probed, probe
 from video_llama.processors.decode.still import read_image
 from video_llama.processors.decode.waveform import SAMPLE_RATE
 
 __all__ = [
     "SAMPLE_RATE",
     "VIDEO_BACKENDS",
+    "FileKind",
     "Probed",
     "Sound",
     "VideoReader",
