@@ -20,12 +20,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
     add("--gpu-id", type=int, metavar="N", help="GPU to use (default: the first one, or the CPU if there is none)")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 exposes it (default: %(default)s)")
-    add("--port", type=int, help="port to listen on (default: the first free one from 7860 on)")
-    add("--camera", action="store_true", help="offer recordings from the webcam and the microphone")
+    add("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    add("--camera", action="store_true", help="offer recording from the webcam and the microphone")
     for flag, config, field, text in (
         ("--max-megabytes", UploadLimits, "megabytes", "largest file, in MB"),
         ("--max-minutes", UploadLimits, "minutes", "longest video or sound, in minutes"),
-        ("--max-waiting", ServerConfig, "waiting", "most questions that may wait for the model"),
+        ("--max-waiting", ServerConfig, "max_queue", "most questions that may wait for the model"),
     ):
         add(
             flag,
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         camera=args.camera,
-        waiting=args.max_waiting,
+        max_queue=args.max_waiting,
         limits=PageLimits(upload=UploadLimits(megabytes=args.max_megabytes, minutes=args.max_minutes)),
     )
     try:

@@ -1,4 +1,4 @@
-"""A chat without a model, and files to show it."""
+"""A chat without a model, and a clip to show it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from video_llama.toy.scene import Scene
 
 
 class FakeChat:
-    """Sees four frames of everything and says what it is told to."""
+    """Reads four frames of any file and gives scripted answers."""
 
     last = None
 
@@ -50,16 +50,16 @@ def chat() -> FakeChat:
 
 
 @pytest.fixture(scope="session")
-def a_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of 64 x 64 pixels, with sound."""
+def shared_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-second clip of 64 x 64 pixels, with sound."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     write_clip(path, Scene("circle", "red", "left", "large", seed=1))
     return path
 
 
 @pytest.fixture
-def clip(a_clip: Path, tmp_path: Path) -> Path:
-    """The same, in a folder of its own."""
+def clip(shared_clip: Path, tmp_path: Path) -> Path:
+    """A copy of the clip, which a test may change."""
     path = tmp_path / "clip.mp4"
-    path.write_bytes(a_clip.read_bytes())
+    path.write_bytes(shared_clip.read_bytes())
     return path
