@@ -1,4 +1,4 @@
-"""A file is identified and measured before any of it is decoded."""
+"""A file is identified and measured without decoding any of it."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def test_sound_is_measured(tmp_path, name, codec):
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "webp", "gif", "bmp"])
-def test_a_picture_is_measured(tmp_path, kind):
+def test_an_image_is_measured(tmp_path, kind):
     Image.new("RGB", (30, 20)).save(tmp_path / "x", format=kind)
     assert probed(tmp_path / "x") == Probed("image", 30, 20)
 
 
-def test_the_length_is_that_of_the_packets_whatever_the_header_says(tmp_path):
+def test_the_duration_comes_from_the_packets_not_the_header(tmp_path):
     path = write_clip(tmp_path / "a.mp4", 50)
     data = bytearray(path.read_bytes())
     for box in (b"mvhd", b"mdhd"):
@@ -86,9 +86,9 @@ def test_other_formats_are_refused_by_name(tmp_path, data, message):
         probed(path)
 
 
-def test_a_frame_that_is_too_large_is_not_decoded(tmp_path, monkeypatch):
+def test_a_frame_that_is_too_large_is_refused_by_the_decoder(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "a.mp4", 3)
     open_video(path).read([0])
     monkeypatch.setattr("video_llama.processors.decode.media_file.MAX_PIXELS", 96 * 64 - 1)
-    with pytest.raises(DecodeError):
+    with pytest.raises(DecodeError, match="cannot decode packet 1 of 3"):
         open_video(path).read([0])
