@@ -31,7 +31,9 @@ def main() -> None:
     """Measure the four ways."""
     chat = Chat.from_config("eval_configs/toy.yaml", device="cpu")
     endless = Chat(chat.engine)
-    endless.context = replace(chat.engine.spec, template=replace(chat.engine.spec.template, end_sym="no answer has this"))
+    endless.context = replace(
+        chat.engine.spec, template=replace(chat.engine.spec.template, end_sym="no answer has this")
+    )
     with tempfile.TemporaryDirectory() as folder:
         questions = [
             FileQuestion(File("video", clip), text) for clip in write_clips(Path(folder)) for text in QUESTIONS

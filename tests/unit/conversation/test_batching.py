@@ -118,7 +118,10 @@ def test_torchs_random_numbers_are_left_alone(chat):
 
 def test_no_batches_are_no_answers(chat):
     assert flat(answer_batches(chat.engine, [])) == []
-    assert list(answer_batches(chat.engine, [[], [asked("a")]], SHORT)) == [[], [FileAnswer(alone(chat, asked("a")), AUDIO_OFF)]]
+    assert list(answer_batches(chat.engine, [[], [asked("a")]], SHORT)) == [
+        [],
+        [FileAnswer(alone(chat, asked("a")), AUDIO_OFF)],
+    ]
 
 
 def test_a_file_that_fails_as_nobody_foresaw_is_an_error_of_its_own(chat, caplog):

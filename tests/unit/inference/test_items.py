@@ -13,7 +13,9 @@ from video_llama.inference.items import BadLine, Item, read_items
 GOOD = '{"id": "a", "video": "clip.mp4", "question": "What?"}'
 
 
-def read(tmp_path: Path, content: str | bytes, media_dir: str = "", use_audio: bool | None = None) -> list[Item | BadLine]:
+def read(
+    tmp_path: Path, content: str | bytes, media_dir: str = "", use_audio: bool | None = None
+) -> list[Item | BadLine]:
     path = tmp_path / "q.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return read_items(path, media_dir, use_audio)
