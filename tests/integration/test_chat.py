@@ -77,7 +77,7 @@ def test_a_picture_has_no_frame_times(command, world):
 
 def test_the_other_decoder_sees_the_same_clip(command, clip):
     words = ["chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--json"]
-    decord = command(*words, "--options", "datasets.webvid_instruct.vis_processor.train.video_backend=decord")
+    decord = command(*words, "--options", "inference.video.video_backend=decord")
     assert decord.code == 0, decord.err
     assert json.loads(decord.out) == json.loads(command(*words).out)
 
@@ -103,8 +103,8 @@ def test_the_other_decoder_sees_the_same_clip(command, clip):
             "model.ckpt is not set: the branch would answer at ran",
         ),
         (
-            ["--question", COLOUR, "--options", "datasets.webvid_instruct.vis_processor.train.image_size=224"],
-            "datasets.webvid_instruct.vis_processor.train.image_size: 224, but model.image_size is 64",
+            ["--question", COLOUR, "--options", "inference.video.image_size=224"],
+            "inference.video.image_size: 224, but model.image_size is 64",
         ),
         (["--question", COLOUR, "--device", "cuda"], "device cuda: torch sees no GPU"),
         (["--question", COLOUR, "--device", "gpu"], "device 'gpu': expected cpu, cuda"),
@@ -146,9 +146,7 @@ def test_a_file_that_is_no_media_is_named_with_the_reason(command, tmp_path, kin
     file = tmp_path / "broken.mp4"
     file.write_bytes(b"this is not a video" * 100)
     words = ["chat", "--cfg-path", TOY, f"--{kind}", file, "--question", COLOUR, "--json"]
-    code, out, err = command(
-        *words, "--options", f"datasets.webvid_instruct.vis_processor.train.video_backend={backend}"
-    )
+    code, out, err = command(*words, "--options", f"inference.video.video_backend={backend}")
     assert (code, out) == (1, "")
     assert f"{file}: cannot " in err
     assert "Traceback" not in err

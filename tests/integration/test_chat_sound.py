@@ -23,6 +23,7 @@ from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.checkpoints.io import write_weights
 from video_llama.common.errors import TooManyFrames, VideoLlamaError
 from video_llama.conversation.chat import Chat
+from video_llama.conversation.engine import Engine
 
 QUESTION = "What do you hear?"
 AUDIO_ALONE = ("frozen_video_Qformer=true", "frozen_llama_proj=true", "frozen_audio_Qformer=false")
@@ -278,7 +279,8 @@ def loaded(hearing: str) -> Chat:
 @pytest.fixture
 def chat(loaded: Chat) -> Chat:
     """A dialogue that knows no file yet."""
-    return Chat(loaded.model, loaded.context, loaded.video_processor, loaded.image_processor)
+    old = loaded.engine
+    return Chat(Engine(old.model, old.spec, old.video_processor, old.image_processor))
 
 
 @pytest.mark.parametrize("name", ["with sound", "with a silent track", "5.1", "8 kHz", "0.3 s"])
@@ -287,14 +289,14 @@ def test_sound_comes_before_sight_in_the_prompt_and_in_what_is_encoded(chat, med
     assert [item.kind for item in chat.session.media] == ["audio", "video"]
     assert [tuple(group.frames.shape) for group in chat._encoded] == [(1, 2, 12), (1, 4, 4, 16)]
     assert [int(group.slots) for group in chat._encoded] == [-1, -2]
-    assert shown.heard.frames.shape == (2, 1, 128, 204)
-    assert bool(shown.heard.frames.isfinite().all())
+    assert shown.audio.frames.shape == (2, 1, 128, 204)
+    assert bool(shown.audio.frames.isfinite().all())
     chat.session.ask(QUESTION)
     assert chat.session.turns[0].text.startswith("Close your eyes, open your ears")
 
 
 def test_of_a_long_track_segments_are_taken_from_all_of_it(chat, media):
-    assert chat.upload(video=media["with a track longer than the video"]).heard.times == pytest.approx(
+    assert chat.upload(video=media["with a track longer than the video"]).audio.times == pytest.approx(
         (0.0, 1.5), abs=0.02
     )
 

@@ -46,7 +46,7 @@ def train_and_chat(folder: Path, world: Path, built: list[VideoLLaMA], *options:
     train(STAGE_1, [f"paths.world={world}", f"run.output_dir={folder}", *options, *SHORT])
     assert len(losses(folder)) == 2
     chat = Chat.from_config(folder / "config.yaml", [f"model.ckpt={folder / 'checkpoint_0.pth'}"], "cpu")
-    media = chat.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).seen
+    media = chat.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).frames
     for question in ("What is it?", "图中是什么颜色？"):
         assert isinstance(chat.ask(question, max_new_tokens=5), str)
     trained, loaded = (logits(model.eval(), chat, media) for model in built)

@@ -20,6 +20,7 @@ from tests.integration.conftest import ROOT, Result
 from video_llama.cli.main import main
 from video_llama.common.modalities import Modalities
 from video_llama.conversation.chat import Chat
+from video_llama.conversation.engine import Engine
 from video_llama.inference.journal import Journal
 
 TOY = "eval_configs/toy.yaml"
@@ -31,10 +32,10 @@ QUESTIONS = {
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Chat:
+def loaded() -> Engine:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        return Chat.from_config(TOY, device="cpu")
+        return Engine.from_config(TOY, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def read(folder: Path, name: str = "a.jsonl") -> list[dict[str, Any]]:
 @pytest.fixture
 def infer(command, loaded, monkeypatch) -> Callable[..., Result]:
     """Run ``video-llama infer`` with a model that is loaded already."""
-    monkeypatch.setattr(Chat, "from_config", lambda *args: loaded.another())
+    monkeypatch.setattr(Engine, "from_config", lambda *args: loaded)
     return lambda folder, media, *more: command(*words(folder, media, *more))
 
 
@@ -127,7 +128,7 @@ def whole(lines, media, loaded, tmp_path_factory) -> Path:
     write(folder, lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setattr(Chat, "from_config", lambda *args: loaded.another())
+        patch.setattr(Engine, "from_config", lambda *args: loaded)
         assert main([str(word) for word in words(folder, media)]) == 0
     return folder
 
@@ -138,7 +139,7 @@ def test_answers_are_those_of_single_questions_and_bad_items_have_errors(whole, 
     good = [line for line in lines if line not in BAD]
     assert [r["id"] for r in found if "answer" in r] == [json.loads(line)["id"] for line in good]
     for record, item in zip((r for r in found if "answer" in r), map(json.loads, good), strict=True):
-        single = loaded.another()
+        single = Chat(loaded)
         single.upload(**{kind: media / item[kind] for kind in QUESTIONS if kind in item})
         assert record == {"id": item["id"], "answer": single.ask(item["question"])}
 
@@ -251,7 +252,7 @@ def few(media, infer, tmp_path) -> Path:
     return tmp_path
 
 
-def no_model(*args: object) -> Chat:
+def no_model(*args: object) -> Engine:
     raise AssertionError("there is nothing to answer")
 
 
@@ -265,7 +266,7 @@ def test_what_failed_is_tried_again_and_only_that(few, infer, monkeypatch):
     second = read(few)
     assert second[0] == first[0]
     assert second[1] == {"id": 2, "answer": first[0]["answer"]}
-    monkeypatch.setattr(Chat, "from_config", no_model)
+    monkeypatch.setattr(Engine, "from_config", no_model)
     content = (few / "a.jsonl").read_bytes()
     assert infer(few, few).code == 0
     assert (few / "a.jsonl").read_bytes() == content
@@ -326,12 +327,12 @@ def test_another_run_of_the_same_output_is_refused(few, infer):
 
 
 def test_answers_that_are_lost_on_the_way_are_told_of(few, infer, loaded, monkeypatch):
-    def forgetful(*args: object) -> Chat:
+    def forgetful(*args: object) -> Engine:
         for journal in few.glob("b.jsonl.journal*"):
             journal.unlink()
-        return loaded.another()
+        return loaded
 
-    monkeypatch.setattr(Chat, "from_config", forgetful)
+    monkeypatch.setattr(Engine, "from_config", forgetful)
     code, out, err = infer(few, few, "--output", few / "b.jsonl")
     assert (code, out) == (1, "")
     assert "b.jsonl is not written: 2 of 3 answers are in no journal beside it" in err
@@ -362,7 +363,7 @@ def test_a_line_that_was_cut_short_is_answered_again(few, infer):
     ],
 )
 def test_a_list_that_is_none_is_named_before_the_model_is_loaded(infer, monkeypatch, tmp_path, content, said):
-    monkeypatch.setattr(Chat, "from_config", no_model)
+    monkeypatch.setattr(Engine, "from_config", no_model)
     if content is not None:
         (tmp_path / "q.jsonl").write_bytes(content)
     code, out, err = infer(tmp_path, tmp_path)
@@ -371,9 +372,9 @@ def test_a_list_that_is_none_is_named_before_the_model_is_loaded(infer, monkeypa
 
 
 def test_sound_that_is_demanded_of_a_deaf_model_is_refused_at_once(few, infer, loaded, monkeypatch):
-    deaf = loaded.another()
-    deaf.context = replace(deaf.context, modalities=Modalities())
-    monkeypatch.setattr(Chat, "from_config", lambda *args: deaf)
+    spec = replace(loaded.spec, audio_processor=None, modalities=Modalities())
+    deaf = Engine(loaded.model, spec, loaded.video_processor, loaded.image_processor)
+    monkeypatch.setattr(Engine, "from_config", lambda *args: deaf)
     code, _, err = infer(few, few, "--audio", "--output", few / "b.jsonl")
     assert (code, "the model has no audio branch" in err) == (1, True)
     assert not (few / "b.jsonl").exists()

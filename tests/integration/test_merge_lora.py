@@ -29,7 +29,7 @@ def test_the_merged_decoder_answers_as_the_one_with_adapters(run, world, tmp_pat
     assert f"model.llama_model={tmp_path / 'merged'} model.ckpt={tmp_path / 'merged/branch.pth'}" in out
     with_adapters = Chat.from_config(run / "config.yaml", [ckpt], "cpu")
     merged = Chat.from_config(run / "config.yaml", out.splitlines()[1].split(), "cpu")
-    media = merged.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).seen
+    media = merged.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).frames
     expected, found = (logits(chat.engine.model, merged, media) for chat in (with_adapters, merged))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     unadapted = Chat.from_config(run / "config.yaml", [f"model.ckpt={tmp_path / 'merged/branch.pth'}"], "cpu")
