@@ -15,7 +15,7 @@ from tools.toy_pretrain.hearing import TOY_IMAGEBIND
 from video_llama.config.loader import ConfigError, JobConfig, load_config
 from video_llama.config.shipped import CONFIGS as PACKAGED
 from video_llama.config.shipped import PACKAGE, shipped_configs
-from video_llama.conversation.chat import processors_for_use
+from video_llama.conversation.loading import inference_config
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.runners.config import CosineConfig
 
@@ -269,7 +269,7 @@ def test_a_training_yaml_serves_for_chat_where_its_data_are_not(monkeypatch):
     branch = "paths.stage1=video_llama/toy/weights/branch.safetensors"
     for world in ("paths.world=no/such/folder", "paths.world=???"):
         job = load_config("train_configs/toy/stage2_finetune.yaml", [branch, world], also=("datasets",))
-        video, _ = processors_for_use(job)
-        assert video.config.n_frms == 4
+        video = inference_config(job).video
+        assert video.n_frms == 4
     with pytest.raises(ConfigError, match=r"datasets.webvid_instruct.build_info.videos_dir: no such directory"):
         load_config("train_configs/toy/stage2_finetune.yaml", [branch, "paths.world=no/such/folder"], need=None)
