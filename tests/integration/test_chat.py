@@ -152,9 +152,9 @@ def test_a_file_that_is_no_media_is_named_with_the_reason(command, tmp_path, kin
     assert "Traceback" not in err
 
 
-def test_a_config_without_data_sets_will_do(command, clip, tmp_path, root):
+def test_without_an_inference_section_a_clip_has_8_frames(command, clip, tmp_path, root):
     config = yaml.safe_load((root / TOY).read_text())
-    del config["datasets"]
+    del config["inference"]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
     words = ["chat", "--cfg-path", tmp_path / "mine.yaml", "--video", clip, "--question", COLOUR, "--json"]
     code, out, err = command(*words)

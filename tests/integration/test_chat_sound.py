@@ -163,7 +163,7 @@ def test_infer_tells_of_sound_that_could_not_be_heard_and_not_of_sound_that_is_n
     paths = ["--input", tmp_path / "q.jsonl", "--output", tmp_path / "a.jsonl", "--max-new-tokens", 4]
     code, out, err = command("infer", "--cfg-path", hearing, *paths)
     assert code == 0, err
-    assert "3 answered (1 without hearing anything: the clip has no sound track), 0 failed" in out
+    assert "3 answered (1 without sound: the clip has no track), 0 failed" in out
     good, silent, corrupt = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
     assert good.keys() == silent.keys() == {"id", "answer"}
     assert corrupt.keys() == {"id", "answer", "sound"}
@@ -222,7 +222,7 @@ def test_files_that_the_audio_branch_alone_is_trained_without_are_needed_in_use(
         (
             "without a track",
             ["--audio"],
-            "mute.mp4: no sound track, and it is demanded (use_audio=True, or --audio). Leave that out.",
+            "mute.mp4: no sound track, and it is required (use_audio=True, or --audio). Leave that out.",
         ),
         ("with a corrupt track", ["--audio"], "c.mp4: cannot decode packet 4"),
     ],
@@ -256,7 +256,7 @@ def test_sound_asked_of_a_model_without_an_audio_branch_is_an_error(ask, deaf, m
 def test_what_to_do_with_the_sound_is_asked_of_clips_alone(ask, hearing, media, words, flag):
     code, out, err = ask(hearing, *(media.get(word, word) for word in words), flag)
     assert (code, out) == (1, "")
-    assert "hear (--audio and --no-audio) says what to do with the sound of a clip" in err
+    assert "use_audio (--audio and --no-audio) is about the sound of a clip" in err
 
 
 def test_more_segments_than_the_branch_has_positions_are_refused(ask, hearing, media):
