@@ -54,7 +54,7 @@ def talk(command, loaded, monkeypatch) -> Callable[..., Result]:
     """Run ``video-llama chat`` with lines on its input."""
 
     def run(*lines: str, words: tuple[object, ...] = (), typed: bool = False, shown: bool = True) -> Result:
-        monkeypatch.setattr(Chat, "from_config", lambda *args: loaded.another())
+        monkeypatch.setattr(Chat, "from_config", lambda *args: Chat(loaded.engine))
         monkeypatch.setattr(sys.stdout, "isatty", lambda: typed and shown)
         monkeypatch.setattr(sys, "stdin", (Typed if typed else io.StringIO)("".join(f"{line}\n" for line in lines)))
         return command("chat", "--cfg-path", TOY, *words)
