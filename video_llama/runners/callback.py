@@ -56,6 +56,14 @@ class Callback:
     def before_step(self, run: Run, batches: Sequence[Batch]) -> None:
         """Act before a step, whose index is ``run.state.step``, on this process's micro-batches."""
 
+    def metrics(self, run: Run, step: StepMetrics) -> Mapping[str, float | None]:
+        """Return what to log of a step beside its standard metrics, by name; ``run.state`` counts the step already.
+
+        The values go into ``metrics.jsonl``, onto the console, and to every ``after_step`` in ``metrics.added``. Only
+        the first process logs, so a sum over all processes takes ``run.world.all_reduce_sum``.
+        """
+        return {}
+
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
         """Act after a step, whose index is ``metrics.step``; ``run.state`` counts it already."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +49,8 @@ class CallbackList:
         self._call("before_step", run, batches)
 
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
-        """Call every ``after_step``."""
-        self._call("after_step", run, metrics)
+        """Add the metrics of every callback to the step's, then call every ``after_step``."""
+        self._call("after_step", run, replace(metrics, added=self._added_metrics(run, metrics)))
 
     def on_save(self, run: Run, path: Path) -> None:
         """Call every ``on_save``."""
@@ -78,6 +80,31 @@ class CallbackList:
                 continue
             with _blaming(name, "load_state_dict"):
                 self.callbacks[name].load_state_dict(state)
+
+    def _added_metrics(self, run: Run, step: StepMetrics) -> dict[str, float | None]:
+        """Return the metrics that callbacks add to a step.
+
+        Raises:
+            TrainingError: a name is taken, or a value is not a number.
+        """
+        added: dict[str, float | None] = {}
+        owners = dict.fromkeys(step.standard_names(), "the runner")
+        for name, callback in self.callbacks.items():
+            with _blaming(name, "metrics"):
+                values = dict(callback.metrics(run, step))
+            for metric, value in values.items():
+                if metric in owners:
+                    raise TrainingError(
+                        f"run.callbacks: '{name}' logs '{metric}', as {owners[metric]} does; give it another name"
+                    )
+                owners[metric] = f"'{name}'"
+                try:
+                    added[metric] = _finite_or_none(value)
+                except (TypeError, ValueError, RuntimeError) as error:
+                    raise TrainingError(
+                        f"run.callbacks: '{name}' logs '{metric}' as {value!r:.80}, which is not a number"
+                    ) from error
+        return added
 
     def _call(self, hook: str, *args: Any) -> None:
         for name, callback in self.callbacks.items():
@@ -117,6 +144,14 @@ def _blaming(name: str, hook: str) -> Iterator[None]:
         raise TrainingError(
             f"run.callbacks: '{name}' failed in {hook}: {kind}{error} ({frame.filename}:{frame.lineno})"
         ) from error
+
+
+def _finite_or_none(value: Any) -> float | None:
+    """Return the value of a metric, also a tensor's, as JSON can hold it: None for NaN and infinity."""
+    if value is None:
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def _first_stray(state: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Callbacks from outside take part in a run: what they are handed, what is saved of them, what their errors say."""
+"""Callbacks from outside take part in a run: their hooks, their metrics, their saved state and their errors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.unit.runners.runs import losses, runner, trained
+from tests.unit.runners.runs import logged, losses, runner, trained
 from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.errors import TrainingError
 from video_llama.common.registry import CALLBACKS
@@ -113,8 +113,82 @@ def test_a_callback_that_only_watches_changes_no_number(decoder, tmp_path):
     assert losses(tmp_path / "with") == losses(tmp_path / "without")
 
 
+def measuring(name: str, measure: Any) -> Any:
+    """Register a callback whose ``metrics`` is a function of the run and the step; return its Config."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        pass
+
+    def metrics(self: Callback, run: Any, step: Any) -> Any:
+        return measure(run, step)
+
+    CALLBACKS.register(name)(type(name.title(), (Callback,), {"metrics": metrics, "Config": Config}))
+    return Config()
+
+
+def test_a_callback_adds_metrics_to_the_line_of_each_step(decoder, tmp_path):
+    added = measuring("double", lambda run, step: {"double_loss": 2 * step.loss, "taken": run.state.step})
+    trained(decoder, tmp_path, callbacks=(added,))
+    lines = logged(tmp_path)
+    assert [line["double_loss"] for line in lines] == [2 * line["loss"] for line in lines]
+    assert [line["taken"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_an_added_metric_may_be_a_tensor_and_one_that_is_not_finite_is_null(decoder, tmp_path):
+    added = measuring("odd", lambda run, step: {"tensor": torch.tensor(1.5), "nan": float("nan"), "none": None})
+    trained(decoder, tmp_path, callbacks=(added,))
+    assert {(line["tensor"], line["nan"], line["none"]) for line in logged(tmp_path)} == {(1.5, None, None)}
+
+
+def test_a_metric_may_be_left_out_of_some_steps(decoder, tmp_path):
+    trained(decoder, tmp_path, callbacks=(measuring("rare", lambda run, step: {} if step.step % 2 else {"even": 1}),))
+    assert ["even" in line for line in logged(tmp_path)] == [True, False] * 3
+
+
+def test_added_metrics_reach_every_callback_after_the_step(decoder, tmp_path):
+    seen = []
+    Diary.after_step, before = (lambda self, run, metrics: seen.append(metrics.added)), Diary.after_step
+    try:
+        trained(decoder, tmp_path, callbacks=(DiaryConfig(), measuring("late", lambda run, step: {"a": 1})))
+    finally:
+        Diary.after_step = before
+    assert seen == [{"a": 1.0}] * 6
+
+
+def test_the_console_shows_added_metrics(decoder, tmp_path, capfd):
+    trained(decoder, tmp_path, callbacks=(measuring("double", lambda run, step: {"halves": 0.5, "gap": None}),))
+    assert "halves=0.5, gap=None" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("taken", ["loss", "seconds", "step"])
+def test_an_added_metric_with_the_name_of_a_standard_one_is_refused(decoder, tmp_path, taken):
+    with pytest.raises(TrainingError, match=rf"run.callbacks: 'mine' logs '{taken}', as the runner does"):
+        trained(decoder, tmp_path, callbacks=(measuring("mine", lambda run, step: {taken: 1.0}),))
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_two_callbacks_that_add_metrics_of_one_name_are_refused(decoder, tmp_path):
+    both = (measuring("one", lambda run, step: {"norm": 1.0}), measuring("two", lambda run, step: {"norm": 2.0}))
+    with pytest.raises(TrainingError, match=r"run.callbacks: 'two' logs 'norm', as 'one' does"):
+        trained(decoder, tmp_path, callbacks=both)
+
+
 @pytest.mark.parametrize(
-    "hook", ["__init__", "on_start", "before_step", "after_step", "on_save", "on_end", "state_dict"]
+    ("value", "message"),
+    [
+        ({"norm": "high"}, "logs 'norm' as 'high', which is not a number"),
+        ({"norm": torch.ones(2)}, r"logs 'norm' as tensor\(\[1., 1.\]\), which is not a number"),
+        (None, "failed in metrics: TypeError"),
+    ],
+)
+def test_a_metric_that_is_not_a_number_is_refused(decoder, tmp_path, value, message):
+    with pytest.raises(TrainingError, match=rf"run.callbacks: 'mine' {message}"):
+        trained(decoder, tmp_path, callbacks=(measuring("mine", lambda run, step: value),))
+
+
+@pytest.mark.parametrize(
+    "hook", ["__init__", "on_start", "before_step", "metrics", "after_step", "on_save", "on_end", "state_dict"]
 )
 def test_an_error_in_a_callback_stops_the_run_with_its_name_and_its_line(decoder, tmp_path, hook):
     faulty = failing(hook, ValueError("no such luck"))
