@@ -33,14 +33,19 @@ class CallbackList:
 
     @contextmanager
     def running(self, run: Run) -> Iterator[None]:
-        """Call ``on_start`` before the block, and ``on_end`` after it, whether or not it fails."""
-        self._call("on_start", run)
+        """Call ``on_start`` before the block, and ``on_end`` after it; after an error, of the callbacks that started."""
+        started: dict[str, Callback] = {}
         try:
+            for name, callback in self.callbacks.items():
+                with _blaming(name, "on_start"):
+                    callback.on_start(run)
+                started[name] = callback
             self.state_dict()  # a state that cannot be saved is refused now, not at the first checkpoint
             yield
         except BaseException:
-            with contextlib.suppress(VideoLlamaError):  # the first error is the one to report
-                self._call("on_end", run)
+            for name, callback in started.items():
+                with contextlib.suppress(VideoLlamaError), _blaming(name, "on_end"):  # the first error is reported
+                    callback.on_end(run)
             raise
         self._call("on_end", run)
 

@@ -98,13 +98,34 @@ def test_its_state_is_saved_by_its_name_with_the_step_that_was_just_taken(decode
     assert diary.lines[:2] == ["loaded [3.0, 3.0]", "hello: start at 3 of 6"]
 
 
-def test_a_run_resumes_with_a_callback_more_or_less(decoder, tmp_path):
-    trained(decoder, tmp_path / "with", max_epoch=1, callbacks=(DiaryConfig(),))
-    trained(decoder, tmp_path / "without", max_epoch=1)
-    for one, other in (("with", ()), ("without", (DiaryConfig(),))):
-        path = str(tmp_path / one / "checkpoint_0.pth")
-        trained(decoder, tmp_path / f"after {one}", resume_ckpt_path=path, callbacks=other)
-    assert losses(tmp_path / "after with") == losses(tmp_path / "after without")
+def test_a_callback_that_a_resumed_run_lacks_is_reported_and_its_state_dropped(decoder, tmp_path, caplog):
+    trained(decoder, tmp_path / "with", callbacks=(DiaryConfig(),))
+    path = str(tmp_path / "with" / "checkpoint_0.pth")
+    with caplog.at_level("INFO"):
+        trained(decoder, tmp_path / "without", resume_ckpt_path=path)
+    assert "the checkpoint holds a state of 'diary', which is not in this run" in caplog.text
+    assert read_checkpoint(tmp_path / "without" / "checkpoint_1.pth")["callbacks"] == {}
+    assert losses(tmp_path / "without") == losses(tmp_path / "with")[3:]
+
+
+def test_a_callback_that_is_new_in_a_resumed_run_starts_without_a_state(decoder, tmp_path):
+    trained(decoder, tmp_path / "without")
+    path = str(tmp_path / "without" / "checkpoint_0.pth")
+    run = trained(decoder, tmp_path / "with", resume_ckpt_path=path, callbacks=(DiaryConfig(),))
+    assert run.callbacks.callbacks["diary"].lines[0] == "hello: start at 3 of 6"
+    assert read_checkpoint(tmp_path / "with" / "checkpoint_1.pth")["callbacks"]["diary"]["steps"] == 3
+    assert losses(tmp_path / "with") == losses(tmp_path / "without")[3:]
+
+
+def test_a_state_that_a_callback_cannot_load_stops_the_run_with_its_name(decoder, tmp_path):
+    trained(decoder, tmp_path / "one", max_epoch=1, callbacks=(DiaryConfig(),))
+    path = str(tmp_path / "one" / "checkpoint_0.pth")
+    Diary.load_state_dict, before = (lambda self, state: state["pages"]), Diary.load_state_dict
+    try:
+        with pytest.raises(TrainingError, match="'diary' failed in load_state_dict: KeyError: 'pages'"):
+            trained(decoder, tmp_path / "two", resume_ckpt_path=path, callbacks=(DiaryConfig(),))
+    finally:
+        Diary.load_state_dict = before
 
 
 def test_a_callback_that_only_watches_changes_no_number(decoder, tmp_path):
@@ -209,6 +230,23 @@ def test_a_callback_may_stop_the_run_with_an_error_of_its_own(decoder, tmp_path)
 def test_callbacks_end_when_the_run_fails_and_the_first_error_is_reported(decoder, tmp_path):
     faulty = failing("on_end", ValueError("on the way out"))
     run = runner(decoder, tmp_path, callbacks=(DiaryConfig(), faulty.Config()))
+    run.train_step = lambda batches: (_ for _ in ()).throw(TrainingError("the first"))
+    with pytest.raises(TrainingError, match="the first"):
+        run.train()
+    assert run.callbacks.callbacks["diary"].lines[-1] == "end at 0"
+
+
+def test_callbacks_that_have_started_end_when_another_one_cannot_start(decoder, tmp_path):
+    faulty = failing("on_start", ValueError("no server"))
+    run = runner(decoder, tmp_path, callbacks=(DiaryConfig(), faulty.Config()))
+    with pytest.raises(TrainingError, match="'faulty' failed in on_start: ValueError: no server"):
+        run.train()
+    assert run.callbacks.callbacks["diary"].lines == ["hello: start at 0 of 6", "end at 0"]
+
+
+def test_every_callback_ends_when_the_run_fails_even_if_one_of_them_fails_again(decoder, tmp_path):
+    faulty = failing("on_end", ValueError("on the way out"))
+    run = runner(decoder, tmp_path, callbacks=(faulty.Config(), DiaryConfig()))
     run.train_step = lambda batches: (_ for _ in ()).throw(TrainingError("the first"))
     with pytest.raises(TrainingError, match="the first"):
         run.train()

@@ -21,6 +21,21 @@ def test_two_epochs_are_one_epoch_and_a_second_after_resuming_bit_for_bit(decode
     assert metrics(tmp_path / "resumed") == metrics(tmp_path / "straight")[3:]
 
 
+def test_a_run_resumes_within_an_epoch_bit_for_bit(decoder, tmp_path):
+    straight = trained(decoder, tmp_path / "straight", model=tiny.model(decoder, dropout=0.1))
+    stopped = runner(decoder, tmp_path / "stopped", model=tiny.model(decoder, dropout=0.1))
+    step = stopped.train_step
+    stopped.train_step = lambda b: step(b) if stopped.state.step < 2 else (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    path = tmp_path / "stopped" / "step_2.pth"
+    stopped.save(path)
+    model = tiny.model(decoder, dropout=0.1)
+    resumed = trained(decoder, tmp_path / "stopped", model=model, resume_ckpt_path=str(path))
+    assert same(resumed.checkpoint(), straight.checkpoint())
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "straight")
+
+
 @pytest.mark.parametrize("torn", ["", '{"step": 5, "loss"'], ids=["between steps", "while logging"])
 def test_a_killed_run_goes_on_in_its_folder_as_if_nothing_had_happened(decoder, tmp_path, torn):
     trained(decoder, tmp_path / "straight")
