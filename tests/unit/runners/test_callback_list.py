@@ -78,7 +78,7 @@ def failing(hook: str, error: Exception) -> type[Callback]:
     return CALLBACKS.register("faulty")(type("Faulty", (Callback,), {hook: fail, "Config": Config}))
 
 
-def test_a_callback_is_called_at_every_turn_of_a_run(decoder, tmp_path):
+def test_the_hooks_of_a_callback_are_called_in_order(decoder, tmp_path):
     run = trained(decoder, tmp_path, iters_per_epoch=1, callbacks=(DiaryConfig(word="hi"),))
     assert run.callbacks.callbacks["diary"].lines == [
         "hi: start at 0 of 2",
@@ -88,7 +88,7 @@ def test_a_callback_is_called_at_every_turn_of_a_run(decoder, tmp_path):
     ]  # fmt: skip
 
 
-def test_its_state_is_saved_by_its_name_with_the_step_that_was_just_taken(decoder, tmp_path):
+def test_the_state_of_a_callback_is_saved_under_its_name_and_includes_the_last_step(decoder, tmp_path):
     trained(decoder, tmp_path / "one", max_epoch=1, callbacks=(DiaryConfig(),))
     path = tmp_path / "one" / "checkpoint_0.pth"
     assert read_checkpoint(path)["callbacks"]["diary"]["steps"] == 3
@@ -117,7 +117,7 @@ def test_a_callback_that_is_new_in_a_resumed_run_starts_without_a_state(decoder,
     assert losses(tmp_path / "with") == losses(tmp_path / "without")[3:]
 
 
-def test_a_state_that_a_callback_cannot_load_stops_the_run_with_its_name(decoder, tmp_path):
+def test_a_callback_that_cannot_load_its_state_stops_the_run_and_is_named(decoder, tmp_path):
     trained(decoder, tmp_path / "one", max_epoch=1, callbacks=(DiaryConfig(),))
     path = str(tmp_path / "one" / "checkpoint_0.pth")
     Diary.load_state_dict, before = (lambda self, state: state["pages"]), Diary.load_state_dict
@@ -128,7 +128,7 @@ def test_a_state_that_a_callback_cannot_load_stops_the_run_with_its_name(decoder
         Diary.load_state_dict = before
 
 
-def test_a_callback_that_only_watches_changes_no_number(decoder, tmp_path):
+def test_a_callback_that_only_observes_does_not_change_the_numbers(decoder, tmp_path):
     trained(decoder, tmp_path / "with", callbacks=(DiaryConfig(),))
     trained(decoder, tmp_path / "without")
     assert losses(tmp_path / "with") == losses(tmp_path / "without")
@@ -183,13 +183,13 @@ def test_the_console_shows_added_metrics(decoder, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("taken", ["loss", "seconds", "step"])
-def test_an_added_metric_with_the_name_of_a_standard_one_is_refused(decoder, tmp_path, taken):
+def test_a_callback_that_logs_a_standard_metric_is_refused(decoder, tmp_path, taken):
     with pytest.raises(TrainingError, match=rf"run.callbacks: 'mine' logs '{taken}', as the runner does"):
         trained(decoder, tmp_path, callbacks=(measuring("mine", lambda run, step: {taken: 1.0}),))
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_two_callbacks_that_add_metrics_of_one_name_are_refused(decoder, tmp_path):
+def test_two_callbacks_that_log_the_same_metric_are_refused(decoder, tmp_path):
     both = (measuring("one", lambda run, step: {"norm": 1.0}), measuring("two", lambda run, step: {"norm": 2.0}))
     with pytest.raises(TrainingError, match=r"run.callbacks: 'two' logs 'norm', as 'one' does"):
         trained(decoder, tmp_path, callbacks=both)
@@ -211,7 +211,7 @@ def test_a_metric_that_is_not_a_number_is_refused(decoder, tmp_path, value, mess
 @pytest.mark.parametrize(
     "hook", ["__init__", "on_start", "before_step", "metrics", "after_step", "on_save", "on_end", "state_dict"]
 )
-def test_an_error_in_a_callback_stops_the_run_with_its_name_and_its_line(decoder, tmp_path, hook):
+def test_an_error_in_a_callback_stops_the_run_and_names_the_callback_and_the_line(decoder, tmp_path, hook):
     faulty = failing(hook, ValueError("no such luck"))
     with pytest.raises(
         TrainingError, match=rf"run.callbacks: 'faulty' failed in {hook}: ValueError: no such luck"
@@ -256,7 +256,7 @@ def test_every_callback_ends_when_the_run_fails_even_if_one_of_them_fails_again(
 @pytest.mark.parametrize(
     ("state", "kind"), [(np.float64(1), "float64"), ([{"a": object()}], "object"), ({(1, 2): {1}}, "set")]
 )
-def test_a_state_that_a_checkpoint_could_not_be_read_with_is_refused_before_the_first_step(
+def test_a_callback_state_that_could_not_be_loaded_again_is_refused_before_the_first_step(
     decoder, tmp_path, state, kind
 ):
     Diary.state_dict, before = (lambda self: {"x": state}), Diary.state_dict
@@ -275,7 +275,7 @@ def test_a_state_that_a_checkpoint_could_not_be_read_with_is_refused_before_the_
         ((NoSettings(),), "'console' is part of every run; leave it out"),
     ],
 )
-def test_a_callback_that_is_there_already_is_refused(callbacks, message):
+def test_a_callback_that_the_run_already_has_is_refused(callbacks, message):
     if isinstance(callbacks[0], NoSettings):
         object.__setattr__(callbacks[0], "_registered_name", "console")
     config = RunConfig(init_lr=0.1, max_epoch=1, batch_size_train=1, output_dir="out", callbacks=callbacks)

@@ -8,7 +8,7 @@ from torch import nn
 from video_llama.runners.optim import build_optimizer, parameter_groups
 
 
-def test_matrices_decay_and_vectors_do_not():
+def test_weight_decay_applies_to_matrices_and_not_to_vectors():
     model = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2), nn.Embedding(4, 2))
     decayed, plain = parameter_groups(model.named_parameters(), 0.05)
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.05, 0.0)
@@ -24,7 +24,7 @@ def test_a_frozen_parameter_is_in_no_group():
     assert optimizer.param_groups[1]["betas"] == (0.9, 0.9)
 
 
-def test_only_what_decays_shrinks_without_a_gradient():
+def test_without_a_gradient_only_decayed_parameters_shrink():
     model = nn.Linear(2, 2)
     before = model.weight.detach().clone(), model.bias.detach().clone()
     optimizer = build_optimizer(model, lr=0.1, weight_decay=0.5, beta2=0.999)

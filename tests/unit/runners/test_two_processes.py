@@ -97,7 +97,7 @@ def two(noted: list[Noted], folder: Path) -> Path:
     return folder
 
 
-def test_text_alone_on_one_of_two_processes_changes_no_number(two, decoder, tmp_path):
+def test_a_batch_of_plain_text_on_one_of_two_processes_does_not_change_the_numbers(two, decoder, tmp_path):
     trained(decoder, tmp_path, **SETTINGS | {"batch_size_train": 4})
     for line, expected in zip(metrics(two / "plain"), metrics(tmp_path), strict=True):
         assert line == {
@@ -121,11 +121,11 @@ def test_every_process_loads_the_callback_state_of_the_first(noted):
     assert [process.loaded for process in noted] == [0, 0]
 
 
-def test_on_every_process_a_checkpoint_is_written_before_callbacks_act_on_it(noted):
+def test_a_checkpoint_is_written_before_callbacks_of_any_process_act_on_it(noted):
     assert [process.checkpoints_found for process in noted] == [[True], [True]]
 
 
-def test_the_first_process_writes_what_all_share_and_each_its_own_bad_samples(two):
+def test_the_first_process_writes_shared_files_and_each_process_its_own_bad_samples(two):
     assert sorted(p.name for p in (two / "bad").iterdir()) == [
         "bad_samples.rank0.jsonl", "bad_samples.rank1.jsonl", "checkpoint_0.pth", "config.yaml", "metrics.jsonl",
     ]  # fmt: skip
