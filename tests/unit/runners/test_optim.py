@@ -1,11 +1,13 @@
-"""Matrices decay; biases, norms and frozen parameters do not."""
+"""Weight decay applies to matrices alone, and optimiser state is kept by parameter name."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from video_llama.runners.optim import build_optimizer, parameter_groups
+from video_llama.common.errors import WeightsError
+from video_llama.runners.optim import build_optimizer, load_named_state, named_state, parameter_groups
 
 
 def test_weight_decay_applies_to_matrices_and_not_to_vectors():
@@ -33,3 +35,27 @@ def test_without_a_gradient_only_decayed_parameters_shrink():
     optimizer.step()
     torch.testing.assert_close(model.weight.detach(), before[0] * (1 - 0.1 * 0.5))
     assert torch.equal(model.bias.detach(), before[1])
+
+
+def stepped(*names: str) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """A model with parameters of these names, in this order, after a step with gradients of its own."""
+    model = nn.ParameterDict({name: nn.Parameter(torch.ones(2, 2)) for name in names})
+    optimizer = build_optimizer(model, lr=0.1, weight_decay=0.0, beta2=0.999)
+    for name in names:
+        model[name].grad = torch.full((2, 2), float(ord(name)))
+    optimizer.step()
+    return model, optimizer
+
+
+def test_optimiser_state_follows_the_names_of_parameters_and_not_their_order():
+    one, other = stepped("a", "b"), stepped("b", "a")
+    state = named_state(*one)
+    assert state["a"]["exp_avg"].mean() != state["b"]["exp_avg"].mean()
+    load_named_state(*other, {name: {**s, "exp_avg": s["exp_avg"] + 1} for name, s in state.items()})
+    for name in ("a", "b"):
+        assert torch.equal(named_state(*other)[name]["exp_avg"], state[name]["exp_avg"] + 1)
+
+
+def test_optimiser_state_of_different_parameters_is_refused():
+    with pytest.raises(WeightsError, match="optimiser state is of other parameters than this model trains: b, c"):
+        load_named_state(*stepped("a", "b"), named_state(*stepped("a", "c")))

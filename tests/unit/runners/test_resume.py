@@ -36,6 +36,14 @@ def test_a_run_resumed_within_an_epoch_is_bit_identical_to_an_uninterrupted_one(
     assert metrics(tmp_path / "stopped") == metrics(tmp_path / "straight")
 
 
+def test_a_run_resumes_from_a_checkpoint_of_its_start(decoder, tmp_path):
+    straight = runner(decoder, tmp_path / "straight")
+    straight.save(tmp_path / "start.pth")
+    straight.train()
+    trained(decoder, tmp_path / "resumed", resume_ckpt_path=str(tmp_path / "start.pth"))
+    assert metrics(tmp_path / "resumed") == metrics(tmp_path / "straight")
+
+
 @pytest.mark.parametrize("torn", ["", '{"step": 5, "loss"'], ids=["between steps", "while logging"])
 def test_a_killed_run_resumes_in_its_folder_with_the_log_of_an_uninterrupted_one(decoder, tmp_path, torn):
     trained(decoder, tmp_path / "straight")
