@@ -316,7 +316,7 @@ def test_a_symbolic_link_stays_a_link(few, infer):
 def test_an_output_that_is_not_a_file_is_not_replaced(few, infer, name, kind):
     (few / "folder").mkdir()
     code, _, err = infer(few, few, "--output", few / name)
-    assert (code, err) == (1, f"--output: {few / name}: a {kind}; name a file\n")
+    assert (code, err) == (1, f"error: --output: {few / name}: a {kind}; name a file\n")
 
 
 def test_a_second_job_with_the_same_output_is_refused(few, infer):
@@ -382,9 +382,9 @@ def test_required_sound_is_refused_at_once_for_a_model_without_an_audio_branch(f
 def test_several_processes_on_one_gpu_are_refused(few, infer, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = infer(few, few, "--device", "cuda:1")
-    assert (code, err) == (1, "--device: cuda:1 is one GPU, and torchrun started several processes: say cuda\n")
+    assert (code, err) == (1, "error: --device: cuda:1 is one GPU, and torchrun started several processes: say cuda\n")
 
 
 def test_the_batch_size_must_be_at_least_one(infer, few):
     code, _, err = infer(few, few, "--batch-size", 0)
-    assert (code, err) == (1, "--batch-size: 0; expected at least 1\n")
+    assert (code, err) == (1, "error: --batch-size: 0; expected at least 1\n")

@@ -106,7 +106,10 @@ def test_every_mistake_in_a_yaml_is_reported_at_once_with_its_line(world, tmp_pa
         "max_epcoh": "run.max_epcoh: unknown key. Did you mean run.max_epoch?",
         "batch_size_train": "run.batch_size_train: expected",
     }.items():
-        assert any(line.startswith(f"{file}:{lines[key]} ") and says in line for line in err.splitlines()), err
+        assert any(
+            line.removeprefix("error: ").startswith(f"{file}:{lines[key]} ") and says in line
+            for line in err.splitlines()
+        ), err
     assert "Did you mean alpro_video_eval?" in err
     assert not (tmp_path / "run").exists()
 
@@ -152,5 +155,5 @@ def test_training_does_not_overwrite_a_folder_that_holds_a_run(world, tmp_path, 
     before = losses(tmp_path)
     code, _, err = train(STAGE_1, *run)
     assert code == 1
-    assert err.splitlines()[-1].startswith(f"run.output_dir: {tmp_path} already holds a run.")
+    assert err.splitlines()[-1].startswith(f"error: run.output_dir: {tmp_path} already holds a run.")
     assert losses(tmp_path) == before
