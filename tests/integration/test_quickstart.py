@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.integration.conftest import ROOT
 from video_llama.common.errors import DataError
-from video_llama.evaluation.questions import Question
+from video_llama.evaluation.exact_match import Question
 from video_llama.toy import quickstart
 from video_llama.toy.ask import other_sounds
 from video_llama.toy.language import CHANCE, SOUND_CHANCE
