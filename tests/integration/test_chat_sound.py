@@ -102,13 +102,13 @@ def write_yaml(folder: Path, name: str, **changes: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def hearing(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_yaml(tmp_path_factory.mktemp("model"), "hearing", **tiny.AUDIO)
+def with_audio(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_yaml(tmp_path_factory.mktemp("model"), "with_audio", **tiny.AUDIO)
 
 
 @pytest.fixture(scope="module")
-def deaf(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_yaml(tmp_path_factory.mktemp("model"), "deaf")
+def without_audio(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_yaml(tmp_path_factory.mktemp("model"), "without_audio")
 
 
 @pytest.fixture
@@ -135,33 +135,31 @@ def ask(command: Callable[..., Result]) -> Callable[..., Result]:
         ("with a track longer than the video", "used"),
     ],
 )
-def test_the_sound_of_a_clip_is_used_where_there_is_any(ask, hearing, media, name, sound):
-    code, out, err = ask(hearing, "--video", media[name], "--json")
+def test_the_audio_of_a_clip_is_used_if_it_has_any(ask, with_audio, media, name, sound):
+    code, out, err = ask(with_audio, "--video", media[name], "--json")
     assert code == 0, err
     said = json.loads(out)
     assert said.keys() == {"answers", "frame_times", "sound"}
     assert said["sound"] == sound
     assert len(said["frame_times"]) == 4
-    code, out, err = ask(hearing, "--video", media[name])
+    code, out, err = ask(with_audio, "--video", media[name])
     assert (code, out.splitlines()[-1]) == (0, f"sound: {sound}")
 
 
-def test_a_corrupt_track_in_a_good_video_is_told_and_the_video_is_seen(ask, hearing, media):
-    code, out, err = ask(hearing, "--video", media["with a corrupt track"], "--json")
+def test_a_corrupt_track_is_reported_and_the_frames_are_used(ask, with_audio, media):
+    code, out, err = ask(with_audio, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
     said = json.loads(out)
     assert said["sound"].startswith("cannot decode packet 4")
     assert len(said["frame_times"]) == 4
 
 
-def test_infer_tells_of_sound_that_could_not_be_heard_and_not_of_sound_that_is_not_there(
-    command, hearing, media, tmp_path
-):
+def test_infer_reports_unreadable_audio_but_not_its_absence(command, with_audio, media, tmp_path):
     names = ("with sound", "without a track", "with a corrupt track")
     items = [{"id": name, "video": media[name], "question": "What?"} for name in names]
     (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
     paths = ["--input", tmp_path / "q.jsonl", "--output", tmp_path / "a.jsonl", "--max-new-tokens", 4]
-    code, out, err = command("infer", "--cfg-path", hearing, *paths)
+    code, out, err = command("infer", "--cfg-path", with_audio, *paths)
     assert code == 0, err
     assert "3 answered (1 without sound: the clip has no track), 0 failed" in out
     good, silent, corrupt = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
@@ -170,46 +168,46 @@ def test_infer_tells_of_sound_that_could_not_be_heard_and_not_of_sound_that_is_n
     assert corrupt["sound"].startswith("cannot decode packet 4")
 
 
-def test_sound_alone_is_heard(ask, hearing, media):
-    code, out, err = ask(hearing, "--sound", media["sound alone"], "--json")
+def test_a_sound_file_is_used(ask, with_audio, media):
+    code, out, err = ask(with_audio, "--sound", media["sound alone"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "used"
     assert json.loads(out)["frame_times"] == []
 
 
-def test_a_clip_may_be_heard_without_being_seen(ask, hearing, media):
-    assert json.loads(ask(hearing, "--sound", media["with sound"], "--json").out)["frame_times"] == []
+def test_a_clips_audio_can_be_used_without_its_frames(ask, with_audio, media):
+    assert json.loads(ask(with_audio, "--sound", media["with sound"], "--json").out)["frame_times"] == []
 
 
-def test_a_clip_may_be_seen_without_being_heard(ask, hearing, media):
+def test_a_clips_frames_can_be_used_without_its_audio(ask, with_audio, media):
     for name in ("with sound", "with a corrupt track"):
-        assert json.loads(ask(hearing, "--video", media[name], "--no-audio", "--json").out)["sound"] == "off"
+        assert json.loads(ask(with_audio, "--video", media[name], "--no-audio", "--json").out)["sound"] == "off"
 
 
-def test_a_picture_has_no_sound(ask, hearing, media):
-    assert json.loads(ask(hearing, "--image", media["picture"], "--json").out)["sound"] == "off"
+def test_an_image_has_no_audio(ask, with_audio, media):
+    assert json.loads(ask(with_audio, "--image", media["picture"], "--json").out)["sound"] == "off"
 
 
-def test_a_model_without_an_audio_branch_does_not_listen(ask, deaf, media):
-    code, out, err = ask(deaf, "--video", media["with a corrupt track"], "--json")
+def test_a_model_without_an_audio_branch_reads_no_audio(ask, without_audio, media):
+    code, out, err = ask(without_audio, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "off"
 
 
-def test_the_settings_that_train_the_audio_branch_alone_serve_for_sight_and_sound(ask, hearing, media):
+def test_settings_for_training_the_audio_branch_alone_use_both_branches_in_chat(ask, with_audio, media):
     alone = [f"model.{key}" for key in AUDIO_ALONE]
-    code, out, err = ask(hearing, "--video", media["with sound"], "--json", "--options", *alone)
+    code, out, err = ask(with_audio, "--video", media["with sound"], "--json", "--options", *alone)
     assert code == 0, err
     assert json.loads(out)["sound"] == "used"
     assert len(json.loads(out)["frame_times"]) == 4
 
 
 @pytest.mark.parametrize("key", ["vit_ckpt", "q_former_model"])
-def test_files_that_the_audio_branch_alone_is_trained_without_are_needed_in_use(ask, hearing, media, key):
+def test_chat_needs_the_files_that_training_the_audio_branch_does_not(ask, with_audio, media, key):
     options = [*(f"model.{setting}" for setting in AUDIO_ALONE), f"model.{key}=null"]
-    code, out, err = ask(hearing, "--video", media["with sound"], "--options", *options)
+    code, out, err = ask(with_audio, "--video", media["with sound"], "--options", *options)
     assert (code, out) == (1, "")
-    assert f"{hearing}: for use, model.{key}: the " in err
+    assert f"{with_audio}: for use, model.{key}: the " in err
     assert "is frozen and has no weights: name their file" in err
 
 
@@ -227,44 +225,44 @@ def test_files_that_the_audio_branch_alone_is_trained_without_are_needed_in_use(
         ("with a corrupt track", ["--audio"], "c.mp4: cannot decode packet 4"),
     ],
 )
-def test_sound_that_is_demanded_and_cannot_be_heard_is_an_error(ask, hearing, media, name, words, message):
-    code, out, err = ask(hearing, "--video", media[name], *words)
+def test_requiring_audio_that_cannot_be_read_is_an_error(ask, with_audio, media, name, words, message):
+    code, out, err = ask(with_audio, "--video", media[name], *words)
     assert (code, out) == (1, "")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_sound_that_is_demanded_and_can_be_heard_is(ask, hearing, media):
-    assert json.loads(ask(hearing, "--video", media["with sound"], "--audio", "--json").out)["sound"] == "used"
+def test_required_audio_is_used(ask, with_audio, media):
+    assert json.loads(ask(with_audio, "--video", media["with sound"], "--audio", "--json").out)["sound"] == "used"
 
 
-def test_a_file_of_sound_alone_without_sound_is_an_error(ask, hearing, media):
-    code, out, err = ask(hearing, "--sound", media["without a track"])
+def test_a_sound_file_without_audio_is_an_error(ask, with_audio, media):
+    code, out, err = ask(with_audio, "--sound", media["without a track"])
     assert (code, out) == (1, "")
     assert "mute.mp4: no sound track" in err
 
 
 @pytest.mark.parametrize("words", [["--video", "with sound", "--audio"], ["--sound", "sound alone"]])
-def test_sound_asked_of_a_model_without_an_audio_branch_is_an_error(ask, deaf, media, words):
-    code, out, err = ask(deaf, *(media.get(word, word) for word in words))
+def test_requiring_audio_of_a_model_without_an_audio_branch_is_an_error(ask, without_audio, media, words):
+    code, out, err = ask(without_audio, *(media.get(word, word) for word in words))
     assert (code, out) == (1, "")
     assert "the model has no audio branch" in err
 
 
 @pytest.mark.parametrize("flag", ["--audio", "--no-audio"])
 @pytest.mark.parametrize("words", [["--image", "picture"], ["--sound", "sound alone"]])
-def test_what_to_do_with_the_sound_is_asked_of_clips_alone(ask, hearing, media, words, flag):
-    code, out, err = ask(hearing, *(media.get(word, word) for word in words), flag)
+def test_audio_flags_apply_to_clips_only(ask, with_audio, media, words, flag):
+    code, out, err = ask(with_audio, *(media.get(word, word) for word in words), flag)
     assert (code, out) == (1, "")
     assert "use_audio (--audio and --no-audio) is about the sound of a clip" in err
 
 
-def test_more_segments_than_the_branch_has_positions_are_refused(ask, hearing, media):
-    code, _, err = ask(hearing, "--video", media["with sound"], "--options", "model.audio_segments=5")
+def test_more_segments_than_the_branch_has_positions_are_refused(ask, with_audio, media):
+    code, _, err = ask(with_audio, "--video", media["with sound"], "--options", "model.audio_segments=5")
     assert code == 1
     assert "model.audio_segments: 5 segments, but max_audio_pos is 4" in err
     stretched = ["model.audio_segments=5", "model.interpolate_audio_pos=true"]
-    code, out, err = ask(hearing, "--video", media["with sound"], "--json", "--options", *stretched)
+    code, out, err = ask(with_audio, "--video", media["with sound"], "--json", "--options", *stretched)
     assert (code, json.loads(out)["sound"]) == (0, "used"), err
 
 
@@ -272,8 +270,8 @@ def test_more_segments_than_the_branch_has_positions_are_refused(ask, hearing, m
 
 
 @pytest.fixture(scope="module")
-def loaded(hearing: str) -> Chat:
-    return Chat.from_config(hearing)
+def loaded(with_audio: str) -> Chat:
+    return Chat.from_config(with_audio)
 
 
 @pytest.fixture
@@ -284,7 +282,7 @@ def chat(loaded: Chat) -> Chat:
 
 
 @pytest.mark.parametrize("name", ["with sound", "with a silent track", "5.1", "8 kHz", "0.3 s"])
-def test_sound_comes_before_sight_in_the_prompt_and_in_what_is_encoded(chat, media, name):
+def test_audio_comes_before_frames_in_the_prompt_and_in_the_encoding(chat, media, name):
     shown = chat.upload(video=media[name])
     assert [item.kind for item in chat.session.media] == ["audio", "video"]
     assert [tuple(group.frames.shape) for group in chat._encoded] == [(1, 2, 12), (1, 4, 4, 16)]
@@ -295,13 +293,13 @@ def test_sound_comes_before_sight_in_the_prompt_and_in_what_is_encoded(chat, med
     assert chat.session.turns[0].text.startswith("Close your eyes, open your ears")
 
 
-def test_of_a_long_track_segments_are_taken_from_all_of_it(chat, media):
+def test_the_segments_of_a_long_track_span_all_of_it(chat, media):
     assert chat.upload(video=media["with a track longer than the video"]).audio.times == pytest.approx(
         (0.0, 1.5), abs=0.02
     )
 
 
-def test_an_answer_depends_on_what_is_heard(chat, media):
+def test_an_answer_depends_on_the_audio(chat, media):
     def prompt(**files: Any) -> torch.Tensor:
         chat.reset()
         chat.upload(**files)
@@ -310,7 +308,7 @@ def test_an_answer_depends_on_what_is_heard(chat, media):
     assert not torch.allclose(prompt(video=media["with sound"]), prompt(video=media["with a silent track"]), atol=0.1)
 
 
-def test_the_sound_of_files_is_encoded_once_and_a_dialogue_may_hold_several(chat, media):
+def test_the_audio_of_several_files_in_a_dialogue_is_encoded_once(chat, media):
     calls: list[int] = []
     hook = chat.engine.model.audio_encoder.audio.register_forward_pre_hook(lambda *_: calls.append(1))
     for files in ({"video": media["with sound"]}, {"image": media["picture"]}, {"audio": media["sound alone"]}):
@@ -322,7 +320,7 @@ def test_the_sound_of_files_is_encoded_once_and_a_dialogue_may_hold_several(chat
     assert [int(group.slots) for group in chat._encoded] == [-1, -2, -3, -4]
 
 
-def test_a_clip_whose_frames_are_refused_leaves_nothing_of_its_sound(chat, media, monkeypatch):
+def test_a_clip_whose_frames_are_refused_leaves_no_audio_behind(chat, media, monkeypatch):
     longer = replace(chat.engine.video_processor.config, n_frms=5)
     monkeypatch.setattr(chat.engine.video_processor, "config", longer)
     with pytest.raises(TooManyFrames):
@@ -331,6 +329,6 @@ def test_a_clip_whose_frames_are_refused_leaves_nothing_of_its_sound(chat, media
     assert chat.session.media == []
 
 
-def test_one_file_is_shown_at_a_time(chat, media):
+def test_one_file_is_uploaded_at_a_time(chat, media):
     with pytest.raises(VideoLlamaError, match="one of video, image and audio"):
         chat.upload(video=media["with sound"], audio=media["sound alone"])

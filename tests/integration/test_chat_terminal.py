@@ -65,13 +65,13 @@ def talk(command, loaded, monkeypatch) -> Callable[..., Result]:
 # A pipe
 
 
-def test_each_line_of_a_pipe_is_a_question_and_answers_alone_are_on_the_output(talk, files):
+def test_each_piped_line_is_a_question_and_stdout_has_only_answers(talk, files):
     code, out, err = talk(COLOUR, "", f"  {SHAPE}", words=("--video", files["clip"]))
     assert (code, out) == (0, f"> {COLOUR}\nIt is red.\n> {SHAPE}\nIt is a ring.\n")
     assert err.endswith(f"shown: {files['clip']} (4 frames, sound: used)\n")
 
 
-def test_commands_show_files_and_start_anew(talk, files):
+def test_commands_upload_files_and_reset_the_dialogue(talk, files):
     shown, picture = f"/video {files['clip']}", f"/image '{files['picture']}'"
     code, out, err = talk(shown, SHAPE, "/reset", picture, COLOUR, "/help", "/quit", COLOUR)
     assert (code, out) == (0, f"> {SHAPE}\nIt is a ring.\n> {COLOUR}\nIt is blue.\n")
@@ -92,19 +92,19 @@ def test_commands_show_files_and_start_anew(talk, files):
         ("word " * 500, "exceed the decoder's context"),
     ],
 )
-def test_a_line_that_fails_is_explained_and_the_next_one_is_answered(talk, files, line, message):
+def test_a_failed_line_is_explained_and_the_next_is_answered(talk, files, line, message):
     code, out, err = talk(line, COLOUR, words=("--video", files["clip"]))
     assert (code, out) == (1, f"> {COLOUR}\nIt is red.\n")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_a_file_of_the_home_folder_is_found(talk, files, monkeypatch):
+def test_a_file_in_the_home_folder_is_found(talk, files, monkeypatch):
     monkeypatch.setenv("HOME", str(files["clip"].parent))
     assert talk("/video ~/clip.mp4", COLOUR).out == f"> {COLOUR}\nIt is red.\n"
 
 
-def test_bytes_that_are_no_text_do_not_end_the_chat(files):
+def test_invalid_utf_8_does_not_end_the_chat(files):
     words = [sys.executable, "-m", "video_llama.cli.main", "chat", "--cfg-path", TOY, "--video", files["clip"]]
     lines = b"\xff\xfe caf\xe9?\n" + COLOUR.encode()
     result = subprocess.run(words, input=lines, cwd=ROOT, capture_output=True, check=False, env=environment())
@@ -115,7 +115,7 @@ def test_bytes_that_are_no_text_do_not_end_the_chat(files):
 # Flags
 
 
-def test_the_stats_are_told_on_stderr(talk, files):
+def test_the_stats_are_printed_on_stderr(talk, files):
     code, out, err = talk(COLOUR, words=("--video", files["clip"], "--stats"))
     assert (code, out) == (0, f"> {COLOUR}\nIt is red.\n")
     numbers = r"first token \d+\.\d\d s, \d+\.\d tokens/s, answer \d+ tokens, prompt \d+ tokens, files \d+\.\d\d s\n"
@@ -149,13 +149,13 @@ def test_a_seed_draws_the_same_answer_again(talk, files):
         (["--question", COLOUR], "no file to ask about: give --video, --image or --sound"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_the_model_is_built(command, words, message):
+def test_invalid_flags_are_refused_before_the_model_is_built(command, words, message):
     code, out, err = command("chat", "--cfg-path", "no such.yaml", *words)
     assert (code, out) == (1, "")
     assert err == f"{message}\n" or message in err
 
 
-def test_turns_that_no_longer_fit_are_told(talk, files):
+def test_dropped_turns_are_reported(talk, files):
     code, out, err = talk(*[COLOUR + " word" * 30] * 4, words=("--video", files["clip"]))
     assert (code, out.count("> What colour")) == (0, 4)
     assert "the decoder's context is full: the oldest turns are left out, 1 so far" in err
@@ -164,14 +164,14 @@ def test_turns_that_no_longer_fit_are_told(talk, files):
 # A terminal
 
 
-def test_in_a_terminal_questions_are_not_repeated_and_an_error_is_no_failure(talk, files):
+def test_in_a_terminal_questions_are_not_echoed_and_an_error_is_not_a_failure(talk, files):
     code, out, err = talk(COLOUR, "/oops", SHAPE, words=("--video", files["clip"]), typed=True)
     assert (code, out) == (0, "> It is red.\n> > It is a ring.\n> \n")
     assert "/oops: no such command" in err
     assert "/help lists all commands" in err
 
 
-def test_answers_that_a_person_sends_to_a_file_are_alone_there(talk, files):
+def test_redirected_output_has_only_answers(talk, files):
     code, out, _ = talk(COLOUR, SHAPE, words=("--video", files["clip"]), typed=True, shown=False)
     assert (code, out) == (0, "It is red.\nIt is a ring.\n")
 
@@ -252,7 +252,7 @@ def terminal(files) -> Iterator[Terminal]:
     os.close(opened.master)
 
 
-def test_in_a_real_terminal_a_dialogue_goes_on_until_it_is_ended(terminal):
+def test_in_a_real_terminal_a_dialogue_continues_until_it_is_ended(terminal):
     terminal.wait_for("> ")
     terminal.type(f"{COLOUR}\n")
     terminal.wait_for("It is red.\n> ")

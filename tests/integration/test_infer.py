@@ -175,7 +175,7 @@ def n_written(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_where_it_was(whole, lines, media, infer, tmp_path):
+def test_a_killed_run_resumes(whole, lines, media, infer, tmp_path):
     write(tmp_path, lines)
     killed = process(tmp_path, media)
     while n_written(tmp_path) < 80:
@@ -196,7 +196,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(whole, lines, media, infer, t
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work_and_one_goes_on_with_it(whole, lines, media, infer, tmp_path):
+def test_two_processes_share_the_work_and_one_can_resume_it(whole, lines, media, infer, tmp_path):
     write(tmp_path, lines)
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     killed = process(tmp_path, media, "--batch-size", 4, launcher=launcher)
@@ -256,7 +256,7 @@ def no_model(*args: object) -> Engine:
     raise AssertionError("there is nothing to answer")
 
 
-def test_what_failed_is_tried_again_and_only_that(few, infer, monkeypatch):
+def test_only_failed_questions_are_tried_again(few, infer, monkeypatch):
     first = read(few)
     shutil.copy(few / "clip.mp4", few / "late.mp4")
     (few / "clip.mp4").unlink()
@@ -281,7 +281,7 @@ def test_what_failed_is_tried_again_and_only_that(few, infer, monkeypatch):
         ((), "What shape is it?"),
     ],
 )
-def test_answers_of_another_run_are_not_written_over(few, infer, flags, question):
+def test_answers_of_another_run_are_not_overwritten(few, infer, flags, question):
     written = (few / "a.jsonl").read_bytes()
     write(few, [FEW[0].replace("What colour is the shape?", question), *FEW[1:]])
     code, _, err = infer(few, few, *flags)
@@ -289,7 +289,7 @@ def test_answers_of_another_run_are_not_written_over(few, infer, flags, question
     assert "a.jsonl holds something else already" in err
 
 
-def test_answers_of_other_weights_in_the_same_place_are_not_taken(few, infer, tmp_path):
+def test_answers_of_overwritten_weights_are_not_reused(few, infer, tmp_path):
     weights = shutil.copy(ROOT / "video_llama/toy/weights/branch.safetensors", tmp_path / "branch.safetensors")
     other = ("--output", tmp_path / "b.jsonl", "--options", f"model.ckpt={weights}")
     assert infer(few, few, *other).code == 0
@@ -298,7 +298,7 @@ def test_answers_of_other_weights_in_the_same_place_are_not_taken(few, infer, tm
     assert (code, "b.jsonl holds something else already" in err) == (1, True)
 
 
-def test_a_file_of_the_user_is_not_written_over(few, infer):
+def test_a_file_of_the_user_is_not_overwritten(few, infer):
     questions = (few / "q.jsonl").read_bytes()
     code, _, err = infer(few, few, "--output", few / "q.jsonl")
     assert (code, (few / "q.jsonl").read_bytes()) == (1, questions)
@@ -306,7 +306,7 @@ def test_a_file_of_the_user_is_not_written_over(few, infer):
     assert not list(few.glob("q.jsonl.journal*"))
 
 
-def test_a_link_stays_one(few, infer):
+def test_a_symbolic_link_is_kept(few, infer):
     (few / "link.jsonl").symlink_to("elsewhere.jsonl")
     assert infer(few, few, "--output", few / "link.jsonl").code == 0
     assert (few / "link.jsonl").is_symlink()
@@ -314,19 +314,19 @@ def test_a_link_stays_one(few, infer):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("/dev/null", "device"), ("folder", "folder")])
-def test_what_is_no_file_is_not_replaced(few, infer, name, kind):
+def test_an_output_that_is_not_a_file_is_not_replaced(few, infer, name, kind):
     (few / "folder").mkdir()
     code, _, err = infer(few, few, "--output", few / name)
     assert (code, err) == (1, f"--output: {few / name}: a {kind}; name a file\n")
 
 
-def test_another_run_of_the_same_output_is_refused(few, infer):
+def test_a_second_run_with_the_same_output_is_refused(few, infer):
     with Journal(few / "a.jsonl", 0):
         code, _, err = infer(few, few)
     assert (code, "a.jsonl: another run is writing it" in err) == (1, True)
 
 
-def test_answers_that_are_lost_on_the_way_are_told_of(few, infer, loaded, monkeypatch):
+def test_lost_answers_are_reported(few, infer, loaded, monkeypatch):
     def forgetful(*args: object) -> Engine:
         for journal in few.glob("b.jsonl.journal*"):
             journal.unlink()
@@ -339,14 +339,14 @@ def test_answers_that_are_lost_on_the_way_are_told_of(few, infer, loaded, monkey
     assert not (few / "b.jsonl").exists()
 
 
-def test_without_any_answer_the_command_has_failed(few, infer):
+def test_without_any_answer_the_command_fails(few, infer):
     write(few, [FEW[1]])
     code, out, _ = infer(few, few, "--output", few / "b.jsonl")
     assert (code, out.partition(";")[0]) == (1, f"{few}/b.jsonl: 0 answered, 1 failed")
     assert read(few, "b.jsonl") == [{"id": 2, "error": f"{few}/late.mp4: no such file"}]
 
 
-def test_a_line_that_was_cut_short_is_answered_again(few, infer):
+def test_a_question_with_a_truncated_record_is_answered_again(few, infer):
     whole = (few / "a.jsonl").read_bytes()
     (few / "a.jsonl").unlink()
     journal = few / "a.jsonl.journal0"
@@ -362,7 +362,7 @@ def test_a_line_that_was_cut_short_is_answered_again(few, infer):
         (b'[\n{"id": 1}\n]', "q.jsonl: no line can be used (line 1: not JSON"),
     ],
 )
-def test_a_list_that_is_none_is_named_before_the_model_is_loaded(infer, monkeypatch, tmp_path, content, said):
+def test_an_invalid_list_is_named_before_the_model_is_loaded(infer, monkeypatch, tmp_path, content, said):
     monkeypatch.setattr(Engine, "from_config", no_model)
     if content is not None:
         (tmp_path / "q.jsonl").write_bytes(content)
@@ -371,10 +371,10 @@ def test_a_list_that_is_none_is_named_before_the_model_is_loaded(infer, monkeypa
     assert said in err
 
 
-def test_sound_that_is_demanded_of_a_deaf_model_is_refused_at_once(few, infer, loaded, monkeypatch):
+def test_requiring_sound_of_a_model_without_audio_is_refused(few, infer, loaded, monkeypatch):
     spec = replace(loaded.spec, audio_processor=None, modalities=Modalities())
-    deaf = Engine(loaded.model, spec, loaded.video_processor, loaded.image_processor)
-    monkeypatch.setattr(Engine, "from_config", lambda *args: deaf)
+    without_audio = Engine(loaded.model, spec, loaded.video_processor, loaded.image_processor)
+    monkeypatch.setattr(Engine, "from_config", lambda *args: without_audio)
     code, _, err = infer(few, few, "--audio", "--output", few / "b.jsonl")
     assert (code, "the model has no audio branch" in err) == (1, True)
     assert not (few / "b.jsonl").exists()

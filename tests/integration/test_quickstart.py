@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.integration.conftest import ROOT
 from video_llama.common.errors import DataError
-from video_llama.evaluation.questions import Question
+from video_llama.evaluation.exact_match import Question
 from video_llama.toy import quickstart
 from video_llama.toy.ask import other_sounds
 from video_llama.toy.language import CHANCE, SOUND_CHANCE
@@ -53,19 +53,19 @@ def figures(report: dict[str, Any]) -> dict[str, Any]:
     return {**report, "stages": stages, "seconds": None}
 
 
-def test_the_report_has_each_kind_of_question_with_and_without_the_picture(report):
+def test_the_report_has_each_kind_of_question_with_and_without_frames(report):
     assert report["vision"].keys() == CHANCE.keys()
     for kind, row in report["vision"].items():
         assert_row(row, {"full", "blank_video", "after_stage1", "with_sound"}, n=12, chance=CHANCE[kind])
 
 
-def test_the_report_has_the_sound_question_for_each_way_to_learn_it(report):
+def test_the_report_has_the_sound_question_for_each_training_source(report):
     assert report["sound"].keys() == {"on sound", "on frames", "on frames, audio_scale 1"}
     for row in report["sound"].values():
         assert_row(row, {"full", "silence", "other_sound"}, n=12, chance=SOUND_CHANCE["sound"])
 
 
-def test_the_report_has_what_needs_sound_with_either_sense_removed(report):
+def test_the_report_has_the_sound_questions_with_either_input_removed(report):
     assert report["both"].keys() == SOUND_CHANCE.keys()
     for kind, row in report["both"].items():
         assert_row(row, {"full", "silence", "other_sound", "blank_video"}, n=24, chance=SOUND_CHANCE[kind])
@@ -88,7 +88,7 @@ def test_the_report_has_the_losses_and_the_time_of_each_stage(report):
         assert Path(stage["checkpoint"]).is_file()
 
 
-def test_the_report_can_be_read_and_seen(first):
+def test_the_report_has_text_and_a_plot(first):
     text = (first[0] / "report.md").read_text()
     assert all(f"| {kind} | 12 |" in text for kind in CHANCE)
     assert all(f"| {kind} | 24 |" in text for kind in SOUND_CHANCE)
@@ -110,7 +110,7 @@ def test_another_sound_is_one_of_another_kind():
     }
 
 
-def test_it_prints_the_report_and_an_answer_that_the_chat_command_gave(first):
+def test_it_prints_the_report_and_an_answer_of_the_chat_command(first):
     folder, out = first
     assert (folder / "report.md").read_text() in out
     question = out[out.index("$ video-llama chat") :].splitlines()
@@ -126,7 +126,7 @@ def test_the_same_seed_gives_the_same_figures(first, report, tmp_path, monkeypat
     assert figures(again) == figures(report)
 
 
-def test_a_folder_with_something_else_in_it_is_not_taken(tmp_path):
+def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "stage1").mkdir()
     with pytest.raises(DataError, match="holds something else than a quickstart"):
         claim(tmp_path)

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.integration.conftest import ROOT
-from tools.toy_pretrain.hearing import TOY_IMAGEBIND
+from tools.toy_pretrain.imagebind import TOY_IMAGEBIND
 from video_llama.config.loader import ConfigError, JobConfig, load_config
 from video_llama.config.shipped import CONFIGS as PACKAGED
 from video_llama.config.shipped import PACKAGE, shipped_configs
@@ -150,7 +150,7 @@ def test_check_config_finds_nothing_wrong(file, command):
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_no_path_of_anybodys_machine_is_left_in_it(file, root):
+def test_it_contains_no_personal_path(file, root):
     text = (root / file).read_text()
     assert not re.search(r"(^|[\s:'\"])(/|~|[A-Za-z]:\\)[\w.-]+/", re.sub(r"#.*", "", text))
     for value in (yaml.safe_load(text).get("paths") or {}).values():
@@ -158,7 +158,7 @@ def test_no_path_of_anybodys_machine_is_left_in_it(file, root):
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_only_the_paths_block_holds_what_is_still_to_be_set(file, load):
+def test_only_the_paths_block_has_values_to_fill_in(file, load):
     assert all(line.startswith("paths.") for line in load(file).unset)
 
 
@@ -196,7 +196,7 @@ def test_the_audio_branch_is_trained_on_frames_alone_and_used_on_sound(load):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_both_branches_are_trained_together_with_what_the_comment_in_the_audio_branchs_yaml_says(root, stage):
+def test_both_branches_train_together_with_the_options_in_the_audio_yamls_comment(root, stage):
     file, both = f"train_configs/audiobranch_{stage}.yaml", ["frozen_video_Qformer=False", "frozen_llama_proj=False"]
     options = [f"model.{option}" for option in both]
     with pytest.raises(ConfigError, match=r"model\.vit_ckpt: (.|\n)*model\.q_former_model: "):
@@ -210,7 +210,7 @@ def test_both_branches_are_trained_together_with_what_the_comment_in_the_audio_b
     }
 
 
-def test_the_chat_with_sound_differs_from_the_one_without_in_the_audio_branch_alone(load):
+def test_the_chat_yamls_with_and_without_audio_differ_only_in_the_audio_branch(load):
     without, with_sound = (
         asdict(load(f"eval_configs/video_llama_eval_{kind}.yaml").model) for kind in ("only_vl", "withaudio")
     )
@@ -223,7 +223,7 @@ def test_the_chat_with_sound_differs_from_the_one_without_in_the_audio_branch_al
 
 
 def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
-    towers = (
+    video_keys = (
         "vit_args",
         "image_size",
         "qformer",
@@ -232,7 +232,7 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
         "max_frame_pos",
         "llama_model",
     )
-    hearing = (
+    audio_keys = (
         "image_size",
         "qformer",
         "llama_model",
@@ -248,13 +248,13 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
         config = load(file).model
         model = asdict(config)
         model["qformer"]["dropout"] = 0.0  # has no part in use
-        shared = (towers if config.modalities.video else ()) + (hearing if config.equip_audio_branch else ())
+        shared = (video_keys if config.modalities.video else ()) + (audio_keys if config.equip_audio_branch else ())
         assert shared
         assert {key: model[key] for key in shared} == {key: chat[key] for key in shared}
     assert chat["audio_encoder"] == asdict(TOY_IMAGEBIND)
 
 
-def test_what_data_sets_ask_of_the_model_in_vain_is_reported_with_its_line(monkeypatch):
+def test_a_data_set_that_asks_too_much_of_the_model_is_reported_with_its_line(monkeypatch):
     monkeypatch.chdir(ROOT)
     asked = ["datasets.webvid.vis_processor.train.n_frms=64", "datasets.cc_sbu_align.num_video_query_token=3"]
     with pytest.raises(ConfigError) as caught:
@@ -264,7 +264,7 @@ def test_what_data_sets_ask_of_the_model_in_vain_is_reported_with_its_line(monke
     assert "datasets.cc_sbu_align.num_video_query_token: 3, but the model has 8" in text
 
 
-def test_a_training_yaml_serves_for_chat_where_its_data_are_not(monkeypatch):
+def test_a_training_yaml_works_for_chat_without_its_data(monkeypatch):
     monkeypatch.chdir(ROOT)
     branch = "paths.stage1=video_llama/toy/weights/branch.safetensors"
     for world in ("paths.world=no/such/folder", "paths.world=???"):

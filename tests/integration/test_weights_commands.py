@@ -49,26 +49,28 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("size", WIDTHS)
-def test_a_released_file_loads_into_the_model_of_its_width_bit_by_bit(files: Path, size: str) -> None:
+def test_a_released_file_loads_bit_for_bit_into_the_model_of_its_width(files: Path, size: str) -> None:
     model = VideoLLaMA.from_config(config(files, size, files / f"{size}.pth"))
     theirs = torch.load(files / f"{size}.pth", weights_only=True)["model"]
     assert_equal(model.trainable_state(), in_our_names(theirs, size).tensors)
     assert sum(t.numel() for t in model.trainable_state().values()) == {"7B": 22_104_064, "13B": 22_891_520}[size]
 
 
-def test_a_released_audio_branch_loads_on_top_of_a_vision_branch_bit_by_bit(files: Path, tmp_path: Path) -> None:
+def test_a_released_audio_branch_loads_bit_for_bit_on_top_of_a_vision_branch(files: Path, tmp_path: Path) -> None:
     theirs = write_released(tmp_path / "audio.pth", "audio_branch_4096", 7)["model"]
-    hears = {"equip_audio_branch": True, "audio_encoder": replace(tiny.IMAGEBIND, out_embed_dim=1024)}
-    sight = config(files, "7B", files / "7B.pth")
-    model = VideoLLaMA.from_config(replace(sight, **hears, ckpt_2=str(tmp_path / "audio.pth")))
+    audio = {"equip_audio_branch": True, "audio_encoder": replace(tiny.IMAGEBIND, out_embed_dim=1024)}
+    vision = config(files, "7B", files / "7B.pth")
+    model = VideoLLaMA.from_config(replace(vision, **audio, ckpt_2=str(tmp_path / "audio.pth")))
     own = {name: t for name, t in model.state_dict().items() if name.startswith("audio_branch.")}
     assert_equal(own, in_our_names(theirs, "audio").tensors)
     assert sum(t.numel() for t in own.values()) == 22_855_680
-    assert_equal(model.trainable_state(), VideoLLaMA.from_config(sight).trainable_state())
+    assert_equal(model.trainable_state(), VideoLLaMA.from_config(vision).trainable_state())
 
 
 @pytest.mark.parametrize("size", WIDTHS)
-def test_a_released_file_converts_to_ours_and_back_bit_by_bit(files: Path, size: str, tmp_path: Path, command) -> None:
+def test_a_released_file_converts_to_our_names_and_back_bit_for_bit(
+    files: Path, size: str, tmp_path: Path, command
+) -> None:
     for there, back in ((files / f"{size}.pth", tmp_path / "ours.pth"), (tmp_path / "ours.pth", tmp_path / "back.pth")):
         code, out, err = command("convert-weights", there, back)
         assert code == 0, err
@@ -80,7 +82,7 @@ def test_a_released_file_converts_to_ours_and_back_bit_by_bit(files: Path, size:
     assert (after["config"], after["scaler"], after["epoch"]) == (before["config"], before["scaler"], before["epoch"])
 
 
-def test_the_converted_file_stands_for_the_released_one(files: Path, tmp_path: Path, command) -> None:
+def test_the_converted_file_replaces_the_released_one(files: Path, tmp_path: Path, command) -> None:
     states = []
     for name in ("ours.pth", "ours.safetensors"):
         assert command("convert-weights", files / "7B.pth", tmp_path / name).code == 0
@@ -139,7 +141,7 @@ def test_a_decoder_folder_can_be_inspected(files: Path, command) -> None:
     assert json.loads(command("inspect-weights", files / "13B", "--json").out)["decoder_width"] == 5120
 
 
-def test_a_decoder_folder_is_held_against_the_trained_weights_of_a_config(files: Path, command) -> None:
+def test_a_decoder_folder_is_compared_with_the_trained_weights_of_a_config(files: Path, command) -> None:
     words = ["inspect-weights", files / "13B", "--cfg-path", CONFIG]
     code, out, _ = command(*words)
     assert (code, out.splitlines()[-1]) == (0, f"{CONFIG} names no trained weights to compare it with")
@@ -153,13 +155,13 @@ def test_a_decoder_folder_is_held_against_the_trained_weights_of_a_config(files:
     assert len(json.loads(command(*words, "--json").out)["fit"]["problems"]) == 1
 
 
-def test_a_decoder_folder_with_the_tokenizer_of_another_is_told(tmp_path: Path, command) -> None:
+def test_a_decoder_folder_with_a_foreign_tokenizer_is_reported(tmp_path: Path, command) -> None:
     code, out, err = command("inspect-weights", tiny.write_decoder(tmp_path, vocab_size=500))
     assert (code, out) == (1, "")
     assert "the tokenizer knows 560 tokens" in err
 
 
-def test_a_folder_that_is_no_decoder_yet_is_not_called_one(tmp_path: Path, command) -> None:
+def test_an_incomplete_decoder_folder_is_not_called_a_decoder(tmp_path: Path, command) -> None:
     (tiny.write_decoder(tmp_path) / "model.safetensors").unlink()
     code, out, err = command("inspect-weights", tmp_path)
     assert (code, out) == (1, "")
@@ -175,7 +177,7 @@ def test_our_own_weights_are_inspected_with_the_config_they_belong_to(command) -
         assert json.loads(out)["fit"]["key"] == key
 
 
-def test_what_goes_wrong_is_said_without_a_traceback(files: Path, tmp_path: Path, command) -> None:
+def test_errors_are_printed_without_a_traceback(files: Path, tmp_path: Path, command) -> None:
     (tmp_path / "page.pth").write_text("<html>")
     for words, message in (
         (("inspect-weights", tmp_path / "page.pth"), "page.pth: a web page"),

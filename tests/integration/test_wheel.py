@@ -80,7 +80,7 @@ def _checked(words: list[str], cwd: Path) -> str:
     return result.stdout
 
 
-def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
+def test_it_contains_exactly_the_files_of_the_package(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = {
@@ -101,7 +101,7 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> Non
     assert not any("toy_pretrain" in name for name in held)
 
 
-def test_it_is_what_an_environment_without_the_clone_imports(run: Callable[..., str]) -> None:
+def test_an_environment_without_the_clone_imports_it(run: Callable[..., str]) -> None:
     imported = run("python", "-c", "import video_llama, sys; print(video_llama.__file__); print(sys.prefix)")
     file, prefix = imported.splitlines()
     assert Path(file).is_relative_to(prefix)

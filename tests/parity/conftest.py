@@ -103,7 +103,7 @@ def section(reference: Reference, folder: Path) -> VideoLLaMAConfig:
 
 
 @pytest.fixture(scope="session")
-def section_with_sound(section: VideoLLaMAConfig, reference: Reference, folder: Path) -> VideoLLaMAConfig:
+def section_with_audio(section: VideoLLaMAConfig, reference: Reference, folder: Path) -> VideoLLaMAConfig:
     """The model section for use with sound; the branches are in two files, the audio branch's on top."""
     sizes, weights = reference.info["config"], reference.weights
     torch.save(starting_with(weights, "audio_encoder.", strip=True), folder / "imagebind_huge.pth")
@@ -149,17 +149,17 @@ def model(section: VideoLLaMAConfig) -> VideoLLaMA:
 
 
 @pytest.fixture(scope="session")
-def model_that_hears(section_with_sound: VideoLLaMAConfig) -> VideoLLaMA:
+def model_with_audio(section_with_audio: VideoLLaMAConfig) -> VideoLLaMA:
     """The reference model for use with sound."""
-    return VideoLLaMA.from_config(section_with_sound).eval()
+    return VideoLLaMA.from_config(section_with_audio).eval()
 
 
 @pytest.fixture(scope="session")
-def model_that_sees(section_with_sound: VideoLLaMAConfig) -> VideoLLaMA:
+def model_on_frames(section_with_audio: VideoLLaMAConfig) -> VideoLLaMA:
     """The reference model as the original trains its audio branch: alone, on frames in the place of sound."""
     recipe = replace(
-        section_with_sound,
-        ckpt=section_with_sound.ckpt_2,
+        section_with_audio,
+        ckpt=section_with_audio.ckpt_2,
         ckpt_2=None,
         frozen_audio_Qformer=False,
         frozen_video_Qformer=True,

@@ -117,7 +117,7 @@ def test_the_answer_is_the_text_of_those_tokens(reference: Reference, all_asked:
         assert answer == expected or reference.info["scenarios"][asked.name]["min_top2_margin"] < 2 * OUTPUT
 
 
-def test_embeddings_that_are_one_percent_off_are_noticed(reference: Reference, all_asked: list[Asked]) -> None:
+def test_embeddings_that_are_one_percent_off_are_detected(reference: Reference, all_asked: list[Asked]) -> None:
     off = {name: t * 1.01 if name.endswith("context_emb") else t for name, t in reference.goldens.items()}
     with pytest.raises(AssertionError):
         test_the_prompt_has_the_originals_embeddings(replace(reference, goldens=off), all_asked)

@@ -72,7 +72,7 @@ def written(pieces: Sequence[TextSegment | Slot]) -> str:
     return "".join(PLACEHOLDER if isinstance(p, Slot) else "".join(s.text for s in p.spans) for p in pieces)
 
 
-def test_a_question_is_put_to_the_dialogue_as_in_the_original(reference: Reference) -> None:
+def test_a_question_is_added_to_the_dialogue_as_in_the_original(reference: Reference) -> None:
     entries = reference.read(FILE)["ask"]
     assert entries
     for entry in entries:

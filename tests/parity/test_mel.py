@@ -51,7 +51,7 @@ def test_segments_start_and_end_where_the_original_cuts_them(cases):
         assert [span(start, n_samples) for start in starts] == slices, name
 
 
-def test_spectrograms_of_segments(cases, tensors):
+def test_spectrograms_of_segments_are_the_originals(cases, tensors):
     compared = [name for name in cases if f"{name}/mel" in tensors]
     assert compared
     for name in compared:
@@ -67,7 +67,7 @@ def test_spectrograms_of_segments(cases, tensors):
         assert_near(mel[None], tensors[f"{name}/mel"], name)
 
 
-def test_spectrograms_before_they_are_normalised(cases, tensors):
+def test_spectrograms_before_normalisation_are_the_originals(cases, tensors):
     compared = [name for name in cases if f"{name}/fbank" in tensors]
     assert compared
     for name in compared:

@@ -122,11 +122,11 @@ def failed(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> li
 
 
 @pytest.mark.parametrize("test", KINDS)
-def test_a_value_that_is_one_percent_off_is_noticed(test: str, failed: list[str]) -> None:
+def test_a_value_that_is_one_percent_off_is_detected(test: str, failed: list[str]) -> None:
     assert [name for name in failed if name.startswith(test)]
 
 
-def test_a_copy_with_nothing_off_passes(reference: Reference, tmp_path: Path) -> None:
+def test_an_unchanged_copy_passes(reference: Reference, tmp_path: Path) -> None:
     done = outcome(copy_of(reference, tmp_path / "reference"))
     assert done.returncode == 0, done.stdout[-3000:]
     assert "skipped" not in done.stdout

@@ -97,7 +97,7 @@ def test_the_special_ids_are_the_originals(text: Text) -> None:
     assert text.goldens["image_patch_token_id"] == text.tokenizer.vocab_size, "the one added token"
 
 
-def test_every_string_has_the_originals_ids_and_comes_back_as_it_did(text: Text) -> None:
+def test_every_string_has_the_originals_ids_and_decodes_as_in_the_original(text: Text) -> None:
     assert text.goldens["tokenize"]
     for golden in text.goldens["tokenize"]:
         written, n_slots = golden["text"], golden["text"].count(PLACEHOLDER)
@@ -145,7 +145,7 @@ def test_every_record_has_the_originals_ids_and_labels(kind: str, text: Text) ->
         assert trained == golden["trained_text"]
 
 
-def test_what_the_original_measured_has_the_same_texts_and_lengths(text: Text) -> None:
+def test_texts_and_lengths_measured_in_the_original_are_the_same(text: Text) -> None:
     measured = [golden for golden in text.goldens["video"] if "segment_lens" in golden]
     assert measured
     for golden in measured:

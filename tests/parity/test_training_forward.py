@@ -40,11 +40,11 @@ class Forward:
 
 
 @pytest.fixture(scope="module")
-def forwards(model: VideoLLaMA, model_that_sees: VideoLLaMA, reference: Reference) -> dict[str, Forward]:
+def forwards(model: VideoLLaMA, model_on_frames: VideoLLaMA, reference: Reference) -> dict[str, Forward]:
     """Every scenario's forward and backward, in the model that trains the scenario's branch."""
     results = {}
     for name in (*reference.scenarios(*CAPTIONS), *reference.scenarios(*INSTRUCTIONS)):
-        trained = model_that_sees if kind_of(reference, name) == "audio_frames" else model
+        trained = model_on_frames if kind_of(reference, name) == "audio_frames" else model
         captioned = name.startswith(CAPTIONS)
         batch = caption_batch(trained, reference, name) if captioned else instruction_batch(reference, name)
         results[name] = forward(trained, batch)
@@ -114,14 +114,14 @@ def forward(model: VideoLLaMA, batch: Batch) -> Forward:
     )
 
 
-def test_the_sequence_and_what_the_decoder_makes_of_it_are_the_originals(forwards, reference: Reference) -> None:
+def test_the_sequence_and_the_decoders_output_are_the_originals(forwards, reference: Reference) -> None:
     for scenario, ours in forwards.items():
         golden = reference.of(scenario)
         for name in (OUTPUTS - {"loss"}) & golden.keys():
             assert_output(ours.outputs[name], golden[name], f"{scenario}/{name}")
 
 
-def test_the_batch_of_an_instruction_goes_through_as_it_is(forwards, reference: Reference) -> None:
+def test_a_recorded_instruction_batch_runs_unchanged(forwards, reference: Reference) -> None:
     for scenario in reference.scenarios(*INSTRUCTIONS):
         golden = reference.of(scenario)
         for name in ("attention_mask", "labels"):
@@ -154,7 +154,7 @@ def test_every_trained_tensor_has_a_gradient_of_the_originals_norm(forwards, ref
                 assert theirs.norm().item() == within, f"{scenario}: norm of the reference's grad/{name}"
 
 
-def test_every_value_is_one_that_is_compared(forwards, reference: Reference) -> None:
+def test_every_recorded_value_is_compared(forwards, reference: Reference) -> None:
     for scenario, ours in forwards.items():
         info = reference.info["scenarios"][scenario]
         of_instructions = {"samples.attention_mask", "samples.labels"}

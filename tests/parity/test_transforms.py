@@ -73,7 +73,7 @@ def test_a_clip_for_evaluation_is_the_originals(encoder: VisionEncoder, pixels) 
         assert_output(normalised(encoder, clip), pixels[f"{match[1]}/out"], match[0])
 
 
-def test_a_cropped_clip_is_the_originals_except_where_its_cast_went_round(
+def test_a_cropped_clip_is_the_originals_except_where_its_cast_overflowed(
     encoder: VisionEncoder, pixels, facts
 ) -> None:
     for match in found(pixels, CROPS):
@@ -108,7 +108,7 @@ def test_captions_are_cleaned_as_in_the_original(facts) -> None:
     assert len(prompts) == len({name for name, _ in prompts}), "a caption was cut in another way than the others"
 
 
-def test_every_value_is_one_that_is_compared(pixels, facts) -> None:
+def test_every_recorded_value_is_compared(pixels, facts) -> None:
     assert [name for name in pixels if not re.fullmatch("|".join((CLIPS, CROPS, IMAGES, OUTPUTS)), name)] == []
     assert facts.keys() == {"mean", "std", "alpro_train_uint8_wrap_fraction", "caption"}
     for case in facts["caption"]:

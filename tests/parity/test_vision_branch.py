@@ -58,7 +58,7 @@ def test_every_stage_from_frames_to_decoder_tokens_has_the_originals_values(mode
 
 @pytest.mark.parametrize("part", ["vision.vit.blocks.0.attn.qkv.weight", "video_branch.frame_position.weight"])
 @torch.no_grad()
-def test_weights_that_are_one_percent_off_are_noticed(model: VideoLLaMA, reference: Reference, part: str) -> None:
+def test_weights_that_are_one_percent_off_are_detected(model: VideoLLaMA, reference: Reference, part: str) -> None:
     weight = dict(model.named_parameters())[part]
     before = weight.clone()
     weight.mul_(1.01)

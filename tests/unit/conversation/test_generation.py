@@ -50,13 +50,13 @@ def test_an_answer_ends_before_its_end_symbol(model, tokenizer):
     assert model.decoder.lm.lm_head.step == len(ids(tokenizer, "It is red.\n###"))
 
 
-def test_an_end_symbol_may_be_cut_into_any_tokens(model, tokenizer):
+def test_an_end_symbol_may_be_split_into_any_tokens(model, tokenizer):
     red = ids(tokenizer, "It is red.")
     assert said(model, tokenizer, [*red, SHARP, SHARP, SHARP, 20]) == ["It is red."]
     assert model.decoder.lm.lm_head.step == len(red) + 3
 
 
-def test_an_end_symbol_that_is_not_whole_does_not_end_an_answer(model, tokenizer):
+def test_part_of_an_end_symbol_does_not_end_an_answer(model, tokenizer):
     red, more = ids(tokenizer, "It is red"), ids(tokenizer, "or ##")
     assert said(model, tokenizer, [*red, SHARP, *more, EOS]) == ["It is red# or ##"]
 
@@ -66,13 +66,13 @@ def test_the_end_token_ends_an_answer_under_any_template(model, tokenizer):
     assert said(model, tokenizer, ids(tokenizer, " It is red. </s> more"), stop="</s>") == ["It is red."]
 
 
-def test_a_row_that_has_ended_is_not_changed_by_those_that_go_on(model, tokenizer):
+def test_a_finished_row_is_unaffected_by_rows_that_continue(model, tokenizer):
     short, long = ids(tokenizer, "no###"), ids(tokenizer, "It is a large red ring###")
     assert said(model, tokenizer, short, long, [EOS]) == ["no", "It is a large red ring", ""]
     assert model.decoder.lm.lm_head.step == len(long)
 
 
-def test_an_answer_without_an_end_is_cut_at_its_longest(model, tokenizer):
+def test_an_answer_without_an_end_stops_at_max_new_tokens(model, tokenizer):
     said(model, tokenizer, [20])
     assert model.decoder.lm.lm_head.step == 12
 
@@ -96,7 +96,7 @@ def test_a_row_runs_on_until_its_own_strings_whatever_ends_the_others(model, any
     assert model.decoder.lm.lm_head.step == len(late)
 
 
-def test_half_a_character_at_the_end_of_a_cut_answer_is_left_out(model, any_tokenizer):
+def test_half_a_character_at_the_end_of_a_cut_answer_is_dropped(model, any_tokenizer):
     script = ids(any_tokenizer, "It is 😀")
     assert said(model, any_tokenizer, script, max_new_tokens=len(script)) == ["It is 😀"]
     assert said(model, any_tokenizer, script, max_new_tokens=len(script) - 1) == ["It is"]
@@ -111,7 +111,7 @@ def test_half_a_character_at_the_end_of_a_cut_answer_is_left_out(model, any_toke
         ("", "none of them empty"),
     ],
 )
-def test_stop_strings_that_make_no_sense_are_refused(model, tokenizer, stop, message):
+def test_invalid_stop_strings_are_refused(model, tokenizer, stop, message):
     with pytest.raises(VideoLlamaError, match=message):
         generate(model, tokenizer, [[1], [1]], [], stop=stop)
 
@@ -136,7 +136,7 @@ def asked(samples: Sequence[Sample]) -> tuple[list[list[int]], tuple[MediaGroup,
     ],
     ids=["greedy", "penalty", "beams", "sampling"],
 )
-def test_answers_in_a_batch_are_those_given_one_by_one(model, tokenizer, settings):
+def test_a_batch_gives_the_answers_of_single_prompts(model, tokenizer, settings):
     stops = [["###"], ["e"], ["###", "a"], ["never"]]
     together = generate(model, tokenizer, *asked(SAMPLES), stop=stops, settings=settings)
     alone = [
@@ -147,7 +147,7 @@ def test_answers_in_a_batch_are_those_given_one_by_one(model, tokenizer, setting
     assert len(set(together)) == 4
 
 
-def test_answers_are_greedy_whatever_the_folder_of_the_decoder_suggests(model, tokenizer, tmp_path):
+def test_answers_are_greedy_whatever_the_decoder_folder_suggests(model, tokenizer, tmp_path):
     tiny.write_decoder(tmp_path)
     (tmp_path / "generation_config.json").write_text(
         '{"do_sample": true, "temperature": 5.0, "num_beams": 3, "repetition_penalty": 9.0, "max_length": 3}'
@@ -160,7 +160,7 @@ def test_answers_are_greedy_whatever_the_folder_of_the_decoder_suggests(model, t
     assert plain == suggested
 
 
-def test_answers_depend_on_what_was_shown(model, tokenizer):
+def test_answers_depend_on_the_media(model, tokenizer):
     clip, other = sample("clip", 4), sample("other clip", 4)
     prompt = clip.input_ids.tolist()
     one, two = (
@@ -194,7 +194,7 @@ def tokens_of(model: VideoLLaMA, tokenizer: Tokenizer, prompt: list[int], **sett
     return tokens
 
 
-def test_beams_find_a_likelier_answer(model, tokenizer):
+def test_beam_search_finds_a_likelier_answer(model, tokenizer):
     better = 0
     for name in ("one", "two", "three", "four"):
         prompt = sample(name, words=9).input_ids.tolist()
@@ -209,7 +209,7 @@ PROMPT = sample("text", words=9).input_ids.tolist()
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_what_is_drawn_depends_on_the_seed_and_leaves_torchs_chance_alone(model, tokenizer, num_beams):
+def test_samples_depend_on_the_seed_and_torchs_random_state_is_unchanged(model, tokenizer, num_beams):
     def draw(seed: int | None) -> list[int]:
         return tokens_of(model, tokenizer, PROMPT, temperature=2.0, top_p=1.0, num_beams=num_beams, seed=seed)
 
@@ -219,14 +219,14 @@ def test_what_is_drawn_depends_on_the_seed_and_leaves_torchs_chance_alone(model,
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_temperature_zero_draws_nothing_whatever_the_seed(model, tokenizer):
+def test_temperature_zero_is_greedy_whatever_the_seed(model, tokenizer):
     greedy = tokens_of(model, tokenizer, PROMPT)
     assert tokens_of(model, tokenizer, PROMPT, seed=7, top_p=0.1) == greedy
     assert tokens_of(model, tokenizer, PROMPT, seed=7, temperature=0.01) == greedy
 
 
 @pytest.mark.parametrize("choice", [{}, {"temperature": 0.01, "seed": 0}, {"num_beams": 2}])
-def test_the_penalty_keeps_from_repeating(model, tokenizer, choice):
+def test_the_penalty_prevents_repetition(model, tokenizer, choice):
     plain = tokens_of(model, tokenizer, PROMPT, max_new_tokens=30, **choice)
     penalised = tokens_of(model, tokenizer, PROMPT, max_new_tokens=30, repetition_penalty=10.0, **choice)
     assert len(set(plain)) < len(plain)
@@ -237,7 +237,7 @@ def test_the_penalty_keeps_from_repeating(model, tokenizer, choice):
 
 
 @pytest.mark.parametrize("num_beams", [1, 2])
-def test_each_step_is_told_of_beams_without_their_tokens(model, tokenizer, num_beams):
+def test_with_beams_on_step_gets_no_tokens(model, tokenizer, num_beams):
     steps: list[list[int]] = []
     settings = GenerationSettings(max_new_tokens=6, num_beams=num_beams)
     prompts, media = asked(SAMPLES)
@@ -247,7 +247,7 @@ def test_each_step_is_told_of_beams_without_their_tokens(model, tokenizer, num_b
 
 
 @pytest.mark.parametrize("num_beams", [1, 2])
-def test_an_error_on_the_way_ends_the_generation(model, tokenizer, num_beams):
+def test_an_error_in_on_step_ends_generation(model, tokenizer, num_beams):
     steps = 0
 
     def enough(tokens: list[int]) -> None:
@@ -269,7 +269,7 @@ def test_an_error_on_the_way_ends_the_generation(model, tokenizer, num_beams):
     assert steps == 3
 
 
-def test_memory_that_runs_out_is_told_with_advice(model, tokenizer, monkeypatch):
+def test_running_out_of_memory_is_reported_with_advice(model, tokenizer, monkeypatch):
     def generate_without_memory(**_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has ...")
 

@@ -32,7 +32,7 @@ def emptied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ],
     ids=["cuda", "cpu", "cpu on Windows", "cublas", "python"],
 )
-def test_memory_that_runs_out_is_told_with_advice_and_given_back(error, emptied):
+def test_running_out_of_memory_is_reported_with_advice_and_frees_the_cache(error, emptied):
     @within_memory
     def work() -> None:
         raise error
@@ -44,7 +44,7 @@ def test_memory_that_runs_out_is_told_with_advice_and_given_back(error, emptied)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("out of memory"), KeyboardInterrupt()])
-def test_other_errors_stay_what_they_are(error, emptied):
+def test_other_errors_are_unchanged(error, emptied):
     @within_memory
     def work() -> None:
         raise error
@@ -55,7 +55,7 @@ def test_other_errors_stay_what_they_are(error, emptied):
     assert emptied == []
 
 
-def test_what_works_is_returned():
+def test_a_result_is_returned():
     @within_memory
     def work(a: int, *, b: int) -> int:
         return a + b

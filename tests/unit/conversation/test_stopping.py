@@ -24,7 +24,7 @@ def ends_at(tokenizer: Tokenizer, tokens: list[int], *stops: str) -> int | None:
 
 
 @pytest.mark.parametrize("stops", [("###",), ("\nHuman:",), ("</end>", "###"), ("。", "END OF ANSWER")])
-def test_a_row_ends_with_the_token_that_completes_one_of_its_strings(any_tokenizer, stops):
+def test_a_row_ends_with_the_token_that_completes_a_stop_string(any_tokenizer, stops):
     text = f"The answer is a cat, or two. And more{stops[-1]} and more"
     tokens = ids(any_tokenizer, text)
     seen = [any(stop in any_tokenizer.decode(tokens[:n]) for stop in stops) for n in range(1, len(tokens) + 1)]
@@ -32,17 +32,17 @@ def test_a_row_ends_with_the_token_that_completes_one_of_its_strings(any_tokeniz
     assert True in seen or any_tokenizer.decode(tokens) != text  # where white space is changed, there is no such string
 
 
-def test_a_string_that_is_not_whole_ends_nothing(any_tokenizer):
+def test_part_of_a_stop_string_ends_nothing(any_tokenizer):
     assert ends_at(any_tokenizer, ids(any_tokenizer, "a # and ## and Human and EN"), "###", "Human:", "END") is None
 
 
-def test_a_string_inside_a_token_ends_the_row(any_tokenizer):
+def test_a_stop_string_inside_a_token_ends_the_row(any_tokenizer):
     tokens = ids(any_tokenizer, "The shape is red")
     first = next(n for n in range(1, len(tokens) + 1) if "hap" in any_tokenizer.decode(tokens[:n]))
     assert ends_at(any_tokenizer, tokens, "hap") == first
 
 
-def test_every_row_is_looked_at_by_itself(any_tokenizer):
+def test_every_row_ends_by_itself(any_tokenizer):
     texts = ["the end of it ###", "a # and more #", "the end of it END", "the end of it ###"]
     longest = max(len(ids(any_tokenizer, text)) for text in texts)
     rows = [(ids(any_tokenizer, "x") * longest + ids(any_tokenizer, text))[-longest:] for text in texts]
@@ -56,7 +56,7 @@ def test_the_beams_of_a_row_have_its_strings(any_tokenizer):
 
 
 @pytest.mark.parametrize("stop", ["<|im_end|>", "###", "<|eos|>"])
-def test_an_end_symbol_is_seen_whether_it_is_a_token_or_not_and_need_not_be_the_end_token(stop, tmp_path):
+def test_an_end_symbol_is_found_whether_or_not_it_is_a_token(stop, tmp_path):
     tokenizer = load_tokenizer(write_fast_tokenizer(tmp_path, "<|im_end|>", eos_token="<|eos|>"))
     said = ids(tokenizer, f"the answer is a cat{stop}")
     assert ends_at(tokenizer, said, stop) == len(said)

@@ -84,12 +84,12 @@ def test_images_clips_of_two_lengths_and_plain_text_fit_in_one_batch() -> None:
     assert all(g.frames.dtype == torch.uint8 and not g.encoded for g in batch.media)
 
 
-def test_a_clip_of_one_frame_is_not_taken_for_an_image() -> None:
+def test_a_clip_of_one_frame_is_not_an_image() -> None:
     batch = collate([sample(1, medium("image", 1, 1)), sample(1, medium("video", 1, 1))], PAD)
     assert [g.kind for g in batch.media] == ["image", "video"]
 
 
-def test_a_batch_of_text_holds_no_media() -> None:
+def test_a_batch_of_text_has_no_media() -> None:
     assert collate([sample(1), sample(2)], PAD).media == ()
 
 

@@ -34,7 +34,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     return build(tmp_path_factory.mktemp("decoder"))
 
 
-def test_scores_are_of_the_answers_and_failed_questions_are_reported(engine, tmp_path):
+def test_answers_are_scored_and_failed_questions_are_reported(engine, tmp_path):
     result = evaluate(Lengths(), lambda: engine, tmp_path / "a.jsonl", model_key="m", settings=SHORT)
     assert result is not None
     assert sorted(result.outcomes.answers) == [0, 1, 2, 3]
@@ -54,6 +54,6 @@ def test_a_second_run_answers_nothing_again(engine, tmp_path):
     assert again == first
 
 
-def test_torch_stays_in_the_mode_it_was_in(engine, tmp_path):
+def test_torchs_grad_mode_is_restored(engine, tmp_path):
     evaluate(Lengths(), lambda: engine, tmp_path / "a.jsonl", model_key="m", settings=SHORT)
     assert torch.is_grad_enabled()

@@ -38,7 +38,7 @@ def no_engine() -> Engine:
     pytest.fail("the model was built")
 
 
-def test_outcomes_are_what_the_file_says(engine, tmp_path):
+def test_outcomes_equal_the_lines_of_the_output(engine, tmp_path):
     outcomes = job(tmp_path).run(lambda: engine)
     lines = [json.loads(line) for line in (tmp_path / "out/a.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [1, "two", None, None, 5]
@@ -52,7 +52,7 @@ def test_answered_questions_need_no_model(engine, tmp_path, batch_size):
     assert job(tmp_path, batch_size=batch_size).run(no_engine) == first
 
 
-def test_new_questions_are_added_to_the_answers_there_are(engine, tmp_path, capsys):
+def test_new_questions_are_added_to_existing_answers(engine, tmp_path, capsys):
     job(tmp_path).run(lambda: engine)
     assert len(job(tmp_path, [*ITEMS, item(6, "c.mp4")]).run(lambda: engine).answers) == 4
     assert "3 of 6 questions are answered already" in capsys.readouterr().err
@@ -61,7 +61,7 @@ def test_new_questions_are_added_to_the_answers_there_are(engine, tmp_path, caps
 @pytest.mark.parametrize(
     "change", [{"model_key": "other"}, {"settings": GenerationSettings(max_new_tokens=5)}, {"items": ITEMS[1:]}]
 )
-def test_answers_to_something_else_are_not_overwritten(engine, tmp_path, change):
+def test_answers_to_other_questions_are_not_overwritten(engine, tmp_path, change):
     job(tmp_path).run(lambda: engine)
     before = (tmp_path / "out/a.jsonl").read_bytes()
     with pytest.raises(OutputError, match="holds something else already"):

@@ -18,7 +18,7 @@ def schedule(kind: str, steps_per_epoch: int, max_epoch: int, own: dict[str, Any
 
 
 @pytest.mark.parametrize("kind", ["linear_warmup_cosine_lr", "linear_warmup_step_lr", "constant_lr"])
-def test_a_warm_up_longer_than_an_epoch_goes_on(kind):
+def test_a_warm_up_longer_than_an_epoch_continues(kind):
     rates = schedule(kind, 4, 5, init_lr=1.0, warmup_lr=0.0, warmup_steps=10)
     assert [rates(step) for step in range(10)] == pytest.approx([step / 10 for step in range(10)])
 

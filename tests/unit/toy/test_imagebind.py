@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from tools.toy_pretrain.hearing import load_imagebind, loss_of, record
+from tools.toy_pretrain.imagebind import load_imagebind, loss_of, record
 from video_llama.models.encoders.imagebind import ImageBind
 from video_llama.processors.audio import spectrogram
 from video_llama.toy.scene import SHAPES, SIDE, scenes, with_other_sounds
@@ -48,12 +48,12 @@ def vectors(imagebind) -> Vectors:
     )
 
 
-def test_the_nearest_sound_of_a_frame_is_of_its_shape(vectors):
+def test_the_nearest_sound_to_a_frame_has_its_shape(vectors):
     nearest = vectors.heard_shape[(vectors.seen @ vectors.heard.T).argmax(2)]
     assert (nearest == vectors.seen_shape[:, None]).float().mean() >= 0.95
 
 
-def test_the_nearest_clip_of_a_sound_shows_its_shape(vectors):
+def test_the_nearest_clip_to_a_sound_shows_its_shape(vectors):
     nearest = vectors.seen_shape[(vectors.heard @ vectors.seen.mean(1).T).argmax(1)]
     assert (nearest == vectors.heard_shape).float().mean() >= 0.95
 
@@ -66,12 +66,12 @@ def test_silence_and_a_black_frame_are_near_each_other_and_near_no_shape(imagebi
     assert F.cosine_similarity(black, vectors.heard).max() < 0.5
 
 
-def test_vectors_of_frames_have_length_1_and_those_of_sounds_20(vectors):
+def test_frame_vectors_have_length_1_and_sound_vectors_20(vectors):
     torch.testing.assert_close(vectors.seen.norm(dim=-1), torch.ones(vectors.seen.shape[:2]))
     torch.testing.assert_close(vectors.heard.norm(dim=1), torch.full((N_CLIPS,), 20.0), rtol=1e-3, atol=0)
 
 
-def test_the_loss_counts_every_pair_of_one_kind_as_right():
+def test_the_loss_counts_every_pair_of_one_kind_as_a_match():
     vectors = torch.eye(3)[[0, 1, 1]]
     same = vectors @ vectors.T > 0.5
     apart, together = loss_of(vectors, vectors, same), loss_of(vectors, vectors[[1, 0, 0]], same)
