@@ -1,4 +1,4 @@
-"""``video-llama chat`` with a model that hears: what it says became of the sound of files of many kinds."""
+"""``video-llama chat`` with an audio branch: what it reports about the sound of many kinds of files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AUDIO_ALONE = ("frozen_video_Qformer=true", "frozen_llama_proj=true", "frozen_au
 
 
 def damage(path: Path) -> Path:
-    """Overwrite packets in the middle of the sound."""
+    """Overwrite packets in the middle of the audio track."""
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
     data = bytearray(path.read_bytes())
@@ -50,7 +50,7 @@ def sound(
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Files by what is special about them."""
+    """Files by what makes them special."""
     folder = tmp_path_factory.mktemp("media")
     noise = np.random.default_rng(0).normal(0, 0.1, (1, 96_000)).astype(np.float32)
     Image.fromarray(picture(0)).save(folder / "picture.png")
@@ -119,7 +119,7 @@ def ask(command: Callable[..., Result]) -> Callable[..., Result]:
     return run
 
 
-# What it says became of the sound
+# Audio status
 
 
 @pytest.mark.parametrize(
@@ -138,10 +138,10 @@ def ask(command: Callable[..., Result]) -> Callable[..., Result]:
 def test_the_audio_of_a_clip_is_used_if_it_has_any(ask, with_audio, media, name, sound):
     code, out, err = ask(with_audio, "--video", media[name], "--json")
     assert code == 0, err
-    said = json.loads(out)
-    assert said.keys() == {"answers", "frame_times", "sound"}
-    assert said["sound"] == sound
-    assert len(said["frame_times"]) == 4
+    printed = json.loads(out)
+    assert printed.keys() == {"answers", "frame_times", "sound"}
+    assert printed["sound"] == sound
+    assert len(printed["frame_times"]) == 4
     code, out, err = ask(with_audio, "--video", media[name])
     assert (code, out.splitlines()[-1]) == (0, f"sound: {sound}")
 
@@ -149,9 +149,9 @@ def test_the_audio_of_a_clip_is_used_if_it_has_any(ask, with_audio, media, name,
 def test_a_corrupt_track_is_reported_and_the_frames_are_used(ask, with_audio, media):
     code, out, err = ask(with_audio, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
-    said = json.loads(out)
-    assert said["sound"].startswith("cannot decode packet 4")
-    assert len(said["frame_times"]) == 4
+    printed = json.loads(out)
+    assert printed["sound"].startswith("cannot decode packet 4")
+    assert len(printed["frame_times"]) == 4
 
 
 def test_infer_reports_unreadable_audio_but_not_its_absence(command, with_audio, media, tmp_path):
@@ -211,7 +211,7 @@ def test_chat_needs_the_files_that_training_the_audio_branch_does_not(ask, with_
     assert "is frozen and has no weights: name their file" in err
 
 
-# What is demanded and cannot be
+# Required audio
 
 
 @pytest.mark.parametrize(
@@ -266,7 +266,7 @@ def test_more_segments_than_the_branch_has_positions_are_refused(ask, with_audio
     assert (code, json.loads(out)["sound"]) == (0, "used"), err
 
 
-# What the model gets
+# The model's input
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +276,7 @@ def loaded(with_audio: str) -> Chat:
 
 @pytest.fixture
 def chat(loaded: Chat) -> Chat:
-    """A dialogue that knows no file yet."""
+    """A dialogue with an empty cache."""
     old = loaded.engine
     return Chat(Engine(old.model, old.spec, old.video_processor, old.image_processor))
 

@@ -28,7 +28,7 @@ COLOUR, SHAPE = "What colour is the shape?", "What shape is it?"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A red ring that moves to the left, and a picture of a blue square."""
+    """A red ring that moves left, and an image of a blue square."""
     folder = tmp_path_factory.mktemp("my files")
     write_clip(folder / "clip.mp4", Scene("ring", "red", "left", "large", seed=1))
     write_still(folder / "picture.jpg", Scene("square", "blue", "still", "large", seed=2))
@@ -43,7 +43,7 @@ def loaded() -> Chat:
 
 
 class Typed(io.StringIO):
-    """What a person types."""
+    """Input typed by a person."""
 
     def isatty(self) -> bool:
         return True
@@ -211,7 +211,7 @@ def environment() -> dict[str, str]:
 
 
 class Terminal:
-    """A real terminal with the command in it."""
+    """A real terminal that runs the command."""
 
     def __init__(self, *words: object) -> None:
         self.master, slave = pty.openpty()
@@ -226,19 +226,19 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def interrupt(self) -> None:
-        """Press Ctrl-C until something comes of it: Python notices it late where readline is still at work."""
+        """Press Ctrl-C until it has an effect: Python notices it late while readline is busy."""
         self.process.send_signal(signal.SIGINT)
         while not select.select([self.master], [], [], 2)[0]:
             self.process.send_signal(signal.SIGINT)
 
     def wait_for(self, text: str) -> None:
-        """Read until a text is shown; what was shown before it is forgotten."""
+        """Read until a text is shown; drop what came before it."""
         deadline = time.monotonic() + 180
         while text not in self.shown:
             assert select.select([self.master], [], [], max(0, deadline - time.monotonic()))[0], self.shown
             try:
                 self.shown += os.read(self.master, 4096).decode().replace("\r\n", "\n")
-            except OSError:  # Linux says so when the other end is closed
+            except OSError:  # Linux raises this when the other end is closed
                 raise AssertionError(self.shown) from None
         self.shown = self.shown.partition(text)[2]
 

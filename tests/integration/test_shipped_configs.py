@@ -247,7 +247,7 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
     for file in (file for file in CONFIGS if file.startswith("train_configs/toy/")):
         config = load(file).model
         model = asdict(config)
-        model["qformer"]["dropout"] = 0.0  # has no part in use
+        model["qformer"]["dropout"] = 0.0  # unused at inference
         shared = (video_keys if config.modalities.video else ()) + (audio_keys if config.equip_audio_branch else ())
         assert shared
         assert {key: model[key] for key in shared} == {key: chat[key] for key in shared}

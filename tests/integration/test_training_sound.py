@@ -1,4 +1,4 @@
-"""``train.py`` with an audio branch on the toy world, and chat with what it left."""
+"""``train.py`` with an audio branch on the toy world, and chat with the trained model."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_both_branches_train_resume_and_chat(world, tmp_path, audio_options, tra
 
 @pytest.mark.parametrize("source", ["frames", "sound"])
 def test_the_audio_branch_trains_alone_without_weights_for_frames(world, tmp_path, audio_options, train, source):
-    data = ["datasets.cc_sbu_align.sample_ratio=0"] if source == "sound" else []  # its pictures make no sound
+    data = ["datasets.cc_sbu_align.sample_ratio=0"] if source == "sound" else []  # its images have no sound
     options = [
         f"paths.world={world}",
         *audio_options,

@@ -1,4 +1,4 @@
-"""Full-size files as the original writes them: loaded, inspected and converted, in front of a decoder of their width."""
+"""Full-size files as the original writes them: loaded, inspected and converted with a decoder of their width."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG = "eval_configs/video_llama_eval_only_vl.yaml"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``7B.pth`` and ``13B.pth``, and ``7B`` and ``13B``, decoders of their widths and small in all else."""
+    """``7B.pth`` and ``13B.pth``, and ``7B`` and ``13B``, decoders of their widths, otherwise small."""
     folder = tmp_path_factory.mktemp("released")
     for seed, (size, width) in enumerate(WIDTHS.items()):
         write_released(folder / f"{size}.pth", f"vision_branch_{width}", seed)

@@ -1,4 +1,4 @@
-"""The model that the original's ``apply_delta.py`` makes of a small LLaMA and a delta, to the bit."""
+"""The original's ``apply_delta.py`` on a small LLaMA and a delta: the same model, to the bit."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Made:
-    """What the original made, and where ours and its ingredients are."""
+    """The original's result, and where our result and the inputs are."""
 
     facts: dict[str, Any]
     tensors: dict[str, Tensors]
-    """Of ``base``, ``delta`` and ``target``, as measured."""
+    """Recorded facts about ``base``, ``delta`` and ``target``."""
     folder: Path
 
     @property
@@ -65,9 +65,9 @@ def test_every_tensor_equals_the_originals(made: Made) -> None:
     measured = made.tensors["target"]
     assert made.ours.keys() == measured.keys() == made.facts["check"].keys()
     for name, tensor in made.ours.items():
-        said = made.facts["check"][name]
-        assert said["equals_base_plus_delta"]
-        assert (str(tensor.dtype), list(tensor.shape)) == (said["dtype"], said["shape"])
+        fact = made.facts["check"][name]
+        assert fact["equals_base_plus_delta"]
+        assert (str(tensor.dtype), list(tensor.shape)) == (fact["dtype"], fact["shape"])
         assert tensor.dtype == measured[name].dtype
         assert torch.equal(tensor, measured[name]), name
 

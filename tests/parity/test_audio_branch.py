@@ -1,9 +1,9 @@
-"""Every stage from sound, or from frames in its place, to decoder tokens gives the original's numbers.
+"""Every stage from sound, or frames instead, to decoder tokens gives the original's numbers.
 
 Largest differences measured over a whole reference: ImageBind's blocks 2e-5 (of values up to 14), its vectors 7e-6 for
 sound (up to 12) and 4e-7 for frames (up to 0.6), audio Q-Former 5e-6, decoder tokens 6e-6.
 
-What a norm hides is not perturbed below: the patches of sound, the heads, the audio queries.
+Weights whose scale a norm removes are not perturbed below: audio patches, heads, audio queries.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def test_every_stage_from_frames_for_the_audio_branch_has_the_originals_values(
 def test_changed_weights_of_the_audio_trunk_are_detected(
     model_with_audio: VideoLLaMA, reference: Reference, part: str, factor: float
 ) -> None:
-    """One key in 230 is learned: of this a percent is not seen."""
+    """One key in 230 is learned: one percent of it would not show."""
     assert_noticed(model_with_audio, reference, "audio_T", f"audio_encoder.audio.{part}", factor)
 
 

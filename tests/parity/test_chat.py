@@ -1,4 +1,4 @@
-"""A question about a clip: the original's prompt, its embeddings, and the tokens that the decoder answers with.
+"""A question about a clip: the original's prompt, embeddings and answer tokens.
 
 Measured over a whole reference: embeddings within 7e-6, margins between the likeliest two tokens within 3e-6.
 """
@@ -23,12 +23,12 @@ from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.labels import PLACEHOLDER, Slot, encode
 
 MARGIN = 4e-5
-"""Of the margin between the likeliest two tokens: each of their logits lies up to 2e-5 from float64's."""
+"""Tolerance of the margin between the likeliest two tokens: their logits are within 2e-5 of float64's."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A scenario's question, put to our model."""
+    """A scenario's question, asked of our model."""
 
     name: str
     chat: Chat
@@ -44,8 +44,8 @@ def ask(model: VideoLLaMA, reference: Reference, scenario: str) -> Asked:
     context = VideoLLaMA.sample_spec(replace(model.config, model_type="llama_v2" if "llama2" in scenario else "vicuna"))
     layout = context.template.chat
     before, after = layout.first.replace("{system}", layout.system).split("{text}")
-    said = info["prompt"].removeprefix(before).removesuffix(after)
-    message, question = said.removeprefix(f"<Video>{PLACEHOLDER}</Video> ").split("  ")
+    asked = info["prompt"].removeprefix(before).removesuffix(after)
+    message, question = asked.removeprefix(f"<Video>{PLACEHOLDER}</Video> ").split("  ")
     clip = Media("video", reference.goldens[name][int(index)], message + " ")
     chat = Chat(model, context, lambda path, rng: clip, None)
     chat.upload(video="a clip")
@@ -80,10 +80,10 @@ def test_the_prompt_has_the_originals_embeddings(reference: Reference, all_asked
 
 @torch.no_grad()
 def steps(model: VideoLLaMA, embeds: Tensor, tokens: list[int]) -> Iterator[Tensor]:
-    """Yield the decoder's float[W] for each of the tokens in turn, those before it given; exact, for its margins."""
-    said = model.decoder.embed(torch.tensor([tokens]))
+    """Yield float[W], the decoder's logits for each token given those before it, in float64 for exact margins."""
+    answer = model.decoder.embed(torch.tensor([tokens]))
     lm = deepcopy(model.decoder.lm).double()
-    logits = lm(inputs_embeds=torch.cat([embeds, said], dim=1).double()).logits[0]
+    logits = lm(inputs_embeds=torch.cat([embeds, answer], dim=1).double()).logits[0]
     yield from logits[embeds.shape[1] - 1 : -1]
 
 
@@ -94,7 +94,7 @@ def test_the_decoder_answers_with_the_originals_tokens(
         info = reference.info["scenarios"][asked.name]
         tokens = reference.of(asked.name)["greedy_12_tokens"].tolist()
         assert tokens == info["greedy_no_cache"]
-        start = asked.chat.engine.spec.tokenizer.bos_id  # which its library put before what it generated
+        start = asked.chat.engine.spec.tokenizer.bos_id  # which its library put before the generated text
         assert info["generate_output"] == [start, *tokens]
         margins = []
         for token, logits in zip(tokens, steps(model, asked.embeds, tokens), strict=True):

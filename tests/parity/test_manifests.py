@@ -1,6 +1,6 @@
-"""Every name and shape that was listed on the original's modules has its place in ours, and back (``manifests/``).
+"""Every name and shape of the original's modules maps to one of ours, and back (``manifests/``).
 
-The sizes are read from the shapes. Nothing is filled: the modules are on the meta device.
+The sizes are read from the shapes. The modules are on the meta device.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def manifests(reference: Reference, pattern: str) -> dict[Path, Shapes]:
-    """The files of a kind, of which there has to be one."""
+    """The files of a kind; at least one must exist."""
     found = {}
     for path in sorted((reference.folder / "manifests").glob(pattern)):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def shapes_of(name: str, module: nn.Module) -> Shapes:
 
 
 def numbers(names: Mapping[str, tuple[int, ...]], pattern: str) -> set[int]:
-    """The layers that a manifest names."""
+    """The layer numbers in a manifest."""
     return {int(found[1]) for name in names if (found := re.match(pattern, name))}
 
 
@@ -76,7 +76,7 @@ def qformer_config(theirs: Shapes, name: str) -> QFormerConfig:
 
 
 def assert_filled(theirs: Shapes, ours: Shapes, key_map: KeyMap) -> None:
-    """Their tensors, but those left out on purpose, are ours, each in its shape, and ours are theirs."""
+    """Their tensors, except those dropped on purpose, are ours with the same shapes, and vice versa."""
     there = key_map.to_ours(theirs)
     assert not there.unknown
     assert {ours_name: theirs[name] for name, ours_name in there.names.items()} == ours

@@ -15,8 +15,8 @@ from video_llama.processors.decode import SAMPLE_RATE
 from video_llama.processors.decode.waveform import resampled
 
 ATOL = 1e-4
-"""The goldens' tolerance for outputs, of what the encoder takes. Measured: all are equal on two threads and more. On one,
-the mean of 64000 samples is rounded otherwise, which quiet bins show: 8e-5."""
+"""The goldens' tolerance for outputs. Measured: all are equal on two or more threads. On one, the mean of 64000 samples is
+rounded differently, which shows in quiet bins: 8e-5."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def waveform_of(case: str, tensors: dict[str, Tensor]) -> Tensor:
 
 
 def assert_near(ours: Tensor, golden: Tensor, what: str) -> None:
-    """Compare what the golden holds: smaller directories keep only the first time frames."""
+    """Compare as much as the golden contains: smaller directories keep only the first time frames."""
     part = ours[tuple(slice(size) for size in golden.shape)]
     torch.testing.assert_close(part, golden, atol=ATOL, rtol=0.0, msg=lambda m: f"{what}: {m}")
 

@@ -17,7 +17,7 @@ from video_llama.models.video_llama import VideoLLaMA
 
 
 def norm_of(models: Sequence[VideoLLaMA], weight: str) -> nn.Module:
-    """Return the module that holds a weight of the original, of ours that has it; found as a weights file's tensors are."""
+    """Return our module with a weight of the original, found through the key maps."""
     if weight.startswith("llama_model."):
         ours = weight.replace("llama_model.", "decoder.lm.")
     else:

@@ -22,7 +22,7 @@ from video_llama.models.video_llama import VideoLLaMA
 
 @contextmanager
 def recorded(model: VideoLLaMA) -> Iterator[Stages]:
-    """Collect the stages of what runs inside the block."""
+    """Collect the stages that run inside the block."""
     stages = Stages()
     for k, block in enumerate(model.vision.vit.blocks):
         stages.into(block, f"vit_block{k}_in")

@@ -178,7 +178,7 @@ class Chat:
         times: list[float] = []
 
         def finish() -> None:
-            session.answer(text.said)
+            session.answer(text.text)
             if session is self.session:
                 sizes = (len(prompt.input_ids), len(times))
                 self.last = AnswerStats(*sizes, times[0], times[-1], encode_s, prompt.dropped_turns)
@@ -199,7 +199,7 @@ class Chat:
             if piece := text.end():
                 yield piece
         except (GeneratorExit, KeyboardInterrupt):
-            if text.said:
+            if text.text:
                 finish()
             else:
                 session.withdraw()

@@ -137,7 +137,7 @@ def generate(
         for token in ids:
             text.feed(token)
         text.end()
-        answers.append(text.said)
+        answers.append(text.text)
     return answers
 
 

@@ -1,4 +1,4 @@
-"""``video-llama schema``: what an editor knows of a YAML."""
+"""``video-llama schema``: what an editor knows about a YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The messages between two processes, and which device a process takes."""
+"""Communication between two processes, and the device of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from video_llama.common.errors import VideoLlamaError
 
 
 def exchange(world: World, folder: Path) -> dict[str, Any]:
-    """Everything that processes say to each other, each process starting from values of its own."""
+    """All communication, with different values in each process."""
     found: dict[str, Any] = {"rank": world.rank, "size": world.size, "main": world.is_main}
     found["sums"] = world.all_reduce_sum(world.rank + 1, 0.25, 2**53 - 1 if world.is_main else 1)
     found["object"] = world.broadcast_object({"from": world.rank, "list": [None, "ü"]})
@@ -41,7 +41,7 @@ def exchange(world: World, folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes found."""
+    """The results of two processes."""
     folder = tmp_path_factory.mktemp("two")
     return in_two_processes(exchange, folder, folder)
 
@@ -88,7 +88,7 @@ def test_a_single_process_needs_no_communication():
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Pretend that there are GPUs, and that ``torchrun`` started processes of which this is one."""
+    """Pretend that there are GPUs, and that ``torchrun`` started this process."""
 
     def pretend(n_gpus: int, n_processes: int = 1, local_rank: int = 0) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)

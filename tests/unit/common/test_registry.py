@@ -1,4 +1,4 @@
-"""Names to classes."""
+"""Registries map names to classes."""
 
 from __future__ import annotations
 

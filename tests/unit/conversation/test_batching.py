@@ -1,4 +1,4 @@
-"""Questions on many files, a batch at a time: each answered as it would be alone."""
+"""Questions about many files in batches: each is answered as it would be alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUESTIONS = (
 
 
 def alone(chat: Chat, question: FileQuestion, settings: GenerationSettings = SHORT) -> str | tuple[type, str]:
-    """The answer in a dialogue of its own, or what its error is."""
+    """The answer in a dialogue of its own, or the type and text of its error."""
     single = Chat(chat.engine)
     try:
         single.upload(**{question.file.kind: question.file.path})
@@ -45,7 +45,7 @@ def alone(chat: Chat, question: FileQuestion, settings: GenerationSettings = SHO
 
 
 def flat(batches: Iterator[list[FileAnswer | VideoLlamaError]]) -> list[str | tuple[type, str]]:
-    """All outcomes, to be compared."""
+    """All outcomes, in a comparable form."""
     outcomes = [outcome for batch in batches for outcome in batch]
     return [one.text if isinstance(one, FileAnswer) else (type(one), str(one)) for one in outcomes]
 
@@ -188,7 +188,7 @@ def test_a_single_item_that_runs_out_of_memory_gets_an_error(chat, monkeypatch):
     assert [type(outcome) for outcome in outcomes] == [OutOfMemory, DecodeError]
 
 
-# Parts
+# Splitting
 
 
 def test_splitting_finds_the_items_that_fail(chat):

@@ -1,4 +1,4 @@
-"""A dialogue with a tiny model whose answers mean nothing: what is computed when, and what an error leaves."""
+"""A dialogue with a tiny random model: what is computed when, and the state after errors."""
 
 from __future__ import annotations
 
@@ -102,12 +102,12 @@ def test_a_clip_with_too_many_frames_is_refused_on_upload_and_forgotten(chat):
     assert chat.session.media == []
 
 
-# Files that were encoded already
+# The cache of encoded files
 
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    """A file; what is seen in it, is made of its path."""
+    """A file; its frames are derived from its path."""
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"frames")
     return path
@@ -293,8 +293,8 @@ def test_typed_text_makes_no_slot_and_ends_no_turn(chat, typed):
 def test_an_answer_makes_no_slot_and_ends_no_turn(chat):
     tokens = ids(chat.engine.spec.tokenizer, f"a <Video> {marker(0)} and ## </s> more###")
     chat.engine.model.decoder.lm.lm_head = Scripted([tokens])
-    said = chat.ask("What is it?", max_new_tokens=100)
-    assert said.startswith("a <Video>")
+    answer = chat.ask("What is it?", max_new_tokens=100)
+    assert answer.startswith("a <Video>")
     chat.engine.model.decoder.lm.lm_head = Scripted([tokens])
     chat.ask("And now?", max_new_tokens=60)
     assert not [piece for piece in chat.session.prompt() if isinstance(piece, Slot)]

@@ -1,4 +1,4 @@
-"""An answer piece by piece: it comes as it is generated, can be stopped, and is what it would be as a whole."""
+"""A streamed answer: it arrives as it is generated, can be stopped, and equals the whole answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _no_thread_is_left():
 
 
 def script(chat: Chat, text: str, before=lambda step: None) -> Scripted:
-    """Let the model say a text, and then ``###``."""
+    """Make the model answer a text, and then ``###``."""
     head = Scripted([ids(chat.engine.spec.tokenizer, text + "###")], before)
     chat.engine.model.decoder.lm.lm_head = head
     return head
@@ -52,15 +52,15 @@ def test_the_pieces_join_to_the_answer(chat, settings):
 
 
 def test_a_piece_arrives_before_the_next_is_generated(chat):
-    heard = threading.Event()
+    received = threading.Event()
 
     def wait(step: int) -> None:
-        assert step < 3 or heard.wait(10)
+        assert step < 3 or received.wait(10)
 
     script(chat, "It is red and it is round", wait)
     pieces = chat.stream(QUESTION, max_new_tokens=40)
     assert next(pieces) == "It"
-    heard.set()
+    received.set()
     assert "".join(pieces) == " is red and it is round"
 
 
@@ -71,7 +71,7 @@ def test_no_part_of_an_end_symbol_is_streamed(chat):
     assert chat.session.turns[-1].answer == "It is # red"
 
 
-# Stopped
+# Stopping
 
 
 def test_closing_a_stream_stops_the_model_and_keeps_the_text_so_far(chat):
@@ -82,12 +82,12 @@ def test_closing_a_stream_stops_the_model_and_keeps_the_text_so_far(chat):
 
     head = script(chat, "It is red " + "and round " * 80, wait)
     pieces = chat.stream(QUESTION, max_new_tokens=200)
-    said = next(pieces) + next(pieces)
+    text = next(pieces) + next(pieces)
     read.set()
     pieces.close()
     assert head.step < 200
-    assert [(turn.question, turn.answer) for turn in chat.session.turns] == [(QUESTION, said)]
-    assert said == "It is"
+    assert [(turn.question, turn.answer) for turn in chat.session.turns] == [(QUESTION, text)]
+    assert text == "It is"
     assert chat.last.answer_tokens == 2
     script(chat, "yes")
     assert chat.ask("And now?", max_new_tokens=8) == "yes"
@@ -162,9 +162,9 @@ def test_an_error_in_the_decoder_reaches_the_reader_and_the_dialogue_continues(c
     chat.upload(video="clip")
     script(chat, "It is red and it is round", fail)
     pieces = chat.stream(QUESTION, max_new_tokens=40)
-    heard = []
+    received = []
     with pytest.raises(ZeroDivisionError, match="in the decoder"):
-        heard += pieces
+        received += pieces
     assert chat.session.turns == []
     script(chat, "It is red")
     assert chat.ask(QUESTION, max_new_tokens=8) == "It is red"
@@ -245,4 +245,4 @@ def test_a_closed_stream_does_not_wait_for_the_model(chat):
 
 
 class Gone(Exception):
-    """The reader is not there any more."""
+    """The reader has gone."""

@@ -1,4 +1,4 @@
-"""The engine under chats and batches: one model, taken in turns, also one that is being trained."""
+"""The engine of chats and batches: one model that they share in turns, even during training."""
 
 from __future__ import annotations
 

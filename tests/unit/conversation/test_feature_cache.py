@@ -1,4 +1,4 @@
-"""Encoded files are kept by what is in them, a bounded number of them."""
+"""A bounded cache of encoded files, keyed by their content."""
 
 from __future__ import annotations
 

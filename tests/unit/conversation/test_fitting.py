@@ -1,4 +1,4 @@
-"""A dialogue that grew too long: its oldest turns go, what was shown stays, and the session forgets nothing."""
+"""A dialogue too long for the context: its oldest turns are left out of the prompt, its files are not."""
 
 from __future__ import annotations
 

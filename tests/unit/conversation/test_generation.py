@@ -1,4 +1,4 @@
-"""Answers in a batch: each ends by itself, before its end symbol, and is what it would be alone."""
+"""Answers in a batch: each ends by itself, before its end symbol, and equals that of its prompt alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.tokenizer import Tokenizer, load_tokenizer
 
 SHARP, EOS = SentencePieceProcessor(model_file=str(Path(TOKENIZER, "tokenizer.model"))).piece_to_id(["#", "</s>"])
-"""Pieces of the toy tokenizer; '###' is one as well."""
+"""Pieces of the toy tokenizer; '###' is one of them too."""
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +176,11 @@ def test_a_prompt_and_answer_longer_than_the_context_are_refused_with_all_three_
     assert len(generate(model, tokenizer, [[20] * 250], [], stop="###", max_new_tokens=6)) == 1
 
 
-# What is chosen
+# Choosing tokens
 
 
 def likelihood(model: VideoLLaMA, prompt: list[int], tokens: list[int]) -> float:
-    """The mean of the tokens' log probabilities, by which beams are chosen."""
+    """The mean log probability of the tokens, by which beams are ranked."""
     with torch.no_grad():
         logits = model.decoder.lm(inputs_embeds=model.decoder.embed(torch.tensor([prompt + tokens]))).logits[0]
     logs = logits[len(prompt) - 1 : -1].log_softmax(-1)
@@ -233,7 +233,7 @@ def test_the_penalty_prevents_repetition(model, tokenizer, choice):
     assert len(set(penalised)) == len(penalised)
 
 
-# What is told on the way
+# Callbacks and errors
 
 
 @pytest.mark.parametrize("num_beams", [1, 2])

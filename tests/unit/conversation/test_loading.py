@@ -1,4 +1,4 @@
-"""The processors of a model in use: from the ``inference`` section, else from the data sets of a published YAML."""
+"""Processors for inference: from the ``inference`` section, else from the data sets of a published YAML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory that runs out is told with advice, in whatever words the libraries say it; other errors stay what they are."""
+"""Running out of memory is reported with advice, whatever the wording of the library; other errors are unchanged."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ def test_running_out_of_memory_is_reported_with_advice_and_frees_the_cache(error
     def work() -> None:
         raise error
 
-    with pytest.raises(OutOfMemory, match=r"out of memory \(.+\)\. Ask for fewer tokens .*low_resource: true") as told:
+    with pytest.raises(
+        OutOfMemory, match=r"out of memory \(.+\)\. Ask for fewer tokens .*low_resource: true"
+    ) as caught:
         work()
     assert emptied == [1]
-    assert told.value.__context__ is None  # nothing holds on to what was computed
+    assert caught.value.__context__ is None  # nothing keeps the tensors alive
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("out of memory"), KeyboardInterrupt()])
@@ -49,9 +51,9 @@ def test_other_errors_are_unchanged(error, emptied):
     def work() -> None:
         raise error
 
-    with pytest.raises(type(error)) as told:
+    with pytest.raises(type(error)) as caught:
         work()
-    assert told.value is error
+    assert caught.value is error
     assert emptied == []
 
 

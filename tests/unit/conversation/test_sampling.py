@@ -1,4 +1,4 @@
-"""Drawing tokens: from the likeliest alone, as often as they are likely, each row by its own chance."""
+"""Sampling tokens: from the nucleus, by their probabilities, with a generator for each row."""
 
 from __future__ import annotations
 

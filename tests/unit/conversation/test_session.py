@@ -1,4 +1,4 @@
-"""A dialogue as text: what is shown stands before the next question, and nothing typed is taken for it."""
+"""A dialogue as text: media come before the next question, and typed text never makes a slot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings of an answer: what is outside its range is refused by name."""
+"""Generation settings: a value outside its range is refused by name."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def done(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], stops: Sequence[Se
 
 
 def ends_at(tokenizer: Tokenizer, tokens: list[int], *stops: str) -> int | None:
-    """How many tokens there are when the criterion first ends the row."""
+    """The number of tokens at which the criterion first ends the row."""
     ends = [n for n in range(1, len(tokens) + 1) if done(tokenizer, [tokens[:n]], [stops]) == [True]]
     return ends[0] if ends else None
 
@@ -27,9 +27,11 @@ def ends_at(tokenizer: Tokenizer, tokens: list[int], *stops: str) -> int | None:
 def test_a_row_ends_with_the_token_that_completes_a_stop_string(any_tokenizer, stops):
     text = f"The answer is a cat, or two. And more{stops[-1]} and more"
     tokens = ids(any_tokenizer, text)
-    seen = [any(stop in any_tokenizer.decode(tokens[:n]) for stop in stops) for n in range(1, len(tokens) + 1)]
-    assert ends_at(any_tokenizer, tokens, *stops) == (seen.index(True) + 1 if True in seen else None)
-    assert True in seen or any_tokenizer.decode(tokens) != text  # where white space is changed, there is no such string
+    found = [any(stop in any_tokenizer.decode(tokens[:n]) for stop in stops) for n in range(1, len(tokens) + 1)]
+    assert ends_at(any_tokenizer, tokens, *stops) == (found.index(True) + 1 if True in found else None)
+    assert (
+        True in found or any_tokenizer.decode(tokens) != text
+    )  # where the tokenizer changes white space, the string is absent
 
 
 def test_part_of_a_stop_string_ends_nothing(any_tokenizer):
@@ -58,5 +60,5 @@ def test_the_beams_of_a_row_have_its_strings(any_tokenizer):
 @pytest.mark.parametrize("stop", ["<|im_end|>", "###", "<|eos|>"])
 def test_an_end_symbol_is_found_whether_or_not_it_is_a_token(stop, tmp_path):
     tokenizer = load_tokenizer(write_fast_tokenizer(tmp_path, "<|im_end|>", eos_token="<|eos|>"))
-    said = ids(tokenizer, f"the answer is a cat{stop}")
-    assert ends_at(tokenizer, said, stop) == len(said)
+    tokens = ids(tokenizer, f"the answer is a cat{stop}")
+    assert ends_at(tokenizer, tokens, stop) == len(tokens)

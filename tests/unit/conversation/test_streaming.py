@@ -1,4 +1,4 @@
-"""Work in a thread, read as an iterator: nothing is lost, no error and no thread."""
+"""Work in a thread, read as an iterator: no item, error or thread is lost."""
 
 from __future__ import annotations
 

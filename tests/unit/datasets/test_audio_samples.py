@@ -20,7 +20,7 @@ QUESTION = [{"q": "What is it?", "a": "A cat."}]
 
 
 def with_audio(folder: Folder, source: Any, video: bool = True) -> Folder:
-    """The folder of a model that is trained on sound or frames in its place."""
+    """The folder of a model whose audio branch is trained on ``source``."""
     processor = ImageBindAudio(AudioConfig(n_segments=2))
     return folder.limited(modalities=Modalities(video, source), audio_processor=processor, tokens_per_slot=TOKENS)
 

@@ -1,4 +1,4 @@
-"""Bad records are replaced by the seed alone and reported with their reasons; too many in a row end a run."""
+"""Bad records are replaced, by the seed alone, and reported with reasons; too many in a row end a run."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ def test_a_good_record_is_returned_unchanged(folder: Folder) -> None:
 def test_a_bad_record_is_replaced_and_reported_with_its_reason(folder: Folder, kind: str, reason: str) -> None:
     counts: dict[str, Any] = {"good": 20, kind: 1}
     sample = sample_or_replacement(webvid(folder, **counts), 20, SEED)
-    (told,) = sample.replaced
-    assert told.sample_id == "webvid/p/20.mp4"
-    assert told.reason.endswith(reason)
-    assert told.replacement_id == sample.id != told.sample_id
+    (replaced,) = sample.replaced
+    assert replaced.sample_id == "webvid/p/20.mp4"
+    assert replaced.reason.endswith(reason)
+    assert replaced.replacement_id == sample.id != replaced.sample_id
 
 
 def test_every_bad_record_tried_is_reported(folder: Folder) -> None:
@@ -63,9 +63,9 @@ def test_every_bad_record_tried_is_reported(folder: Folder) -> None:
     samples = [sample_or_replacement(data, index, [seed, 0, 0]) for index in (3, 4, 5) for seed in range(20)]
     assert {len(sample.replaced) for sample in samples} == {1, 2, 3}
     for sample in samples:
-        tried = [told.sample_id for told in sample.replaced]
+        tried = [replaced.sample_id for replaced in sample.replaced]
         assert len(set(tried)) == len(tried), "no bad record is tried twice"
-        assert {told.replacement_id for told in sample.replaced} == {sample.id}
+        assert {replaced.replacement_id for replaced in sample.replaced} == {sample.id}
 
 
 def test_the_same_seed_gives_the_same_replacement_and_the_same_frames(folder: Folder) -> None:

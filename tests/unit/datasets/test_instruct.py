@@ -260,9 +260,9 @@ def test_truncation_inside_or_before_an_image_makes_a_bad_record(folder: Folder,
 
 def test_every_sample_contains_each_of_its_media_in_full(folder: Folder) -> None:
     folder.clips("COCO_train2014_1.jpg")
-    said = turns("Count.", "1 2 3", "<image>\nWhat is it?", "A cat.")
+    conversation = turns("Count.", "1 2 3", "<image>\nWhat is it?", "A cat.")
     for max_context in range(1, 120, 3):
-        data = folder.limited(max_context=max_context).llava([{"image": "1.jpg", "conversations": said}])
+        data = folder.limited(max_context=max_context).llava([{"image": "1.jpg", "conversations": conversation}])
         try:
             sample = data.sample(0, rng())
         except BadRecord:

@@ -20,7 +20,7 @@ sizes = st.lists(st.integers(1, 30), min_size=1, max_size=4)
 
 @st.composite
 def mixtures(draw: st.DrawFn) -> Mixture:
-    """Data sets of some sizes, in some shares, one of which is not zero."""
+    """Data sets of any sizes and shares, at least one of them not zero."""
     lengths = draw(sizes)
     ratios = draw(st.lists(st.integers(0, 100), min_size=len(lengths), max_size=len(lengths)).filter(any))
     return mixture(lengths, ratios, draw(seeds))

@@ -1,4 +1,4 @@
-"""Questions whose answer must be given word for word: read, ordered and scored."""
+"""Questions scored by exact match: reading, ordering and scoring."""
 
 from __future__ import annotations
 

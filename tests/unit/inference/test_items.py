@@ -1,4 +1,4 @@
-"""The list of questions: what a line may be, and what is said of one that is not."""
+"""The list of questions: valid lines, and the reports of invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job from Python: what is asked again, what is not, and what is refused. As a command: tests/integration/test_infer.py."""
+"""A job from Python: what is asked again, and what is refused. As a command: tests/integration/test_infer.py."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_answers_to_other_questions_are_not_overwritten(engine, tmp_path, change
 
 def test_a_question_of_another_kind_of_file_is_another_question(engine, tmp_path):
     class Mirrored(File):
-        """The same fields, read in another way."""
+        """The same fields, read by different processors."""
 
     first = [Item(1, FileQuestion(File("video", "a.mp4"), "What is it?"))]
     other = [Item(1, FileQuestion(Mirrored("video", "a.mp4"), "What is it?"))]

@@ -1,4 +1,4 @@
-"""Journals: what they hold after whatever end their process came to."""
+"""Journals: their content however their process ended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from video_llama.inference.journal import Journal
 
 
 def read_journals(output: Path) -> dict[str, dict[str, str]]:
-    """What is read, without the times."""
+    """The records, without their times."""
     return {key: {k: v for k, v in one.items() if k != "time"} for key, one in module.read_journals(output).items()}
 
 

@@ -1,4 +1,4 @@
-"""Keys: the same for the same question to the same model, and for nothing else."""
+"""Keys: equal for the same question to the same model only."""
 
 from __future__ import annotations
 

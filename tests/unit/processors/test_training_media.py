@@ -1,4 +1,4 @@
-"""What a sample takes of a file: as much as the branches that are trained ask for, sound before video."""
+"""What training reads from a file: the input of each trained branch, audio before video."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def modalities(audio_source: Any, video: bool = True) -> Modalities:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image, clips with and without sound, sound alone, and a clip with a track that is damaged."""
+    """An image, clips with and without sound, sound alone, and a clip with a damaged track."""
     folder = tmp_path_factory.mktemp("media")
     Image.fromarray(picture(0)).save(folder / "image.jpg")
     write_sound(folder / "clip.mp4", WAVEFORM, 16_000, "aac", video=10)

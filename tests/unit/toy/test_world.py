@@ -52,7 +52,7 @@ def digests(world: Path) -> dict[str, str]:
     return {str(path.relative_to(world)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def told(caption: str) -> Triple:
+def triple_of(caption: str) -> Triple:
     words = caption.rstrip(".").split()
     shape, colour, motion = (next(w for w in words if w in names) for names in (SHAPES, COLOURS, MOTIONS))
     return shape, colour, motion
@@ -85,7 +85,7 @@ def test_every_webvid_row_has_its_file(world):
 
 
 def test_captions_in_training_files_never_name_a_held_out_combination(world):
-    assert not any(is_held_out(told(row["name"])) for row in webvid_rows(world))
+    assert not any(is_held_out(triple_of(row["name"])) for row in webvid_rows(world))
 
 
 def test_captions_never_name_the_size(world):
