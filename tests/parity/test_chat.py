@@ -19,6 +19,7 @@ from tests.parity.conftest import Reference
 from tests.parity.tolerances import OUTPUT, assert_output
 from video_llama.common.types import Media
 from video_llama.conversation.chat import Chat
+from video_llama.conversation.engine import Engine
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.labels import PLACEHOLDER, Slot, encode
 
@@ -47,7 +48,7 @@ def ask(model: VideoLLaMA, reference: Reference, scenario: str) -> Asked:
     asked = info["prompt"].removeprefix(before).removesuffix(after)
     message, question = asked.removeprefix(f"<Video>{PLACEHOLDER}</Video> ").split("  ")
     clip = Media("video", reference.goldens[name][int(index)], message + " ")
-    chat = Chat(model, context, lambda path, rng: clip, None)
+    chat = Chat(Engine(model, context, lambda path, rng: clip, None))
     chat.upload(video="a clip")
     chat.session.ask(question)
     pieces = chat.session.prompt()

@@ -40,7 +40,7 @@ def test_length_rate_and_sentence_are_the_originals(reference: Reference, facts)
     for name, theirs in facts.items():
         video = opened(reference, name)
         assert video.n_frames == theirs["vlen"], name
-        assert video.fps == pytest.approx(theirs["fps"], rel=1e-6), name
+        assert (video.n_frames - 1) / video.times[-1] == pytest.approx(theirs["fps"], rel=1e-6), name
         indices = uniform(video.n_frames, theirs["shape"][1])
         assert timestamp_message(video.times[i] for i in indices) == theirs["msg"], name
 

@@ -28,7 +28,6 @@ class Stored:
 
     shard: Path
     shape: tuple[int, ...]
-    dtype: torch.dtype
 
 
 class WeightsFolder:
@@ -70,10 +69,6 @@ class WeightsFolder:
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor without reading it."""
         return self.tensors[name].shape
-
-    def dtype(self, name: str) -> torch.dtype:
-        """Return the type of a tensor without reading it."""
-        return self.tensors[name].dtype
 
     def read(self, name: str, rows: slice = slice(None)) -> Tensor:
         """Read one tensor, or some of its rows. Only they are held in memory: each call opens the file and closes it.
@@ -128,14 +123,12 @@ def _read_index(path: Path) -> dict[str, str]:
 def _header(shard: Path) -> dict[str, Stored]:
     """Return the tensors in the header of a file; a truncated file fails here, by its size."""
     if shard.suffix != ".safetensors":
-        return {name: Stored(shard, tuple(t.shape), t.dtype) for name, t in _open_bin(shard).items()}
+        return {name: Stored(shard, tuple(t.shape)) for name, t in _open_bin(shard).items()}
     tensors = {}
     try:
         with safe_open(shard, "pt") as file:
             for name in file.keys():  # noqa: SIM118  # not a dictionary
-                part = file.get_slice(name)
-                shape = tuple(part.get_shape())
-                tensors[name] = Stored(shard, shape, (part[:0] if shape else file.get_tensor(name)).dtype)
+                tensors[name] = Stored(shard, tuple(file.get_slice(name).get_shape()))
     except _UNREADABLE as error:
         raise WeightsError(f"{shard}: truncated, or not a safetensors file ({error})") from error
     return tensors

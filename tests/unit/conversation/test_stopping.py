@@ -1,4 +1,4 @@
-"""The criterion that ends rows: each by its own strings, however they are cut into tokens."""
+"""The criterion that ends rows: each by itself, however its stop string is split into tokens."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from video_llama.conversation.generation import StopAtText
 from video_llama.prompts.tokenizer import Tokenizer, load_tokenizer
 
 
-def done(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], stops: Sequence[Sequence[str]]) -> list[bool]:
+def done(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], stops: Sequence[str]) -> list[bool]:
     return StopAtText(tokenizer, stops)(torch.tensor(rows), None).tolist()
 
 
 def ends_at(tokenizer: Tokenizer, tokens: list[int], *stops: str) -> int | None:
     """The number of tokens at which the criterion first ends the row."""
-    ends = [n for n in range(1, len(tokens) + 1) if done(tokenizer, [tokens[:n]], [stops]) == [True]]
+    ends = [n for n in range(1, len(tokens) + 1) if done(tokenizer, [tokens[:n]], stops) == [True]]
     return ends[0] if ends else None
 
 
@@ -48,13 +48,9 @@ def test_every_row_ends_by_itself(any_tokenizer):
     texts = ["the end of it ###", "a # and more #", "the end of it END", "the end of it ###"]
     longest = max(len(ids(any_tokenizer, text)) for text in texts)
     rows = [(ids(any_tokenizer, "x") * longest + ids(any_tokenizer, text))[-longest:] for text in texts]
-    stops = [["###"], ["###", "END"], ["###", "END"], ["never", "to be found"]]
-    assert done(any_tokenizer, rows, stops) == [True, False, True, False]
-
-
-def test_the_beams_of_a_row_have_its_strings(any_tokenizer):
-    one, other = ids(any_tokenizer, "it is over ###")[-3:], ids(any_tokenizer, "it goes on and on")[-3:]
-    assert done(any_tokenizer, [one, other, other, one], [["###"], ["never"]]) == [True, False, False, False]
+    assert done(any_tokenizer, rows, ["###", "END"]) == [True, False, True, True]
+    assert done(any_tokenizer, rows, ["END"]) == [False, False, True, False]
+    assert done(any_tokenizer, rows, ["never", "to be found"]) == [False] * 4
 
 
 @pytest.mark.parametrize("stop", ["<|im_end|>", "###", "<|eos|>"])

@@ -43,7 +43,7 @@ def vectors(imagebind) -> Vectors:
     return Vectors(
         imagebind.audio(torch.stack(mel)),
         torch.stack([imagebind.vision(clip[::5]) for clip in frames]),
-        torch.tensor([SHAPES.index(scene.heard) for scene in drawn]),
+        torch.tensor([SHAPES.index(scene.sound_shape) for scene in drawn]),
         torch.tensor([SHAPES.index(scene.shape) for scene in drawn]),
     )
 
