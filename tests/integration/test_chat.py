@@ -61,8 +61,8 @@ def test_the_json_output_has_answers_frame_times_and_audio_status(command, clip)
     assert printed["sound"] == "used"
 
 
-def test_a_dialogue_is_printed_as_it_goes(command, heldout):
-    clip, answer, size = heldout[0]["video"], heldout[0]["answer"], "How large is it?"
+def test_a_dialogue_is_printed_as_it_proceeds(command, heldout):
+    clip, told, size = heldout[0]["video"], heldout[0]["answer"], "How large is it?"
     code, out, _ = command("chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--question", size)
     assert code == 0
     assert out.startswith(f"> {COLOUR}\n{answer}\n> {size}\nIt is ")
@@ -75,7 +75,7 @@ def test_a_picture_has_no_frame_times(command, world):
     assert json.loads(out)["frame_times"] == []
 
 
-def test_another_decoder_gets_the_same_clip(command, clip):
+def test_the_other_video_backend_gives_the_same_answer(command, clip):
     words = ["chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--json"]
     decord = command(*words, "--options", "inference.video.video_backend=decord")
     assert decord.code == 0, decord.err
@@ -111,7 +111,7 @@ def test_another_decoder_gets_the_same_clip(command, clip):
         (["--question", COLOUR, "--device", "cpu:7"], "device 'cpu:7': expected cpu, cuda"),
     ],
 )
-def test_invalid_input_is_explained_in_one_line(command, clip, monkeypatch, words, message):
+def test_an_impossible_request_is_explained_in_one_line(command, clip, monkeypatch, words, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, out, err = command("chat", "--cfg-path", TOY, "--video", clip, *words)
     assert (code, out) == (1, "")
@@ -119,7 +119,7 @@ def test_invalid_input_is_explained_in_one_line(command, clip, monkeypatch, word
     assert "Traceback" not in err
 
 
-def test_an_incomplete_branch_does_not_answer(command, clip, tmp_path):
+def test_an_incomplete_branch_is_refused(command, clip, tmp_path):
     whole = load_file(ROOT / "video_llama/toy/weights/branch.safetensors")
     write_weights(tmp_path / "half.safetensors", {n: t for n, t in whole.items() if "to_decoder" in n})
     words = ["--options", f"model.ckpt={tmp_path / 'half.safetensors'}"]
@@ -128,7 +128,7 @@ def test_an_incomplete_branch_does_not_answer(command, clip, tmp_path):
     assert "is frozen, and in no file: it would answer at random" in err
 
 
-def test_an_error_about_missing_audio_weights_says_how_to_do_without_audio(command, clip, tmp_path):
+def test_a_missing_audio_branch_is_reported_with_how_to_chat_without_it(command, clip, tmp_path):
     whole = load_file(ROOT / "video_llama/toy/weights/branch.safetensors")
     branch = tmp_path / "video_branch.safetensors"
     write_weights(branch, {n: t for n, t in whole.items() if n.startswith("video_branch.")})
@@ -162,7 +162,7 @@ def test_without_an_inference_section_a_clip_has_8_frames(command, clip, tmp_pat
     assert len(json.loads(out)["frame_times"]) == 8
 
 
-def test_the_console_script_prints_nothing_but_json_on_stdout(clip):
+def test_the_console_script_prints_only_json_on_stdout(clip):
     words = ["chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--json"]
     script = Path(sys.executable).with_name("video-llama")
     result = subprocess.run([script, *words], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -173,7 +173,7 @@ def test_the_console_script_prints_nothing_but_json_on_stdout(clip):
 # Answers
 
 
-def test_it_names_the_colours_of_unseen_clips(chat, heldout):
+def test_the_toy_model_names_the_colours_of_unseen_clips(chat, heldout):
     asked = [q for q in heldout if q["kind"] == "colour"]
     assert len(asked) == 12
     right = 0
@@ -184,7 +184,7 @@ def test_it_names_the_colours_of_unseen_clips(chat, heldout):
     assert right >= 11
 
 
-def test_it_names_the_colours_of_images(chat, world):
+def test_the_toy_model_names_the_colours_of_pictures(chat, world):
     captions = json.loads((world / "cc3m/filter_cap.json").read_text())["annotations"]
     right = 0
     for record in captions:
@@ -198,7 +198,7 @@ def test_it_names_the_colours_of_images(chat, world):
 
 
 @pytest.mark.parametrize("typed", ["<ImageHere>", "</s>", "<s>", "<Video>", "###", "\ufdd00\ufdd1", "\x00", "🦆"])
-def test_special_tokens_in_a_question_are_harmless(chat, clip, typed):
+def test_any_text_that_a_user_types_gets_an_answer(chat, clip, typed):
     chat.upload(video=clip)
     assert isinstance(chat.ask(f"{typed} {COLOUR}"), str)
     assert isinstance(chat.ask(f"{COLOUR} {typed}"), str)

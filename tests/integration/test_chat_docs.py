@@ -48,7 +48,7 @@ def test_the_python_examples_run(folder, capsys):
     assert printed(batch, capsys) == [f"[{answer}, DecodeError('lost.jpg: no such file')]"]
 
 
-def test_the_example_in_the_docstring_of_chat_prints_its_output(folder):
+def test_the_example_in_the_docstring_of_chat_prints_what_it_shows(folder):
     (example,) = doctest.DocTestFinder(recurse=False).find(Chat, "Chat", globs={})
     assert len(example.examples) > 8
     assert doctest.DocTestRunner().run(example).failed == 0
@@ -63,7 +63,7 @@ def test_the_commands_run(folder, command):
 
 
 @pytest.mark.parametrize("command", BATCH_COMMANDS)
-def test_the_commands_for_many_questions_give_the_documented_table(folder, command):
+def test_the_batch_commands_write_the_answers_that_the_table_shows(folder, command):
     assert (len(BATCH_COMMANDS), len(TABLE)) == (2, 3)
     (folder / "questions.jsonl").write_text("".join(f"{given}\n" for given, _ in TABLE), encoding="utf-8")
     shell(command.replace("--nproc_per_node=8", "--standalone --nproc_per_node=2"), folder)

@@ -135,8 +135,8 @@ def ask(command: Callable[..., Result]) -> Callable[..., Result]:
         ("with a track longer than the video", "used"),
     ],
 )
-def test_the_audio_of_a_clip_is_used_if_it_has_any(ask, with_audio, media, name, sound):
-    code, out, err = ask(with_audio, "--video", media[name], "--json")
+def test_the_sound_of_a_clip_is_used_if_it_has_any(ask, hearing, media, name, sound):
+    code, out, err = ask(hearing, "--video", media[name], "--json")
     assert code == 0, err
     printed = json.loads(out)
     assert printed.keys() == {"answers", "frame_times", "sound"}
@@ -146,15 +146,15 @@ def test_the_audio_of_a_clip_is_used_if_it_has_any(ask, with_audio, media, name,
     assert (code, out.splitlines()[-1]) == (0, f"sound: {sound}")
 
 
-def test_a_corrupt_track_is_reported_and_the_frames_are_used(ask, with_audio, media):
-    code, out, err = ask(with_audio, "--video", media["with a corrupt track"], "--json")
+def test_a_corrupt_track_is_reported_and_the_video_is_still_used(ask, hearing, media):
+    code, out, err = ask(hearing, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
     printed = json.loads(out)
     assert printed["sound"].startswith("cannot decode packet 4")
     assert len(printed["frame_times"]) == 4
 
 
-def test_infer_reports_unreadable_audio_but_not_its_absence(command, with_audio, media, tmp_path):
+def test_infer_reports_unreadable_sound_but_not_missing_sound(command, hearing, media, tmp_path):
     names = ("with sound", "without a track", "with a corrupt track")
     items = [{"id": name, "video": media[name], "question": "What?"} for name in names]
     (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
@@ -168,18 +168,18 @@ def test_infer_reports_unreadable_audio_but_not_its_absence(command, with_audio,
     assert corrupt["sound"].startswith("cannot decode packet 4")
 
 
-def test_a_sound_file_is_used(ask, with_audio, media):
-    code, out, err = ask(with_audio, "--sound", media["sound alone"], "--json")
+def test_a_sound_file_is_used(ask, hearing, media):
+    code, out, err = ask(hearing, "--sound", media["sound alone"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "used"
     assert json.loads(out)["frame_times"] == []
 
 
-def test_a_clips_audio_can_be_used_without_its_frames(ask, with_audio, media):
-    assert json.loads(ask(with_audio, "--sound", media["with sound"], "--json").out)["frame_times"] == []
+def test_only_the_sound_of_a_clip_can_be_used(ask, hearing, media):
+    assert json.loads(ask(hearing, "--sound", media["with sound"], "--json").out)["frame_times"] == []
 
 
-def test_a_clips_frames_can_be_used_without_its_audio(ask, with_audio, media):
+def test_only_the_frames_of_a_clip_can_be_used(ask, hearing, media):
     for name in ("with sound", "with a corrupt track"):
         assert json.loads(ask(with_audio, "--video", media[name], "--no-audio", "--json").out)["sound"] == "off"
 
@@ -188,13 +188,13 @@ def test_an_image_has_no_audio(ask, with_audio, media):
     assert json.loads(ask(with_audio, "--image", media["picture"], "--json").out)["sound"] == "off"
 
 
-def test_a_model_without_an_audio_branch_reads_no_audio(ask, without_audio, media):
-    code, out, err = ask(without_audio, "--video", media["with a corrupt track"], "--json")
+def test_a_model_without_an_audio_branch_ignores_sound(ask, deaf, media):
+    code, out, err = ask(deaf, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "off"
 
 
-def test_settings_for_training_the_audio_branch_alone_use_both_branches_in_chat(ask, with_audio, media):
+def test_the_config_that_trains_the_audio_branch_alone_chats_about_frames_and_sound(ask, hearing, media):
     alone = [f"model.{key}" for key in AUDIO_ALONE]
     code, out, err = ask(with_audio, "--video", media["with sound"], "--json", "--options", *alone)
     assert code == 0, err
@@ -203,7 +203,7 @@ def test_settings_for_training_the_audio_branch_alone_use_both_branches_in_chat(
 
 
 @pytest.mark.parametrize("key", ["vit_ckpt", "q_former_model"])
-def test_chat_needs_the_files_that_training_the_audio_branch_does_not(ask, with_audio, media, key):
+def test_chat_needs_the_files_that_training_the_audio_branch_alone_does_not(ask, hearing, media, key):
     options = [*(f"model.{setting}" for setting in AUDIO_ALONE), f"model.{key}=null"]
     code, out, err = ask(with_audio, "--video", media["with sound"], "--options", *options)
     assert (code, out) == (1, "")
@@ -225,34 +225,34 @@ def test_chat_needs_the_files_that_training_the_audio_branch_does_not(ask, with_
         ("with a corrupt track", ["--audio"], "c.mp4: cannot decode packet 4"),
     ],
 )
-def test_requiring_audio_that_cannot_be_read_is_an_error(ask, with_audio, media, name, words, message):
-    code, out, err = ask(with_audio, "--video", media[name], *words)
+def test_required_sound_that_cannot_be_read_is_an_error(ask, hearing, media, name, words, message):
+    code, out, err = ask(hearing, "--video", media[name], *words)
     assert (code, out) == (1, "")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_required_audio_is_used(ask, with_audio, media):
-    assert json.loads(ask(with_audio, "--video", media["with sound"], "--audio", "--json").out)["sound"] == "used"
+def test_required_sound_is_used(ask, hearing, media):
+    assert json.loads(ask(hearing, "--video", media["with sound"], "--audio", "--json").out)["sound"] == "used"
 
 
-def test_a_sound_file_without_audio_is_an_error(ask, with_audio, media):
-    code, out, err = ask(with_audio, "--sound", media["without a track"])
+def test_a_sound_file_without_a_track_is_an_error(ask, hearing, media):
+    code, out, err = ask(hearing, "--sound", media["without a track"])
     assert (code, out) == (1, "")
     assert "mute.mp4: no sound track" in err
 
 
 @pytest.mark.parametrize("words", [["--video", "with sound", "--audio"], ["--sound", "sound alone"]])
-def test_requiring_audio_of_a_model_without_an_audio_branch_is_an_error(ask, without_audio, media, words):
-    code, out, err = ask(without_audio, *(media.get(word, word) for word in words))
+def test_requiring_sound_of_a_model_without_an_audio_branch_is_an_error(ask, deaf, media, words):
+    code, out, err = ask(deaf, *(media.get(word, word) for word in words))
     assert (code, out) == (1, "")
     assert "the model has no audio branch" in err
 
 
 @pytest.mark.parametrize("flag", ["--audio", "--no-audio"])
 @pytest.mark.parametrize("words", [["--image", "picture"], ["--sound", "sound alone"]])
-def test_audio_flags_apply_to_clips_only(ask, with_audio, media, words, flag):
-    code, out, err = ask(with_audio, *(media.get(word, word) for word in words), flag)
+def test_how_to_use_the_sound_applies_to_clips_only(ask, hearing, media, words, flag):
+    code, out, err = ask(hearing, *(media.get(word, word) for word in words), flag)
     assert (code, out) == (1, "")
     assert "use_audio (--audio and --no-audio) is about the sound of a clip" in err
 
@@ -282,7 +282,7 @@ def chat(loaded: Chat) -> Chat:
 
 
 @pytest.mark.parametrize("name", ["with sound", "with a silent track", "5.1", "8 kHz", "0.3 s"])
-def test_audio_comes_before_frames_in_the_prompt_and_in_the_encoding(chat, media, name):
+def test_sound_comes_before_frames_in_the_prompt_and_in_the_media(chat, media, name):
     shown = chat.upload(video=media[name])
     assert [item.kind for item in chat.session.media] == ["audio", "video"]
     assert [tuple(group.frames.shape) for group in chat._encoded] == [(1, 2, 12), (1, 4, 4, 16)]
@@ -299,7 +299,7 @@ def test_the_segments_of_a_long_track_span_all_of_it(chat, media):
     )
 
 
-def test_an_answer_depends_on_the_audio(chat, media):
+def test_an_answer_depends_on_the_sound(chat, media):
     def prompt(**files: Any) -> torch.Tensor:
         chat.reset()
         chat.upload(**files)
@@ -308,7 +308,7 @@ def test_an_answer_depends_on_the_audio(chat, media):
     assert not torch.allclose(prompt(video=media["with sound"]), prompt(video=media["with a silent track"]), atol=0.1)
 
 
-def test_the_audio_of_several_files_in_a_dialogue_is_encoded_once(chat, media):
+def test_the_sound_of_each_file_is_encoded_once_in_a_dialogue_about_several(chat, media):
     calls: list[int] = []
     hook = chat.engine.model.audio_encoder.audio.register_forward_pre_hook(lambda *_: calls.append(1))
     for files in ({"video": media["with sound"]}, {"image": media["picture"]}, {"audio": media["sound alone"]}):

@@ -71,7 +71,7 @@ def test_each_piped_line_is_a_question_and_stdout_has_only_answers(talk, files):
     assert err.endswith(f"shown: {files['clip']} (4 frames, sound: used)\n")
 
 
-def test_commands_upload_files_and_reset_the_dialogue(talk, files):
+def test_slash_commands_show_files_and_reset_the_dialogue(talk, files):
     shown, picture = f"/video {files['clip']}", f"/image '{files['picture']}'"
     code, out, err = talk(shown, SHAPE, "/reset", picture, COLOUR, "/help", "/quit", COLOUR)
     assert (code, out) == (0, f"> {SHAPE}\nIt is a ring.\n> {COLOUR}\nIt is blue.\n")
@@ -99,12 +99,12 @@ def test_a_failed_line_is_explained_and_the_next_is_answered(talk, files, line, 
     assert "Traceback" not in err
 
 
-def test_a_file_in_the_home_folder_is_found(talk, files, monkeypatch):
+def test_a_tilde_in_a_path_is_expanded(talk, files, monkeypatch):
     monkeypatch.setenv("HOME", str(files["clip"].parent))
     assert talk("/video ~/clip.mp4", COLOUR).out == f"> {COLOUR}\nIt is red.\n"
 
 
-def test_invalid_utf_8_does_not_end_the_chat(files):
+def test_bytes_that_are_not_text_do_not_end_the_chat(files):
     words = [sys.executable, "-m", "video_llama.cli.main", "chat", "--cfg-path", TOY, "--video", files["clip"]]
     lines = b"\xff\xfe caf\xe9?\n" + COLOUR.encode()
     result = subprocess.run(words, input=lines, cwd=ROOT, capture_output=True, check=False, env=environment())
@@ -122,14 +122,14 @@ def test_the_stats_are_printed_on_stderr(talk, files):
     assert re.search(numbers, err)
 
 
-def test_the_stats_of_beams_have_no_rate(command, files):
+def test_the_stats_of_beam_search_have_no_rate(command, files):
     words = ["--video", files["clip"], "--question", COLOUR, "--num-beams", 2, "--stats", "--json"]
     code, out, err = command("chat", "--cfg-path", TOY, *words)
     assert (code, '"It is red."' in out) == (0, True)
     assert " s, all at once, answer " in err
 
 
-def test_a_seed_draws_the_same_answer_again(talk, files):
+def test_the_same_seed_gives_the_same_answer(talk, files):
     def answer(seed: int) -> str:
         words = ("--video", files["clip"], "--temperature", 3, "--top-p", 1, "--seed", seed, "--max-new-tokens", 12)
         return talk("Describe it.", words=words).out
@@ -149,13 +149,13 @@ def test_a_seed_draws_the_same_answer_again(talk, files):
         (["--question", COLOUR], "no file to ask about: give --video, --image or --sound"),
     ],
 )
-def test_invalid_flags_are_refused_before_the_model_is_built(command, words, message):
+def test_contradictory_options_are_refused_before_the_model_is_built(command, words, message):
     code, out, err = command("chat", "--cfg-path", "no such.yaml", *words)
     assert (code, out) == (1, "")
     assert err == f"{message}\n" or message in err
 
 
-def test_dropped_turns_are_reported(talk, files):
+def test_turns_dropped_from_the_context_are_reported(talk, files):
     code, out, err = talk(*[COLOUR + " word" * 30] * 4, words=("--video", files["clip"]))
     assert (code, out.count("> What colour")) == (0, 4)
     assert "the decoder's context is full: the oldest turns are left out, 1 so far" in err
@@ -164,19 +164,19 @@ def test_dropped_turns_are_reported(talk, files):
 # A terminal
 
 
-def test_in_a_terminal_questions_are_not_echoed_and_an_error_is_not_a_failure(talk, files):
+def test_in_a_terminal_questions_are_not_echoed_and_an_error_does_not_fail_the_command(talk, files):
     code, out, err = talk(COLOUR, "/oops", SHAPE, words=("--video", files["clip"]), typed=True)
     assert (code, out) == (0, "> It is red.\n> > It is a ring.\n> \n")
     assert "/oops: no such command" in err
     assert "/help lists all commands" in err
 
 
-def test_redirected_output_has_only_answers(talk, files):
+def test_answers_redirected_to_a_file_are_alone_in_it(talk, files):
     code, out, _ = talk(COLOUR, SHAPE, words=("--video", files["clip"]), typed=True, shown=False)
     assert (code, out) == (0, "It is red.\nIt is a ring.\n")
 
 
-def test_an_interrupt_stops_the_answer_and_not_the_chat(talk, files, loaded):
+def test_an_interrupt_stops_the_answer_but_not_the_chat(talk, files, loaded):
     calls = 0
 
     def interrupt(*_: object) -> None:
@@ -185,7 +185,7 @@ def test_an_interrupt_stops_the_answer_and_not_the_chat(talk, files, loaded):
         if calls == 2:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    hook = loaded.model.decoder.lm.register_forward_pre_hook(interrupt)
+    hook = loaded.engine.model.decoder.lm.register_forward_pre_hook(interrupt)
     try:
         code, out, err = talk(COLOUR, SHAPE, words=("--video", files["clip"]), typed=True)
     finally:
@@ -195,11 +195,11 @@ def test_an_interrupt_stops_the_answer_and_not_the_chat(talk, files, loaded):
     assert "Traceback" not in err
 
 
-def test_an_interrupt_ends_a_chat_with_a_pipe(talk, files, loaded):
+def test_an_interrupt_ends_a_piped_chat(talk, files, loaded):
     def interrupt(*_: object) -> None:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    hook = loaded.model.decoder.lm.register_forward_pre_hook(interrupt)
+    hook = loaded.engine.model.decoder.lm.register_forward_pre_hook(interrupt)
     try:
         assert talk(COLOUR, SHAPE, words=("--video", files["clip"])).code == 130
     finally:

@@ -55,7 +55,7 @@ def train_and_chat(folder: Path, world: Path, built: list[VideoLLaMA], *options:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_family_trains_reloads_and_chats(family, world, tmp_path, root, built):
+def test_each_decoder_family_trains_and_chats_with_the_same_weights(family, world, tmp_path, root, built):
     decoder = write_decoder(tmp_path / "decoder", family)
     options = [f"model.llama_model={decoder}", f"model.model_type={FAMILIES[family].template}"]
     state = train_and_chat(tmp_path / "run", world, built, *options)
@@ -64,7 +64,7 @@ def test_each_family_trains_reloads_and_chats(family, world, tmp_path, root, bui
 
 @pytest.mark.parametrize("setting", ["model.low_resource=true", "model.quantization=int8", "model.quantization=nf4"])
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
-def test_a_quantised_decoder_trains_reloads_and_chats(family, setting, world, tmp_path, root, built):
+def test_a_quantised_decoder_trains_and_chats_with_the_same_weights(family, setting, world, tmp_path, root, built):
     decoder = write_decoder(tmp_path / "decoder", family)
     state = train_and_chat(tmp_path / "run", world, built, f"model.llama_model={decoder}", setting)
     assert all(name.startswith("video_branch.") for name in state)
@@ -77,7 +77,9 @@ def test_a_quantised_decoder_trains_reloads_and_chats(family, setting, world, tm
 
 @pytest.mark.parametrize("quantization", ["null", "int8", "nf4"])
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "phi"])
-def test_a_decoder_with_adapters_trains_reloads_and_chats(family, quantization, world, tmp_path, root, built):
+def test_a_decoder_with_adapters_trains_and_chats_with_the_same_weights(
+    family, quantization, world, tmp_path, root, built
+):
     decoder = write_decoder(tmp_path / "decoder", family)
     options = [f"model.llama_model={decoder}", "model.lora.r=4", f"model.quantization={quantization}"]
     state = train_and_chat(tmp_path / "run", world, built, *options)

@@ -133,7 +133,7 @@ def whole(lines, media, loaded, tmp_path_factory) -> Path:
     return folder
 
 
-def test_answers_are_those_of_single_questions_and_bad_items_have_errors(whole, lines, media, loaded):
+def test_answers_equal_those_of_single_questions_and_bad_items_have_errors(whole, lines, media, loaded):
     found = read(whole)
     assert len(found) == 200
     good = [line for line in lines if line not in BAD]
@@ -175,7 +175,7 @@ def n_written(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes(whole, lines, media, infer, tmp_path):
+def test_a_killed_job_resumes(whole, lines, media, infer, tmp_path):
     write(tmp_path, lines)
     killed = process(tmp_path, media)
     while n_written(tmp_path) < 80:
@@ -196,7 +196,7 @@ def test_a_killed_run_resumes(whole, lines, media, infer, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work_and_one_can_resume_it(whole, lines, media, infer, tmp_path):
+def test_two_processes_share_a_job_and_one_resumes_it(whole, lines, media, infer, tmp_path):
     write(tmp_path, lines)
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     killed = process(tmp_path, media, "--batch-size", 4, launcher=launcher)
@@ -218,7 +218,7 @@ def test_two_processes_share_the_work_and_one_can_resume_it(whole, lines, media,
 
 
 @pytest.mark.slow
-def test_a_process_that_ends_early_ends_the_run_with_its_own_message(lines, media, tmp_path):
+def test_a_process_that_fails_ends_the_job_with_its_own_message(lines, media, tmp_path):
     write(tmp_path, lines)
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     with Journal(tmp_path / "a.jsonl", 1):
@@ -247,7 +247,7 @@ def few(media, infer, tmp_path) -> Path:
     code, out, err = infer(tmp_path, tmp_path)
     assert (code, out) == (
         0,
-        f"{tmp_path}/a.jsonl: 1 answered, 2 failed; once their causes are mended, the same command asks them again, and only them\n",
+        f"{tmp_path}/a.jsonl: 1 answered, 2 failed; fix the causes and run the same command to retry only those\n",
     ), err
     return tmp_path
 
@@ -281,7 +281,7 @@ def test_only_failed_questions_are_tried_again(few, infer, monkeypatch):
         ((), "What shape is it?"),
     ],
 )
-def test_answers_of_another_run_are_not_overwritten(few, infer, flags, question):
+def test_the_answers_of_another_job_are_not_overwritten(few, infer, flags, question):
     written = (few / "a.jsonl").read_bytes()
     write(few, [FEW[0].replace("What colour is the shape?", question), *FEW[1:]])
     code, _, err = infer(few, few, *flags)
@@ -289,7 +289,7 @@ def test_answers_of_another_run_are_not_overwritten(few, infer, flags, question)
     assert "a.jsonl holds something else already" in err
 
 
-def test_answers_of_overwritten_weights_are_not_reused(few, infer, tmp_path):
+def test_answers_from_other_weights_at_the_same_path_are_not_reused(few, infer, tmp_path):
     weights = shutil.copy(ROOT / "video_llama/toy/weights/branch.safetensors", tmp_path / "branch.safetensors")
     other = ("--output", tmp_path / "b.jsonl", "--options", f"model.ckpt={weights}")
     assert infer(few, few, *other).code == 0
@@ -306,7 +306,7 @@ def test_a_file_of_the_user_is_not_overwritten(few, infer):
     assert not list(few.glob("q.jsonl.journal*"))
 
 
-def test_a_symbolic_link_is_kept(few, infer):
+def test_a_symbolic_link_stays_a_link(few, infer):
     (few / "link.jsonl").symlink_to("elsewhere.jsonl")
     assert infer(few, few, "--output", few / "link.jsonl").code == 0
     assert (few / "link.jsonl").is_symlink()
@@ -317,10 +317,10 @@ def test_a_symbolic_link_is_kept(few, infer):
 def test_an_output_that_is_not_a_file_is_not_replaced(few, infer, name, kind):
     (few / "folder").mkdir()
     code, _, err = infer(few, few, "--output", few / name)
-    assert (code, err) == (1, f"--output: {few / name}: a {kind}; name a file\n")
+    assert (code, err) == (1, f"error: --output: {few / name}: a {kind}; name a file\n")
 
 
-def test_a_second_run_with_the_same_output_is_refused(few, infer):
+def test_a_second_job_with_the_same_output_is_refused(few, infer):
     with Journal(few / "a.jsonl", 0):
         code, _, err = infer(few, few)
     assert (code, "a.jsonl: another run is writing it" in err) == (1, True)
@@ -346,7 +346,7 @@ def test_without_any_answer_the_command_fails(few, infer):
     assert read(few, "b.jsonl") == [{"id": 2, "error": f"{few}/late.mp4: no such file"}]
 
 
-def test_a_question_with_a_truncated_record_is_answered_again(few, infer):
+def test_a_truncated_journal_line_is_answered_again(few, infer):
     whole = (few / "a.jsonl").read_bytes()
     (few / "a.jsonl").unlink()
     journal = few / "a.jsonl.journal0"
@@ -380,12 +380,12 @@ def test_requiring_sound_of_a_model_without_audio_is_refused(few, infer, loaded,
     assert not (few / "b.jsonl").exists()
 
 
-def test_one_gpu_for_several_processes_is_refused(few, infer, monkeypatch):
+def test_several_processes_on_one_gpu_are_refused(few, infer, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = infer(few, few, "--device", "cuda:1")
-    assert (code, err) == (1, "--device: cuda:1 is one GPU, and torchrun started several processes: say cuda\n")
+    assert (code, err) == (1, "error: --device: cuda:1 is one GPU, and torchrun started several processes: say cuda\n")
 
 
-def test_the_batch_size_must_be_one_at_least(infer, few):
+def test_the_batch_size_must_be_at_least_one(infer, few):
     code, _, err = infer(few, few, "--batch-size", 0)
-    assert (code, err) == (1, "--batch-size: 0; expected at least 1\n")
+    assert (code, err) == (1, "error: --batch-size: 0; expected at least 1\n")

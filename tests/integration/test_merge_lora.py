@@ -21,7 +21,7 @@ def run(world, tmp_path, train) -> Path:
     return tmp_path / "run"
 
 
-def test_the_merged_decoder_answers_as_the_one_with_adapters(run, world, tmp_path, command):
+def test_the_merged_decoder_gives_the_answers_of_the_one_with_adapters(run, world, tmp_path, command):
     ckpt = f"model.ckpt={run / 'checkpoint_0.pth'}"
     words = ["merge-lora", "--cfg-path", run / "config.yaml", "--options", ckpt, "--output", tmp_path / "merged"]
     code, out, err = command(*words)
@@ -48,7 +48,7 @@ def test_the_merged_decoder_answers_as_the_one_with_adapters(run, world, tmp_pat
         ("model.lora.r=8", "made with lora.r: 4; the model section has 8"),
     ],
 )
-def test_an_invalid_merge_is_explained_and_leaves_no_files(run, tmp_path, command, option, message):
+def test_a_failed_merge_is_explained_and_leaves_no_files(run, tmp_path, command, option, message):
     options = [f"model.ckpt={run / 'checkpoint_0.pth'}", option]
     before = sorted(tmp_path.iterdir())
     words = ["merge-lora", "--cfg-path", run / "config.yaml", "--options", *options, "--output", tmp_path / "merged"]

@@ -143,14 +143,14 @@ def test_relative_paths_of_a_user_start_at_the_working_directory(tmp_path, monke
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_check_config_finds_nothing_wrong(file, command):
+def test_check_config_finds_no_problem_in_a_shipped_configuration(file, command):
     code, out, err = command("check-config", file)
     assert (code, err) == (0, "")
     assert out.startswith(f"{file}: ok\n")
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_it_contains_no_personal_path(file, root):
+def test_a_shipped_configuration_has_no_path_of_a_particular_machine(file, root):
     text = (root / file).read_text()
     assert not re.search(r"(^|[\s:'\"])(/|~|[A-Za-z]:\\)[\w.-]+/", re.sub(r"#.*", "", text))
     for value in (yaml.safe_load(text).get("paths") or {}).values():
@@ -158,7 +158,7 @@ def test_it_contains_no_personal_path(file, root):
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_only_the_paths_block_has_values_to_fill_in(file, load):
+def test_only_the_paths_block_has_values_to_set(file, load):
     assert all(line.startswith("paths.") for line in load(file).unset)
 
 
@@ -184,7 +184,7 @@ def test_the_full_size_runs_draw_from_the_published_data_sets(load, branch):
             assert getattr(config.vis_processor.train, "n_frms", 8) == 8
 
 
-def test_the_audio_branch_is_trained_on_frames_alone_and_used_on_sound(load):
+def test_the_audio_branch_is_trained_on_frames_and_used_with_sound(load):
     for stage in STAGES:
         model = load(f"train_configs/audiobranch_{stage}.yaml").model
         assert (model.modalities.video, model.modalities.audio_source) == (False, "frames")
@@ -196,7 +196,7 @@ def test_the_audio_branch_is_trained_on_frames_alone_and_used_on_sound(load):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_both_branches_train_together_with_the_options_in_the_audio_yamls_comment(root, stage):
+def test_the_changes_in_the_comment_of_the_audio_branch_yaml_train_both_branches(root, stage):
     file, both = f"train_configs/audiobranch_{stage}.yaml", ["frozen_video_Qformer=False", "frozen_llama_proj=False"]
     options = [f"model.{option}" for option in both]
     with pytest.raises(ConfigError, match=r"model\.vit_ckpt: (.|\n)*model\.q_former_model: "):
@@ -210,7 +210,7 @@ def test_both_branches_train_together_with_the_options_in_the_audio_yamls_commen
     }
 
 
-def test_the_chat_yamls_with_and_without_audio_differ_only_in_the_audio_branch(load):
+def test_the_chat_configurations_with_and_without_sound_differ_only_in_the_audio_branch(load):
     without, with_sound = (
         asdict(load(f"eval_configs/video_llama_eval_{kind}.yaml").model) for kind in ("only_vl", "withaudio")
     )
@@ -254,7 +254,7 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
     assert chat["audio_encoder"] == asdict(TOY_IMAGEBIND)
 
 
-def test_a_data_set_that_asks_too_much_of_the_model_is_reported_with_its_line(monkeypatch):
+def test_data_set_settings_that_contradict_the_model_are_reported_with_their_lines(monkeypatch):
     monkeypatch.chdir(ROOT)
     asked = ["datasets.webvid.vis_processor.train.n_frms=64", "datasets.cc_sbu_align.num_video_query_token=3"]
     with pytest.raises(ConfigError) as caught:

@@ -82,7 +82,7 @@ def test_a_released_file_converts_to_our_names_and_back_bit_for_bit(
     assert (after["config"], after["scaler"], after["epoch"]) == (before["config"], before["scaler"], before["epoch"])
 
 
-def test_the_converted_file_replaces_the_released_one(files: Path, tmp_path: Path, command) -> None:
+def test_a_converted_file_loads_into_the_model(files: Path, tmp_path: Path, command) -> None:
     states = []
     for name in ("ours.pth", "ours.safetensors"):
         assert command("convert-weights", files / "7B.pth", tmp_path / name).code == 0
@@ -111,7 +111,7 @@ def test_inspection_with_the_shipped_config_says_that_it_fits(files: Path, comma
     assert out.endswith("  it fits\n")
 
 
-def test_inspection_with_another_decoder_or_another_size_says_why_not(files: Path, command) -> None:
+def test_inspection_with_another_decoder_or_size_says_why_it_does_not_fit(files: Path, command) -> None:
     words = [
         "inspect-weights",
         files / "13B.pth",
@@ -155,7 +155,7 @@ def test_a_decoder_folder_is_compared_with_the_trained_weights_of_a_config(files
     assert len(json.loads(command(*words, "--json").out)["fit"]["problems"]) == 1
 
 
-def test_a_decoder_folder_with_a_foreign_tokenizer_is_reported(tmp_path: Path, command) -> None:
+def test_a_decoder_folder_with_the_tokenizer_of_another_is_reported(tmp_path: Path, command) -> None:
     code, out, err = command("inspect-weights", tiny.write_decoder(tmp_path, vocab_size=500))
     assert (code, out) == (1, "")
     assert "the tokenizer knows 560 tokens" in err
