@@ -62,7 +62,7 @@ def test_the_json_output_has_answers_frame_times_and_audio_status(command, clip)
 
 
 def test_a_dialogue_is_printed_as_it_proceeds(command, heldout):
-    clip, told, size = heldout[0]["video"], heldout[0]["answer"], "How large is it?"
+    clip, answer, size = heldout[0]["video"], heldout[0]["answer"], "How large is it?"
     code, out, _ = command("chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--question", size)
     assert code == 0
     assert out.startswith(f"> {COLOUR}\n{answer}\n> {size}\nIt is ")

@@ -135,8 +135,8 @@ def ask(command: Callable[..., Result]) -> Callable[..., Result]:
         ("with a track longer than the video", "used"),
     ],
 )
-def test_the_sound_of_a_clip_is_used_if_it_has_any(ask, hearing, media, name, sound):
-    code, out, err = ask(hearing, "--video", media[name], "--json")
+def test_the_sound_of_a_clip_is_used_if_it_has_any(ask, with_audio, media, name, sound):
+    code, out, err = ask(with_audio, "--video", media[name], "--json")
     assert code == 0, err
     printed = json.loads(out)
     assert printed.keys() == {"answers", "frame_times", "sound"}
@@ -146,15 +146,15 @@ def test_the_sound_of_a_clip_is_used_if_it_has_any(ask, hearing, media, name, so
     assert (code, out.splitlines()[-1]) == (0, f"sound: {sound}")
 
 
-def test_a_corrupt_track_is_reported_and_the_video_is_still_used(ask, hearing, media):
-    code, out, err = ask(hearing, "--video", media["with a corrupt track"], "--json")
+def test_a_corrupt_track_is_reported_and_the_video_is_still_used(ask, with_audio, media):
+    code, out, err = ask(with_audio, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
     printed = json.loads(out)
     assert printed["sound"].startswith("cannot decode packet 4")
     assert len(printed["frame_times"]) == 4
 
 
-def test_infer_reports_unreadable_sound_but_not_missing_sound(command, hearing, media, tmp_path):
+def test_infer_reports_unreadable_sound_but_not_missing_sound(command, with_audio, media, tmp_path):
     names = ("with sound", "without a track", "with a corrupt track")
     items = [{"id": name, "video": media[name], "question": "What?"} for name in names]
     (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
@@ -168,18 +168,18 @@ def test_infer_reports_unreadable_sound_but_not_missing_sound(command, hearing, 
     assert corrupt["sound"].startswith("cannot decode packet 4")
 
 
-def test_a_sound_file_is_used(ask, hearing, media):
-    code, out, err = ask(hearing, "--sound", media["sound alone"], "--json")
+def test_a_sound_file_is_used(ask, with_audio, media):
+    code, out, err = ask(with_audio, "--sound", media["sound alone"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "used"
     assert json.loads(out)["frame_times"] == []
 
 
-def test_only_the_sound_of_a_clip_can_be_used(ask, hearing, media):
-    assert json.loads(ask(hearing, "--sound", media["with sound"], "--json").out)["frame_times"] == []
+def test_only_the_sound_of_a_clip_can_be_used(ask, with_audio, media):
+    assert json.loads(ask(with_audio, "--sound", media["with sound"], "--json").out)["frame_times"] == []
 
 
-def test_only_the_frames_of_a_clip_can_be_used(ask, hearing, media):
+def test_only_the_frames_of_a_clip_can_be_used(ask, with_audio, media):
     for name in ("with sound", "with a corrupt track"):
         assert json.loads(ask(with_audio, "--video", media[name], "--no-audio", "--json").out)["sound"] == "off"
 
@@ -188,13 +188,13 @@ def test_an_image_has_no_audio(ask, with_audio, media):
     assert json.loads(ask(with_audio, "--image", media["picture"], "--json").out)["sound"] == "off"
 
 
-def test_a_model_without_an_audio_branch_ignores_sound(ask, deaf, media):
-    code, out, err = ask(deaf, "--video", media["with a corrupt track"], "--json")
+def test_a_model_without_an_audio_branch_ignores_sound(ask, without_audio, media):
+    code, out, err = ask(without_audio, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "off"
 
 
-def test_the_config_that_trains_the_audio_branch_alone_chats_about_frames_and_sound(ask, hearing, media):
+def test_the_config_that_trains_the_audio_branch_alone_chats_about_frames_and_sound(ask, with_audio, media):
     alone = [f"model.{key}" for key in AUDIO_ALONE]
     code, out, err = ask(with_audio, "--video", media["with sound"], "--json", "--options", *alone)
     assert code == 0, err
@@ -203,7 +203,7 @@ def test_the_config_that_trains_the_audio_branch_alone_chats_about_frames_and_so
 
 
 @pytest.mark.parametrize("key", ["vit_ckpt", "q_former_model"])
-def test_chat_needs_the_files_that_training_the_audio_branch_alone_does_not(ask, hearing, media, key):
+def test_chat_needs_the_files_that_training_the_audio_branch_alone_does_not(ask, with_audio, media, key):
     options = [*(f"model.{setting}" for setting in AUDIO_ALONE), f"model.{key}=null"]
     code, out, err = ask(with_audio, "--video", media["with sound"], "--options", *options)
     assert (code, out) == (1, "")
@@ -225,34 +225,34 @@ def test_chat_needs_the_files_that_training_the_audio_branch_alone_does_not(ask,
         ("with a corrupt track", ["--audio"], "c.mp4: cannot decode packet 4"),
     ],
 )
-def test_required_sound_that_cannot_be_read_is_an_error(ask, hearing, media, name, words, message):
-    code, out, err = ask(hearing, "--video", media[name], *words)
+def test_required_sound_that_cannot_be_read_is_an_error(ask, with_audio, media, name, words, message):
+    code, out, err = ask(with_audio, "--video", media[name], *words)
     assert (code, out) == (1, "")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_required_sound_is_used(ask, hearing, media):
-    assert json.loads(ask(hearing, "--video", media["with sound"], "--audio", "--json").out)["sound"] == "used"
+def test_required_sound_is_used(ask, with_audio, media):
+    assert json.loads(ask(with_audio, "--video", media["with sound"], "--audio", "--json").out)["sound"] == "used"
 
 
-def test_a_sound_file_without_a_track_is_an_error(ask, hearing, media):
-    code, out, err = ask(hearing, "--sound", media["without a track"])
+def test_a_sound_file_without_a_track_is_an_error(ask, with_audio, media):
+    code, out, err = ask(with_audio, "--sound", media["without a track"])
     assert (code, out) == (1, "")
     assert "mute.mp4: no sound track" in err
 
 
 @pytest.mark.parametrize("words", [["--video", "with sound", "--audio"], ["--sound", "sound alone"]])
-def test_requiring_sound_of_a_model_without_an_audio_branch_is_an_error(ask, deaf, media, words):
-    code, out, err = ask(deaf, *(media.get(word, word) for word in words))
+def test_requiring_sound_of_a_model_without_an_audio_branch_is_an_error(ask, without_audio, media, words):
+    code, out, err = ask(without_audio, *(media.get(word, word) for word in words))
     assert (code, out) == (1, "")
     assert "the model has no audio branch" in err
 
 
 @pytest.mark.parametrize("flag", ["--audio", "--no-audio"])
 @pytest.mark.parametrize("words", [["--image", "picture"], ["--sound", "sound alone"]])
-def test_how_to_use_the_sound_applies_to_clips_only(ask, hearing, media, words, flag):
-    code, out, err = ask(hearing, *(media.get(word, word) for word in words), flag)
+def test_how_to_use_the_sound_applies_to_clips_only(ask, with_audio, media, words, flag):
+    code, out, err = ask(with_audio, *(media.get(word, word) for word in words), flag)
     assert (code, out) == (1, "")
     assert "use_audio (--audio and --no-audio) is about the sound of a clip" in err
 

@@ -44,8 +44,8 @@ def parts(checkpoint: Path) -> set[str]:
     return {name.split(".")[0] for name in read_checkpoint(checkpoint)["model"]}
 
 
-def test_both_branches_train_resume_and_chat(world, tmp_path, hears, train, command):
-    common = [f"paths.world={world}", *hears, "model.audio_source=both", *SHORT]
+def test_both_branches_train_resume_and_chat(world, tmp_path, audio_options, train, command):
+    common = [f"paths.world={world}", *audio_options, "model.audio_source=both", *SHORT]
     result = train(STAGE_1, *common, f"run.output_dir={tmp_path / '1'}")
     assert result.code == 0, result.err
     stage1 = tmp_path / "1/checkpoint_0.pth"
@@ -66,9 +66,19 @@ def test_both_branches_train_resume_and_chat(world, tmp_path, hears, train, comm
 
 
 @pytest.mark.parametrize("source", ["frames", "sound"])
-def test_the_audio_branch_alone_trains_without_the_weights_of_the_frame_encoder(world, tmp_path, hears, train, source):
+def test_the_audio_branch_alone_trains_without_the_weights_of_the_frame_encoder(
+    world, tmp_path, audio_options, train, source
+):
     data = ["datasets.cc_sbu_align.sample_ratio=0"] if source == "sound" else []  # its pictures make no sound
-    options = [f"paths.world={world}", *hears, *ALONE, *WITHOUT_SIGHT, f"model.audio_source={source}", *SHORT, *data]
+    options = [
+        f"paths.world={world}",
+        *audio_options,
+        *ALONE,
+        *WITHOUT_FRAME_ENCODER,
+        f"model.audio_source={source}",
+        *SHORT,
+        *data,
+    ]
     result = train(STAGE_1, *options, f"run.output_dir={tmp_path}")
     assert result.code == 0, result.err
     assert parts(tmp_path / "checkpoint_0.pth") == {"audio_branch"}
