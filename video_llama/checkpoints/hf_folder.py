@@ -28,6 +28,7 @@ class Stored:
 
     shard: Path
     shape: tuple[int, ...]
+    dtype: torch.dtype
 
 
 class WeightsFolder:
@@ -123,12 +124,14 @@ def _read_index(path: Path) -> dict[str, str]:
 def _header(shard: Path) -> dict[str, Stored]:
     """Return the tensors in the header of a file; a truncated file fails here, by its size."""
     if shard.suffix != ".safetensors":
-        return {name: Stored(shard, tuple(t.shape)) for name, t in _open_bin(shard).items()}
+        return {name: Stored(shard, tuple(t.shape), t.dtype) for name, t in _open_bin(shard).items()}
     tensors = {}
     try:
         with safe_open(shard, "pt") as file:
             for name in file.keys():  # noqa: SIM118  # not a dictionary
-                tensors[name] = Stored(shard, tuple(file.get_slice(name).get_shape()))
+                part = file.get_slice(name)
+                shape = tuple(part.get_shape())
+                tensors[name] = Stored(shard, shape, (part[:0] if shape else file.get_tensor(name)).dtype)
     except _UNREADABLE as error:
         raise WeightsError(f"{shard}: truncated, or not a safetensors file ({error})") from error
     return tensors
