@@ -76,13 +76,13 @@ def test_slash_commands_show_files_and_reset_the_dialogue(talk, files):
     code, out, err = talk(shown, SHAPE, "/reset", picture, COLOUR, "/help", "/quit", COLOUR)
     assert (code, out) == (0, f"> {SHAPE}\nIt is a ring.\n> {COLOUR}\nIt is blue.\n")
     assert "a new dialogue" in err
-    assert "/audio FILE   play a sound" in err
+    assert "/audio FILE   ask about a sound" in err
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("/video", "/video: no such command, or one without its file. /help lists them."),
+        ("/video", "/video: no such command, or its file is missing. /help lists all commands."),
         ("/vidoe clip.mp4", "/vidoe clip.mp4: no such command"),
         ("/reset now", "/reset now: no such command"),
         ("/video none.mp4", "none.mp4: no such file"),

@@ -383,7 +383,7 @@ def test_requiring_sound_of_a_model_without_audio_is_refused(few, infer, loaded,
 def test_several_processes_on_one_gpu_are_refused(few, infer, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = infer(few, few, "--device", "cuda:1")
-    assert (code, err) == (1, "error: --device: cuda:1 is one GPU, and torchrun started several processes: say cuda\n")
+    assert (code, err) == (1, "error: --device: cuda:1 is one GPU, and torchrun started several processes: use cuda\n")
 
 
 def test_the_batch_size_must_be_at_least_one(infer, few):

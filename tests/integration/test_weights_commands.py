@@ -97,7 +97,7 @@ def test_inspection_names_the_decoder_that_a_file_is_for(files: Path, size: str,
     assert code == 0
     assert "a Video-LLaMA vision-branch file" in out
     assert f"decoder width: {WIDTHS[size]} (LLaMA {size} and what is made from it)" in out
-    assert f"ignored: {34 if size == '7B' else 42} of no use to the model" in out
+    assert f"ignored: {34 if size == '7B' else 42} not used by the model" in out
     found = json.loads(command("inspect-weights", files / f"{size}.pth", "--json").out)
     assert (found["kind"], found["decoder_width"], found["tensors"]) == ("vision_branch", WIDTHS[size], 58)
     assert found["fit"] is None

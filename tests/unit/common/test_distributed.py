@@ -136,7 +136,7 @@ def test_processes_may_share_a_gpu_for_inference_only(gpus):
         (0, 1, "cuda", "device cuda: torch sees no GPU here; cpu works everywhere"),
         (0, 4, "cuda", "device cuda: torch sees no GPU here; cpu works everywhere"),
         (2, 1, "cuda:2", "device cuda:2: torch sees 2 GPU here"),
-        (2, 4, "auto", "device auto: torch sees 2 GPU here; each process wants its own: lower --nproc_per_node"),
+        (2, 4, "auto", "device auto: torch sees 2 GPU here; each process needs its own: lower --nproc_per_node"),
     ],
 )
 def test_a_missing_device_is_named(gpus, n_gpus, n_processes, name, message):
@@ -149,8 +149,8 @@ def test_a_missing_device_is_named(gpus, n_gpus, n_processes, name, message):
     ("n_gpus", "n_processes", "name", "message"),
     [
         (0, 1, "cuda", "run.device: cuda, but torch sees no GPU here. Give --options run.device=cpu"),
-        (2, 1, "cuda:2", "process 0 of this machine wants GPU 2; there are 2. Lower --nproc_per_node, or run.device."),
-        (2, 4, "cuda", "process 3 of this machine wants GPU 3; there are 2. Lower --nproc_per_node, or run.device."),
+        (2, 1, "cuda:2", "process 0 of this machine needs GPU 2; there are 2. Lower --nproc_per_node, or run.device."),
+        (2, 4, "cuda", "process 3 of this machine needs GPU 3; there are 2. Lower --nproc_per_node, or run.device."),
     ],
 )
 def test_a_missing_device_for_training_is_named_with_its_setting(gpus, n_gpus, n_processes, name, message):
