@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -183,14 +182,28 @@ def test_a_decoder_folder_brings_its_conversation_template(on_path):
     ]  # fmt: skip
 
 
-def test_a_benchmark_scores_a_model_and_resumes(on_path):
+def test_a_benchmark_scores_a_model_and_resumes(on_path, command):
     line, printed = example("Benchmark")
-    assert line == "python score.py"
-    env = {**os.environ, "PYTHONPATH": f"{on_path}{os.pathsep}{ROOT}"}
     for built in (True, False):
-        run = subprocess.run([sys.executable, "score.py"], env=env, capture_output=True, text=True, check=False)
-        assert (run.returncode, run.stdout) == (0, printed), run.stderr
-        assert ("2 of 2 questions are answered already" in run.stderr) is not built
+        code, out, err = command(*line.split()[1:])
+        assert (code, out) == (0, printed), err
+        assert ("2 of 2 questions are answered already" in err) is not built
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["naming", "clips=missing.txt"], "--benchmark  clips: no such file: missing.txt"),
+        (["naming", "clip=data/clips.txt"], "--benchmark  clip: unknown key. Did you mean clips?"),
+        (["naming", "clips"], "--benchmark naming: 'clips': expected KEY=VALUE"),
+        (["namin"], "'namin' is not a registered benchmark. Known: exact_match, naming. Did you mean naming?"),
+    ],
+)
+def test_the_settings_of_a_benchmark_are_checked(on_path, command, settings, message):
+    words = ["evaluate", "--cfg-path", "toy", "--imports", "my_package.naming", "--output", "answers.jsonl"]
+    code, out, err = command(*words, "--benchmark", *settings)
+    assert (code, out) == (1, "")
+    assert message in err
 
 
 def test_text_alone_trains(on_path, train):

@@ -32,6 +32,7 @@ COMMANDS = {
     "chat": Command("video_llama.cli.chat", "chat with a model about videos, images and sound"),
     "demo": Command("video_llama.demo.command", "chat in the browser"),
     "infer": Command("video_llama.cli.infer", "answer a file of questions on many files, in batches"),
+    "evaluate": Command("video_llama.cli.evaluate", "score a model on a benchmark"),
     "schema": Command("video_llama.cli.schema", "print the JSON Schema of the YAML files, for editors"),
     "inspect-weights": Command(
         "video_llama.cli.inspect_weights", "identify a weights file, and say whether it fits a config"
@@ -47,13 +48,17 @@ COMMANDS = {
 def commands() -> dict[str, Command]:
     """Return the built-in commands, and those of installed packages: entry points of the group ``video_llama.commands``.
 
-    Raises:
-        VideoLlamaError: an installed package uses the name of a built-in command.
+    A name that is taken keeps its first meaning, with a warning.
     """
     found = dict(COMMANDS)
     for point in entry_points(group=COMMAND_GROUP):
-        if point.name in COMMANDS:
-            raise VideoLlamaError(f"entry point {point.name} = {point.value}: '{point.name}' is built in; rename it")
+        if point.name in found:
+            owner = "built in" if point.name in COMMANDS else f"a command of {found[point.name].module}"
+            print(
+                f"warning: entry point {point.name} = {point.value} is ignored: '{point.name}' is {owner}",
+                file=sys.stderr,
+            )
+            continue
         found[point.name] = Command(point.value, f"from {point.value}")
     return found
 

@@ -28,13 +28,15 @@ def run(args: argparse.Namespace) -> int:
     from video_llama.config.loader import load_config
     from video_llama.config.serialize import registered_class
     from video_llama.models.decoder.lora_merge import BRANCH  # slow to import
-    from video_llama.models.model_class import WeightsTools
+    from video_llama.models.model_class import AdapterTools
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config: Any = load_config(args.cfg_path, args.options, also=("datasets",)).model
     model_class = registered_class(MODELS, config)
-    if not isinstance(model_class, WeightsTools):
-        raise ConfigError(["model.arch: this model has no merge_lora, so its adapters cannot be merged"])
+    if not isinstance(model_class, AdapterTools):
+        raise ConfigError(
+            [f"{args.cfg_path}: model.arch: this model has no merge_lora, so its adapters cannot be merged"]
+        )
     model_class.merge_lora(config, args.output)
     print(
         f"{args.output}: the decoder with its adapters, and {BRANCH}. Use them with\n"

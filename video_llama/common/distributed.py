@@ -157,9 +157,11 @@ def _training_device(name: str) -> torch.device:
 
 def _gpu_of_this_process(name: str) -> int:
     """Return the number in ``cuda:1``; without one, the process's local rank."""
-    _, _, local_rank = process_numbers()
+    n_processes, _, local_rank = process_numbers()
     _, _, index = name.partition(":")
-    return int(index) if index else local_rank
+    if index:
+        return int(index)
+    return local_rank if n_processes > 1 else 0  # some launchers set LOCAL_RANK for a single process
 
 
 def _n_gpus() -> int:

@@ -100,11 +100,23 @@ class VisualProcessor(Protocol):
         """Read a file. All randomness comes from ``rng``."""
 
 
+class OpenClip(Protocol):
+    """A clip that a ``ClipProcessor`` has opened."""
+
+    def sound(self) -> Any:
+        """Open its audio track, for ``AudioProcessor.read_track``.
+
+        Raises:
+            NoSoundTrack: it has none.
+            DecodeError: the track cannot be decoded.
+        """
+
+
 @runtime_checkable
 class ClipProcessor(VisualProcessor, Protocol):
     """Reads a clip in two steps, so that its audio track can be read without opening the file again."""
 
-    def open(self, path: str | Path) -> Any:
+    def open(self, path: str | Path) -> OpenClip:
         """Open a clip."""
 
     def read(self, video: Any, rng: np.random.Generator) -> Media:
@@ -112,7 +124,9 @@ class ClipProcessor(VisualProcessor, Protocol):
 
 
 class AudioProcessor(Protocol):
-    """Makes an audio encoder's input."""
+    """Makes an audio encoder's input. Its ``config.n_segments`` is S."""
+
+    config: Any
 
     def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
         """Read the sound of a file: a clip's, or sound alone."""

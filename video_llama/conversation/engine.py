@@ -20,7 +20,7 @@ from video_llama.common.registry import MODELS
 from video_llama.common.types import Media, MediaGroup, slot_id
 from video_llama.config.loader import InferenceConfig, load_config
 from video_llama.config.serialize import registered_class
-from video_llama.conversation.feature_cache import EncodedFile, FeatureCache, file_key
+from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile, FeatureCache, file_key
 from video_llama.conversation.generation import generate, generate_tokens
 from video_llama.conversation.loading import build_processors, inference_config, with_defaults
 from video_llama.conversation.oom import within_memory
@@ -54,13 +54,21 @@ class Engine:
         spec: its tokenizer, template and slot sizes.
         video_processor: reads clips.
         image_processor: reads images.
+        cached_files: encoded files to keep.
     """
 
-    def __init__(self, model: ChatModel, spec: SampleSpec, video_processor: Any, image_processor: Any) -> None:
+    def __init__(
+        self,
+        model: ChatModel,
+        spec: SampleSpec,
+        video_processor: Any,
+        image_processor: Any,
+        cached_files: int = MAX_FILES,
+    ) -> None:
         self.model, self.spec = model, spec
         self.video_processor, self.image_processor = video_processor, image_processor
         self._lock = threading.RLock()
-        self._files = FeatureCache()
+        self._files = FeatureCache(cached_files)
 
     @classmethod
     def from_config(cls, cfg_path: str | Path, options: Iterable[str] = (), device: str = "auto") -> Engine:
@@ -88,14 +96,14 @@ class Engine:
 
     @classmethod
     def from_model(cls, model: Any, inference: InferenceConfig | None = None) -> Engine:
-        """Use a model that is in memory already, such as one in training.
+        """Use a model that is in memory already, such as one in training. Features are not cached: its encoders may change.
 
         Args:
-            model: built by ``from_config`` of a registered class.
+            model: of a registered class; its ``config`` has an ``image_size``. It takes sound if it is trained on sound.
             inference: how files are read; None: by the default processors, at the model's image size.
         """
         processors = build_processors(with_defaults(inference or InferenceConfig(), model.config.image_size))
-        return cls(model, type(model).sample_spec(model.config), *processors)
+        return cls(model, type(model).sample_spec(model.config), *processors, cached_files=0)
 
     @property
     def has_audio(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from video_llama.common.registry import PROCESSORS
 from video_llama.config.loader import InferenceConfig, JobConfig
-from video_llama.config.serialize import registered_class
+from video_llama.config.serialize import registered_class, remember_name
 
 log = logging.getLogger(__name__)
 
@@ -38,16 +38,15 @@ def build_processors(config: InferenceConfig) -> tuple[Any, Any]:
 
 
 def _from_datasets(job: JobConfig, kind: str) -> Any:
-    """Return the ``eval`` processor of the last data set of a kind; without one, its ``train`` processor made deterministic."""
-    found: dict[str, Any] = {}
-    for name, dataset in job.datasets.items():
-        if getattr(dataset, "data_type", None) != {"video": "video", "image": "images"}[kind]:
-            continue
-        train, chosen = dataset.vis_processor.train, dataset.vis_processor.eval
-        if chosen is None:
-            settings = {key: getattr(train, key) for key in KEPT if hasattr(train, key)}
-            chosen = _default(kind, **{"image_size": job.model.image_size, **settings})
-        found[name] = chosen
+    """Return the ``eval`` processor of the data sets of a kind; without one, a ``train`` processor made deterministic.
+
+    Of several the last decides. None: there is no data set of the kind.
+    """
+    data_type = {"video": "video", "image": "images"}[kind]
+    datasets = {name: d for name, d in job.datasets.items() if getattr(d, "data_type", None) == data_type}
+    found = {name: d.vis_processor.eval for name, d in datasets.items() if d.vis_processor.eval is not None} or {
+        name: _deterministic(kind, d.vis_processor.train, job.model.image_size) for name, d in datasets.items()
+    }
     if len({repr(config) for config in found.values()}) > 1:
         names = ", ".join(f"datasets.{name}" for name in found)
         last = list(found)[-1]
@@ -55,7 +54,14 @@ def _from_datasets(job: JobConfig, kind: str) -> Any:
     return list(found.values())[-1] if found else None
 
 
+def _deterministic(kind: str, train: Any, image_size: int) -> Any:
+    settings = {key: getattr(train, key) for key in KEPT if hasattr(train, key)}
+    return _default(kind, **{"image_size": image_size, **settings})
+
+
 def _default(kind: str, **settings: Any) -> Any:
     """Return the Config of the default processor of a kind."""
     config: Any = PROCESSORS.config(DEFAULTS[kind])
-    return config(**settings)
+    built = config(**settings)
+    remember_name(built, DEFAULTS[kind])  # another processor may share the Config class
+    return built

@@ -44,6 +44,8 @@ class Session:
 
     def show(self, *media: Media) -> None:
         """Put a file before the next question: an image, a clip, sound, or sound and frames."""
+        if not media:
+            return
         index = len(self.media)
         if len(media) == 2:
             self.shown += audio_and_video(media[1], index) + " "

@@ -139,7 +139,7 @@ def _model_info(config: ServerConfig, engine: Any) -> Any:
     from video_llama.demo.layout import ModelInfo
 
     weights = Path(__file__).parents[1] / "toy" / "weights"
-    decoder = Path(getattr(engine.model.config, "llama_model", None) or "none").resolve()
+    decoder = Path(engine.spec.shared_settings.get("tokenizer_name") or "none").resolve()
     return ModelInfo(
         config=Path(config.cfg_path).name,
         device=str(engine.device),

@@ -40,8 +40,7 @@ class InputAblation:
         )
 
 
-NO_ABLATION = InputAblation()
-"""The clip's own frames, for a model without an audio branch."""
+FRAMES_ONLY = InputAblation()
 
 
 @dataclass(frozen=True)

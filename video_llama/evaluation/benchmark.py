@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from video_llama.common.distributed import World
+import torch
+
+from video_llama.common.distributed import World, join_apart
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.inference.items import Item
-from video_llama.inference.job import ALONE, InferenceJob, Outcomes
+from video_llama.inference.job import InferenceJob, Outcomes
 from video_llama.inference.model import JobModel
+
+log = logging.getLogger(__name__)
 
 
 class Benchmark(Protocol):
@@ -43,7 +48,7 @@ def evaluate(
     *,
     settings: GenerationSettings | None = None,
     batch_size: int = 8,
-    world: World = ALONE,
+    world: World | None = None,
 ) -> BenchmarkResult | None:
     """Answer a benchmark's questions and score the answers. Killed and started again, it resumes.
 
@@ -53,7 +58,7 @@ def evaluate(
         output: JSONL file that gets the answers.
         settings: of all answers; None: greedy.
         batch_size: questions answered at once, by each process.
-        world: the processes that share the questions.
+        world: the processes that share the questions; None: those that ``torchrun`` started.
     Returns:
         The result; None in other processes than the first.
     Raises:
@@ -66,5 +71,15 @@ def evaluate(
         settings=settings or GenerationSettings(),
         batch_size=batch_size,
     )
-    outcomes = job.run(world)
-    return BenchmarkResult(benchmark.score(outcomes.answers), outcomes) if world.is_main else None
+    joined = world or join_apart(torch.device("cpu"))
+    try:
+        outcomes = job.run(joined)
+    finally:
+        if world is None:
+            joined.close()
+    if not joined.is_main:
+        return None
+    if outcomes.errors:
+        n_failed, n_asked, first = len(outcomes.errors), len(job.items), outcomes.errors[0][1]
+        log.warning("%d of %d questions have no answer, and count as wrong; the first: %s", n_failed, n_asked, first)
+    return BenchmarkResult(benchmark.score(outcomes.answers), outcomes)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from video_llama.common.errors import DataError
 from video_llama.common.registry import BENCHMARKS
-from video_llama.conversation.batching import FileQuestion
-from video_llama.evaluation.ablation import NO_ABLATION, InputAblation
+from video_llama.conversation.batching import File, FileQuestion
+from video_llama.evaluation.ablation import InputAblation
 from video_llama.evaluation.config import ExactMatchConfig
 from video_llama.inference.items import Item
 
@@ -35,12 +35,12 @@ class ExactMatch:
 
     Args:
         config: the annotation file and the folder of the clips.
-        ablation: inputs that are removed or replaced.
+        ablation: inputs to remove or replace; None: clips are read as ``infer`` reads them.
     """
 
     Config = ExactMatchConfig
 
-    def __init__(self, config: ExactMatchConfig, ablation: InputAblation = NO_ABLATION) -> None:
+    def __init__(self, config: ExactMatchConfig, ablation: InputAblation | None = None) -> None:
         self.config, self.ablation = config, ablation
         self.questions = read_questions(config.questions)
 
@@ -68,11 +68,14 @@ def read_questions(path: str | Path) -> list[Question]:
 
 
 def question_items(
-    questions: Sequence[Question], folder: str | Path, ablation: InputAblation = NO_ABLATION
+    questions: Sequence[Question], folder: str | Path, ablation: InputAblation | None = None
 ) -> list[Item]:
     """Return questions as items of a job, sorted by clip, so that each clip is encoded once."""
-    ordered = sorted(questions, key=lambda q: q.video)
-    return [Item(q.id, FileQuestion(ablation.file(folder, q.video), q.question)) for q in ordered]
+
+    def file(clip: str) -> File:
+        return File("video", str(Path(folder) / clip)) if ablation is None else ablation.file(folder, clip)
+
+    return [Item(q.id, FileQuestion(file(q.video), q.question)) for q in sorted(questions, key=lambda q: q.video)]
 
 
 def is_right(answer: str, expected: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -57,6 +58,13 @@ class InferenceJob:
     batch_size: int = 8
     """Questions answered at once, by each process."""
 
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise VideoLlamaError(f"batch_size: {self.batch_size}; expected at least 1")
+        ids = Counter(item.id for item in self.items if isinstance(item, Item))
+        if repeated := [id for id, n in ids.items() if n > 1]:
+            raise VideoLlamaError(f"{len(repeated)} ids are those of several questions, such as {repeated[0]!r}")
+
     def run(self, world: World = ALONE) -> Outcomes:
         """Answer this process's share; the first process writes the output once all are done.
 
@@ -73,7 +81,7 @@ class InferenceJob:
             return self._run(world)
         except KeyboardInterrupt:
             if world.is_main:
-                print("stopped; the same command resumes from here", file=sys.stderr)
+                print("stopped; run it again to resume", file=sys.stderr)
             raise
 
     def _run(self, world: World) -> Outcomes:
@@ -125,7 +133,7 @@ class InferenceJob:
         engine = self.model.engine
         if any(item.asked.file.use_audio for batch in batches for item in batch):
             engine.reader.require_audio()
-        n_threads = READERS if world.device.type == "cuda" else 0
+        n_threads = READERS if engine.device.type == "cuda" else 0
         asked = [[item.asked for item in batch] for batch in batches]
         n_failed = 0
         with tqdm(

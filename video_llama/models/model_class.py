@@ -17,8 +17,8 @@ from video_llama.prompts.sample_spec import SampleSpec
 class ModelClass(Protocol):
     """A ``torch.nn.Module`` class. What it builds is a ``TrainableModel`` and, to be talked to, a ``ChatModel``.
 
-    Its ``Config`` may have ``shared_settings()``, the settings that data sets must agree with. To be talked to, it needs
-    ``for_inference()``, which returns the config of the model in use.
+    Its ``Config`` may have ``shared_settings()``, the settings that data sets must agree with. For inference, it needs
+    ``image_size``, the side of its frames in pixels, and ``for_inference()``, which returns the config of the model in use.
     """
 
     Config: type[Any]
@@ -35,13 +35,18 @@ class ModelClass(Protocol):
 
 @runtime_checkable
 class WeightsTools(Protocol):
-    """A model class that ``inspect-weights`` and ``merge-lora`` work with."""
+    """A model class that ``inspect-weights`` works with."""
 
     def fit_file(self, inspection: Inspection, named: NamedTensors, config: Any) -> Fit:
         """Compare a weights file with the model of a config."""
 
     def fit_decoder(self, decoder: DecoderFolder, config: Any) -> Fit | None:
         """Compare a decoder with the trained weights that a config names; None if it names none."""
+
+
+@runtime_checkable
+class AdapterTools(Protocol):
+    """A model class that ``merge-lora`` works with."""
 
     def merge_lora(self, config: Any, output: str | Path) -> None:
         """Write a decoder folder with the config's adapters merged."""

@@ -70,8 +70,11 @@ class Callback:
     def on_save(self, run: Run, path: Path) -> None:
         """Act after a checkpoint was written to ``path``, by the first process for all."""
 
-    def on_end(self, run: Run) -> None:
-        """Act after the last step, or after an error that stops the run once this callback has started."""
+    def on_end(self, run: Run, error: BaseException | None) -> None:
+        """Act after the last step, or after the error that stops the run.
+
+        After an error it may be called in one process only, so it must not wait for the others.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of this callback: tensors and plain values.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import traceback
@@ -33,7 +32,7 @@ class CallbackList:
 
     @contextmanager
     def running(self, run: Run) -> Iterator[None]:
-        """Call ``on_start`` before the block, and ``on_end`` after it; after an error, of the callbacks that started."""
+        """Call ``on_start`` before the block, and ``on_end`` of every callback that started after it."""
         started: dict[str, Callback] = {}
         try:
             for name, callback in self.callbacks.items():
@@ -42,12 +41,23 @@ class CallbackList:
                 started[name] = callback
             self.state_dict()  # a state that cannot be saved is refused now, not at the first checkpoint
             yield
-        except BaseException:
-            for name, callback in started.items():
-                with contextlib.suppress(VideoLlamaError), _blaming(name, "on_end"):  # the first error is reported
-                    callback.on_end(run)
+        except BaseException as error:
+            self._end(started, run, error)
             raise
-        self._call("on_end", run)
+        if (failed := self._end(started, run, None)) is not None:
+            raise failed
+
+    @staticmethod
+    def _end(started: Mapping[str, Callback], run: Run, error: BaseException | None) -> VideoLlamaError | None:
+        """Call ``on_end`` of all, also if one fails, and return the first error."""
+        first = None
+        for name, callback in started.items():
+            try:
+                with _blaming(name, "on_end"):
+                    callback.on_end(run, error)
+            except VideoLlamaError as failed:
+                first = first or failed
+        return first
 
     def before_step(self, run: Run, batches: Sequence[Batch]) -> None:
         """Call every ``before_step``."""

@@ -88,7 +88,8 @@ def drop_records_from(log: Path, step: int) -> None:
     """
     if not log.exists():
         return
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    with open(log, encoding="utf-8", errors="replace", newline="\n") as file:  # records may hold other line separators
+        lines = file.readlines()
     kept = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -8,7 +8,7 @@ from typing import Any
 
 from video_llama.common.errors import DataError
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.evaluation.ablation import NO_ABLATION, InputAblation
+from video_llama.evaluation.ablation import FRAMES_ONLY, InputAblation
 from video_llama.evaluation.exact_match import Question, accuracy, question_items, read_questions
 from video_llama.inference.job import InferenceJob
 from video_llama.inference.model import ConfiguredModel
@@ -88,10 +88,10 @@ class Examiner:
             "stage2",
             ConfiguredModel(EVAL_CONFIG, [f"model.ckpt={stage2}", *VISION_ONLY]),
             questions,
-            {"full": NO_ABLATION, "blank_video": InputAblation(frames="black")},
+            {"full": FRAMES_ONLY, "blank_video": InputAblation(frames="black")},
         )
         first = ConfiguredModel(EVAL_CONFIG, [f"model.ckpt={stage1}", *VISION_ONLY])
-        columns |= self.score("stage1", first, questions, {"after_stage1": NO_ABLATION})
+        columns |= self.score("stage1", first, questions, {"after_stage1": FRAMES_ONLY})
         columns["with_sound"] = {q.kind: both[q.kind] for q in questions}
         return _by_kind(columns, questions)
 

@@ -18,7 +18,7 @@ def test_each_name_is_listed_with_the_first_sentence_of_its_comment(capsys: pyte
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(shipped_configs())
     (toy,) = (line for line in lines if line.startswith("toy/stage1_pretrain "))
-    assert toy.split("  ")[-1] == "Stage 1 on the toy world: captions of clips and pictures"
+    assert toy.split("  ")[-1] == "Stage 1 on the toy world: captions of clips and images"
     assert all(len(line) < 160 and "schema" not in line for line in lines)
 
 

@@ -72,5 +72,16 @@ def test_an_installed_command_cannot_replace_a_built_in_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     entry_point(monkeypatch, "chat", "my_chat")
-    assert main(["chat"]) == 1
-    assert capsys.readouterr().err == "error: entry point chat = my_chat: 'chat' is built in; rename it\n"
+    assert main(["chat", "--cfg-path", "no/such.yaml"]) == 1
+    warning, error = capsys.readouterr().err.splitlines()
+    assert warning == "warning: entry point chat = my_chat is ignored: 'chat' is built in"
+    assert "no/such.yaml" in error
+
+
+def test_of_two_installed_commands_with_one_name_the_first_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points = EntryPoints([EntryPoint("count", module, COMMAND_GROUP) for module in ("one", "two")])
+    monkeypatch.setattr(command_line, "entry_points", lambda group: points.select(group=group))
+    assert command_line.commands()["count"].module == "one"
+    assert capsys.readouterr().err == "warning: entry point count = two is ignored: 'count' is a command of one\n"

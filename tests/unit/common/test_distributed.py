@@ -122,6 +122,11 @@ def test_each_process_takes_its_own_gpu(gpus):
     assert choose_device("auto") == choose_device("cuda") == join_world("cuda").device == torch.device("cuda", 3)
 
 
+def test_a_single_process_takes_the_first_gpu_whatever_its_local_rank(gpus):
+    gpus(2, n_processes=1, local_rank=1)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", 0)
+
+
 def test_processes_may_share_a_gpu_for_inference_only(gpus):
     gpus(4, n_processes=4, local_rank=3)
     assert choose_device("cuda:1") == torch.device("cuda", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from tests import tiny
 from tests.unit.conversation.conftest import Concurrency
@@ -75,6 +76,23 @@ def test_without_an_inference_section_files_are_read_at_the_models_size(decoder)
     assert (type(engine.video_processor), type(engine.image_processor)) == (AlproVideoEval, Blip2ImageEval)
     assert engine.video_processor.config == VideoConfig(image_size=tiny.SIDE)
     assert engine.image_processor.config == ImageConfig(image_size=tiny.SIDE)
+
+
+def test_features_of_a_model_in_training_are_not_kept(decoder, tmp_path):
+    model = tiny.model(decoder)
+    engine = Engine.from_model(model)
+    engine.video_processor = lambda path, rng: tiny.sample("clip", 4).media[0]
+    (tmp_path / "clip.mp4").write_bytes(b"frames")
+    first = engine.encode_file("video", tmp_path / "clip.mp4").groups[0].frames
+    with torch.no_grad():
+        for parameter in model.qformer.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    assert not torch.equal(engine.encode_file("video", tmp_path / "clip.mp4").groups[0].frames, first)
+
+
+@pytest.mark.parametrize(("source", "has_audio"), [("frames", False), ("sound", True), ("both", True)])
+def test_a_model_in_training_takes_sound_if_it_is_trained_on_sound(decoder, source, has_audio):
+    assert Engine.from_model(tiny.model(decoder, **tiny.AUDIO, audio_source=source)).has_audio is has_audio
 
 
 def encoded_clip(engine: Engine) -> EncodedFile:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tests import tiny
+from video_llama.common.registry import PROCESSORS
 from video_llama.config.loader import InferenceConfig, JobConfig
-from video_llama.config.serialize import remember_name
+from video_llama.config.serialize import plain, remember_name
 from video_llama.conversation.loading import build_processors, inference_config, with_defaults
 from video_llama.datasets.config import CCSBUAlignConfig, ProcessorsConfig, WebVidConfig
 from video_llama.processors.config import ImageConfig, VideoConfig, VideoTrainConfig
@@ -49,6 +50,21 @@ def test_the_eval_processor_of_a_data_set_is_used_unchanged(tmp_path):
     remember_name(images.eval, "blip2_image_eval")
     resolved = inference_config(job(tmp_path, cc_sbu_align=CCSBUAlignConfig(vis_processor=images)))
     assert build_processors(resolved)[1].config.image_size == 32
+
+
+def test_a_processor_for_inference_goes_before_one_for_training(tmp_path):
+    chosen = VideoConfig(n_frms=4, image_size=48)
+    remember_name(chosen, "alpro_video_eval")
+    first = WebVidConfig(vis_processor=ProcessorsConfig(train=VideoTrainConfig(image_size=48), eval=chosen))
+    assert inference_config(job(tmp_path, webvid=first, webvid_instruct=clips(n_frms=16))).video == chosen
+
+
+def test_a_processor_that_shares_a_config_class_does_not_get_in_the_way(tmp_path):
+    with PROCESSORS.scoped():
+        PROCESSORS.register("shared_config")(type("Mine", (AlproVideoEval,), {"__module__": __name__}))
+        video, _ = build_processors(inference_config(job(tmp_path, webvid=clips(n_frms=5))))
+        plain(InferenceConfig, with_defaults(InferenceConfig(), 48))
+    assert type(video) is AlproVideoEval
 
 
 def test_data_sets_that_read_clips_differently_are_reported(tmp_path, caplog):

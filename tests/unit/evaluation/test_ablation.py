@@ -74,6 +74,11 @@ def test_requiring_audio_of_a_clip_without_a_track_is_an_error(engine):
     assert given["long.mp4"] == answers(engine, sound="own")["long.mp4"]
 
 
+def test_without_frames_and_sound_the_decoder_answers_alone(engine):
+    alone = Chat(engine).ask("What colour?", SHORT)
+    assert answers(engine, frames="none") == dict.fromkeys(CLIPS, alone)
+
+
 @pytest.mark.parametrize("sound", ["own", "silence"])
 def test_a_model_without_an_audio_branch_refuses_audio(tmp_path, sound):
     file = InputAblation(sound=sound).file("clips", "long.mp4")

@@ -35,11 +35,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(key="m", engine=build(tmp_path_factory.mktemp("decoder")))
 
 
-def test_answers_are_scored_and_failed_questions_are_reported(model, tmp_path):
+def test_answers_are_scored_and_failed_questions_are_reported(model, tmp_path, caplog):
     result = evaluate(Lengths(), model, tmp_path / "a.jsonl", settings=SHORT)
     assert result is not None
     assert sorted(result.outcomes.answers) == [0, 1, 2, 3]
     assert result.outcomes.errors == [("blank", "the question is empty")]
+    assert "1 of 5 questions have no answer, and count as wrong; the first: the question is empty" in caplog.text
     assert result.scores == {"length": sum(map(len, result.outcomes.answers.values())) / 5}
 
 

@@ -96,3 +96,14 @@ def test_a_job_that_requires_sound_is_refused_before_any_question_by_a_model_wit
     with pytest.raises(VideoLlamaError, match="the model has no audio branch"):
         job(tmp_path, items, model=model).run()
     assert not (tmp_path / "out/a.jsonl").exists()
+
+
+def test_two_questions_with_one_id_are_refused(tmp_path):
+    with pytest.raises(VideoLlamaError, match="1 ids are those of several questions, such as 1"):
+        job(tmp_path, [item(1), item(2), item(1, "b.mp4")])
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_holds_at_least_one_question(tmp_path, batch_size):
+    with pytest.raises(VideoLlamaError, match=f"batch_size: {batch_size}; expected at least 1"):
+        job(tmp_path, batch_size=batch_size)

@@ -47,8 +47,8 @@ class Diary(Callback):
         assert path.exists()
         self.lines.append(f"saved {path.name}")
 
-    def on_end(self, run):
-        self.lines.append(f"end at {run.state.step}")
+    def on_end(self, run, error):
+        self.lines.append(f"end at {run.state.step}" + (f" after {error}" if error else ""))
 
     def state_dict(self):
         return {"steps": self.steps, "tensor": torch.ones(2) * self.steps}
@@ -233,7 +233,7 @@ def test_callbacks_end_when_the_run_fails_and_the_first_error_is_reported(decode
     run.train_step = lambda batches: (_ for _ in ()).throw(TrainingError("the first"))
     with pytest.raises(TrainingError, match="the first"):
         run.train()
-    assert run.callbacks.callbacks["diary"].lines[-1] == "end at 0"
+    assert run.callbacks.callbacks["diary"].lines[-1] == "end at 0 after the first"
 
 
 def test_callbacks_that_have_started_end_when_another_one_cannot_start(decoder, tmp_path):
@@ -241,7 +241,9 @@ def test_callbacks_that_have_started_end_when_another_one_cannot_start(decoder, 
     run = runner(decoder, tmp_path, callbacks=(DiaryConfig(), faulty.Config()))
     with pytest.raises(TrainingError, match="'faulty' failed in on_start: ValueError: no server"):
         run.train()
-    assert run.callbacks.callbacks["diary"].lines == ["hello: start at 0 of 6", "end at 0"]
+    first, last = run.callbacks.callbacks["diary"].lines
+    assert first == "hello: start at 0 of 6"
+    assert last.startswith("end at 0 after run.callbacks: 'faulty' failed in on_start")
 
 
 def test_every_callback_ends_when_the_run_fails_even_if_one_of_them_fails_again(decoder, tmp_path):
@@ -250,7 +252,15 @@ def test_every_callback_ends_when_the_run_fails_even_if_one_of_them_fails_again(
     run.train_step = lambda batches: (_ for _ in ()).throw(TrainingError("the first"))
     with pytest.raises(TrainingError, match="the first"):
         run.train()
-    assert run.callbacks.callbacks["diary"].lines[-1] == "end at 0"
+    assert run.callbacks.callbacks["diary"].lines[-1] == "end at 0 after the first"
+
+
+def test_every_callback_ends_when_the_run_is_over_even_if_one_of_them_fails(decoder, tmp_path):
+    faulty = failing("on_end", ValueError("on the way out"))
+    run = runner(decoder, tmp_path, callbacks=(faulty.Config(), DiaryConfig()))
+    with pytest.raises(TrainingError, match="'faulty' failed in on_end: ValueError: on the way out"):
+        run.train()
+    assert run.callbacks.callbacks["diary"].lines[-1] == "end at 6"
 
 
 @pytest.mark.parametrize(

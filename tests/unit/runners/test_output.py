@@ -27,7 +27,7 @@ def test_an_output_folder_that_is_a_file_is_refused(decoder, tmp_path):
 
 def test_dropping_records_keeps_the_earlier_ones_byte_for_byte(tmp_path):
     log = tmp_path / "log.jsonl"
-    append_records(log, [{"step": step, "id": "Ünï"} for step in (0, 1, 1, 2, 3)])
+    append_records(log, [{"step": step, "id": "Ünï\u2028\u0085x"} for step in (0, 1, 1, 2, 3)])
     before = log.read_bytes().splitlines(keepends=True)
     drop_records_from(log, 2)
     assert log.read_bytes() == b"".join(before[:3])

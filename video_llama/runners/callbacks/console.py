@@ -35,6 +35,6 @@ class Console(Callback):
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
-    def on_end(self, run: Run) -> None:
+    def on_end(self, run: Run, error: BaseException | None) -> None:
         """Leave the bar on the screen, and end its line."""
         self.bar.close()
