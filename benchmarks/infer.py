@@ -16,7 +16,7 @@ from pathlib import Path
 
 from benchmarks.minima import minima
 from video_llama.conversation.batching import File, FileAnswer, FileQuestion, answer_batches
-from video_llama.conversation.chat import Chat
+from video_llama.conversation.engine import Engine
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.toy.encode import write_clip
 from video_llama.toy.scene import Scene
@@ -29,16 +29,17 @@ LONG = 64
 
 def main() -> None:
     """Measure the four ways."""
-    chat = Chat.from_config("eval_configs/toy.yaml", device="cpu")
-    endless = chat.another()
-    endless.context = replace(chat.context, template=replace(chat.context.template, end_sym="no answer has this"))
+    engine = Engine.from_config("eval_configs/toy.yaml", device="cpu")
+    template = replace(engine.spec.template, end_sym="no answer has this")
+    spec = replace(engine.spec, template=template)
+    endless = Engine(engine.model, spec, engine.video_processor, engine.image_processor)
     with tempfile.TemporaryDirectory() as folder:
         questions = [
             FileQuestion(File("video", clip), text) for clip in write_clips(Path(folder)) for text in QUESTIONS
         ]
         ways = {
             (kind, size): partial(answer, of, questions, size)
-            for kind, of in (("short answers", chat), (f"{LONG} tokens each", endless))
+            for kind, of in (("short answers", engine), (f"{LONG} tokens each", endless))
             for size in (1, 8)
         }
         best = minima(ways)
@@ -47,10 +48,10 @@ def main() -> None:
         print(f"{kind:16} batches of {size}: {rate:5.1f} questions/s ({times:.2f})")
 
 
-def answer(chat: Chat, questions: list[FileQuestion], size: int) -> None:
+def answer(engine: Engine, questions: list[FileQuestion], size: int) -> None:
     """Answer all questions."""
     batches = [questions[i : i + size] for i in range(0, len(questions), size)]
-    for outcomes in answer_batches(chat, batches, GenerationSettings(max_new_tokens=LONG)):
+    for outcomes in answer_batches(engine, batches, GenerationSettings(max_new_tokens=LONG)):
         assert all(isinstance(outcome, FileAnswer) for outcome in outcomes)
 
 

@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_vicuna_is_made_of_a_llama_and_a_delta(apply_delta: Command, folder: Path) -> None:
+def test_a_llama_and_a_delta_make_a_vicuna(apply_delta: Command, folder: Path) -> None:
     paths = {name: folder / name for name in ("llama", "delta", "new/vicuna")}
     result = apply_delta("--base", paths["llama"], "--target", paths["new/vicuna"], "--delta", paths["delta"])
     assert result.code == 0
@@ -54,7 +54,7 @@ def test_a_vicuna_is_made_of_a_llama_and_a_delta(apply_delta: Command, folder: P
     assert os.listdir(folder / "new") == ["vicuna"]
 
 
-def test_the_long_names_mean_the_same(apply_delta: Command, folder: Path) -> None:
+def test_the_long_option_names_mean_the_same(apply_delta: Command, folder: Path) -> None:
     apply_delta("--base", folder / "llama", "--target", folder / "a", "--delta", folder / "delta")
     long = ("--base-model-path", "--target-model-path", "--delta-path")
     words = zip(long, (folder / "llama", folder / "b", folder / "delta"), strict=True)
@@ -64,7 +64,7 @@ def test_the_long_names_mean_the_same(apply_delta: Command, folder: Path) -> Non
 
 
 @pytest.mark.parametrize("names", [("--target", "--base"), ("--base", "--target")], ids=["into base", "into target"])
-def test_inverted_it_gives_the_llama_back(apply_delta: Command, folder: Path, names: tuple[str, str]) -> None:
+def test_the_inverse_restores_the_llama(apply_delta: Command, folder: Path, names: tuple[str, str]) -> None:
     assert apply_delta("--base", folder / "llama", "--target", folder / "v", "--delta", folder / "delta").code == 0
     result = apply_delta("--invert", names[0], folder / "v", names[1], folder / "back", "--delta", folder / "delta")
     assert result.code == 0
@@ -87,7 +87,7 @@ def test_an_error_is_printed_without_a_traceback_and_leaves_no_target(apply_delt
     assert sorted(os.listdir(folder)) == ["delta", "llama"]
 
 
-def test_inverting_what_is_not_there_names_the_target(apply_delta: Command, folder: Path) -> None:
+def test_inverting_a_missing_folder_names_it(apply_delta: Command, folder: Path) -> None:
     result = apply_delta("--invert", "--base", folder / "back", "--target", folder / "v", "--delta", folder / "delta")
     assert result.code == 1
     assert f"{folder / 'v'}: no such folder" in result.err

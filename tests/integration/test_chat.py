@@ -61,7 +61,7 @@ def test_one_json_object_has_the_answers_the_frame_times_and_the_sound(command, 
     assert said["sound"] == "used"
 
 
-def test_a_dialogue_is_printed_as_it_goes(command, heldout):
+def test_a_dialogue_is_printed_as_it_proceeds(command, heldout):
     clip, told, size = heldout[0]["video"], heldout[0]["answer"], "How large is it?"
     code, out, _ = command("chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--question", size)
     assert code == 0
@@ -75,9 +75,9 @@ def test_a_picture_has_no_frame_times(command, world):
     assert json.loads(out)["frame_times"] == []
 
 
-def test_the_other_decoder_sees_the_same_clip(command, clip):
+def test_the_other_video_backend_gives_the_same_answer(command, clip):
     words = ["chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--json"]
-    decord = command(*words, "--options", "datasets.webvid_instruct.vis_processor.train.video_backend=decord")
+    decord = command(*words, "--options", "inference.video.video_backend=decord")
     assert decord.code == 0, decord.err
     assert json.loads(decord.out) == json.loads(command(*words).out)
 
@@ -103,15 +103,15 @@ def test_the_other_decoder_sees_the_same_clip(command, clip):
             "model.ckpt is not set: the branch would answer at ran",
         ),
         (
-            ["--question", COLOUR, "--options", "datasets.webvid_instruct.vis_processor.train.image_size=224"],
-            "datasets.webvid_instruct.vis_processor.train.image_size: 224, but model.image_size is 64",
+            ["--question", COLOUR, "--options", "inference.video.image_size=224"],
+            "inference.video.image_size: 224, but model.image_size is 64",
         ),
         (["--question", COLOUR, "--device", "cuda"], "device cuda: torch sees no GPU"),
         (["--question", COLOUR, "--device", "gpu"], "device 'gpu': expected cpu, cuda"),
         (["--question", COLOUR, "--device", "cpu:7"], "device 'cpu:7': expected cpu, cuda"),
     ],
 )
-def test_what_cannot_work_is_explained_in_a_line(command, clip, monkeypatch, words, message):
+def test_an_impossible_request_is_explained_in_one_line(command, clip, monkeypatch, words, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, out, err = command("chat", "--cfg-path", TOY, "--video", clip, *words)
     assert (code, out) == (1, "")
@@ -119,7 +119,7 @@ def test_what_cannot_work_is_explained_in_a_line(command, clip, monkeypatch, wor
     assert "Traceback" not in err
 
 
-def test_half_a_branch_does_not_answer(command, clip, tmp_path):
+def test_an_incomplete_branch_is_refused(command, clip, tmp_path):
     whole = load_file(ROOT / "video_llama/toy/weights/branch.safetensors")
     write_weights(tmp_path / "half.safetensors", {n: t for n, t in whole.items() if "to_decoder" in n})
     words = ["--options", f"model.ckpt={tmp_path / 'half.safetensors'}"]
@@ -128,7 +128,7 @@ def test_half_a_branch_does_not_answer(command, clip, tmp_path):
     assert "is frozen, and in no file: it would answer at random" in err
 
 
-def test_a_model_that_hears_says_how_to_use_a_branch_for_sight_alone(command, clip, tmp_path):
+def test_a_missing_audio_branch_is_reported_with_how_to_chat_without_it(command, clip, tmp_path):
     whole = load_file(ROOT / "video_llama/toy/weights/branch.safetensors")
     branch = tmp_path / "video_branch.safetensors"
     write_weights(branch, {n: t for n, t in whole.items() if n.startswith("video_branch.")})
@@ -142,21 +142,19 @@ def test_a_model_that_hears_says_how_to_use_a_branch_for_sight_alone(command, cl
 
 @pytest.mark.parametrize("backend", ["pyav", "decord"])
 @pytest.mark.parametrize("kind", ["video", "image"])
-def test_a_file_that_is_no_media_is_named_with_the_reason(command, tmp_path, kind, backend):
+def test_a_file_that_is_not_media_is_named_with_the_reason(command, tmp_path, kind, backend):
     file = tmp_path / "broken.mp4"
     file.write_bytes(b"this is not a video" * 100)
     words = ["chat", "--cfg-path", TOY, f"--{kind}", file, "--question", COLOUR, "--json"]
-    code, out, err = command(
-        *words, "--options", f"datasets.webvid_instruct.vis_processor.train.video_backend={backend}"
-    )
+    code, out, err = command(*words, "--options", f"inference.video.video_backend={backend}")
     assert (code, out) == (1, "")
     assert f"{file}: cannot " in err
     assert "Traceback" not in err
 
 
-def test_a_config_without_data_sets_will_do(command, clip, tmp_path, root):
+def test_without_an_inference_section_a_clip_has_8_frames(command, clip, tmp_path, root):
     config = yaml.safe_load((root / TOY).read_text())
-    del config["datasets"]
+    del config["inference"]
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
     words = ["chat", "--cfg-path", tmp_path / "mine.yaml", "--video", clip, "--question", COLOUR, "--json"]
     code, out, err = command(*words)
@@ -164,7 +162,7 @@ def test_a_config_without_data_sets_will_do(command, clip, tmp_path, root):
     assert len(json.loads(out)["frame_times"]) == 8
 
 
-def test_the_console_script_prints_json_alone_on_its_output(clip):
+def test_the_console_script_prints_only_json_on_stdout(clip):
     words = ["chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--json"]
     script = Path(sys.executable).with_name("video-llama")
     result = subprocess.run([script, *words], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -175,7 +173,7 @@ def test_the_console_script_prints_json_alone_on_its_output(clip):
 # What it says
 
 
-def test_it_tells_the_colours_of_clips_it_never_saw(chat, heldout):
+def test_the_toy_model_names_the_colours_of_unseen_clips(chat, heldout):
     asked = [q for q in heldout if q["kind"] == "colour"]
     assert len(asked) == 12
     right = 0
@@ -186,7 +184,7 @@ def test_it_tells_the_colours_of_clips_it_never_saw(chat, heldout):
     assert right >= 11
 
 
-def test_it_tells_the_colours_of_pictures(chat, world):
+def test_the_toy_model_names_the_colours_of_pictures(chat, world):
     captions = json.loads((world / "cc3m/filter_cap.json").read_text())["annotations"]
     right = 0
     for record in captions:
@@ -200,13 +198,13 @@ def test_it_tells_the_colours_of_pictures(chat, world):
 
 
 @pytest.mark.parametrize("typed", ["<ImageHere>", "</s>", "<s>", "<Video>", "###", "\ufdd00\ufdd1", "\x00", "🦆"])
-def test_what_a_user_types_does_no_harm(chat, clip, typed):
+def test_any_text_that_a_user_types_gets_an_answer(chat, clip, typed):
     chat.upload(video=clip)
     assert isinstance(chat.ask(f"{typed} {COLOUR}"), str)
     assert isinstance(chat.ask(f"{COLOUR} {typed}"), str)
 
 
-def test_a_dialogue_goes_on_after_an_error(chat, clip, tmp_path):
+def test_a_dialogue_continues_after_an_error(chat, clip, tmp_path):
     chat.upload(video=clip)
     first = chat.ask(COLOUR)
     with pytest.raises(PromptTooLong, match="512"):
@@ -224,7 +222,7 @@ def test_a_dialogue_goes_on_after_an_error(chat, clip, tmp_path):
 def test_a_second_question_does_not_encode_the_clip_again(chat, clip):
     chat.upload(video=clip)
     calls: list[int] = []
-    hook = chat.model.vision.register_forward_pre_hook(lambda *_: calls.append(1))
+    hook = chat.engine.model.vision.register_forward_pre_hook(lambda *_: calls.append(1))
     chat.ask(COLOUR)
     chat.ask(MOTION)
     hook.remove()

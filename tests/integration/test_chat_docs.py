@@ -44,11 +44,11 @@ def test_the_python_examples_run(folder, capsys):
     assert said[:2] == ["It is red.", "It is a ring."]
     assert said[3].startswith("AnswerStats(prompt_tokens=")
     assert said[4] == "It moves left."
-    answer = "FileAnswer(text='It is a ring.', sound='used')"
+    answer = "FileAnswer(text='It is a ring.', audio_status=AudioStatus(state='used', reason=''))"
     assert printed(batch, capsys) == [f"[{answer}, DecodeError('lost.jpg: no such file')]"]
 
 
-def test_the_example_of_the_class_prints_what_it_says(folder):
+def test_the_example_in_the_docstring_of_chat_prints_what_it_shows(folder):
     (example,) = doctest.DocTestFinder(recurse=False).find(Chat, "Chat", globs={})
     assert len(example.examples) > 8
     assert doctest.DocTestRunner().run(example).failed == 0
@@ -63,7 +63,7 @@ def test_the_commands_run(folder, command):
 
 
 @pytest.mark.parametrize("command", BATCH_COMMANDS)
-def test_the_commands_for_many_questions_give_what_the_table_shows(folder, command):
+def test_the_batch_commands_write_the_answers_that_the_table_shows(folder, command):
     assert (len(BATCH_COMMANDS), len(TABLE)) == (2, 3)
     (folder / "questions.jsonl").write_text("".join(f"{given}\n" for given, _ in TABLE), encoding="utf-8")
     shell(command.replace("--nproc_per_node=8", "--standalone --nproc_per_node=2"), folder)

@@ -23,6 +23,7 @@ from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.checkpoints.io import write_weights
 from video_llama.common.errors import TooManyFrames, VideoLlamaError
 from video_llama.conversation.chat import Chat
+from video_llama.conversation.engine import Engine
 
 QUESTION = "What do you hear?"
 AUDIO_ALONE = ("frozen_video_Qformer=true", "frozen_llama_proj=true", "frozen_audio_Qformer=false")
@@ -134,7 +135,7 @@ def ask(command: Callable[..., Result]) -> Callable[..., Result]:
         ("with a track longer than the video", "used"),
     ],
 )
-def test_the_sound_of_a_clip_is_used_where_there_is_any(ask, hearing, media, name, sound):
+def test_the_sound_of_a_clip_is_used_if_it_has_any(ask, hearing, media, name, sound):
     code, out, err = ask(hearing, "--video", media[name], "--json")
     assert code == 0, err
     said = json.loads(out)
@@ -145,7 +146,7 @@ def test_the_sound_of_a_clip_is_used_where_there_is_any(ask, hearing, media, nam
     assert (code, out.splitlines()[-1]) == (0, f"sound: {sound}")
 
 
-def test_a_corrupt_track_in_a_good_video_is_told_and_the_video_is_seen(ask, hearing, media):
+def test_a_corrupt_track_is_reported_and_the_video_is_still_used(ask, hearing, media):
     code, out, err = ask(hearing, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
     said = json.loads(out)
@@ -153,34 +154,32 @@ def test_a_corrupt_track_in_a_good_video_is_told_and_the_video_is_seen(ask, hear
     assert len(said["frame_times"]) == 4
 
 
-def test_infer_tells_of_sound_that_could_not_be_heard_and_not_of_sound_that_is_not_there(
-    command, hearing, media, tmp_path
-):
+def test_infer_reports_unreadable_sound_but_not_missing_sound(command, hearing, media, tmp_path):
     names = ("with sound", "without a track", "with a corrupt track")
     items = [{"id": name, "video": media[name], "question": "What?"} for name in names]
     (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
     paths = ["--input", tmp_path / "q.jsonl", "--output", tmp_path / "a.jsonl", "--max-new-tokens", 4]
     code, out, err = command("infer", "--cfg-path", hearing, *paths)
     assert code == 0, err
-    assert "3 answered (1 without hearing anything: the clip has no sound track), 0 failed" in out
+    assert "3 answered (1 without sound: the clip has no track), 0 failed" in out
     good, silent, corrupt = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
     assert good.keys() == silent.keys() == {"id", "answer"}
     assert corrupt.keys() == {"id", "answer", "sound"}
     assert corrupt["sound"].startswith("cannot decode packet 4")
 
 
-def test_sound_alone_is_heard(ask, hearing, media):
+def test_a_sound_file_is_used(ask, hearing, media):
     code, out, err = ask(hearing, "--sound", media["sound alone"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "used"
     assert json.loads(out)["frame_times"] == []
 
 
-def test_a_clip_may_be_heard_without_being_seen(ask, hearing, media):
+def test_only_the_sound_of_a_clip_can_be_used(ask, hearing, media):
     assert json.loads(ask(hearing, "--sound", media["with sound"], "--json").out)["frame_times"] == []
 
 
-def test_a_clip_may_be_seen_without_being_heard(ask, hearing, media):
+def test_only_the_frames_of_a_clip_can_be_used(ask, hearing, media):
     for name in ("with sound", "with a corrupt track"):
         assert json.loads(ask(hearing, "--video", media[name], "--no-audio", "--json").out)["sound"] == "off"
 
@@ -189,13 +188,13 @@ def test_a_picture_has_no_sound(ask, hearing, media):
     assert json.loads(ask(hearing, "--image", media["picture"], "--json").out)["sound"] == "off"
 
 
-def test_a_model_without_an_audio_branch_does_not_listen(ask, deaf, media):
+def test_a_model_without_an_audio_branch_ignores_sound(ask, deaf, media):
     code, out, err = ask(deaf, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "off"
 
 
-def test_the_settings_that_train_the_audio_branch_alone_serve_for_sight_and_sound(ask, hearing, media):
+def test_the_config_that_trains_the_audio_branch_alone_chats_about_frames_and_sound(ask, hearing, media):
     alone = [f"model.{key}" for key in AUDIO_ALONE]
     code, out, err = ask(hearing, "--video", media["with sound"], "--json", "--options", *alone)
     assert code == 0, err
@@ -204,7 +203,7 @@ def test_the_settings_that_train_the_audio_branch_alone_serve_for_sight_and_soun
 
 
 @pytest.mark.parametrize("key", ["vit_ckpt", "q_former_model"])
-def test_files_that_the_audio_branch_alone_is_trained_without_are_needed_in_use(ask, hearing, media, key):
+def test_chat_needs_the_files_that_training_the_audio_branch_alone_does_not(ask, hearing, media, key):
     options = [*(f"model.{setting}" for setting in AUDIO_ALONE), f"model.{key}=null"]
     code, out, err = ask(hearing, "--video", media["with sound"], "--options", *options)
     assert (code, out) == (1, "")
@@ -221,30 +220,30 @@ def test_files_that_the_audio_branch_alone_is_trained_without_are_needed_in_use(
         (
             "without a track",
             ["--audio"],
-            "mute.mp4: no sound track, and it is demanded (hear=True, or --audio). Leave that out.",
+            "mute.mp4: no sound track, and it is required (use_audio=True, or --audio). Leave that out.",
         ),
         ("with a corrupt track", ["--audio"], "c.mp4: cannot decode packet 4"),
     ],
 )
-def test_sound_that_is_demanded_and_cannot_be_heard_is_an_error(ask, hearing, media, name, words, message):
+def test_required_sound_that_cannot_be_read_is_an_error(ask, hearing, media, name, words, message):
     code, out, err = ask(hearing, "--video", media[name], *words)
     assert (code, out) == (1, "")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_sound_that_is_demanded_and_can_be_heard_is(ask, hearing, media):
+def test_required_sound_is_used(ask, hearing, media):
     assert json.loads(ask(hearing, "--video", media["with sound"], "--audio", "--json").out)["sound"] == "used"
 
 
-def test_a_file_of_sound_alone_without_sound_is_an_error(ask, hearing, media):
+def test_a_sound_file_without_a_track_is_an_error(ask, hearing, media):
     code, out, err = ask(hearing, "--sound", media["without a track"])
     assert (code, out) == (1, "")
     assert "mute.mp4: no sound track" in err
 
 
 @pytest.mark.parametrize("words", [["--video", "with sound", "--audio"], ["--sound", "sound alone"]])
-def test_sound_asked_of_a_model_without_an_audio_branch_is_an_error(ask, deaf, media, words):
+def test_requiring_sound_of_a_model_without_an_audio_branch_is_an_error(ask, deaf, media, words):
     code, out, err = ask(deaf, *(media.get(word, word) for word in words))
     assert (code, out) == (1, "")
     assert "the model has no audio branch" in err
@@ -252,10 +251,10 @@ def test_sound_asked_of_a_model_without_an_audio_branch_is_an_error(ask, deaf, m
 
 @pytest.mark.parametrize("flag", ["--audio", "--no-audio"])
 @pytest.mark.parametrize("words", [["--image", "picture"], ["--sound", "sound alone"]])
-def test_what_to_do_with_the_sound_is_asked_of_clips_alone(ask, hearing, media, words, flag):
+def test_how_to_use_the_sound_applies_to_clips_only(ask, hearing, media, words, flag):
     code, out, err = ask(hearing, *(media.get(word, word) for word in words), flag)
     assert (code, out) == (1, "")
-    assert "hear (--audio and --no-audio) says what to do with the sound of a clip" in err
+    assert "use_audio (--audio and --no-audio) is about the sound of a clip" in err
 
 
 def test_more_segments_than_the_branch_has_positions_are_refused(ask, hearing, media):
@@ -278,28 +277,29 @@ def loaded(hearing: str) -> Chat:
 @pytest.fixture
 def chat(loaded: Chat) -> Chat:
     """A dialogue that knows no file yet."""
-    return Chat(loaded.model, loaded.context, loaded.video_processor, loaded.image_processor)
+    old = loaded.engine
+    return Chat(Engine(old.model, old.spec, old.video_processor, old.image_processor))
 
 
 @pytest.mark.parametrize("name", ["with sound", "with a silent track", "5.1", "8 kHz", "0.3 s"])
-def test_sound_comes_before_sight_in_the_prompt_and_in_what_is_encoded(chat, media, name):
+def test_sound_comes_before_frames_in_the_prompt_and_in_the_media(chat, media, name):
     shown = chat.upload(video=media[name])
     assert [item.kind for item in chat.session.media] == ["audio", "video"]
     assert [tuple(group.frames.shape) for group in chat._encoded] == [(1, 2, 12), (1, 4, 4, 16)]
     assert [int(group.slots) for group in chat._encoded] == [-1, -2]
-    assert shown.heard.frames.shape == (2, 1, 128, 204)
-    assert bool(shown.heard.frames.isfinite().all())
+    assert shown.audio.frames.shape == (2, 1, 128, 204)
+    assert bool(shown.audio.frames.isfinite().all())
     chat.session.ask(QUESTION)
     assert chat.session.turns[0].text.startswith("Close your eyes, open your ears")
 
 
 def test_of_a_long_track_segments_are_taken_from_all_of_it(chat, media):
-    assert chat.upload(video=media["with a track longer than the video"]).heard.times == pytest.approx(
+    assert chat.upload(video=media["with a track longer than the video"]).audio.times == pytest.approx(
         (0.0, 1.5), abs=0.02
     )
 
 
-def test_an_answer_depends_on_what_is_heard(chat, media):
+def test_an_answer_depends_on_the_sound(chat, media):
     def prompt(**files: Any) -> torch.Tensor:
         chat.reset()
         chat.upload(**files)
@@ -308,9 +308,9 @@ def test_an_answer_depends_on_what_is_heard(chat, media):
     assert not torch.allclose(prompt(video=media["with sound"]), prompt(video=media["with a silent track"]), atol=0.1)
 
 
-def test_the_sound_of_files_is_encoded_once_and_a_dialogue_may_hold_several(chat, media):
+def test_the_sound_of_each_file_is_encoded_once_in_a_dialogue_about_several(chat, media):
     calls: list[int] = []
-    hook = chat.model.audio_encoder.audio.register_forward_pre_hook(lambda *_: calls.append(1))
+    hook = chat.engine.model.audio_encoder.audio.register_forward_pre_hook(lambda *_: calls.append(1))
     for files in ({"video": media["with sound"]}, {"image": media["picture"]}, {"audio": media["sound alone"]}):
         chat.upload(**files)
         assert isinstance(chat.ask(QUESTION, max_new_tokens=2), str)
@@ -321,8 +321,8 @@ def test_the_sound_of_files_is_encoded_once_and_a_dialogue_may_hold_several(chat
 
 
 def test_a_clip_whose_frames_are_refused_leaves_nothing_of_its_sound(chat, media, monkeypatch):
-    longer = replace(chat.video_processor.config, n_frms=5)
-    monkeypatch.setattr(chat.video_processor, "config", longer)
+    longer = replace(chat.engine.video_processor.config, n_frms=5)
+    monkeypatch.setattr(chat.engine.video_processor, "config", longer)
     with pytest.raises(TooManyFrames):
         chat.upload(video=media["with sound"])
     assert chat._encoded == []

@@ -54,7 +54,7 @@ def talk(command, loaded, monkeypatch) -> Callable[..., Result]:
     """Run ``video-llama chat`` with lines on its input."""
 
     def run(*lines: str, words: tuple[object, ...] = (), typed: bool = False, shown: bool = True) -> Result:
-        monkeypatch.setattr(Chat, "from_config", lambda *args: loaded.another())
+        monkeypatch.setattr(Chat, "from_config", lambda *args: Chat(loaded.engine))
         monkeypatch.setattr(sys.stdout, "isatty", lambda: typed and shown)
         monkeypatch.setattr(sys, "stdin", (Typed if typed else io.StringIO)("".join(f"{line}\n" for line in lines)))
         return command("chat", "--cfg-path", TOY, *words)
@@ -65,13 +65,13 @@ def talk(command, loaded, monkeypatch) -> Callable[..., Result]:
 # A pipe
 
 
-def test_each_line_of_a_pipe_is_a_question_and_answers_alone_are_on_the_output(talk, files):
+def test_each_piped_line_is_a_question_and_stdout_has_only_answers(talk, files):
     code, out, err = talk(COLOUR, "", f"  {SHAPE}", words=("--video", files["clip"]))
     assert (code, out) == (0, f"> {COLOUR}\nIt is red.\n> {SHAPE}\nIt is a ring.\n")
     assert err.endswith(f"shown: {files['clip']} (4 frames, sound: used)\n")
 
 
-def test_commands_show_files_and_start_anew(talk, files):
+def test_slash_commands_show_files_and_reset_the_dialogue(talk, files):
     shown, picture = f"/video {files['clip']}", f"/image '{files['picture']}'"
     code, out, err = talk(shown, SHAPE, "/reset", picture, COLOUR, "/help", "/quit", COLOUR)
     assert (code, out) == (0, f"> {SHAPE}\nIt is a ring.\n> {COLOUR}\nIt is blue.\n")
@@ -99,12 +99,12 @@ def test_a_line_that_fails_is_explained_and_the_next_one_is_answered(talk, files
     assert "Traceback" not in err
 
 
-def test_a_file_of_the_home_folder_is_found(talk, files, monkeypatch):
+def test_a_tilde_in_a_path_is_expanded(talk, files, monkeypatch):
     monkeypatch.setenv("HOME", str(files["clip"].parent))
     assert talk("/video ~/clip.mp4", COLOUR).out == f"> {COLOUR}\nIt is red.\n"
 
 
-def test_bytes_that_are_no_text_do_not_end_the_chat(files):
+def test_bytes_that_are_not_text_do_not_end_the_chat(files):
     words = [sys.executable, "-m", "video_llama.cli.main", "chat", "--cfg-path", TOY, "--video", files["clip"]]
     lines = b"\xff\xfe caf\xe9?\n" + COLOUR.encode()
     result = subprocess.run(words, input=lines, cwd=ROOT, capture_output=True, check=False, env=environment())
@@ -115,21 +115,21 @@ def test_bytes_that_are_no_text_do_not_end_the_chat(files):
 # Flags
 
 
-def test_the_stats_are_told_on_stderr(talk, files):
+def test_the_stats_are_printed_on_stderr(talk, files):
     code, out, err = talk(COLOUR, words=("--video", files["clip"], "--stats"))
     assert (code, out) == (0, f"> {COLOUR}\nIt is red.\n")
     numbers = r"first token \d+\.\d\d s, \d+\.\d tokens/s, answer \d+ tokens, prompt \d+ tokens, files \d+\.\d\d s\n"
     assert re.search(numbers, err)
 
 
-def test_the_stats_of_beams_have_no_rate(command, files):
+def test_the_stats_of_beam_search_have_no_rate(command, files):
     words = ["--video", files["clip"], "--question", COLOUR, "--num-beams", 2, "--stats", "--json"]
     code, out, err = command("chat", "--cfg-path", TOY, *words)
     assert (code, '"It is red."' in out) == (0, True)
     assert " s, all at once, answer " in err
 
 
-def test_a_seed_draws_the_same_answer_again(talk, files):
+def test_the_same_seed_gives_the_same_answer(talk, files):
     def answer(seed: int) -> str:
         words = ("--video", files["clip"], "--temperature", 3, "--top-p", 1, "--seed", seed, "--max-new-tokens", 12)
         return talk("Describe it.", words=words).out
@@ -149,13 +149,13 @@ def test_a_seed_draws_the_same_answer_again(talk, files):
         (["--question", COLOUR], "no file to ask about: give --video, --image or --sound"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_the_model_is_built(command, words, message):
+def test_contradictory_options_are_refused_before_the_model_is_built(command, words, message):
     code, out, err = command("chat", "--cfg-path", "no such.yaml", *words)
     assert (code, out) == (1, "")
     assert err == f"{message}\n" or message in err
 
 
-def test_turns_that_no_longer_fit_are_told(talk, files):
+def test_turns_dropped_from_the_context_are_reported(talk, files):
     code, out, err = talk(*[COLOUR + " word" * 30] * 4, words=("--video", files["clip"]))
     assert (code, out.count("> What colour")) == (0, 4)
     assert "the decoder's context is full: the oldest turns are left out, 1 so far" in err
@@ -164,19 +164,19 @@ def test_turns_that_no_longer_fit_are_told(talk, files):
 # A terminal
 
 
-def test_in_a_terminal_questions_are_not_repeated_and_an_error_is_no_failure(talk, files):
+def test_in_a_terminal_questions_are_not_echoed_and_an_error_does_not_fail_the_command(talk, files):
     code, out, err = talk(COLOUR, "/oops", SHAPE, words=("--video", files["clip"]), typed=True)
     assert (code, out) == (0, "> It is red.\n> > It is a ring.\n> \n")
     assert "/oops: no such command" in err
     assert "/help lists all commands" in err
 
 
-def test_answers_that_a_person_sends_to_a_file_are_alone_there(talk, files):
+def test_answers_redirected_to_a_file_are_alone_in_it(talk, files):
     code, out, _ = talk(COLOUR, SHAPE, words=("--video", files["clip"]), typed=True, shown=False)
     assert (code, out) == (0, "It is red.\nIt is a ring.\n")
 
 
-def test_an_interrupt_stops_the_answer_and_not_the_chat(talk, files, loaded):
+def test_an_interrupt_stops_the_answer_but_not_the_chat(talk, files, loaded):
     calls = 0
 
     def interrupt(*_: object) -> None:
@@ -185,7 +185,7 @@ def test_an_interrupt_stops_the_answer_and_not_the_chat(talk, files, loaded):
         if calls == 2:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    hook = loaded.model.decoder.lm.register_forward_pre_hook(interrupt)
+    hook = loaded.engine.model.decoder.lm.register_forward_pre_hook(interrupt)
     try:
         code, out, err = talk(COLOUR, SHAPE, words=("--video", files["clip"]), typed=True)
     finally:
@@ -195,11 +195,11 @@ def test_an_interrupt_stops_the_answer_and_not_the_chat(talk, files, loaded):
     assert "Traceback" not in err
 
 
-def test_an_interrupt_ends_a_chat_with_a_pipe(talk, files, loaded):
+def test_an_interrupt_ends_a_piped_chat(talk, files, loaded):
     def interrupt(*_: object) -> None:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
-    hook = loaded.model.decoder.lm.register_forward_pre_hook(interrupt)
+    hook = loaded.engine.model.decoder.lm.register_forward_pre_hook(interrupt)
     try:
         assert talk(COLOUR, SHAPE, words=("--video", files["clip"])).code == 130
     finally:
@@ -252,7 +252,7 @@ def terminal(files) -> Iterator[Terminal]:
     os.close(opened.master)
 
 
-def test_in_a_real_terminal_a_dialogue_goes_on_until_it_is_ended(terminal):
+def test_in_a_real_terminal_a_dialogue_continues_until_it_is_ended(terminal):
     terminal.wait_for("> ")
     terminal.type(f"{COLOUR}\n")
     terminal.wait_for("It is red.\n> ")

@@ -31,8 +31,8 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[VideoLLaMA]:
 @torch.no_grad()
 def logits(model: VideoLLaMA, chat: Chat, media: Media) -> torch.Tensor:
     """What a model makes of the tokens after a clip."""
-    slots = [slot_id(0)] * chat.context.tokens_per_slot["video"]
-    ids = torch.tensor([[*slots, *(token.id for token in chat.context.tokenizer.encode("It is red. 你好"))]])
+    slots = [slot_id(0)] * chat.engine.spec.tokens_per_slot["video"]
+    ids = torch.tensor([[*slots, *(token.id for token in chat.engine.spec.tokenizer.encode("It is red. 你好"))]])
     group = MediaGroup("video", media.frames[None], torch.tensor([0]), torch.tensor([slot_id(0)]))
     return model.decoder.lm(inputs_embeds=model.embed_prompt(ids, [group])).logits
 
@@ -46,7 +46,7 @@ def train_and_chat(folder: Path, world: Path, built: list[VideoLLaMA], *options:
     train(STAGE_1, [f"paths.world={world}", f"run.output_dir={folder}", *options, *SHORT])
     assert len(losses(folder)) == 2
     chat = Chat.from_config(folder / "config.yaml", [f"model.ckpt={folder / 'checkpoint_0.pth'}"], "cpu")
-    media = chat.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).seen
+    media = chat.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).frames
     for question in ("What is it?", "图中是什么颜色？"):
         assert isinstance(chat.ask(question, max_new_tokens=5), str)
     trained, loaded = (logits(model.eval(), chat, media) for model in built)
@@ -55,7 +55,7 @@ def train_and_chat(folder: Path, world: Path, built: list[VideoLLaMA], *options:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_each_family_trains_and_chats_and_comes_back_the_same(family, world, tmp_path, root, built):
+def test_each_decoder_family_trains_and_chats_with_the_same_weights(family, world, tmp_path, root, built):
     decoder = write_decoder(tmp_path / "decoder", family)
     options = [f"model.llama_model={decoder}", f"model.model_type={FAMILIES[family].template}"]
     state = train_and_chat(tmp_path / "run", world, built, *options)
@@ -64,7 +64,7 @@ def test_each_family_trains_and_chats_and_comes_back_the_same(family, world, tmp
 
 @pytest.mark.parametrize("setting", ["model.low_resource=true", "model.quantization=int8", "model.quantization=nf4"])
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])
-def test_a_quantised_decoder_does_so_too(family, setting, world, tmp_path, root, built):
+def test_a_quantised_decoder_trains_and_chats_with_the_same_weights(family, setting, world, tmp_path, root, built):
     decoder = write_decoder(tmp_path / "decoder", family)
     state = train_and_chat(tmp_path / "run", world, built, f"model.llama_model={decoder}", setting)
     assert all(name.startswith("video_branch.") for name in state)
@@ -77,7 +77,9 @@ def test_a_quantised_decoder_does_so_too(family, setting, world, tmp_path, root,
 
 @pytest.mark.parametrize("quantization", ["null", "int8", "nf4"])
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "phi"])
-def test_a_decoder_with_adapters_does_so_too(family, quantization, world, tmp_path, root, built):
+def test_a_decoder_with_adapters_trains_and_chats_with_the_same_weights(
+    family, quantization, world, tmp_path, root, built
+):
     decoder = write_decoder(tmp_path / "decoder", family)
     options = [f"model.llama_model={decoder}", "model.lora.r=4", f"model.quantization={quantization}"]
     state = train_and_chat(tmp_path / "run", world, built, *options)
@@ -88,7 +90,7 @@ def test_a_decoder_with_adapters_does_so_too(family, quantization, world, tmp_pa
     assert any(name.startswith("video_branch.") for name in state)
 
 
-def test_a_run_with_adapters_goes_on_where_it_was_stopped(world, tmp_path, root):
+def test_a_run_with_adapters_resumes(world, tmp_path, root):
     decoder = write_decoder(tmp_path / "decoder", "llama")
     options = [f"paths.world={world}", f"model.llama_model={decoder}", "model.lora={r: 4, dropout: 0.1}", *SHORT]
     options += ["run.max_epoch=2", "run.init_lr=0.01"]

@@ -1,4 +1,4 @@
-"""The web page, used by a program through ``gradio_client``."""
+"""The page's API, used through ``gradio_client``."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ COLOUR, SHAPE = "What colour is the shape?", "What shape is it?"
 
 
 class Client:
-    """A program that talks to the page."""
+    """A client of the page's API."""
 
     def __init__(self, url: str) -> None:
         self.gradio = gradio_client.Client(url, verbose=False)
 
-    def upload(self, path: Path, **how: object) -> dict:
-        return self.gradio.predict(gradio_client.handle_file(path), **how, api_name="/upload")
+    def upload(self, path: Path, **options: object) -> dict:
+        return self.gradio.predict(gradio_client.handle_file(path), **options, api_name="/upload")
 
-    def ask(self, question: object, **how: object) -> str:
-        return self.gradio.predict(question, **how, api_name="/ask")
+    def ask(self, question: object, **options: object) -> str:
+        return self.gradio.predict(question, **options, api_name="/ask")
 
 
 @pytest.fixture
 def client(server: Server) -> Iterator[Client]:
-    made = Client(server.url)
-    yield made
-    made.gradio.close()
+    client = Client(server.url)
+    yield client
+    client.gradio.close()
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A red circle, whose sound is low."""
+    """A red circle with a low sound."""
     path = tmp_path_factory.mktemp("clip") / "red.mp4"
     write_clip(path, Scene("circle", "red", "left", "large", seed=1))
     return path
 
 
-def test_four_endpoints_are_offered(client):
+def test_there_are_four_endpoints(client):
     assert set(client.gradio.view_api(return_format="dict")["named_endpoints"]) == {
         *("/upload", "/ask", "/stop", "/reset")
     }
 
 
-def test_a_clip_is_shown_and_asked_about(client, clip):
+def test_a_clip_can_be_uploaded_and_asked_about(client, clip):
     shown = client.upload(clip)
     assert (shown["kind"], shown["sound"]) == ("video", "used")
     assert shown["frame_times"] == [0.0, 0.5, 1.0, 1.5]
@@ -59,22 +59,22 @@ def test_a_clip_is_shown_and_asked_about(client, clip):
     assert client.ask("What sound does it make?") == "It makes a low sound."
 
 
-def test_of_a_clip_only_the_sound_or_only_the_frames_may_be_taken(client, clip):
-    assert client.upload(clip, hear=False)["sound"] == "off"
+def test_a_clip_can_be_used_without_its_sound_or_for_its_sound_alone(client, clip):
+    assert client.upload(clip, use_audio=False)["sound"] == "off"
     heard = client.upload(clip, kind="audio")
     assert (heard["kind"], heard["frame_times"]) == ("audio", [])
     assert client.ask("What sound does it make?") == "It makes a low sound."
 
 
-def test_an_answer_comes_piece_by_piece(client, clip):
+def test_an_answer_is_streamed(client, clip):
     client.upload(clip)
     answers = list(client.gradio.submit(COLOUR, api_name="/ask"))
     assert len(answers) > 2
     assert answers[-1] == "It is red."
-    assert all(later.startswith(sooner) for sooner, later in pairwise(answers))
+    assert all(later.startswith(earlier) for earlier, later in pairwise(answers))
 
 
-def test_an_answer_is_stopped_and_the_next_question_answered(client, clip):
+def test_after_a_stopped_answer_the_next_question_is_answered(client, clip):
     client.upload(clip)
     job = client.gradio.submit(ENDLESS, api_name="/ask")
     wait_until(lambda: len(job.outputs()) > 3)
@@ -83,7 +83,7 @@ def test_an_answer_is_stopped_and_the_next_question_answered(client, clip):
     assert client.ask(COLOUR) == "It is red."
 
 
-def test_two_programs_keep_their_dialogues_apart(client, server, clip, tmp_path):
+def test_two_clients_have_separate_dialogues(client, server, clip, tmp_path):
     other = Client(server.url)
     client.upload(clip)
     write_still(tmp_path / "blue.jpg", Scene("star", "blue", "still", "large", seed=2))
@@ -96,25 +96,25 @@ def test_two_programs_keep_their_dialogues_apart(client, server, clip, tmp_path)
 def test_reset_forgets_the_file(client, clip):
     client.upload(clip)
     client.gradio.predict(api_name="/reset")
-    with pytest.raises(gradio_client.exceptions.AppError, match="Show a video, a picture or a sound first"):
+    with pytest.raises(gradio_client.exceptions.AppError, match="Upload a video, image or audio file first"):
         client.ask(COLOUR)
 
 
 @pytest.mark.parametrize(
-    ("question", "how", "message"),
+    ("question", "settings", "message"),
     [
         ("  ", {}, "The question is empty"),
-        ("x" * 5000, {}, "5000 characters; at most 4000"),
+        ("x" * 5000, {}, "5000 characters; the limit is 4000"),
         (COLOUR, {"num_beams": 0}, "num_beams: 0"),
-        (COLOUR, {"num_beams": 1000}, "At most 10 beams"),
+        (COLOUR, {"num_beams": 1000}, "num_beams: 1000; the limit is 10"),
         (COLOUR, {"temperature": -1}, "temperature: -1"),
         (COLOUR, {"max_new_tokens": "many"}, "max_new_tokens: 'many'"),
     ],
 )
-def test_what_cannot_be_asked_is_told_and_the_dialogue_goes_on(client, clip, question, how, message):
+def test_an_invalid_question_is_reported_and_the_dialogue_goes_on(client, clip, question, settings, message):
     client.upload(clip)
     with pytest.raises(gradio_client.exceptions.AppError, match=message):
-        client.ask(question, **how)
+        client.ask(question, **settings)
     assert client.ask(COLOUR) == "It is red."
 
 
@@ -124,7 +124,7 @@ def test_settings_are_honoured(client, clip):
     assert client.ask(SHAPE, max_new_tokens=2) in "It is a circle."
 
 
-def test_a_file_that_cannot_be_read_is_told_without_its_folder(client, server, tmp_path):
+def test_an_unreadable_file_is_reported_without_its_folder(client, server, tmp_path):
     (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(500))
     with pytest.raises(gradio_client.exceptions.AppError, match=r"^broken\.mp4: cannot open it as video or sound"):
         client.upload(tmp_path / "broken.mp4")

@@ -1,4 +1,4 @@
-"""The web page under attack: it goes on, gives no file away, fetches nothing, and answers the next good question."""
+"""The page under attack: it leaks no file, fetches nothing, stays up, and then answers a valid question."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ SECRET = "the-secret-that-must-not-get-out"
 
 
 class Attacker:
-    """Sends requests and keeps count; no answer may hold the secret or be a crash."""
+    """Sends and counts requests; no response may contain the secret."""
 
     def __init__(self, server: Server) -> None:
         self.http = httpx.Client(base_url=server.url, timeout=30)
         self.sent = 0
 
-    def send(self, method: str, url: str, **what: Any) -> httpx.Response:
-        """Send a request as it is; the path is not tidied."""
+    def send(self, method: str, url: str, **options: Any) -> httpx.Response:
+        """Send a request without normalising its path."""
         self.sent += 1
-        response = self.http.request(method, httpx.URL(self.http.base_url, raw_path=url.encode()), **what)
+        response = self.http.request(method, httpx.URL(self.http.base_url, raw_path=url.encode()), **options)
         assert SECRET not in response.text
         assert "root:" not in response.text
         return response
 
     def upload(self, name: str, data: bytes) -> dict[str, Any] | None:
-        """Upload a file; return what names it in a request, or None where it was refused."""
+        """Upload a file; return the payload that names it in a request, or None if it was refused."""
         response = self.send("POST", f"{API}/upload", files={"files": (name, data)})
         if response.status_code != 200:
             assert response.status_code in (400, 411, 413), response.text
@@ -50,7 +50,7 @@ class Attacker:
         return {"path": response.json()[0], "meta": {"_type": "gradio.FileData"}}
 
     def call(self, endpoint: str, *data: Any, session: Any = "attacker") -> str:
-        """Call an endpoint; return what it says."""
+        """Call an endpoint and return its event stream, or the body of an error."""
         body = {"data": list(data), "session_hash": session}
         response = self.send("POST", f"{API}/call/{endpoint}", content=json.dumps(body), headers=JSON)
         if response.status_code != 200:
@@ -78,12 +78,12 @@ def good() -> bytes:
 
 @pytest.fixture
 def bait() -> Iterator[tuple[str, list[str]]]:
-    """The URL of another server, and what was asked of it."""
-    asked: list[str] = []
+    """The URL of another server, and the paths requested from it."""
+    requested: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(SECRET.encode())
@@ -95,12 +95,12 @@ def bait() -> Iterator[tuple[str, list[str]]]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
+    yield f"http://127.0.0.1:{server.server_port}", requested
     server.shutdown()
 
 
 def outside(server: Server) -> list[str]:
-    """Paths of files outside the folder of uploads, in many spellings."""
+    """Return paths outside the folder of uploads, in many spellings."""
     up, secret = server.folder / "uploads", server.folder / "secret.txt"
     return [
         *(str(secret), str(server.folder.parent / "secret.mp4"), f"{up}/../secret.txt", f"{up}/x/../../secret.txt"),
@@ -120,8 +120,8 @@ def outside(server: Server) -> list[str]:
     ]
 
 
-def test_no_route_gives_a_file_away(attacker, server, bait):
-    url, asked = bait
+def test_no_route_leaks_a_file(attacker, server, bait):
+    url, requested = bait
     routes = ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/static/", "/assets/", "/svelte/")
     for path in outside(server):
         for route in routes[:1] if len(path) > 1000 else routes:
@@ -137,11 +137,11 @@ def test_no_route_gives_a_file_away(attacker, server, bait):
     ):
         for route in ("/gradio_api/file=", "/gradio_api/proxy=", "/proxy=", "/file="):
             assert attacker.send("GET", route + target).status_code in (403, 404)
-    assert asked == []
+    assert requested == []
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "TRACE"])
-def test_what_the_page_does_not_need_is_not_there(attacker, method):
+def test_routes_that_the_page_does_not_need_do_not_exist(attacker, method):
     for path in (
         *(
             "/docs",
@@ -169,7 +169,7 @@ def test_what_the_page_does_not_need_is_not_there(attacker, method):
         assert attacker.send(method, path).status_code in (404, 405)
 
 
-def test_other_pages_and_other_names_are_refused(attacker):
+def test_other_origins_and_other_hosts_are_refused(attacker):
     assert attacker.send("GET", "/", headers={"host": "rebound.example"}).status_code == 421
     assert attacker.send("GET", "/config", headers={"host": "127.0.0.1.example:80"}).status_code == 421
     for origin in ("https://evil.example", "null", "http://localhost:1", "http://127.0.0.1"):
@@ -177,22 +177,22 @@ def test_other_pages_and_other_names_are_refused(attacker):
             assert attacker.send(method, url, headers={"origin": origin, "content-length": "0"}).status_code == 403
 
 
-def test_no_path_in_a_request_is_read_or_fetched(attacker, server, bait):
-    url, asked = bait
+def test_no_path_or_url_in_a_request_is_read_or_fetched(attacker, server, bait):
+    url, requested = bait
     for path in [*outside(server), url, f"{url}/clip.mp4", "//" + url.partition("//")[2], 7, None, [], {}, True]:
         for file in (
             {"path": path, "meta": {"_type": "gradio.FileData"}},
             {"path": path, "url": url, "orig_name": "x.mp4"},
         ):
-            said = attacker.call("upload", file, None, True)
-            assert "event: error" in said
+            response = attacker.call("upload", file, None, True)
+            assert "event: error" in response
             assert any(
-                words in said for words in ("not that of an uploaded file", "Not a file that was uploaded", "no longer")
-            ), said
+                text in response for text in ("not an uploaded file", "Not an uploaded file", "no longer exists")
+            ), response
     hidden = {"question": {"path": url, "meta": {"_type": "gradio.FileData"}}}
     assert "event: error" in attacker.call("ask", hidden, 1, 0.0, 10)
     assert "event: error" in attacker.call("ask", "x", 1, [[hidden]], 10)
-    assert asked == []
+    assert requested == []
 
 
 def test_values_of_the_wrong_type_are_refused(attacker, good):
@@ -255,7 +255,7 @@ def test_broken_requests_are_refused(attacker):
 
 
 def png(width: int, height: int) -> bytes:
-    """A picture whose header claims a size."""
+    """Return an image whose header claims a size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -264,15 +264,15 @@ def png(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
 
 
-def claiming(clip: bytes, width: int, height: int) -> bytes:
-    """An mp4 whose header claims a size of its frames."""
+def with_size(clip: bytes, width: int, height: int) -> bytes:
+    """Return an mp4 whose header claims a frame size."""
     data = bytearray(clip)
     struct.pack_into(">HH", data, data.index(b"avc1", data.index(b"stsd")) + 28, width, height)
     return bytes(data)
 
 
-def lasting(clip: bytes, seconds: int) -> bytes:
-    """An mp4 whose header stretches each frame."""
+def with_duration(clip: bytes, seconds: int) -> bytes:
+    """Return an mp4 whose header claims a duration for each frame."""
     data = bytearray(clip)
     at = data.index(b"stts") + 8
     for entry in range(struct.unpack_from(">I", data, at)[0]):
@@ -281,7 +281,7 @@ def lasting(clip: bytes, seconds: int) -> bytes:
 
 
 def hostile_files(good: bytes) -> dict[str, bytes]:
-    """Files by their names."""
+    """Return hostile files by name."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("zeros", bytes(10_000_000))
@@ -299,13 +299,13 @@ def hostile_files(good: bytes) -> dict[str, bytes]:
         "bmp.bmp": b"BM" + bytes(12) + struct.pack("<IiiHH", 40, 60_000, 60_000, 1, 24) + bytes(30),
         "cut.mp4": good[: len(good) // 2],
         "head.mp4": good[:40],
-        "long.mp4": lasting(good, 10**5),
+        "long.mp4": with_duration(good, 10**5),
         "playlist.mp4": playlist.encode(),
         "playlist.m3u8": playlist.encode(),
         "list.mp4": b"ffconcat version 1.0\nfile /etc/passwd\n",
         "dash.mp4": b"<?xml version='1.0'?><MPD xmlns='urn:mpeg:dash:schema:mpd:2011'><Period/></MPD>",
         "page.html": b"<script>alert(1)</script>",
-        "picture.svg": b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>",
+        "image.svg": b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>",
         "eps.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(/etc/passwd) (r) file\n",
         "bomb.zip": archive.getvalue(),
         "program.exe": b"MZ" + bytes(900),
@@ -317,24 +317,24 @@ def hostile_files(good: bytes) -> dict[str, bytes]:
     }
 
 
-def test_files_that_are_traps_are_refused_by_name(attacker, good):
+def test_hostile_files_are_refused_by_name(attacker, good):
     for name, data in hostile_files(good).items():
         for kind in (None, "video", "image", "audio"):
             file = attacker.upload(name, data)
             if file is None:
                 continue
-            said = attacker.call("upload", file, kind, True)
-            assert "event: error" in said, (name, kind, said)
-            assert f"{name}: " in said, said
+            response = attacker.call("upload", file, kind, True)
+            assert "event: error" in response, (name, kind, response)
+            assert f"{name}: " in response, response
 
 
-def test_a_header_that_claims_huge_frames_does_no_harm(attacker, good):
+def test_a_header_that_claims_huge_frames_is_harmless(attacker, good):
     assert "event: " in attacker.call(
-        "upload", attacker.upload("claims.mp4", claiming(good, 50_000, 50_000)), None, True
+        "upload", attacker.upload("claims.mp4", with_size(good, 50_000, 50_000)), None, True
     )
 
 
-def test_names_of_files_stay_inside_their_folder(attacker, server, good):
+def test_no_file_name_escapes_the_folder_of_uploads(attacker, server, good):
     for name in (
         *(
             "../../up.mp4",
@@ -368,7 +368,7 @@ def test_names_of_files_stay_inside_their_folder(attacker, server, good):
     assert {path.name for path in server.folder.iterdir()} == {"uploads", "secret.txt"}
 
 
-def test_an_upload_beyond_the_limit_is_refused_before_it_is_sent(server):
+def test_an_upload_over_the_limit_is_refused_before_it_is_sent(server):
     connection = http.client.HTTPConnection("127.0.0.1", server.port)
     connection.putrequest("POST", f"{API}/upload")
     connection.putheader("content-type", "multipart/form-data; boundary=x")
@@ -377,8 +377,8 @@ def test_an_upload_beyond_the_limit_is_refused_before_it_is_sent(server):
     assert connection.getresponse().status == 413
 
 
-def test_afterwards_a_good_question_is_answered(attacker, good):
+def test_afterwards_a_valid_question_is_answered(attacker, good):
     assert attacker.sent >= 200, "run the whole file"
     assert "event: complete" in attacker.call("upload", attacker.upload("good.mp4", good), None, True, session="friend")
-    said = attacker.call("ask", "What colour is the shape?", 1, 0.0, 20, session="friend")
-    assert said.rstrip().endswith('data: ["It is red."]')
+    response = attacker.call("ask", "What colour is the shape?", 1, 0.0, 20, session="friend")
+    assert response.rstrip().endswith('data: ["It is red."]')

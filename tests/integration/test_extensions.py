@@ -1,281 +1,243 @@
-"""Classes from a package outside, named under ``imports:``, train and answer questions."""
+"""The examples of docs/extend.md run as printed, from a package outside of this one."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from tests import tiny
-from tests.integration.conftest import losses
+import video_llama.toy
+from tests.integration.conftest import ROOT, losses
 from video_llama.checkpoints.io import read_checkpoint
-from video_llama.common.registry import CALLBACKS, DATASETS, LR_SCHEDULERS, MODELS, PROCESSORS
+from video_llama.common import registry
+from video_llama.common.registry import Registry
+from video_llama.config.loader import load_config
+from video_llama.models.video_llama import VideoLLaMA
 from video_llama.toy.encode import write_clip
 from video_llama.toy.scene import Scene
 
-CODE = '''
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-from annotated_types import Ge
-from torch import nn
-
-from video_llama.config.fields import ExistingPath
-from video_llama.common.types import Media
-from video_llama.common.registry import CALLBACKS, DATASETS, LR_SCHEDULERS, MODELS, PROCESSORS
-from video_llama.datasets.base import Dataset
-from video_llama.datasets.instruct import InstructDataset
-from video_llama.datasets.config import DatasetConfig
-from video_llama.models.video_llama import VideoLLaMA, VideoLLaMAConfig
-from video_llama.processors.video import AlproVideoEval
-from video_llama.processors.config import VideoConfig
-from video_llama.prompts.rendering import caption
-from video_llama.runners.callback import Callback
-from video_llama.runners.schedules import Schedule
+PAGE = (ROOT / "docs/extend.md").read_text(encoding="utf-8")
+FILES = {path: text for text, path in re.findall(r"^```\w+\n(\{?# (\S+).*?)^```$", PAGE, re.MULTILINE | re.DOTALL)}
+"""The files that the page prints, by the path in their first line."""
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL))
+YAMLS = {
+    title: [yaml.safe_load(block) for block in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+    for title, text in SECTIONS.items()
+}
+"""The changes to a YAML that each section prints."""
+ALL = [title for title, changes in YAMLS.items() if changes and title != "Data set"]
+SHORT: dict[str, Any] = {
+    "run": {"max_epoch": 1, "iters_per_epoch": 2, "batch_size_train": 2, "warmup_steps": 0, "output_dir": "run"}
+}
+CAPTIONS = "ring.mp4: a red ring\nsquare.mp4: a blue square\n"
+RIDDLES = [{"riddle": "What has a neck but no head?", "solution": "A bottle."}]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScaledConfig(VideoLLaMAConfig):
-    scale: Annotated[float, Ge(0)] = 1.0
-    """What the branch's output is multiplied by at first."""
-
-
-@MODELS.register("scaled_video_llama")
-class ScaledVideoLLaMA(VideoLLaMA):
-    Config = ScaledConfig
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.video_branch.to_decoder = nn.Sequential(self.video_branch.to_decoder, Scale(config.scale))
-
-
-class Scale(nn.Module):
-    def __init__(self, scale):
-        super().__init__()
-        self.scale = nn.Parameter(nn.init.constant_(nn.Linear(1, 1).bias.data, scale))
-
-    def forward(self, x):
-        return x * self.scale
-
-
-@dataclass(frozen=True, kw_only=True)
-class Files:
-    anno_dir: Annotated[str, ExistingPath(kind="file")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LinesConfig(DatasetConfig):
-    build_info: Files | None = None
-
-
-@DATASETS.register("lines")
-class Lines(Dataset):
-    """One "clip.mp4: what it shows" a line."""
-
-    Config = LinesConfig
-
-    def read_records(self):
-        return [line.split(": ") for line in Path(self.source).read_text().splitlines()]
-
-    def record_id(self, index):
-        return self.records[index][0]
-
-    def sample(self, index, rng):
-        clip, text = self.records[index]
-        media = self.vis_processor(Path(self.source).parent / clip, rng)
-        return self.tokenized(index, caption(self.context.caption_prompts[0], text, self.context.template.end_sym, media), [media])
-
-
-@DATASETS.register("riddles")
-class Riddles(InstructDataset):
-    """Text alone."""
-
-    Config = LinesConfig
-
-    def sample(self, index, rng):
-        return self.instruct(index, [(self.records[index]["riddle"], self.records[index]["solution"])], [])
-
-
-@PROCESSORS.register("backwards")
-class Backwards(AlproVideoEval):
-    """A clip from its end to its beginning."""
-
-    Config = VideoConfig
-
-    def __call__(self, path, rng):
-        media = super().__call__(path, rng)
-        return Media("video", media.frames.flip(1), media.message, media.times)
-
-
-@dataclass(frozen=True, kw_only=True)
-class HalvingConfig:
-    every: Annotated[int, Ge(1)] = 10
-    """Steps between two halvings."""
-
-
-@LR_SCHEDULERS.register("halving_lr")
-class Halving(Schedule):
-    Config = HalvingConfig
-
-    def after_warmup(self, step):
-        return self.context.init_lr * 0.5 ** (step // self.config.every)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossLimitConfig:
-    limit: Annotated[float, Ge(0)]
-    """The run stops above this loss."""
-
-
-@CALLBACKS.register("loss_limit")
-class LossLimit(Callback):
-    """Notes the largest loss so far, and stops a run that goes astray."""
-
-    Config = LossLimitConfig
-    largest = 0.0
-
-    def after_step(self, run, metrics):
-        self.largest = max(self.largest, metrics.loss)
-        if metrics.loss > self.config.limit:
-            raise ValueError(f"a loss of {metrics.loss:.1f}")
-
-    def state_dict(self):
-        return {"largest": self.largest}
-
-    def load_state_dict(self, state):
-        self.largest = state["largest"]
-'''
-
-YAML = """
-imports: [my_package.everything]
-model:
-  arch: scaled_video_llama
-  scale: 2.0
-  llama_model: {decoder}
-  llama_precision: fp32
-  vit_args: {{embed_dim: 16, depth: 2, num_heads: 2, patch_size: 16, mlp_ratio: 2.0}}
-  vit_precision: fp32
-  freeze_vit: false
-  freeze_qformer: false
-  image_size: 32
-  qformer: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2, intermediate_size: 32}}
-  num_video_query_token: 3
-datasets:
-  lines:
-    build_info: {{anno_dir: {folder}/lines.txt}}
-    vis_processor: {{train: {{name: backwards, n_frms: 4, image_size: 32}}}}
-  riddles:
-    build_info: {{anno_dir: {folder}/riddles.json}}
-    vis_processor: {{train: {{name: backwards, n_frms: 4, image_size: 32}}}}
-run:
-  init_lr: 1e-3
-  max_epoch: 1
-  iters_per_epoch: 2
-  batch_size_train: 2
-  num_workers: 0
-  amp: false
-  device: cpu
-  output_dir: {folder}/run
-"""
+def merged(one: Any, other: Any) -> Any:
+    """Merge the mappings of two YAMLs and join their ``imports``; elsewhere the second one wins."""
+    if not isinstance(one, dict) or not isinstance(other, dict):
+        return other
+    both = one | {key: merged(one.get(key), value) for key, value in other.items()}
+    if "imports" in one and "imports" in other:
+        both["imports"] = one["imports"] + other["imports"]
+    return both
 
 
 @pytest.fixture
-def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A user's folder: a package, a YAML, a clip and its annotation, some riddles."""
-    (tmp_path / "my_package").mkdir()
-    (tmp_path / "my_package" / "everything.py").write_text(CODE)
-    (tmp_path / "lines.txt").write_text("clip.mp4: a red ring\n")
-    (tmp_path / "riddles.json").write_text(
-        json.dumps([{"riddle": "What has a neck but no head?", "solution": "A bottle."}])
-    )
-    write_clip(tmp_path / "clip.mp4", Scene("ring", "red", "left", "large", 0))
-    tiny.write_decoder(tmp_path / "decoder")
-    (tmp_path / "mine.yaml").write_text(YAML.format(decoder=tmp_path / "decoder", folder=tmp_path))
-    monkeypatch.syspath_prepend(str(tmp_path))  # what PYTHONPATH does
+def registries() -> Iterator[None]:
+    """Forget what the package registers."""
     with contextlib.ExitStack() as stack:
-        for registry in (MODELS, DATASETS, PROCESSORS, LR_SCHEDULERS, CALLBACKS):
-            stack.enter_context(registry.scoped())
-        yield tmp_path
+        for value in vars(registry).values():
+            if isinstance(value, Registry):
+                stack.enter_context(value.scoped())
+        yield
     for name in [name for name in sys.modules if name.split(".")[0] == "my_package"]:
         del sys.modules[name]
 
 
-def test_classes_of_a_package_outside_train_two_steps(mine, train):
-    code, _, err = train(mine / "mine.yaml")
+@pytest.fixture
+def mine(tmp_path: Path, registries: None, root: Path, command, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder: the files of the page, a copy of a shipped YAML, two clips, some riddles, and a decoder."""
+    shutil.copytree(Path(video_llama.toy.__file__).parent / "weights/decoder", tmp_path / "my-decoder")
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/clips.txt").write_text(CAPTIONS)
+    (tmp_path / "data/riddles.json").write_text(json.dumps(RIDDLES))
+    write_clip(tmp_path / "data/ring.mp4", Scene("ring", "red", "left", "large", 0))
+    write_clip(tmp_path / "data/square.mp4", Scene("square", "blue", "up", "small", 0))
+    monkeypatch.chdir(tmp_path)
+    assert command("configs", "copy", "toy/stage1_pretrain", "mine.yaml").code == 0
+    return tmp_path
+
+
+@pytest.fixture
+def on_path(mine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder, on PYTHONPATH."""
+    monkeypatch.syspath_prepend(str(mine))
+    return mine
+
+
+@pytest.fixture
+def installed(mine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same folder, with the package installed elsewhere."""
+    words = [sys.executable, "-m", "pip", "install", "-q", "--target", str(mine / "site"), "--no-deps", "--no-index"]
+    subprocess.run([*words, "--no-build-isolation", "--disable-pip-version-check", str(mine)], check=True)
+    shutil.rmtree(mine / "my_package")
+    monkeypatch.syspath_prepend(str(mine / "site"))
+    return mine
+
+
+def write_yaml(*sections: str) -> None:
+    """Change ``mine.yaml`` as the section on data sets and others say; its own data sets are dropped."""
+    content = yaml.safe_load(Path("mine.yaml").read_text()) | {"datasets": {}}
+    for change in [change for title in ("Data set", *sections) for change in YAMLS[title]]:
+        content = merged(content, change)
+    Path("mine.yaml").write_text(yaml.safe_dump(merged(content, SHORT)))
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def check_run_of_all_examples(run: Path) -> None:
+    """Check what each example leaves in a run of all of them."""
+    steps, checkpoint = metrics(run), read_checkpoint(run / "checkpoint_0.pth")
+    first, second = losses(run)
+    assert [step["lr"] for step in steps] == [1e-3, 5e-4]
+    assert [step["smoothed_loss"] for step in steps] == pytest.approx([first, (first + second) / 2])
+    assert checkpoint["callbacks"] == {"smoothed_loss": {"average": steps[-1]["smoothed_loss"]}}
+    weights = checkpoint["model"]
+    assert 0 < abs(weights["video_branch.to_decoder.1.factor"].item() - 0.5) < 0.01
+    assert any(name.startswith("audio_branch.") and 32 in tensor.shape for name, tensor in weights.items())
+    assert [step["replaced"] for step in steps] == [0, 0]
+
+
+def test_the_page_has_an_example_for_each_kind_of_extension():
+    kinds = {name for name, value in vars(registry).items() if isinstance(value, Registry)}
+    assert set(re.findall(r"^@(\w+)\.register", PAGE, re.MULTILINE)) == kinds - {"RUNNERS", "VIDEO_BACKENDS"}
+    assert {path for path in FILES if path.endswith(".py")} == {
+        f"{module.replace('.', '/')}.py" for module in re.findall(r"= \"(my_package\.\w+)\"", FILES["pyproject.toml"])
+    }
+
+
+@pytest.mark.parametrize("section", ["Data set", *ALL])
+def test_the_yaml_of_a_section_is_valid_by_itself(on_path, command, section):
+    write_yaml(*{section} - {"Data set"})
+    assert command("check-config", "mine.yaml") == (0, "mine.yaml: ok\n", "")
+
+
+def test_the_examples_train_together(on_path, train):
+    write_yaml(*ALL)
+    code, _, err = train("mine.yaml")
     assert code == 0, err
-    assert len(losses(mine / "run")) == 2
-    scale = read_checkpoint(mine / "run" / "checkpoint_0.pth")["model"]["video_branch.to_decoder.1.scale"]
-    assert scale.item() == pytest.approx(2.0, abs=0.01)
-    assert scale.item() != 2.0
+    assert "smoothed_loss=" in err
+    check_run_of_all_examples(on_path / "run")
 
 
-def test_text_alone_trains_without_a_crash(mine, train):
-    code, _, err = train(mine / "mine.yaml", "datasets.lines.sample_ratio=0")
+def test_an_installed_package_needs_no_imports_and_adds_its_command(installed, train, command):
+    write_yaml(*ALL)
+    content = yaml.safe_load(Path("mine.yaml").read_text())
+    assert "my_package.gated_model" in content.pop("imports")
+    Path("mine.yaml").write_text(yaml.safe_dump(content))
+    code, _, err = train("mine.yaml")
     assert code == 0, err
+    check_run_of_all_examples(installed / "run")
+    ((line, printed),) = re.findall(r"^    \$ video-llama (.*)\n    (.*)$", PAGE, re.MULTILINE)
+    assert command(*line.split()) == (0, f"{printed}\n", "")
 
 
-def test_a_callback_and_a_schedule_take_part_in_a_run_with_their_settings(mine, train):
-    options = ["run.callbacks=[{name: loss_limit, limit: 1000}]", "run.lr_sched={name: halving_lr, every: 1}"]
-    code, _, err = train(mine / "mine.yaml", *options)
+def test_a_processor_changes_what_the_model_is_given(on_path, train):
+    write_yaml("Processor")
+    runs = {}
+    for strength in (0, 1):
+        option = f"datasets.clip_list.vis_processor.train.strength={strength}"
+        assert train("mine.yaml", option, f"run.output_dir=strength_{strength}").code == 0
+        runs[strength] = losses(on_path / f"strength_{strength}")
+    assert runs[0] != runs[1]
+
+
+def test_a_decoder_folder_brings_its_conversation_template(on_path):
+    write_yaml("Decoder and conversation template")
+    template = VideoLLaMA.sample_spec(load_config("mine.yaml").model).template
+    assert [span.text for span in template.render(template.chat, [("What is it?", "A ring.")])] == [
+        "Question: What is it?\nAnswer:", " A ring.</s>",
+    ]  # fmt: skip
+
+
+def test_text_alone_trains(on_path, train):
+    write_yaml()
+    code, _, err = train("mine.yaml", "datasets.clip_list.sample_ratio=0")
     assert code == 0, err
-    checkpoint = read_checkpoint(mine / "run" / "checkpoint_0.pth")
-    assert checkpoint["callbacks"] == {"loss_limit": {"largest": max(losses(mine / "run"))}}
-    lines = [json.loads(line) for line in (mine / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["lr"] for line in lines] == [1e-3, 5e-4]
-    resume = [f"run.resume_ckpt_path={mine / 'run' / 'checkpoint_0.pth'}", "run.max_epoch=2"]
-    code, _, err = train(mine / "run" / "config.yaml", f"run.output_dir={mine / 'resumed'}", *resume)
-    assert code == 0, err
-    largest = read_checkpoint(mine / "resumed" / "checkpoint_1.pth")["callbacks"]["loss_limit"]["largest"]
-    assert largest == max(losses(mine / "run") + losses(mine / "resumed"))
+    assert [step["grad_norm"] for step in metrics(on_path / "run")] == [0.0, 0.0]
 
 
-def test_an_error_in_a_callback_stops_the_run_with_its_name(mine, train):
-    code, _, err = train(mine / "mine.yaml", "run.callbacks=[{name: loss_limit, limit: 0}]")
+def test_a_callback_goes_on_from_its_state_when_its_run_resumes(on_path, train):
+    write_yaml("Callback with a metric logged each step")
+    assert train("mine.yaml", "run.max_epoch=2").code == 0
+    resume = ["run.resume_ckpt_path=run/checkpoint_0.pth", "run.output_dir=resumed"]
+    assert train("run/config.yaml", *resume).code == 0
+    smoothed = [[step["smoothed_loss"] for step in metrics(on_path / run)] for run in ("run", "resumed")]
+    assert smoothed[1] == smoothed[0][2:]
+
+
+def test_an_error_in_a_callback_stops_the_run_with_its_name(on_path, train):
+    write_yaml("Callback with a metric logged each step")
+    code, _, err = train("mine.yaml", "run.callbacks=[{name: smoothed_loss, limit: 0}]")
     assert code == 1
     message = err.splitlines()[-1]
-    assert message.startswith("run.callbacks: 'loss_limit' failed in after_step: ValueError: a loss of ")
-    assert "my_package/everything.py:" in message
+    assert message.startswith("error: run.callbacks: 'smoothed_loss' failed in after_step: the smoothed loss is ")
+    assert "my_package/smoothed_loss.py:" in message
 
 
-def test_one_can_talk_to_a_model_from_outside(mine, train, command):
-    assert train(mine / "mine.yaml")[0] == 0
-    words = ["chat", "--cfg-path", mine / "mine.yaml", "--video", mine / "clip.mp4", "--question", "What is it?"]
-    words += ["--options", f"model.ckpt={mine / 'run' / 'checkpoint_0.pth'}"]
-    code, out, err = command(*words, "--max-new-tokens", 4, "--json")
+def test_a_model_from_outside_answers_questions(on_path, train, command):
+    write_yaml("Model")
+    assert train("mine.yaml").code == 0
+    words = ["chat", "--cfg-path", "mine.yaml", "--video", "data/ring.mp4", "--question", "What is it?", "--json"]
+    code, out, err = command(*words, "--max-new-tokens", 4, "--options", "model.ckpt=run/checkpoint_0.pth")
     assert code == 0, err
     assert len(json.loads(out)["answers"]) == 1
 
 
-def test_its_settings_are_checked_like_those_of_the_package(mine, train, command):
+def test_settings_from_outside_are_checked_like_built_in_ones(on_path, train):
+    write_yaml("Model", "Learning-rate schedule", "Callback with a metric logged each step")
     code, _, err = train(
-        mine / "mine.yaml",
-        "model.scale=-1",
-        "model.skale=1",
-        "datasets.lines.build_info.anno_dir=/none",
-        "run.callbacks=[{name: loss_limit}, {name: loss_limt, limit: 1}]",
+        "mine.yaml",
+        "model.gate=-1",
+        "model.gat=1",
+        "datasets.clip_list.build_info.anno_dir=/none",
+        "datasets.more={name: clip_list, build_info: {}}",
+        "run.callbacks=[{name: smoothed_loss, decay: much}, {name: smoothed_los}]",
         "run.lr_sched={name: halving_lr, evry: 2}",
     )
     assert code == 1
-    assert "model.scale: must be at least 0" in err
-    assert "model.skale: unknown key. Did you mean model.scale?" in err
-    assert "datasets.lines.build_info.anno_dir: no such file: /none" in err
-    assert "run.callbacks[0].limit: missing" in err
-    assert "run.callbacks[1].name: 'loss_limt' is not a registered callback" in err
-    assert "Did you mean loss_limit?" in err
+    assert "model.gate: must be at least 0" in err
+    assert "model.gat: unknown key. Did you mean model.gate?" in err
+    assert "datasets.clip_list.build_info.anno_dir: no such file: /none" in err
+    assert "datasets.more.build_info.anno_dir: missing" in err
+    assert "run.callbacks[0].decay: expected a number" in err
+    assert "run.callbacks[1].name: 'smoothed_los' is not a registered callback" in err
+    assert "Did you mean smoothed_loss?" in err
     assert "run.lr_sched.evry: unknown key. Did you mean run.lr_sched.every?" in err
-    assert command("check-config", mine / "mine.yaml").code == 0
 
 
-def test_a_module_that_is_not_there_is_named_with_its_line(mine, train):
-    file = mine / "mine.yaml"
-    file.write_text(file.read_text().replace("my_package.everything", "my_pakage.everything"))
+def test_a_module_that_cannot_be_imported_is_named_with_its_line(on_path, train):
+    write_yaml()
+    file = Path("mine.yaml")
+    file.write_text(file.read_text().replace("my_package.riddles", "my_pakage.riddles"))
+    line = 1 + file.read_text().splitlines().index("- my_pakage.riddles")
     code, _, err = train(file)
     assert code == 1
-    assert f"{file}:2" in err
-    assert "cannot import my_pakage.everything" in err
+    assert f"mine.yaml:{line}" in err
+    assert "cannot import my_pakage.riddles" in err
     assert "PYTHONPATH" in err

@@ -20,6 +20,7 @@ from tests.integration.conftest import ROOT, Result
 from video_llama.cli.main import main
 from video_llama.common.modalities import Modalities
 from video_llama.conversation.chat import Chat
+from video_llama.conversation.engine import Engine
 from video_llama.inference.journal import Journal
 
 TOY = "eval_configs/toy.yaml"
@@ -31,10 +32,10 @@ QUESTIONS = {
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Chat:
+def loaded() -> Engine:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        return Chat.from_config(TOY, device="cpu")
+        return Engine.from_config(TOY, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def read(folder: Path, name: str = "a.jsonl") -> list[dict[str, Any]]:
 @pytest.fixture
 def infer(command, loaded, monkeypatch) -> Callable[..., Result]:
     """Run ``video-llama infer`` with a model that is loaded already."""
-    monkeypatch.setattr(Chat, "from_config", lambda *args: loaded.another())
+    monkeypatch.setattr(Engine, "from_config", lambda *args: loaded)
     return lambda folder, media, *more: command(*words(folder, media, *more))
 
 
@@ -127,18 +128,18 @@ def whole(lines, media, loaded, tmp_path_factory) -> Path:
     write(folder, lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setattr(Chat, "from_config", lambda *args: loaded.another())
+        patch.setattr(Engine, "from_config", lambda *args: loaded)
         assert main([str(word) for word in words(folder, media)]) == 0
     return folder
 
 
-def test_answers_are_those_of_single_questions_and_bad_items_have_errors(whole, lines, media, loaded):
+def test_answers_equal_those_of_single_questions_and_bad_items_have_errors(whole, lines, media, loaded):
     found = read(whole)
     assert len(found) == 200
     good = [line for line in lines if line not in BAD]
     assert [r["id"] for r in found if "answer" in r] == [json.loads(line)["id"] for line in good]
     for record, item in zip((r for r in found if "answer" in r), map(json.loads, good), strict=True):
-        single = loaded.another()
+        single = Chat(loaded)
         single.upload(**{kind: media / item[kind] for kind in QUESTIONS if kind in item})
         assert record == {"id": item["id"], "answer": single.ask(item["question"])}
 
@@ -174,7 +175,7 @@ def n_written(folder: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_goes_on_where_it_was(whole, lines, media, infer, tmp_path):
+def test_a_killed_job_resumes(whole, lines, media, infer, tmp_path):
     write(tmp_path, lines)
     killed = process(tmp_path, media)
     while n_written(tmp_path) < 80:
@@ -195,7 +196,7 @@ def test_a_run_that_is_killed_goes_on_where_it_was(whole, lines, media, infer, t
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_work_and_one_goes_on_with_it(whole, lines, media, infer, tmp_path):
+def test_two_processes_share_a_job_and_one_resumes_it(whole, lines, media, infer, tmp_path):
     write(tmp_path, lines)
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     killed = process(tmp_path, media, "--batch-size", 4, launcher=launcher)
@@ -217,7 +218,7 @@ def test_two_processes_share_the_work_and_one_goes_on_with_it(whole, lines, medi
 
 
 @pytest.mark.slow
-def test_a_process_that_ends_early_ends_the_run_with_its_own_message(lines, media, tmp_path):
+def test_a_process_that_fails_ends_the_job_with_its_own_message(lines, media, tmp_path):
     write(tmp_path, lines)
     launcher = ("torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
     with Journal(tmp_path / "a.jsonl", 1):
@@ -251,11 +252,11 @@ def few(media, infer, tmp_path) -> Path:
     return tmp_path
 
 
-def no_model(*args: object) -> Chat:
+def no_model(*args: object) -> Engine:
     raise AssertionError("there is nothing to answer")
 
 
-def test_what_failed_is_tried_again_and_only_that(few, infer, monkeypatch):
+def test_only_failed_questions_are_tried_again(few, infer, monkeypatch):
     first = read(few)
     shutil.copy(few / "clip.mp4", few / "late.mp4")
     (few / "clip.mp4").unlink()
@@ -265,7 +266,7 @@ def test_what_failed_is_tried_again_and_only_that(few, infer, monkeypatch):
     second = read(few)
     assert second[0] == first[0]
     assert second[1] == {"id": 2, "answer": first[0]["answer"]}
-    monkeypatch.setattr(Chat, "from_config", no_model)
+    monkeypatch.setattr(Engine, "from_config", no_model)
     content = (few / "a.jsonl").read_bytes()
     assert infer(few, few).code == 0
     assert (few / "a.jsonl").read_bytes() == content
@@ -280,7 +281,7 @@ def test_what_failed_is_tried_again_and_only_that(few, infer, monkeypatch):
         ((), "What shape is it?"),
     ],
 )
-def test_answers_of_another_run_are_not_written_over(few, infer, flags, question):
+def test_the_answers_of_another_job_are_not_overwritten(few, infer, flags, question):
     written = (few / "a.jsonl").read_bytes()
     write(few, [FEW[0].replace("What colour is the shape?", question), *FEW[1:]])
     code, _, err = infer(few, few, *flags)
@@ -288,7 +289,7 @@ def test_answers_of_another_run_are_not_written_over(few, infer, flags, question
     assert "a.jsonl holds something else already" in err
 
 
-def test_answers_of_other_weights_in_the_same_place_are_not_taken(few, infer, tmp_path):
+def test_answers_from_other_weights_at_the_same_path_are_not_reused(few, infer, tmp_path):
     weights = shutil.copy(ROOT / "video_llama/toy/weights/branch.safetensors", tmp_path / "branch.safetensors")
     other = ("--output", tmp_path / "b.jsonl", "--options", f"model.ckpt={weights}")
     assert infer(few, few, *other).code == 0
@@ -297,7 +298,7 @@ def test_answers_of_other_weights_in_the_same_place_are_not_taken(few, infer, tm
     assert (code, "b.jsonl holds something else already" in err) == (1, True)
 
 
-def test_a_file_of_the_user_is_not_written_over(few, infer):
+def test_a_file_of_the_user_is_not_overwritten(few, infer):
     questions = (few / "q.jsonl").read_bytes()
     code, _, err = infer(few, few, "--output", few / "q.jsonl")
     assert (code, (few / "q.jsonl").read_bytes()) == (1, questions)
@@ -305,7 +306,7 @@ def test_a_file_of_the_user_is_not_written_over(few, infer):
     assert not list(few.glob("q.jsonl.journal*"))
 
 
-def test_a_link_stays_one(few, infer):
+def test_a_symbolic_link_stays_a_link(few, infer):
     (few / "link.jsonl").symlink_to("elsewhere.jsonl")
     assert infer(few, few, "--output", few / "link.jsonl").code == 0
     assert (few / "link.jsonl").is_symlink()
@@ -313,39 +314,39 @@ def test_a_link_stays_one(few, infer):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("/dev/null", "device"), ("folder", "folder")])
-def test_what_is_no_file_is_not_replaced(few, infer, name, kind):
+def test_an_output_that_is_not_a_file_is_not_replaced(few, infer, name, kind):
     (few / "folder").mkdir()
     code, _, err = infer(few, few, "--output", few / name)
-    assert (code, err) == (1, f"--output: {few / name}: a {kind}; name a file\n")
+    assert (code, err) == (1, f"error: --output: {few / name}: a {kind}; name a file\n")
 
 
-def test_another_run_of_the_same_output_is_refused(few, infer):
+def test_a_second_job_with_the_same_output_is_refused(few, infer):
     with Journal(few / "a.jsonl", 0):
         code, _, err = infer(few, few)
     assert (code, "a.jsonl: another run is writing it" in err) == (1, True)
 
 
 def test_answers_that_are_lost_on_the_way_are_told_of(few, infer, loaded, monkeypatch):
-    def forgetful(*args: object) -> Chat:
+    def forgetful(*args: object) -> Engine:
         for journal in few.glob("b.jsonl.journal*"):
             journal.unlink()
-        return loaded.another()
+        return loaded
 
-    monkeypatch.setattr(Chat, "from_config", forgetful)
+    monkeypatch.setattr(Engine, "from_config", forgetful)
     code, out, err = infer(few, few, "--output", few / "b.jsonl")
     assert (code, out) == (1, "")
     assert "b.jsonl is not written: 2 of 3 answers are in no journal beside it" in err
     assert not (few / "b.jsonl").exists()
 
 
-def test_without_any_answer_the_command_has_failed(few, infer):
+def test_without_any_answer_the_command_fails(few, infer):
     write(few, [FEW[1]])
     code, out, _ = infer(few, few, "--output", few / "b.jsonl")
     assert (code, out.partition(";")[0]) == (1, f"{few}/b.jsonl: 0 answered, 1 failed")
     assert read(few, "b.jsonl") == [{"id": 2, "error": f"{few}/late.mp4: no such file"}]
 
 
-def test_a_line_that_was_cut_short_is_answered_again(few, infer):
+def test_a_truncated_journal_line_is_answered_again(few, infer):
     whole = (few / "a.jsonl").read_bytes()
     (few / "a.jsonl").unlink()
     journal = few / "a.jsonl.journal0"
@@ -362,7 +363,7 @@ def test_a_line_that_was_cut_short_is_answered_again(few, infer):
     ],
 )
 def test_a_list_that_is_none_is_named_before_the_model_is_loaded(infer, monkeypatch, tmp_path, content, said):
-    monkeypatch.setattr(Chat, "from_config", no_model)
+    monkeypatch.setattr(Engine, "from_config", no_model)
     if content is not None:
         (tmp_path / "q.jsonl").write_bytes(content)
     code, out, err = infer(tmp_path, tmp_path)
@@ -371,20 +372,20 @@ def test_a_list_that_is_none_is_named_before_the_model_is_loaded(infer, monkeypa
 
 
 def test_sound_that_is_demanded_of_a_deaf_model_is_refused_at_once(few, infer, loaded, monkeypatch):
-    deaf = loaded.another()
-    deaf.context = replace(deaf.context, modalities=Modalities())
-    monkeypatch.setattr(Chat, "from_config", lambda *args: deaf)
+    spec = replace(loaded.spec, audio_processor=None, modalities=Modalities())
+    deaf = Engine(loaded.model, spec, loaded.video_processor, loaded.image_processor)
+    monkeypatch.setattr(Engine, "from_config", lambda *args: deaf)
     code, _, err = infer(few, few, "--audio", "--output", few / "b.jsonl")
     assert (code, "the model has no audio branch" in err) == (1, True)
     assert not (few / "b.jsonl").exists()
 
 
-def test_one_gpu_for_several_processes_is_refused(few, infer, monkeypatch):
+def test_several_processes_on_one_gpu_are_refused(few, infer, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = infer(few, few, "--device", "cuda:1")
-    assert (code, err) == (1, "--device: cuda:1 is one GPU, and torchrun started several processes: say cuda\n")
+    assert (code, err) == (1, "error: --device: cuda:1 is one GPU, and torchrun started several processes: say cuda\n")
 
 
-def test_the_batch_size_must_be_one_at_least(infer, few):
+def test_the_batch_size_must_be_at_least_one(infer, few):
     code, _, err = infer(few, few, "--batch-size", 0)
-    assert (code, err) == (1, "--batch-size: 0; expected at least 1\n")
+    assert (code, err) == (1, "error: --batch-size: 0; expected at least 1\n")

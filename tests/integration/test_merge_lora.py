@@ -21,7 +21,7 @@ def run(world, tmp_path, train) -> Path:
     return tmp_path / "run"
 
 
-def test_the_merged_decoder_answers_as_the_one_with_adapters(run, world, tmp_path, command):
+def test_the_merged_decoder_gives_the_answers_of_the_one_with_adapters(run, world, tmp_path, command):
     ckpt = f"model.ckpt={run / 'checkpoint_0.pth'}"
     words = ["merge-lora", "--cfg-path", run / "config.yaml", "--options", ckpt, "--output", tmp_path / "merged"]
     code, out, err = command(*words)
@@ -29,8 +29,8 @@ def test_the_merged_decoder_answers_as_the_one_with_adapters(run, world, tmp_pat
     assert f"model.llama_model={tmp_path / 'merged'} model.ckpt={tmp_path / 'merged/branch.pth'}" in out
     with_adapters = Chat.from_config(run / "config.yaml", [ckpt], "cpu")
     merged = Chat.from_config(run / "config.yaml", out.splitlines()[1].split(), "cpu")
-    media = merged.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).seen
-    expected, found = (logits(chat.model, merged, media) for chat in (with_adapters, merged))
+    media = merged.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).frames
+    expected, found = (logits(chat.engine.model, merged, media) for chat in (with_adapters, merged))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     unadapted = Chat.from_config(run / "config.yaml", [f"model.ckpt={tmp_path / 'merged/branch.pth'}"], "cpu")
     assert not torch.allclose(logits(unadapted.model, merged, media), expected, atol=1e-3)
@@ -48,7 +48,7 @@ def test_the_merged_decoder_answers_as_the_one_with_adapters(run, world, tmp_pat
         ("model.lora.r=8", "made with lora.r: 4; the model section has 8"),
     ],
 )
-def test_what_cannot_be_merged_is_explained_and_leaves_nothing(run, tmp_path, command, option, message):
+def test_a_failed_merge_is_explained_and_leaves_no_files(run, tmp_path, command, option, message):
     options = [f"model.ckpt={run / 'checkpoint_0.pth'}", option]
     before = sorted(tmp_path.iterdir())
     words = ["merge-lora", "--cfg-path", run / "config.yaml", "--options", *options, "--output", tmp_path / "merged"]

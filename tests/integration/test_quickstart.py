@@ -59,13 +59,13 @@ def test_the_report_has_each_kind_of_question_with_and_without_the_picture(repor
         assert_row(row, {"full", "blank_video", "after_stage1", "with_sound"}, n=12, chance=CHANCE[kind])
 
 
-def test_the_report_has_the_sound_question_for_each_way_to_learn_it(report):
+def test_the_report_has_the_sound_question_for_each_way_of_training_it(report):
     assert report["sound"].keys() == {"on sound", "on frames", "on frames, audio_scale 1"}
     for row in report["sound"].values():
         assert_row(row, {"full", "silence", "other_sound"}, n=12, chance=SOUND_CHANCE["sound"])
 
 
-def test_the_report_has_what_needs_sound_with_either_sense_removed(report):
+def test_the_report_has_the_questions_that_need_sound_with_either_input_removed(report):
     assert report["both"].keys() == SOUND_CHANCE.keys()
     for kind, row in report["both"].items():
         assert_row(row, {"full", "silence", "other_sound", "blank_video"}, n=24, chance=SOUND_CHANCE[kind])
@@ -88,7 +88,7 @@ def test_the_report_has_the_losses_and_the_time_of_each_stage(report):
         assert Path(stage["checkpoint"]).is_file()
 
 
-def test_the_report_can_be_read_and_seen(first):
+def test_the_report_is_a_text_and_a_picture(first):
     text = (first[0] / "report.md").read_text()
     assert all(f"| {kind} | 12 |" in text for kind in CHANCE)
     assert all(f"| {kind} | 24 |" in text for kind in SOUND_CHANCE)
@@ -126,7 +126,7 @@ def test_the_same_seed_gives_the_same_figures(first, report, tmp_path, monkeypat
     assert figures(again) == figures(report)
 
 
-def test_a_folder_with_something_else_in_it_is_not_taken(tmp_path):
+def test_a_folder_with_other_content_is_refused(tmp_path):
     (tmp_path / "stage1").mkdir()
     with pytest.raises(DataError, match="holds something else than a quickstart"):
         claim(tmp_path)

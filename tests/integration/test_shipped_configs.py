@@ -15,7 +15,7 @@ from tools.toy_pretrain.hearing import TOY_IMAGEBIND
 from video_llama.config.loader import ConfigError, JobConfig, load_config
 from video_llama.config.shipped import CONFIGS as PACKAGED
 from video_llama.config.shipped import PACKAGE, shipped_configs
-from video_llama.conversation.chat import processors_for_use
+from video_llama.conversation.loading import inference_config
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.runners.config import CosineConfig
 
@@ -143,14 +143,14 @@ def test_relative_paths_of_a_user_start_at_the_working_directory(tmp_path, monke
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_check_config_finds_nothing_wrong(file, command):
+def test_check_config_finds_no_problem_in_a_shipped_configuration(file, command):
     code, out, err = command("check-config", file)
     assert (code, err) == (0, "")
     assert out.startswith(f"{file}: ok\n")
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_no_path_of_anybodys_machine_is_left_in_it(file, root):
+def test_a_shipped_configuration_has_no_path_of_a_particular_machine(file, root):
     text = (root / file).read_text()
     assert not re.search(r"(^|[\s:'\"])(/|~|[A-Za-z]:\\)[\w.-]+/", re.sub(r"#.*", "", text))
     for value in (yaml.safe_load(text).get("paths") or {}).values():
@@ -158,7 +158,7 @@ def test_no_path_of_anybodys_machine_is_left_in_it(file, root):
 
 
 @pytest.mark.parametrize("file", CONFIGS)
-def test_only_the_paths_block_holds_what_is_still_to_be_set(file, load):
+def test_only_the_paths_block_has_values_to_set(file, load):
     assert all(line.startswith("paths.") for line in load(file).unset)
 
 
@@ -184,7 +184,7 @@ def test_the_full_size_runs_draw_from_the_published_data_sets(load, branch):
             assert getattr(config.vis_processor.train, "n_frms", 8) == 8
 
 
-def test_the_audio_branch_is_trained_on_frames_alone_and_used_on_sound(load):
+def test_the_audio_branch_is_trained_on_frames_and_used_with_sound(load):
     for stage in STAGES:
         model = load(f"train_configs/audiobranch_{stage}.yaml").model
         assert (model.modalities.video, model.modalities.audio_source) == (False, "frames")
@@ -196,7 +196,7 @@ def test_the_audio_branch_is_trained_on_frames_alone_and_used_on_sound(load):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_both_branches_are_trained_together_with_what_the_comment_in_the_audio_branchs_yaml_says(root, stage):
+def test_the_changes_in_the_comment_of_the_audio_branch_yaml_train_both_branches(root, stage):
     file, both = f"train_configs/audiobranch_{stage}.yaml", ["frozen_video_Qformer=False", "frozen_llama_proj=False"]
     options = [f"model.{option}" for option in both]
     with pytest.raises(ConfigError, match=r"model\.vit_ckpt: (.|\n)*model\.q_former_model: "):
@@ -210,7 +210,7 @@ def test_both_branches_are_trained_together_with_what_the_comment_in_the_audio_b
     }
 
 
-def test_the_chat_with_sound_differs_from_the_one_without_in_the_audio_branch_alone(load):
+def test_the_chat_configurations_with_and_without_sound_differ_only_in_the_audio_branch(load):
     without, with_sound = (
         asdict(load(f"eval_configs/video_llama_eval_{kind}.yaml").model) for kind in ("only_vl", "withaudio")
     )
@@ -254,7 +254,7 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
     assert chat["audio_encoder"] == asdict(TOY_IMAGEBIND)
 
 
-def test_what_data_sets_ask_of_the_model_in_vain_is_reported_with_its_line(monkeypatch):
+def test_data_set_settings_that_contradict_the_model_are_reported_with_their_lines(monkeypatch):
     monkeypatch.chdir(ROOT)
     asked = ["datasets.webvid.vis_processor.train.n_frms=64", "datasets.cc_sbu_align.num_video_query_token=3"]
     with pytest.raises(ConfigError) as caught:
@@ -264,12 +264,12 @@ def test_what_data_sets_ask_of_the_model_in_vain_is_reported_with_its_line(monke
     assert "datasets.cc_sbu_align.num_video_query_token: 3, but the model has 8" in text
 
 
-def test_a_training_yaml_serves_for_chat_where_its_data_are_not(monkeypatch):
+def test_a_training_yaml_works_for_chat_without_its_data(monkeypatch):
     monkeypatch.chdir(ROOT)
     branch = "paths.stage1=video_llama/toy/weights/branch.safetensors"
     for world in ("paths.world=no/such/folder", "paths.world=???"):
         job = load_config("train_configs/toy/stage2_finetune.yaml", [branch, world], also=("datasets",))
-        video, _ = processors_for_use(job)
-        assert video.config.n_frms == 4
+        video = inference_config(job).video
+        assert video.n_frms == 4
     with pytest.raises(ConfigError, match=r"datasets.webvid_instruct.build_info.videos_dir: no such directory"):
         load_config("train_configs/toy/stage2_finetune.yaml", [branch, "paths.world=no/such/folder"], need=None)

@@ -43,7 +43,7 @@ def test_four_accumulated_batches_have_the_losses_of_one(world, tmp_path, one_pr
     assert losses(tmp_path) == pytest.approx(one_process, rel=1e-4)
 
 
-def test_stage_2_starts_from_the_branch_of_stage_1_and_goes_on_where_it_was_stopped(world, tmp_path, train):
+def test_stage_2_starts_from_the_branch_of_stage_1_and_resumes_bit_for_bit(world, tmp_path, train):
     """Two epochs are one epoch and, resumed from its checkpoint, a second, bit for bit."""
     assert train(STAGE_1, f"paths.world={world}", f"run.output_dir={tmp_path / '1'}", *SHORT).code == 0
     stage2 = [f"paths.world={world}", f"paths.stage1={tmp_path / '1/checkpoint_0.pth'}", *SHORT, "run.max_epoch=2"]
@@ -106,7 +106,10 @@ def test_every_mistake_in_a_yaml_is_reported_at_once_with_its_line(world, tmp_pa
         "max_epcoh": "run.max_epcoh: unknown key. Did you mean run.max_epoch?",
         "batch_size_train": "run.batch_size_train: expected",
     }.items():
-        assert any(line.startswith(f"{file}:{lines[key]} ") and says in line for line in err.splitlines()), err
+        assert any(
+            line.removeprefix("error: ").startswith(f"{file}:{lines[key]} ") and says in line
+            for line in err.splitlines()
+        ), err
     assert "Did you mean alpro_video_eval?" in err
     assert not (tmp_path / "run").exists()
 
@@ -134,7 +137,7 @@ def test_a_missing_file_is_named_with_its_key(world, tmp_path, train):
         ("model.frozen_llama_proj=true", None),
     ],
 )
-def test_a_setting_that_cannot_work_is_explained_in_a_line(world, tmp_path, train, monkeypatch, option, message):
+def test_a_setting_that_cannot_work_is_explained_in_one_line(world, tmp_path, train, monkeypatch, option, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     run = [f"paths.world={world}", f"run.output_dir={tmp_path / 'run'}", *SHORT]
     if message is None:
@@ -146,11 +149,11 @@ def test_a_setting_that_cannot_work_is_explained_in_a_line(world, tmp_path, trai
     assert "Traceback" not in err
 
 
-def test_a_folder_that_holds_a_run_is_not_trained_over(world, tmp_path, train):
+def test_training_does_not_overwrite_a_folder_that_holds_a_run(world, tmp_path, train):
     run = [f"paths.world={world}", f"run.output_dir={tmp_path}", *SHORT]
     assert train(STAGE_1, *run).code == 0
     before = losses(tmp_path)
     code, _, err = train(STAGE_1, *run)
     assert code == 1
-    assert err.splitlines()[-1].startswith(f"run.output_dir: {tmp_path} already holds a run.")
+    assert err.splitlines()[-1].startswith(f"error: run.output_dir: {tmp_path} already holds a run.")
     assert losses(tmp_path) == before

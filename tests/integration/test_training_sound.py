@@ -44,7 +44,7 @@ def parts(checkpoint: Path) -> set[str]:
     return {name.split(".")[0] for name in read_checkpoint(checkpoint)["model"]}
 
 
-def test_both_branches_are_trained_stopped_and_talked_to(world, tmp_path, hears, train, command):
+def test_both_branches_train_resume_and_chat(world, tmp_path, hears, train, command):
     common = [f"paths.world={world}", *hears, "model.audio_source=both", *SHORT]
     result = train(STAGE_1, *common, f"run.output_dir={tmp_path / '1'}")
     assert result.code == 0, result.err
@@ -66,7 +66,7 @@ def test_both_branches_are_trained_stopped_and_talked_to(world, tmp_path, hears,
 
 
 @pytest.mark.parametrize("source", ["frames", "sound"])
-def test_the_audio_branch_is_trained_alone_without_files_for_frames(world, tmp_path, hears, train, source):
+def test_the_audio_branch_alone_trains_without_the_weights_of_the_frame_encoder(world, tmp_path, hears, train, source):
     data = ["datasets.cc_sbu_align.sample_ratio=0"] if source == "sound" else []  # its pictures make no sound
     options = [f"paths.world={world}", *hears, *ALONE, *WITHOUT_SIGHT, f"model.audio_source={source}", *SHORT, *data]
     result = train(STAGE_1, *options, f"run.output_dir={tmp_path}")

@@ -80,7 +80,7 @@ def test_a_released_file_converts_to_ours_and_back_bit_by_bit(files: Path, size:
     assert (after["config"], after["scaler"], after["epoch"]) == (before["config"], before["scaler"], before["epoch"])
 
 
-def test_the_converted_file_stands_for_the_released_one(files: Path, tmp_path: Path, command) -> None:
+def test_a_converted_file_loads_into_the_model(files: Path, tmp_path: Path, command) -> None:
     states = []
     for name in ("ours.pth", "ours.safetensors"):
         assert command("convert-weights", files / "7B.pth", tmp_path / name).code == 0
@@ -109,7 +109,7 @@ def test_inspection_with_the_shipped_config_says_that_it_fits(files: Path, comma
     assert out.endswith("  it fits\n")
 
 
-def test_inspection_with_another_decoder_or_another_size_says_why_not(files: Path, command) -> None:
+def test_inspection_with_another_decoder_or_size_says_why_it_does_not_fit(files: Path, command) -> None:
     words = [
         "inspect-weights",
         files / "13B.pth",
@@ -139,7 +139,7 @@ def test_a_decoder_folder_can_be_inspected(files: Path, command) -> None:
     assert json.loads(command("inspect-weights", files / "13B", "--json").out)["decoder_width"] == 5120
 
 
-def test_a_decoder_folder_is_held_against_the_trained_weights_of_a_config(files: Path, command) -> None:
+def test_a_decoder_folder_is_compared_with_the_trained_weights_of_a_config(files: Path, command) -> None:
     words = ["inspect-weights", files / "13B", "--cfg-path", CONFIG]
     code, out, _ = command(*words)
     assert (code, out.splitlines()[-1]) == (0, f"{CONFIG} names no trained weights to compare it with")
@@ -153,13 +153,13 @@ def test_a_decoder_folder_is_held_against_the_trained_weights_of_a_config(files:
     assert len(json.loads(command(*words, "--json").out)["fit"]["problems"]) == 1
 
 
-def test_a_decoder_folder_with_the_tokenizer_of_another_is_told(tmp_path: Path, command) -> None:
+def test_a_decoder_folder_with_the_tokenizer_of_another_is_reported(tmp_path: Path, command) -> None:
     code, out, err = command("inspect-weights", tiny.write_decoder(tmp_path, vocab_size=500))
     assert (code, out) == (1, "")
     assert "the tokenizer knows 560 tokens" in err
 
 
-def test_a_folder_that_is_no_decoder_yet_is_not_called_one(tmp_path: Path, command) -> None:
+def test_an_incomplete_decoder_folder_is_not_called_a_decoder(tmp_path: Path, command) -> None:
     (tiny.write_decoder(tmp_path) / "model.safetensors").unlink()
     code, out, err = command("inspect-weights", tmp_path)
     assert (code, out) == (1, "")
@@ -175,7 +175,7 @@ def test_our_own_weights_are_inspected_with_the_config_they_belong_to(command) -
         assert json.loads(out)["fit"]["key"] == key
 
 
-def test_what_goes_wrong_is_said_without_a_traceback(files: Path, tmp_path: Path, command) -> None:
+def test_errors_are_printed_without_a_traceback(files: Path, tmp_path: Path, command) -> None:
     (tmp_path / "page.pth").write_text("<html>")
     for words, message in (
         (("inspect-weights", tmp_path / "page.pth"), "page.pth: a web page"),

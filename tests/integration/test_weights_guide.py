@@ -84,7 +84,7 @@ def test_a_chat_command_has_valid_arguments(command):
     assert (ROOT / args.cfg_path).is_file()
 
 
-def test_every_released_variant_has_its_line():
+def test_every_released_variant_is_listed():
     text = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
     for variant in ("vicuna7b", "vicuna13b", "ziya13b-zh", "billa7b-zh"):
         assert f"pretrain-{variant}" in text

@@ -80,7 +80,7 @@ def _checked(words: list[str], cwd: Path) -> str:
     return result.stdout
 
 
-def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     package = {
@@ -101,18 +101,20 @@ def test_it_holds_every_file_of_the_package_and_nothing_else(wheel: Path) -> Non
     assert not any("toy_pretrain" in name for name in held)
 
 
-def test_it_is_what_an_environment_without_the_clone_imports(run: Callable[..., str]) -> None:
+def test_an_environment_without_the_clone_imports_the_wheel(run: Callable[..., str]) -> None:
     imported = run("python", "-c", "import video_llama, sys; print(video_llama.__file__); print(sys.prefix)")
     file, prefix = imported.splitlines()
     assert Path(file).is_relative_to(prefix)
     assert run("python", "-c", "import importlib.util as util; print(util.find_spec('tools'))") == "None\n"
 
 
-def test_it_lists_the_configurations(run: Callable[..., str]) -> None:
+def test_the_wheel_lists_its_configurations(run: Callable[..., str]) -> None:
     assert "toy/stage1_pretrain  " in run("video-llama", "configs")
 
 
-def test_it_trains_on_a_toy_world_by_the_name_of_a_configuration(run: Callable[..., str], folder: Path) -> None:
+def test_the_wheel_trains_on_a_toy_world_from_a_configuration_given_by_name(
+    run: Callable[..., str], folder: Path
+) -> None:
     options = ["paths.world=world", "run.output_dir=run", "run.max_epoch=1", "run.iters_per_epoch=2"]
     options += ["run.warmup_steps=0", "run.batch_size_train=2"]
     run("video-llama", "train", "--cfg-path", "toy/stage1_pretrain", "--options", *options)
@@ -120,7 +122,7 @@ def test_it_trains_on_a_toy_world_by_the_name_of_a_configuration(run: Callable[.
     assert (folder / "run/checkpoint_0.pth").is_file()
 
 
-def test_it_answers_questions_one_by_one_and_from_a_file(run: Callable[..., str], folder: Path) -> None:
+def test_the_wheel_answers_single_questions_and_a_file_of_them(run: Callable[..., str], folder: Path) -> None:
     question = "What colour is the shape?"
     answer = run("video-llama", "chat", "--cfg-path", "toy", "--video", CLIP, "--question", question)
     assert "\nIt is " in answer

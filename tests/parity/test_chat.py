@@ -94,7 +94,7 @@ def test_the_decoder_answers_with_the_originals_tokens(
         info = reference.info["scenarios"][asked.name]
         tokens = reference.of(asked.name)["greedy_12_tokens"].tolist()
         assert tokens == info["greedy_no_cache"]
-        start = asked.chat.context.tokenizer.bos_id  # which its library put before what it generated
+        start = asked.chat.engine.spec.tokenizer.bos_id  # which its library put before what it generated
         assert info["generate_output"] == [start, *tokens]
         margins = []
         for token, logits in zip(tokens, steps(model, asked.embeds, tokens), strict=True):
@@ -107,7 +107,7 @@ def test_the_decoder_answers_with_the_originals_tokens(
 def test_the_answer_is_the_text_of_those_tokens(reference: Reference, all_asked: list[Asked]) -> None:
     for asked in all_asked:
         tokens = reference.of(asked.name)["greedy_12_tokens"].tolist()
-        tokenizer, end_sym = asked.chat.context.tokenizer, asked.chat.context.template.end_sym
+        tokenizer, end_sym = asked.chat.engine.spec.tokenizer, asked.chat.engine.spec.template.end_sym
         asked.chat.session.turns.clear()
         asked.chat.session.show(asked.chat.session.media.pop())
         answer = asked.chat.ask(asked.question, max_new_tokens=len(tokens))

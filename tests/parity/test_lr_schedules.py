@@ -54,7 +54,7 @@ def test_rates_are_the_originals(goldens) -> None:
         assert rates == pytest.approx(golden["lr"], rel=1e-9), name
 
 
-def test_a_warm_up_longer_than_an_epoch_goes_on(goldens) -> None:
+def test_warmup_continues_past_the_first_epoch(goldens) -> None:
     for golden in goldens.values():
         schedule = ours_of(golden)
         for step in steps_that_warm_up_anew(schedule):

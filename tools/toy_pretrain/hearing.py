@@ -86,7 +86,7 @@ def record(scene: Scene) -> tuple[Tensor, Tensor]:
         file = Path(folder) / "clip.mp4"
         write_clip(file, scene)
         reader = open_video(file)
-        heard = ImageBindAudio(AudioConfig(n_segments=1)).hear(reader.sound()).frames
+        heard = ImageBindAudio(AudioConfig(n_segments=1)).read_track(reader.sound()).frames
         return reader.read(range(reader.n_frames)).permute(0, 3, 1, 2), heard[0]
 
 

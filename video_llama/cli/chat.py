@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     chat = Chat.from_config(args.cfg_path, args.options, args.device)
     if not args.question:
         if any(file.values()):
-            show(chat, hear=args.audio, **file)
+            show(chat, use_audio=args.audio, **file)
         return converse(chat, settings, args.audio, args.stats)
-    shown = chat.upload(hear=args.audio, **file)
+    shown = chat.upload(use_audio=args.audio, **file)
     answers = []
     for question in args.question:
         if args.json:
@@ -60,8 +60,10 @@ def run(args: argparse.Namespace) -> int:
         else:
             say(chat, question, settings, args.stats, echo=True)
     if args.json:
-        times = [round(t, 6) for t in shown.seen.times] if shown.seen else []
-        print(json.dumps({"answers": answers, "frame_times": times, "sound": shown.sound}, ensure_ascii=False))
-    elif chat.hears:
-        print(f"sound: {shown.sound}")
+        times = [round(t, 6) for t in shown.frames.times] if shown.frames else []
+        print(
+            json.dumps({"answers": answers, "frame_times": times, "sound": str(shown.audio_status)}, ensure_ascii=False)
+        )
+    elif chat.engine.has_audio:
+        print(f"sound: {shown.audio_status}")
     return 0

@@ -1,17 +1,23 @@
-"""The command's arguments, and what it is asked to do with them."""
+"""``video-llama infer``: answer a file of questions on many files, in batches."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from video_llama.cli.options import add_generation_flags, generation_settings
+from video_llama.common.errors import OutputError, VideoLlamaError
+
+if TYPE_CHECKING:
+    from video_llama.common.distributed import World
+    from video_llama.conversation.settings import GenerationSettings
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = (
-        "Killed or interrupted, the same command goes on where it was; what failed is tried again. Under torchrun, as in "
+        "A job that was killed resumes with the same command, which also retries failed questions. Under torchrun, as in "
         "`torchrun --nproc_per_node=8 --no-python video-llama infer ...`, processes with a GPU each share the questions."
     )
     parser.add_argument("--cfg-path", required=True, metavar="YAML", help="such as eval_configs/toy.yaml")
@@ -21,45 +27,72 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="JSONL",
-        help='questions, one a line: {"id": ..., "video" or "image" or "audio": FILE, "question": ...}',
+        help='questions, one per line: {"id": ..., "video" or "image" or "audio": FILE, "question": ...}',
     )
     parser.add_argument(
         "--output",
         required=True,
         type=Path,
         metavar="JSONL",
-        help='answers, in the same order: {"id": ..., "answer": ...}, or "error" in place of "answer". Until all are '
-        "there, they are kept in files beside it whose names end with journal0 and so on",
+        help='answers, in the same order: {"id": ..., "answer": ...}, or "error" instead of "answer". Until all are '
+        "there, they are kept beside it in files whose names end with journal0 and so on",
     )
-    parser.add_argument("--media-dir", default="", metavar="DIR", help="where relative paths of files start")
+    parser.add_argument("--media-dir", default="", metavar="DIR", help="folder that relative paths start from")
     parser.add_argument(
         "--batch-size",
         type=int,
         default=8,
         metavar="N",
-        help="questions answered at once, by each process (default: %(default)s)",
+        help="questions answered at once by each process (default: %(default)s)",
     )
     parser.add_argument(
         "--audio",
         action=argparse.BooleanOptionalAction,
-        help="hear the sound of clips, and fail where there is none; or do not. Default: hear it where there is any",
+        help="require the sound of clips, or ignore it. Default: use it if there is any",
     )
     add_generation_flags(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer what has no answer yet, and write the output; return 1 if there is no answer at all."""
-    from video_llama.inference.job import Inference  # slow to import
+    """Answer what has no answer yet, and write the output; return 1 if no question has an answer."""
+    from video_llama.common.distributed import choose_device, join_apart, process_numbers  # slow to import
 
-    return Inference(
-        cfg_path=args.cfg_path,
-        options=args.options,
-        questions=args.input,
-        output=args.output,
-        media_dir=args.media_dir,
-        batch_size=args.batch_size,
-        hear=args.audio,
-        settings=generation_settings(args),
-        device=args.device,
-    ).run()
+    settings = generation_settings(args)
+    if args.batch_size < 1:
+        raise VideoLlamaError(f"--batch-size: {args.batch_size}; expected at least 1")
+    if ":" in args.device and process_numbers()[0] > 1:
+        raise VideoLlamaError(f"--device: {args.device} is one GPU, and torchrun started several processes: say cuda")
+    world = join_apart(choose_device(args.device))
+    try:
+        return _run(args, settings, world)
+    except OutputError as error:
+        raise VideoLlamaError(f"--output: {error}") from error
+    finally:
+        world.close()
+
+
+def _run(args: argparse.Namespace, settings: GenerationSettings, world: World) -> int:
+    from video_llama.config.loader import load_config
+    from video_llama.conversation.engine import Engine
+    from video_llama.inference.items import read_items
+    from video_llama.inference.job import InferenceJob
+    from video_llama.inference.keys import model_key
+
+    def build_engine() -> Engine:
+        engine = Engine.from_config(args.cfg_path, args.options, args.device)
+        if args.audio:
+            engine.reader.require_audio()
+        return engine
+
+    items = read_items(args.input, args.media_dir, args.audio)
+    key = model_key(load_config(args.cfg_path, args.options, also=("datasets", "inference")))
+    job = InferenceJob(items=items, output=args.output, model_key=key, settings=settings, batch_size=args.batch_size)
+    outcomes = job.run(build_engine, world)
+    if not world.is_main:
+        return 0
+    n_silent = outcomes.n_without_track
+    silent = f" ({n_silent} without sound: the clip has no track)" if n_silent else ""
+    again = "; fix the causes and run the same command to retry only those" if outcomes.errors else ""
+    print(f"{args.output}: {len(outcomes.answers)} answered{silent}, {len(outcomes.errors)} failed{again}")
+    return int(not outcomes.answers)

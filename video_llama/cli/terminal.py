@@ -22,13 +22,13 @@ HELP = """\
 Anything else is a question. Ctrl-C stops an answer."""
 
 
-def converse(chat: Chat, settings: GenerationSettings, hear: bool | None, stats: bool) -> int:
+def converse(chat: Chat, settings: GenerationSettings, use_audio: bool | None, stats: bool) -> int:
     """Answer questions and obey commands until there are no more.
 
     Args:
         chat: the dialogue; files may have been shown already.
         settings: of all answers.
-        hear: of clips, see ``Chat.upload``.
+        use_audio: for clips, see ``Chat.upload``.
         stats: tell after each answer what it took.
     Returns:
         The exit code: 1 where a line of a pipe failed, else 0.
@@ -47,7 +47,7 @@ def converse(chat: Chat, settings: GenerationSettings, hear: bool | None, stats:
             if line == "/quit":
                 return int(failed)
             if line.startswith("/"):
-                _obey(chat, line, hear)
+                _obey(chat, line, use_audio)
             elif line:
                 say(chat, line, settings, stats, echo=not typed)
         except EOFError:
@@ -74,12 +74,12 @@ def say(chat: Chat, question: str, settings: GenerationSettings, stats: bool, *,
     note_stats(chat, stats)
 
 
-def show(chat: Chat, *, hear: bool | None = None, **file: str | Path | None) -> None:
+def show(chat: Chat, *, use_audio: bool | None = None, **file: str | Path | None) -> None:
     """Show a file, and tell what the model gets of it. See ``Chat.upload``."""
-    upload = chat.upload(hear=hear, **file)
-    parts = [f"{upload.seen.frames.shape[1]} frames"] if upload.seen and upload.seen.kind == "video" else []
-    if chat.hears:
-        parts.append(f"sound: {upload.sound}")
+    upload = chat.upload(use_audio=use_audio, **file)
+    parts = [f"{upload.frames.frames.shape[1]} frames"] if upload.frames and upload.frames.kind == "video" else []
+    if chat.engine.has_audio:
+        parts.append(f"sound: {upload.audio_status}")
     (path,) = (path for path in file.values() if path is not None)
     note(f"shown: {path}" + (f" ({', '.join(parts)})" if parts else ""))
 
@@ -103,13 +103,13 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _obey(chat: Chat, line: str, hear: bool | None) -> None:
+def _obey(chat: Chat, line: str, use_audio: bool | None) -> None:
     """Do what a line that starts with a slash says."""
     command, _, file = line.partition(" ")
     file = file.strip().strip("'\"")
     if command in ("/video", "/image", "/audio") and file:
         path = os.path.expanduser(file)
-        show(chat, hear=hear if command == "/video" else None, **{command[1:]: path})
+        show(chat, use_audio=use_audio if command == "/video" else None, **{command[1:]: path})
     elif line == "/reset":
         chat.reset()
         note("a new dialogue")

@@ -73,5 +73,9 @@ class OutOfMemory(VideoLlamaError):
     """More memory was needed than there is."""
 
 
+class OutputError(VideoLlamaError):
+    """An output file that cannot be written, or that belongs to something else."""
+
+
 class TrainingError(VideoLlamaError):
     """A run that must stop: a non-finite loss, too many bad samples, nothing to train."""

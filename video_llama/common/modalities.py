@@ -8,6 +8,9 @@ from typing import Literal
 MediaKind = Literal["image", "video", "audio", "audio_frames"]
 """Images and clips go to the video branch. The audio branch takes sound, or frames in place of it (audio_frames)."""
 
+FileKind = Literal["video", "image", "audio"]
+"""Kinds of files that a question can be about. An audio file may be a clip of which only the sound is used."""
+
 AudioInput = Literal["sound", "frames"]
 """Inputs of an audio encoder."""
 

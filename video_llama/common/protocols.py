@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor, nn
@@ -46,6 +46,14 @@ class ChatModel(Protocol):
     @property
     def decoder(self) -> Decoder:
         """Generates the answers."""
+
+    training: bool
+
+    def train(self, mode: bool = True) -> Any:
+        """Switch dropout of the trained parts on or off."""
+
+    def eval(self) -> Any:
+        """Switch dropout off."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters; the first one's device is where inputs go."""
@@ -92,6 +100,7 @@ class VisualProcessor(Protocol):
         """Read a file. All randomness comes from ``rng``."""
 
 
+@runtime_checkable
 class ClipProcessor(VisualProcessor, Protocol):
     """Reads a clip in two steps, so that its audio track can be read without opening the file again."""
 

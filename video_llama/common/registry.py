@@ -201,6 +201,10 @@ CALLBACKS: Registry[Any] = Registry(
         "checkpoint": Builtin("video_llama.runners.callbacks.checkpoint", _RUNNERS + "NoSettings"),
     },
 )
+BENCHMARKS: Registry[Any] = Registry(
+    "benchmark",
+    {"exact_match": Builtin("video_llama.evaluation.exact_match", "video_llama.evaluation.config:ExactMatchConfig")},
+)
 
 
 def plugin_problems() -> list[str]:

@@ -23,6 +23,7 @@ from video_llama.config.fields import (
     RegisteredKeys,
     RegisteredName,
 )
+from video_llama.config.inference_config import InferenceConfig
 from video_llama.config.interpolation import Resolver
 from video_llama.config.problems import KeyPath, Problems, dotted
 from video_llama.config.serialize import plain, registered_class, registered_name
@@ -34,6 +35,7 @@ __all__ = [
     "UNSET",
     "ConfigError",
     "ExistingPath",
+    "InferenceConfig",
     "JobConfig",
     "Registered",
     "RegisteredKeys",
@@ -47,6 +49,7 @@ SECTIONS: dict[str, Any] = {
     "model": Annotated[Any, Registered(MODELS, key="arch")],
     "datasets": Annotated[dict[str, Any], RegisteredKeys(DATASETS)],
     "run": Annotated[Any, Registered(RUNNERS, key="runner", default="runner_base")],
+    "inference": InferenceConfig,
 }
 
 
@@ -60,6 +63,8 @@ class JobConfig:
     """The Config of each data set, by its key in the YAML."""
     run: Any = None
     """The runner's Config; None where the section was not asked for."""
+    inference: InferenceConfig | None = None
+    """How files are read when the model is used; None where the section is absent or was not asked for."""
     imports: tuple[str, ...] = ()
     """Modules of the user, imported before names are looked up."""
     unset: tuple[str, ...] = ()
@@ -152,11 +157,13 @@ def _imports(problems: Problems, value: Any) -> tuple[str, ...]:
 
 
 def _add_disagreements(problems: Problems, sections: dict[str, Any]) -> None:
-    """Data sets may repeat what the model says, or ask for what it cannot do."""
+    """Data sets and processors may repeat what the model says, or ask for what it cannot do."""
     shared_settings: dict[str, Any] = getattr(sections.get("model"), "shared_settings", dict)()
-    for name, config in sections.get("datasets", {}).items():
+    configs: dict[KeyPath, Any] = {("datasets", name): config for name, config in sections.get("datasets", {}).items()}
+    configs[("inference",)] = sections.get("inference")
+    for path, config in configs.items():
         for key, message in config.disagreements(shared_settings) if hasattr(config, "disagreements") else ():
-            problems.add(("datasets", name, *key.split(".")), message)
+            problems.add((*path, *key.split(".")), message)
 
 
 def _warnings(sections: dict[str, Any]) -> tuple[str, ...]:

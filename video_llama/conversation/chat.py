@@ -2,34 +2,50 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from video_llama.common.errors import ConfigError, VideoLlamaError
-from video_llama.common.registry import MODELS
-from video_llama.common.types import Media, MediaGroup, slot_id
-from video_llama.config.loader import load_config
-from video_llama.config.serialize import registered_class
-from video_llama.conversation.feature_cache import FeatureCache, file_key
-from video_llama.conversation.files import NO_TRACK, OFF, USED, EncodedFile, FileKind, FileReader, Upload
-from video_llama.conversation.generation import generate_tokens, with_length
-from video_llama.conversation.loading import device_for_use, processors_for_use
-from video_llama.conversation.oom import within_memory
+from video_llama.common.errors import VideoLlamaError
+from video_llama.common.modalities import FileKind
+from video_llama.common.types import MediaGroup, slot_id
+from video_llama.conversation.engine import Engine
+from video_llama.conversation.generation import with_length
 from video_llama.conversation.session import Session, fit
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.conversation.stats import AnswerStats
 from video_llama.conversation.streaming import AnswerText, in_thread
-from video_llama.prompts.sample_spec import SampleSpec
+from video_llama.processors.media import FileMedia
+
+
+@dataclass(frozen=True)
+class AnswerStats:
+    """Time and size of one answer."""
+
+    prompt_tokens: int
+    """Tokens of the prompt, including those of the files."""
+    answer_tokens: int
+    """Tokens generated, including those of the end symbol."""
+    first_token_s: float
+    """Seconds from the question to the first token (with beams, to the whole answer), including the wait for other users
+    of the model."""
+    total_s: float
+    """Seconds from the question to the last token."""
+    encode_s: float
+    """Seconds spent reading and encoding the files shown with the question."""
+    dropped_turns: int = 0
+    """Oldest questions, with their answers, left out of the prompt to make it fit."""
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens per second after the first; None if all came at once: a single token, or beams."""
+        seconds = self.total_s - self.first_token_s
+        return (self.answer_tokens - 1) / seconds if seconds > 0 else None
 
 
 class Chat:
@@ -46,77 +62,39 @@ class Chat:
     It moves left.
     >>> chat.last.answer_tokens > 1
     True
-    >>> chat.reset()  # a new dialogue; with the same file, it is not encoded again
-    >>> friend = chat.another()  # a dialogue of another user, beside this one
+    >>> chat.reset()  # a new dialogue; the same file is not encoded again
+    >>> friend = Chat(chat.engine)  # another user's dialogue with the same model
 
-    A question may come before any file: the decoder then answers as it would without a branch.
+    A question may come before any file; the decoder then answers as it would without a branch.
 
-    A dialogue that grows too long for the decoder's context goes on without its oldest turns, of which ``last`` tells; the
-    files shown stay. Every error that a user can cause is a ``VideoLlamaError``, and leaves the dialogue as it was.
+    A dialogue too long for the decoder's context continues without its oldest turns (``last`` says how many); its files
+    stay. Every error that a user can cause is a ``VideoLlamaError`` and leaves the dialogue as it was.
 
-    Dialogues made with ``another`` may be used from several threads at once, one thread for each: their answers wait for
-    each other where they use the model.
+    Dialogues over one engine may be used from several threads at once, one thread each; they take turns at the model.
 
     Args:
-        model: built, filled, in eval mode.
-        context: its tokenizer, template and slot sizes.
-        video_processor: reads clips.
-        image_processor: reads images.
+        engine: the model in use.
     """
 
     last: AnswerStats | None
-    """What the last answer took; None before the first."""
+    """Time and size of the last answer; None before the first."""
 
-    def __init__(self, model: Any, context: SampleSpec, video_processor: Any, image_processor: Any) -> None:
-        self.model, self.context = model, context
-        self.video_processor, self.image_processor = video_processor, image_processor
-        self._model_lock = threading.RLock()
-        self._encodings = FeatureCache()
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.reset()
 
     @classmethod
     def from_config(cls, cfg_path: str | Path, options: Iterable[str] = (), device: str = "auto") -> Chat:
-        """Build the model of a YAML for use.
-
-        Args:
-            cfg_path: such as ``eval_configs/toy.yaml``.
-            options: ``key=value`` overrides.
-            device: cpu, cuda, or auto: a GPU where there is one.
-        Raises:
-            ConfigError: the YAML is wrong, or lacks what its model needs in use.
-        """
-        chosen = device_for_use(device)
-        if chosen.type == "cuda":
-            torch.cuda.set_device(chosen)  # where quantised decoders are loaded
-        job = load_config(cfg_path, options, also=("datasets",))
-        video, image = processors_for_use(job)
-        model_class: Any = registered_class(MODELS, job.model)
-        try:
-            config = job.model.for_inference()
-        except ConfigError as error:
-            raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
-        context = model_class.sample_spec(config)
-        model = model_class.from_config(config).to(chosen).eval()
-        return cls(model, context, video, image)
-
-    def another(self) -> Chat:
-        """Return a new dialogue with the same model, which also knows the files that were encoded already."""
-        chat = copy.copy(self)
-        chat.reset()
-        return chat
+        """Start a dialogue with the model of a YAML. Args, Raises: see ``Engine.from_config``."""
+        return cls(Engine.from_config(cfg_path, options, device))
 
     def reset(self) -> None:
         """Start a new dialogue."""
-        self.session = Session(self.context.template)
+        self.session = Session(self.engine.spec.template)
         self.last = None
         self._encoded: list[MediaGroup] = []
         self._encode_s = 0.0
         self._answering = threading.Lock()
-
-    @property
-    def hears(self) -> bool:
-        """Whether the model has an audio branch."""
-        return self.context.audio_processor is not None
 
     def upload(
         self,
@@ -124,114 +102,61 @@ class Chat:
         video: str | Path | None = None,
         image: str | Path | None = None,
         audio: str | Path | None = None,
-        hear: bool | None = None,
-    ) -> Upload:
-        """Show a clip, an image or a sound; the next question is about it, and those after may be.
+        use_audio: bool | None = None,
+    ) -> FileMedia:
+        """Show a clip, an image or a sound, for the next question and all that follow.
 
-        A dialogue may have several files. Once shown, a file is not needed any more.
+        A dialogue may have several files. A file is not needed any more once it has been shown.
 
         Args:
-            video: clip, of which the sound is heard where the model has an audio branch.
+            video: clip; its sound is used too if the model has an audio branch.
             image: picture.
-            audio: file of sound alone, or a clip of which nothing is seen.
-            hear: of a clip, True: its sound must be heard; False: it is not. None: it is where that is possible.
+            audio: sound file, or a clip of which only the sound is used.
+            use_audio: for clips. True: the sound is required; False: it is ignored; None: it is used if possible.
         Returns:
-            What the model sees and hears.
+            The model's input from the file.
         Raises:
             DecodeError: the file cannot be read, or is an address on a network.
             OutOfMemory: encoding it needs more memory than there is.
-            VideoLlamaError: sound is asked for, and there is no track or no audio branch.
+            VideoLlamaError: sound is required, but the file has no track or the model no audio branch.
         """
-        session, encoded, start = self.session, self._encoded, time.perf_counter()
-        file = self.encode_file(video=video, image=image, audio=audio, hear=hear)
+        paths: dict[FileKind, str | Path | None] = {"video": video, "image": image, "audio": audio}
+        given = [(kind, path) for kind, path in paths.items() if path is not None]
+        if len(given) != 1:
+            raise VideoLlamaError("upload takes one of video, image and audio")
+        (kind, path), session, encoded, start = given[0], self.session, self._encoded, time.perf_counter()
+        file = self.engine.encode_file(kind, path, use_audio)
         for k, group in enumerate(file.groups, len(encoded)):
             encoded.append(replace(group, slots=torch.tensor([slot_id(k)])))
-        session.show(*file.upload.media)
+        session.show(*file.content.media)
         self._encode_s += time.perf_counter() - start
-        return file.upload
-
-    def encode_file(
-        self,
-        *,
-        video: str | Path | None = None,
-        image: str | Path | None = None,
-        audio: str | Path | None = None,
-        hear: bool | None = None,
-    ) -> EncodedFile:
-        """Read a file and run the frozen encoders over it, without showing it. See ``upload``."""
-        given: dict[FileKind, Any] = {"video": video, "image": image, "audio": audio}
-        paths = [(kind, path) for kind, path in given.items() if path is not None]
-        if len(paths) != 1:
-            raise VideoLlamaError("upload takes one of video, image and audio")
-        (kind, path), reader = paths[0], self.reader
-        key = file_key(path, kind, hear, reader.identity(kind))
-        if (file := self._encodings.get(key)) is None:
-            upload = reader.read(kind, path, hear)
-            with self._model_lock:  # while it was waited for, another dialogue may have encoded the same file
-                if (file := self._encodings.get(key)) is None:
-                    file = EncodedFile(upload, self.encode(upload.media))
-                    if upload.sound in (USED, NO_TRACK, OFF):  # what failed may go well another time
-                        self._encodings.put(key, file)
-        return file
-
-    @property
-    def reader(self) -> FileReader:
-        """How files become what the model sees and hears."""
-        return FileReader(self.video_processor, self.image_processor, self.context.audio_processor)
-
-    @within_memory
-    @torch.no_grad()
-    def encode(self, media: Sequence[Media]) -> tuple[MediaGroup, ...]:
-        """Run the frozen encoders, over media of one kind and length together.
-
-        Returns:
-            A group for each item, of row 0 and slots -1, -2, ...
-        """
-        alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-        for k, item in enumerate(media):
-            alike[item.kind, item.frames.shape].append(k)
-        groups = [
-            MediaGroup(
-                media[members[0]].kind,
-                torch.stack([media[k].frames for k in members]),
-                torch.zeros(len(members), dtype=torch.int64),
-                torch.tensor([slot_id(k) for k in members]),
-            )
-            for members in alike.values()
-        ]
-        with self._model_lock:
-            device = next(self.model.parameters()).device
-            encoded = self.model.encode_frozen([group.mapped(lambda t: t.to(device)) for group in groups])
-        found = {}
-        for group in encoded:
-            for i, slot in enumerate(group.slots.tolist()):
-                found[slot] = group.mapped(lambda t, i=i: t[i : i + 1])
-        return tuple(found[slot_id(k)] for k in range(len(media)))
+        return file.content
 
     def ask(
         self, question: str, settings: GenerationSettings | None = None, *, max_new_tokens: int | None = None
     ) -> str:
-        """Answer a question, taking the dialogue so far into account.
+        """Answer a question in the context of the dialogue.
 
         Args:
-            question: what the person says; nothing in it is taken for a file.
-            settings: None: the greedy answer.
-            max_new_tokens: longest answer, in place of that of ``settings``.
+            question: plain text; nothing in it is taken for a file.
+            settings: None: greedy.
+            max_new_tokens: length limit of the answer; overrides ``settings``.
         Raises:
-            PromptTooLong: the question and the files shown do not fit the decoder, even without the turns before.
+            PromptTooLong: the question and the files do not fit the decoder, even without earlier turns.
             OutOfMemory: the answer needs more memory than there is.
-            VideoLlamaError: the question is empty, a setting makes no sense, or an answer is still being given.
+            VideoLlamaError: the question is empty, a setting makes no sense, or another answer is still streaming.
         """
         return "".join(self.stream(question, settings, max_new_tokens=max_new_tokens))
 
     def stream(
         self, question: str, settings: GenerationSettings | None = None, *, max_new_tokens: int | None = None
     ) -> Generator[str, None, None]:
-        """Answer a question piece by piece, as the decoder goes on; with beams, in one piece at the end.
+        """Answer a question piece by piece as it is generated; with beams, in one piece at the end.
 
-        While beams are searched, or the model is in use elsewhere, the pieces are empty. Nothing happens before the first piece is asked for. Together the pieces are what ``ask`` returns. Closing the
-        iterator, as leaving the loop does, stops the decoder; so does an interrupt (Ctrl-C). The pieces that came are
-        then kept as the answer, and the dialogue goes on; where none came, it is as if nothing had been asked.
+        The pieces add up to what ``ask`` returns. Pieces are empty while beams are searched or the model is in use
+        elsewhere. Nothing happens before the first piece is requested. Closing the iterator, as leaving the loop does, stops
+        the decoder; so does Ctrl-C. The pieces so far are then kept as the answer, and the dialogue continues; if there
+        are none, the question is withdrawn.
 
         Args, Raises: see ``ask``.
         """
@@ -248,8 +173,8 @@ class Chat:
 
     def _answer(self, question: str, settings: GenerationSettings) -> Generator[str, None, None]:
         session, media = self.session, list(self._encoded)  # this dialogue's, even if it is reset meanwhile
-        start, encode_s = time.perf_counter(), self._encode_s
-        text = AnswerText(self.context.tokenizer, [self.context.template.end_sym])
+        start, encode_s, spec = time.perf_counter(), self._encode_s, self.engine.spec
+        text = AnswerText(spec.tokenizer, [spec.template.end_sym])
         times: list[float] = []
 
         def finish() -> None:
@@ -261,15 +186,15 @@ class Chat:
 
         session.ask(question)
         try:
-            room = self.context.max_context - settings.max_new_tokens
-            prompt = fit(session, self.context.tokenizer, self.context.tokens_per_slot, room)
+            room = spec.max_context - settings.max_new_tokens
+            prompt = fit(session, spec.tokenizer, spec.tokens_per_slot, room)
             with closing(in_thread(partial(self._generate, prompt.input_ids, media, settings))) as steps:
                 for at, tokens in steps:
                     times += [at - start] * len(tokens)
                     piece = "".join(text.feed(token) for token in tokens)
                     if tokens and settings.num_beams > 1:  # that was all
                         piece += text.end()
-                    if piece or not tokens:  # an empty piece lets the reader stop while there is nothing to read
+                    if piece or not tokens:  # an empty piece lets the consumer stop while there is nothing to read
                         yield piece
             if piece := text.end():
                 yield piece
@@ -286,22 +211,14 @@ class Chat:
 
     def _generate(
         self,
-        prompt: Sequence[int],
+        input_ids: Sequence[int],
         media: Sequence[MediaGroup],
         settings: GenerationSettings,
         put: Callable[[tuple[float, Sequence[int]]], None],
     ) -> None:
-        """Hand over the tokens of an answer as they come, with the time; of beams all at the end, and nothing before."""
+        """Pass on the tokens of an answer as they come, each with the time."""
 
-        def tell(tokens: Sequence[int]) -> None:
+        def on_tokens(tokens: Sequence[int]) -> None:
             put((time.perf_counter(), tokens))
 
-        while not self._model_lock.acquire(timeout=0.1):
-            tell([])  # ends the wait where nobody wants the answer any more
-        try:
-            model, tokenizer, stops = self.model, self.context.tokenizer, [[self.context.template.end_sym]]
-            (answer,) = generate_tokens(model, tokenizer, [prompt], media, stops, settings, tell)
-        finally:
-            self._model_lock.release()
-        if settings.num_beams > 1:
-            tell(answer)
+        self.engine.generate_tokens(input_ids, media, settings, on_tokens)

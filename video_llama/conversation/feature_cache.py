@@ -1,4 +1,4 @@
-"""Files that were encoded already, so that a second question, a new dialogue or another user costs no second encoding."""
+"""Encoded files: a second question, dialogue or user does not encode a file again."""
 
 from __future__ import annotations
 
@@ -6,16 +6,27 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
 
-from video_llama.conversation.files import EncodedFile
+from video_llama.common.types import MediaGroup
+from video_llama.processors.media import FileMedia
 
 MAX_FILES = 16
-"""Most files kept: a clip of 32 frames takes 5 MB as frames, and 3 MB encoded where the Q-Former is BLIP-2's."""
+"""Most files kept: a clip of 32 frames takes 5 MB as frames, and 3 MB encoded by BLIP-2's Q-Former."""
+
+
+@dataclass(frozen=True)
+class EncodedFile:
+    """A file and its features."""
+
+    content: FileMedia
+    groups: tuple[MediaGroup, ...]
+    """The output of the frozen encoders for each of ``content.media``, of row 0 and slots -1, -2."""
 
 
 class FeatureCache:
-    """The files that were used last. Safe to use from several threads.
+    """The most recently used files. Safe to use from several threads.
 
     Args:
         max_files: most files kept.
@@ -27,14 +38,14 @@ class FeatureCache:
         self._lock = threading.Lock()
 
     def get(self, key: Hashable | None) -> EncodedFile | None:
-        """Return a file, if it is kept."""
+        """Return a file; None: it is not in the cache."""
         with self._lock:
             if key in self._files:
                 self._files.move_to_end(key)
             return self._files.get(key)
 
     def put(self, key: Hashable | None, file: EncodedFile) -> None:
-        """Keep a file, in the place of the one not used for longest."""
+        """Keep a file, evicting the least recently used one; a key of None is not kept."""
         if key is None:
             return
         with self._lock:
@@ -45,7 +56,7 @@ class FeatureCache:
 
 
 def file_key(path: str | Path, *how: Hashable) -> Hashable | None:
-    """Return what identifies the content of a file, and how it is read; None: there is no such file."""
+    """Return a key for the content of a file and the way it is read; None: there is no such file."""
     try:
         stat = os.stat(path)
     except (OSError, ValueError):  # the latter on a null character

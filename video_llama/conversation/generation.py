@@ -1,4 +1,4 @@
-"""Autoregressive decoding: sampling, stop strings, beams; a batch gives the same answers as single prompts.
+"""Autoregressive generation: sampling, stop strings and beams. Rows of a batch do not affect each other.
 
 Shapes: B rows, L tokens, W vocabulary.
 """
@@ -30,9 +30,9 @@ from video_llama.prompts.tokenizer import Tokenizer
 
 
 class NucleusSampler(LogitsProcessor):
-    """Draws each row's next token by itself, and leaves no other to choose.
+    """Samples each row's next token, and masks all others.
 
-    A row's chance depends on the seed and the step alone, so it draws in a batch what it would draw alone.
+    A row has a random generator of its own, so it samples in a batch what it would sample alone.
 
     Args:
         settings: temperature, top_p and seed.
@@ -41,28 +41,30 @@ class NucleusSampler(LogitsProcessor):
 
     def __init__(self, settings: GenerationSettings, n_rows: int) -> None:
         self.temperature, self.top_p = settings.temperature, settings.top_p
-        self.chances = [torch.Generator() for _ in range(n_rows)]
-        for chance in self.chances:
+        self.generators = [torch.Generator() for _ in range(n_rows)]
+        for generator in self.generators:
             if settings.seed is None:
-                chance.seed()
+                generator.seed()
             else:
-                chance.manual_seed(settings.seed)
+                generator.manual_seed(settings.seed)
 
     def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
-        """Return float[B, W]: -inf but for the token that is drawn (nucleus sampling: Holtzman et al. 2020)."""
+        """Return float[B, W]: 0 for the sampled token, -inf elsewhere (nucleus sampling: Holtzman et al. 2020)."""
         scores = scores.double()
         scores = (scores - scores.amax(-1, keepdim=True)) / self.temperature
         likeliest, tokens = scores.softmax(-1).sort(dim=-1, descending=True, stable=True)
         sums = likeliest.cumsum(-1)
         last = (sums - likeliest < self.top_p).sum(-1, keepdim=True) - 1  # of the smallest set that reaches top_p
-        points = torch.cat([torch.rand(1, 1, generator=chance, dtype=torch.float64) for chance in self.chances])
+        points = torch.cat(
+            [torch.rand(1, 1, generator=generator, dtype=torch.float64) for generator in self.generators]
+        )
         drawn = torch.searchsorted(sums, points.to(sums.device) * sums.gather(-1, last), right=True).minimum(last)
         return torch.full_like(scores, -torch.inf).scatter(-1, tokens.gather(-1, drawn), 0.0)
 
 
 @contextmanager
-def forked_chance(seed: int | None) -> Iterator[None]:
-    """For what draws from torch's global generators: seed them, and put them back after."""
+def forked_rng(seed: int | None) -> Iterator[None]:
+    """Seed torch's global random generators, and restore their state afterwards."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()):
         if seed is None:
             torch.seed()
@@ -72,7 +74,7 @@ def forked_chance(seed: int | None) -> Iterator[None]:
 
 
 class StopAtText(StoppingCriteria):
-    """Ends a row once its text holds one of its stop strings, however that is cut into tokens.
+    """Ends a row once its text contains one of its stop strings, however it is split into tokens.
 
     Args:
         tokenizer: turns ids into text.
@@ -82,10 +84,10 @@ class StopAtText(StoppingCriteria):
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[Sequence[str]]) -> None:
         self.tokenizer, self.stops = tokenizer, stops
         self.windows = [2 * max(len(stop.encode()) for stop in row) + 2 for row in stops]
-        """Tokens at the end of a row that are looked at: a token holds at least one byte."""
+        """Tokens at the end of a row that are decoded: each has at least one byte."""
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Return bool[B]: which rows are done. The beams of a row follow each other."""
+        """Return bool[B]: which rows are done. The beams of a row are adjacent."""
         beams = len(input_ids) // len(self.stops)
         done = []
         for i, ids in enumerate(input_ids[:, -max(self.windows) :].tolist()):
@@ -105,16 +107,16 @@ def generate(
     settings: GenerationSettings | None = None,
     max_new_tokens: int | None = None,
 ) -> list[str]:
-    """Answer prompts; a row's answer does not depend on the others.
+    """Answer prompts in one batch; rows do not affect each other.
 
     Args:
-        model: has ``embed_prompt`` and ``decoder``.
+        model: a ``ChatModel``.
         tokenizer: the decoder's.
-        prompts: token ids with slot ids in them, of any lengths.
-        media: what the slots stand for; rows count through ``prompts``.
-        stop: the string that ends all answers, or for each prompt the strings that end its own.
-        settings: None: the greedy answers.
-        max_new_tokens: in place of that of ``settings``.
+        prompts: token ids with slot ids among them, of any lengths.
+        media: what fills the slots; rows are indices of ``prompts``.
+        stop: the string that ends all answers, or a list of strings for each prompt.
+        settings: None: greedy.
+        max_new_tokens: overrides ``settings``.
     Raises:
         PromptTooLong: a prompt and its answer do not fit into the decoder's context.
         OutOfMemory: fewer prompts at once may fit.
@@ -124,7 +126,7 @@ def generate(
         return []
     stops = [[stop]] * len(prompts) if isinstance(stop, str) else stop
     settings = with_length(settings, max_new_tokens)
-    if len(prompts) > 1 and settings.num_beams > 1 and settings.temperature > 0:  # all beams share one source of chance
+    if len(prompts) > 1 and settings.num_beams > 1 and settings.temperature > 0:  # all beams share one random generator
         return [
             generate(model, tokenizer, [prompt], _of_row(media, row), stop=[stops[row]], settings=settings)[0]
             for row, prompt in enumerate(prompts)
@@ -150,14 +152,14 @@ def generate_tokens(
     settings: GenerationSettings,
     on_step: Callable[[list[int]], None] = lambda tokens: None,
 ) -> list[list[int]]:
-    """Answer prompts with tokens: up to the one that completes a stop string, an end token, or the longest length.
+    """Generate the tokens of answers, each up to a stop string, the end token or the length limit.
 
-    Padding may follow where a row ended before others. For what can go wrong see ``generate``.
+    Rows that end early are padded. Raises: see ``generate``.
 
     Args:
         model, tokenizer, prompts, media, settings: see ``generate``.
         stops: for each prompt, the strings that end its answer.
-        on_step: is told each row's token when there is one more, of beams nothing. What it raises ends the generation.
+        on_step: called with each row's newest token; with beams, with an empty list. An exception ends the generation.
     """
     _check(model, prompts, stops, settings)
     lm = model.decoder.lm
@@ -170,28 +172,30 @@ def generate_tokens(
         pad_token_id=tokenizer.pad_id,
         eos_token_id=tokenizer.eos_id,
     )
-    choice = LogitsProcessorList()
+    processors = LogitsProcessorList()
     if settings.repetition_penalty != 1:
-        choice.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
-    chance: AbstractContextManager[None] = nullcontext()
+        processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    rng: AbstractContextManager[None] = nullcontext()
     if settings.temperature > 0 and settings.num_beams == 1:
-        choice.append(NucleusSampler(settings, len(prompts)))
+        processors.append(NucleusSampler(settings, len(prompts)))
     elif settings.temperature > 0:
         config.update(do_sample=True, temperature=settings.temperature, top_p=settings.top_p, top_k=0)
-        chance = forked_chance(settings.seed)
-    with chance:
+        rng = forked_rng(settings.seed)
+    with rng:
         out = lm.generate(
             inputs_embeds=embeds.to(lm.dtype),
             attention_mask=attention_mask,
             generation_config=config,
-            logits_processor=choice,
-            stopping_criteria=StoppingCriteriaList([StopAtText(tokenizer, stops), _Tell(on_step, settings.num_beams)]),
+            logits_processor=processors,
+            stopping_criteria=StoppingCriteriaList(
+                [StopAtText(tokenizer, stops), _OnStep(on_step, settings.num_beams)]
+            ),
         )
     return out.tolist()
 
 
 def _of_row(media: Sequence[MediaGroup], row: int) -> list[MediaGroup]:
-    """Return the media of one row, as those of row 0."""
+    """Return the media of one row, renumbered as row 0."""
     own = []
     for group in media:
         mine = group.rows == row
@@ -202,7 +206,7 @@ def _of_row(media: Sequence[MediaGroup], row: int) -> list[MediaGroup]:
 
 
 def with_length(settings: GenerationSettings | None, max_new_tokens: int | None) -> GenerationSettings:
-    """Return settings, the defaults if None, with another longest length, if there is one."""
+    """Return settings (None: the defaults) with another length limit (None: unchanged)."""
     settings = settings or GenerationSettings()
     return settings if max_new_tokens is None else replace(settings, max_new_tokens=max_new_tokens)
 
@@ -229,7 +233,7 @@ def check_room(n_tokens: int, settings: GenerationSettings, max_context: int) ->
 
 
 def _padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Return int64[B, L] ids and mask, padded on the left, so that all answers start in the same column."""
+    """Return ids and mask, int64[B, L], left-padded, so that all answers start in the same column."""
     longest = max(len(p) for p in prompts)
     input_ids = torch.full((len(prompts), longest), pad_id)
     attention_mask = torch.zeros((len(prompts), longest), dtype=torch.int64)
@@ -239,8 +243,8 @@ def _padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tens
     return input_ids, attention_mask
 
 
-class _Tell(StoppingCriteria):
-    """Ends nothing; tells each row's newest token, and of beams, which may all be given up, none."""
+class _OnStep(StoppingCriteria):
+    """Streams each row's newest token; never stops generation. Emits nothing for beams, which may be dropped."""
 
     def __init__(self, on_step: Callable[[list[int]], None], num_beams: int) -> None:
         self.on_step, self.num_beams = on_step, num_beams

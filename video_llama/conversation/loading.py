@@ -1,59 +1,61 @@
-"""What a YAML says of a model in use: the device it runs on, and how its files are read."""
+"""The processors of a model in use: from the ``inference`` section, else from the data sets of a published YAML."""
 
 from __future__ import annotations
 
-import re
+import logging
 from typing import Any
 
-import torch
-
-from video_llama.common.distributed import process_numbers
-from video_llama.common.errors import VideoLlamaError
 from video_llama.common.registry import PROCESSORS
-from video_llama.config.loader import JobConfig
+from video_llama.config.loader import InferenceConfig, JobConfig
 from video_llama.config.serialize import registered_class
 
+log = logging.getLogger(__name__)
 
-def device_for_use(name: str) -> torch.device:
-    """Return the device called cpu, cuda (or cuda:1), or auto: a GPU where there is one.
-
-    Of several processes that ``torchrun`` started, each has a GPU of its own, unless one is named by number.
-
-    Raises:
-        VideoLlamaError: there is no such device.
-    """
-    kind, _, index = name.partition(":")
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise VideoLlamaError(f"device {name!r}: expected cpu, cuda, cuda:1 and so on, or auto")
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "cpu" or (kind == "auto" and not n_gpus):
-        return torch.device("cpu")
-    n_processes, _, local_rank = process_numbers()
-    wanted = local_rank if n_processes > 1 and not index else int(index or 0)
-    if wanted >= n_gpus:
-        shared = n_gpus and wanted == local_rank and n_processes > 1
-        advice = "each process wants its own: lower --nproc_per_node" if shared else "cpu works everywhere"
-        raise VideoLlamaError(f"device {name}: torch sees {n_gpus or 'no'} GPU here; {advice}")
-    return torch.device("cuda", wanted)
+DEFAULTS = {"video": "alpro_video_eval", "image": "blip2_image_eval"}
+KEPT = ("n_frms", "image_size", "video_backend", "deadline_s")
+"""Settings of a training processor that hold for inference too; the others are random."""
 
 
-def processors_for_use(job: JobConfig) -> tuple[Any, Any]:
-    """Return the processors of clips and images that belong to a model in use.
+def inference_config(job: JobConfig) -> InferenceConfig:
+    """Return the processors that a YAML chooses for inference, none left open."""
+    chosen = job.inference or InferenceConfig()
+    video, image = (getattr(chosen, kind) or _from_datasets(job, kind) for kind in DEFAULTS)
+    return with_defaults(InferenceConfig(video=video, image=image), job.model.image_size)
 
-    They are those that the YAML's data sets name for ``eval``; else those for training, without their randomness.
-    """
-    chosen = {"video": PROCESSORS.get("alpro_video_eval"), "images": PROCESSORS.get("blip2_image_eval")}
-    built = {}
-    for kind, cls in chosen.items():
-        settings: dict[str, Any] = {"image_size": job.model.image_size}
-        for config in job.datasets.values():
-            if getattr(config, "data_type", None) != kind:  # a data set from outside need not say
-                continue
-            if config.vis_processor.eval is not None:
-                built[kind] = registered_class(PROCESSORS, config.vis_processor.eval)(config.vis_processor.eval)
-            else:
-                names = ("n_frms", "image_size", "video_backend", "deadline_s")
-                train = config.vis_processor.train
-                settings |= {name: getattr(train, name) for name in names if hasattr(train, name)}
-        built.setdefault(kind, cls(cls.Config(**settings)))
-    return built["video"], built["images"]
+
+def with_defaults(config: InferenceConfig, image_size: int) -> InferenceConfig:
+    """Return the config with the default processors where it names none."""
+    return InferenceConfig(
+        video=config.video or _default("video", image_size=image_size),
+        image=config.image or _default("image", image_size=image_size),
+    )
+
+
+def build_processors(config: InferenceConfig) -> tuple[Any, Any]:
+    """Build the processors of clips and of images."""
+    video, image = (registered_class(PROCESSORS, processor)(processor) for processor in (config.video, config.image))
+    return video, image
+
+
+def _from_datasets(job: JobConfig, kind: str) -> Any:
+    """Return the ``eval`` processor of the last data set of a kind; without one, its ``train`` processor made deterministic."""
+    found: dict[str, Any] = {}
+    for name, dataset in job.datasets.items():
+        if getattr(dataset, "data_type", None) != {"video": "video", "image": "images"}[kind]:
+            continue
+        train, chosen = dataset.vis_processor.train, dataset.vis_processor.eval
+        if chosen is None:
+            settings = {key: getattr(train, key) for key in KEPT if hasattr(train, key)}
+            chosen = _default(kind, **{"image_size": job.model.image_size, **settings})
+        found[name] = chosen
+    if len({repr(config) for config in found.values()}) > 1:
+        names = ", ".join(f"datasets.{name}" for name in found)
+        last = list(found)[-1]
+        log.warning("%s read files differently: datasets.%s decides. Set inference.%s to choose.", names, last, kind)
+    return list(found.values())[-1] if found else None
+
+
+def _default(kind: str, **settings: Any) -> Any:
+    """Return the Config of the default processor of a kind."""
+    config: Any = PROCESSORS.config(DEFAULTS[kind])
+    return config(**settings)

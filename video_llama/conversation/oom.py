@@ -1,4 +1,4 @@
-"""Running out of memory, told with advice."""
+"""Out-of-memory errors, with advice."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _SIGNS = re.compile(r"out of memory|not enough memory|can't allocate memory|cannot allocate memory|ALLOC_FAILED", re.I)
-"""What torch, CUDA and the operating system say; most of it comes as a plain RuntimeError."""
+"""Messages of torch, CUDA and the operating system; most come as a plain RuntimeError."""
 
 
 def within_memory(work: Callable[P, T]) -> Callable[P, T]:
-    """Decorate what a model does: where memory runs out, it raises OutOfMemory, and CUDA gets back what was set aside."""
+    """Decorate a function: convert out-of-memory errors to OutOfMemory, and free the CUDA cache."""
 
     @functools.wraps(work)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -29,7 +29,7 @@ def within_memory(work: Callable[P, T]) -> Callable[P, T]:
             if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _SIGNS.search(str(error)):
                 raise
             reason = ". ".join(str(error).split(". ")[:2]).rstrip(".")
-        torch.cuda.empty_cache()  # here, where the error no longer holds on to what the work had computed
+        torch.cuda.empty_cache()  # here, because the error no longer keeps the tensors alive
         raise OutOfMemory(
             f"out of memory ({reason or 'the computer has none left'}). Ask for fewer tokens (max_new_tokens) or with fewer "
             "beams, show a shorter clip or fewer files, or load the decoder in 8 bits (model.low_resource: true)."

@@ -1,4 +1,4 @@
-"""One dialogue: its turns and media, and the prompt they make, truncated to the context. Knows no model."""
+"""The turns and media of one dialogue, and its prompt, truncated to the context. Independent of any model."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ class Turn:
     """A question and its answer."""
 
     shown: str
-    """Media tags of the files that were shown before the question."""
+    """Media tags of the files shown before the question."""
     question: str
     answer: str | None = None
-    """None: it is still to be given."""
+    """None: not answered yet."""
 
     @property
     def text(self) -> str:
-        """What is said to the model."""
+        """The user's message: media tags and question."""
         return self.shown + self.question
 
 
 @dataclass
 class Session:
-    """Questions, answers and what was shown, in the order they came."""
+    """Questions, answers and files, in order."""
 
     template: Template
     media: list[Media] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     shown: str = ""
-    """Media tags that wait for the next question."""
+    """Media tags of files shown since the last question."""
 
     def show(self, *media: Media) -> None:
-        """Put a file before the next question: an image, a clip, sound, or sound and what is seen with it."""
+        """Put a file before the next question: an image, a clip, sound, or sound and frames."""
         index = len(self.media)
         if len(media) == 2:
             self.shown += audio_and_video(media[1], index) + " "
@@ -52,7 +52,7 @@ class Session:
         self.media += media
 
     def ask(self, question: str) -> None:
-        """Add a question, to be answered next.
+        """Add a question.
 
         Raises:
             VideoLlamaError: the question is empty.
@@ -68,14 +68,14 @@ class Session:
         self.turns[-1] = replace(self.turns[-1], answer=clean(text))
 
     def withdraw(self) -> None:
-        """Take the last question back; what was shown before it waits for the next."""
+        """Remove the last question; its files go with the next one."""
         self.shown = self.turns.pop().shown + self.shown
 
     def prompt(self, skip: int = 0) -> Sequence[TextSegment | Slot]:
-        """Render the dialogue up to where the model goes on.
+        """Render the dialogue up to the start of the next answer.
 
         Args:
-            skip: oldest turns that are left out. The files shown with them stay, before the first question that is kept.
+            skip: number of oldest turns to leave out. Their files move to the first remaining question.
         """
         shown = "".join(turn.shown for turn in self.turns[:skip])
         turns = []
@@ -86,24 +86,24 @@ class Session:
 
 
 class Fitted(NamedTuple):
-    """A dialogue as the decoder gets it."""
+    """A dialogue as the decoder takes it."""
 
     input_ids: list[int]
-    """Token ids with slot ids in them."""
+    """Token ids with slot ids among them."""
     dropped_turns: int
-    """Oldest questions, with their answers, that are not in it."""
+    """Number of oldest turns that did not fit."""
 
 
 def fit(session: Session, tokenizer: Tokenizer, tokens_per_slot: Mapping[MediaKind, int], room: int) -> Fitted:
-    """Encode a dialogue without as many of its oldest turns as there is no room for.
+    """Encode the dialogue, dropping the oldest turns until it fits in ``room`` tokens.
 
-    The last question stays, even where it does not fit alone; the session keeps all its turns.
+    The last question is never dropped, even if it does not fit alone. The session itself is not changed.
 
     Args:
-        session: its last question waits for an answer.
+        session: its last question has no answer yet.
         tokenizer: the decoder's.
-        tokens_per_slot: tokens that media of each kind take.
-        room: most tokens that the prompt may have.
+        tokens_per_slot: tokens of an item of each kind.
+        room: token limit of the prompt.
     """
 
     def input_ids(skip: int) -> list[int]:

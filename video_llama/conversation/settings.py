@@ -1,4 +1,4 @@
-"""How an answer is generated: its longest length, and which tokens are chosen."""
+"""Settings of generation: length limit, and how tokens are chosen."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ MAX_SEED = 2**63 - 1
 
 @dataclass(frozen=True)
 class GenerationSettings:
-    """Settings of one answer; the defaults give the greedy one.
+    """Settings of one answer; greedy by default.
 
     Raises:
         VideoLlamaError: a value is outside its range.
     """
 
     max_new_tokens: int = 300
-    """Longest answer, in tokens."""
+    """Length limit of the answer, in tokens."""
     num_beams: int = 1
-    """Beams that are searched for the likeliest answer; 1: each token is chosen by itself."""
+    """Beams of beam search; 1: none."""
     temperature: float = 0.0
-    """0: the likeliest token. Above: tokens are drawn, the less likely the more often, the higher it is."""
+    """0: greedy. Above: sampling; higher values choose unlikely tokens more often."""
     top_p: float = 0.9
-    """Tokens are drawn from the smallest set of the likeliest whose probabilities sum to this."""
+    """Sample from the smallest set of most likely tokens whose probabilities sum to this."""
     repetition_penalty: float = 1.0
-    """Divides the logits of tokens that the answer already holds; 1: none."""
+    """Divides the logits of tokens already in the answer; 1: no penalty."""
     seed: int | None = None
-    """Makes what is drawn the same each time. None: it differs."""
+    """Seed of sampling. None: a new one each time."""
 
     def __post_init__(self) -> None:
         for name, (kind, number, allowed, expected) in _RULES.items():
@@ -41,7 +41,7 @@ class GenerationSettings:
                 continue
             if isinstance(value, bool) or not isinstance(value, kind) or not allowed(value):
                 raise VideoLlamaError(f"{name}: {value!r}; expected {expected}")
-            object.__setattr__(self, name, number(value))  # NumPy's numbers, and 1 for 1.0, are welcome
+            object.__setattr__(self, name, number(value))  # accepts NumPy's numbers, and 1 for 1.0
 
 
 def _between(low: float, high: float = math.inf) -> Callable[[Any], bool]:
@@ -56,4 +56,4 @@ _RULES: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], bool], str]] 
     "repetition_penalty": (Real, float, _between(0.1, 10), "a number from 0.1 to 10"),
     "seed": (Integral, int, _between(0, MAX_SEED), "None, or a whole number from 0 to 2^63 - 1"),
 }
-"""For each setting: what it may be, what it becomes, which values are allowed, and the same in words."""
+"""For each setting: accepted type, type it is converted to, test of its range, and the range in words."""

@@ -14,21 +14,21 @@ T = TypeVar("T")
 
 
 class _Closed(Exception):
-    """Nobody waits for more."""
+    """The consumer closed the stream."""
 
 
 @dataclass(frozen=True)
 class _End:
-    """The work is over."""
+    """The work has ended."""
 
     error: BaseException | None
 
 
 def in_thread(work: Callable[[Callable[[T], None]], None]) -> Generator[T, None, None]:
-    """Yield what ``work`` hands to its callback, when it does. The work runs in a thread, and never waits for the reader.
+    """Run ``work`` in a thread, and yield what it passes to its callback. The work never waits for the consumer.
 
-    What it raises is raised here. When the iterator is closed, the callback raises in the thread, which so comes to its
-    end; this is waited for.
+    Its exceptions are raised here. After the iterator is closed, the callback raises in the thread, which stops the work;
+    closing waits for that.
     """
     items: SimpleQueue[T | _End] = SimpleQueue()
     closed = threading.Event()
@@ -59,14 +59,14 @@ def in_thread(work: Callable[[Callable[[T], None]], None]) -> Generator[T, None,
 
 
 HALF = "\ufffd"
-"""What a decoded text ends with while a character still lacks bytes."""
+"""Ends a decoded text whose last character is incomplete."""
 
 
 class AnswerText:
-    """Takes tokens, gives text: up to the first stop string or the end token, without white space at either end.
+    """Turns tokens into text, up to the first stop string or the end token, without white space at either end.
 
-    A piece that was told is never taken back: what may be the start of a stop string, the first bytes of a character, and
-    white space that may be the last are held until more is known. An answer cut inside a character ends before it.
+    Text is held back while it may be the start of a stop string, an incomplete character or trailing white space, so
+    emitted text is final. An answer that ends inside a character ends before it.
 
     Args:
         tokenizer: turns ids into text.
@@ -75,17 +75,17 @@ class AnswerText:
 
     def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
         self._tokenizer, self._stops = tokenizer, stops
-        self._window: list[int] = []  # the last tokens, since some decode otherwise without those before them
-        self._known = ""  # the text of the window's first tokens, as many as n_known
+        self._window: list[int] = []  # the last tokens: some decode differently without the previous ones
+        self._known = ""  # the text of the first n_known tokens of the window
         self._n_known = 0
         self._held = ""
         self.said = ""
-        """All pieces so far."""
+        """The text so far."""
         self.done = False
-        """The answer has ended; what comes after is ignored."""
+        """The answer has ended; further tokens are ignored."""
 
     def feed(self, token: int) -> str:
-        """Take the next token; return the text that is certain now, often none."""
+        """Take the next token; return the text that is final now, often empty."""
         if self.done:
             return ""
         if token == self._tokenizer.eos_id:
@@ -94,18 +94,18 @@ class AnswerText:
         found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
             self.done = True
-            return self._tell(min(found))
-        return self._tell(len(self._held) - max(overlap(self._held, stop) for stop in self._stops))
+            return self._emit(min(found))
+        return self._emit(len(self._held) - max(overlap(self._held, stop) for stop in self._stops))
 
     def end(self) -> str:
         """End the answer; return the rest of its text."""
         if self.done:
             return ""
         self.done = True
-        return self._tell(len(self._held))
+        return self._emit(len(self._held))
 
     def _decode(self, token: int) -> str:
-        """Return the text that a token adds; none while it ends inside a character."""
+        """Return the text that a token adds; empty inside a character."""
         self._window.append(token)
         text = self._tokenizer.decode(self._window)
         if text.endswith(HALF):
@@ -115,13 +115,13 @@ class AnswerText:
         self._known = self._tokenizer.decode(newest)
         if self._known.strip():
             self._window = newest
-        else:  # some tokenizers drop white space that nothing stands before
+        else:  # some tokenizers drop leading white space
             self._known = text
         self._n_known = len(self._window)
         return new
 
-    def _tell(self, n: int) -> str:
-        """Return the first ``n`` characters that are held, without white space at the ends of the answer."""
+    def _emit(self, n: int) -> str:
+        """Emit the first ``n`` held characters, without white space at the ends of the answer."""
         text = self._held[:n].rstrip()
         self._held = self._held[len(text) :]
         piece = text if self.said else text.lstrip()

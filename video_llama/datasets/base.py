@@ -15,7 +15,7 @@ from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.config import DatasetConfig
-from video_llama.processors.media import read_media
+from video_llama.processors.media import read_training_media
 from video_llama.prompts.labels import Encoded, Slot, TextSegment, encode
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -70,13 +70,13 @@ class Dataset(ABC):
         """
 
     def read_media(self, path: Path, rng: np.random.Generator) -> list[Media]:
-        """Read a file: what is heard, then what is seen, as far as the model is trained on it.
+        """Read what the model is trained on: input of the audio branch, then of the video branch.
 
         Raises:
             BadRecord: the file has nothing that the model is trained on.
             DecodeError: it cannot be read.
         """
-        return read_media(path, self.vis_processor, self.context.modalities, self.context.audio_processor, rng)
+        return read_training_media(path, self.vis_processor, self.context.modalities, self.context.audio_processor, rng)
 
     def __len__(self) -> int:
         return len(self.records)

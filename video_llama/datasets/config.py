@@ -11,6 +11,7 @@ from annotated_types import Ge
 
 from video_llama.common.registry import PROCESSORS
 from video_llama.config.fields import ExistingPath, Registered
+from video_llama.config.inference_config import processor_disagreements
 from video_llama.processors.config import CaptionConfig
 
 
@@ -88,18 +89,16 @@ class DatasetConfig:
                 yield key, f"{value!r}, but the model has {model[key]!r}. Leave it out here."
         for split in ("train", "eval"):
             processor = getattr(self.vis_processor, split)
-            key = f"vis_processor.{split}"
-            n_frms, image_size = getattr(processor, "n_frms", None), getattr(processor, "image_size", None)
-            if n_frms is not None and n_frms > model.get("max_frame_pos", n_frms):
-                yield f"{key}.n_frms", f"{n_frms} frames, but model.max_frame_pos is {model['max_frame_pos']}"
-            if split == "train" and n_frms is not None and n_frms > model.get("max_audio_pos", n_frms):
-                yield (
-                    f"{key}.n_frms",
-                    f"{n_frms} frames for the audio branch, but model.max_audio_pos is {model['max_audio_pos']}. Lower it, "
-                    "or set model.interpolate_audio_pos: true.",
-                )
-            if image_size is not None and image_size != model.get("image_size", image_size):
-                yield f"{key}.image_size", f"{image_size}, but model.image_size is {model['image_size']}"
+            yield from (
+                (f"vis_processor.{split}.{key}", message) for key, message in processor_disagreements(processor, model)
+            )
+        n_frms = getattr(self.vis_processor.train, "n_frms", None)
+        if n_frms is not None and n_frms > model.get("max_audio_pos", n_frms):
+            yield (
+                "vis_processor.train.n_frms",
+                f"{n_frms} frames for the audio branch, but model.max_audio_pos is {model['max_audio_pos']}. Lower it, "
+                "or set model.interpolate_audio_pos: true.",
+            )
 
 
 _REPEATED: dict[str, Callable[[Any], Any]] = {

@@ -1,1 +1,1 @@
-"""Chat in the browser. Only ``page``, ``handlers`` and ``server`` know gradio."""
+"""The web page. Only ``api``, ``app``, ``layout`` and ``server`` use gradio."""

@@ -1,4 +1,4 @@
-"""What the page does, offered to programs through ``gradio_client``: /upload, /ask, /stop and /reset."""
+"""The page's API for ``gradio_client``: /upload, /ask, /stop and /reset."""
 
 from __future__ import annotations
 
@@ -9,45 +9,53 @@ from typing import Any
 import gradio as gr
 
 from video_llama.common.errors import VideoLlamaError
-from video_llama.conversation.files import FileKind
-from video_llama.demo.layout import About
-from video_llama.demo.sessions import Sessions
+from video_llama.common.modalities import FileKind
+from video_llama.demo.layout import ModelInfo
+from video_llama.demo.session_store import SessionStore
 from video_llama.demo.uploads import uploaded_file
 
-MODEL: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
-"""Events that use the model come one after the other; the others wait in a queue."""
+MODEL_QUEUE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
+"""Options of events that use the model: one runs at a time, the others wait in a queue."""
 
 
-def offer(sessions: Sessions, about: About) -> None:
-    """Offer the endpoints on the page that is being built. Each client has a dialogue of its own, as each tab has.
+@contextmanager
+def client_errors() -> Iterator[None]:
+    """Send a user's error to the client: a message on the page, an ``AppError`` in ``gradio_client``."""
+    try:
+        yield
+    except VideoLlamaError as error:
+        raise gr.Error(str(error), print_exception=False) from error
 
-    A problem raises ``AppError`` in the client, with the message that the page would show.
+
+def add_endpoints(sessions: SessionStore, model: ModelInfo) -> None:
+    """Add the endpoints to the page under construction. Each client has its own dialogue, as each tab has.
+
+    Errors raise ``AppError`` in the client, with the message that the page would show.
     """
-    longest = min(300, about.longest_answer, sessions.limits.new_tokens)
+    default_length = min(300, model.max_answer_tokens, sessions.limits.new_tokens)
 
-    def upload(file: dict, request: gr.Request, kind: FileKind | None = None, hear: bool = True) -> dict:
-        """Show a file, which starts a new dialogue.
+    def upload(file: dict, request: gr.Request, kind: FileKind | None = None, use_audio: bool = True) -> dict:
+        """Show a file to the model, which starts a new dialogue.
 
         Args:
-            file: uploaded: ``handle_file("clip.mp4")``.
-            kind: "video", "image" or "audio": what it is taken as; None: what it is. Of a video as audio only the sound is
-                taken.
-            hear: whether the sound of a video is heard, where that is possible.
+            file: an uploaded file: ``handle_file("clip.mp4")``.
+            kind: "video", "image" or "audio"; None: the file's own kind. A video opened as "audio" is used for its sound alone.
+            use_audio: whether to use the sound of a video, if there is any and the model can.
         Returns:
-            kind. sound: what became of it: "used", "no track", "off", or why it could not be decoded. frame_times and
-            segment_times: in seconds, of what the model was given.
+            kind; sound: "used", "no track", "off", or the reason why it could not be decoded; frame_times and
+            segment_times: times of the model's input, in seconds.
         """
-        with told():
+        with client_errors():
             path = uploaded_file(file, sessions.folder)
             dialogue = sessions.dialogue(request.session_hash)
-            sessions.hold(str(request.session_hash), path)
-            shown = dialogue.show(path, kind=kind, hear=bool(hear))
-        given = shown.upload
+            sessions.add_file(str(request.session_hash), path)
+            shown = dialogue.show(path, kind=kind, use_audio=bool(use_audio))
+        media = shown.media
         return {
             "kind": shown.kind,
-            "sound": given.sound,
-            "frame_times": list(given.seen.times) if given.seen else [],
-            "segment_times": list(given.heard.times) if given.heard else [],
+            "sound": str(media.audio_status),
+            "frame_times": list(media.frames.times) if media.frames else [],
+            "segment_times": list(media.audio.times) if media.audio else [],
         }
 
     def ask(
@@ -55,38 +63,29 @@ def offer(sessions: Sessions, about: About) -> None:
         request: gr.Request,
         num_beams: int = 1,
         temperature: float = 0.0,
-        max_new_tokens: int = longest,
+        max_new_tokens: int = default_length,
     ) -> Iterator[str]:
-        """Ask about the file. The answer comes piece by piece, each time all that is known of it."""
-        with told():
+        """Ask about the file. The answer is streamed: each value is the answer so far."""
+        with client_errors():
             dialogue = sessions.dialogue(request.session_hash)
-            dialogue.say(question, num_beams, temperature, max_new_tokens)
+            dialogue.ask(question, num_beams, temperature, max_new_tokens)
             answer = ""
             for answer in dialogue.answer():
                 yield answer
-            if not answer:  # it ended, or was stopped, before its first word
+            if not answer:  # it is empty, or was stopped before its first word
                 yield ""
 
     def stop(request: gr.Request) -> None:
-        """Stop the answer that is being given; what came of it stays."""
-        with told():
+        """Stop the current answer; what was generated so far is kept."""
+        with client_errors():
             sessions.dialogue(request.session_hash).stop()
 
     def reset(request: gr.Request) -> None:
-        """Forget the file and what was said."""
-        with told():
+        """Forget the file and the dialogue."""
+        with client_errors():
             sessions.dialogue(request.session_hash).reset()
 
-    gr.api(upload, api_name="upload", **MODEL)
-    gr.api(ask, api_name="ask", **MODEL)
+    gr.api(upload, api_name="upload", **MODEL_QUEUE)
+    gr.api(ask, api_name="ask", **MODEL_QUEUE)
     gr.api(stop, api_name="stop", queue=False)
     gr.api(reset, api_name="reset", queue=False)
-
-
-@contextmanager
-def told() -> Iterator[None]:
-    """Tell the client of a problem."""
-    try:
-        yield
-    except VideoLlamaError as error:
-        raise gr.Error(str(error), print_exception=False) from error

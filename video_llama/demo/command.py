@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any, get_type_hints
 
-from video_llama.demo.limits import Limits
+from pydantic import TypeAdapter, ValidationError
+
+from video_llama.demo.limits import PageLimits
 from video_llama.demo.server import ServerConfig, serve
+from video_llama.processors.config import UploadLimits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,21 +20,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
     add("--gpu-id", type=int, metavar="N", help="GPU to use (default: the first one, or the CPU if there is none)")
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 exposes it (default: %(default)s)")
-    add("--port", type=int, help="port to listen on (default: the first free one from 7860 on)")
-    add("--camera", action="store_true", help="offer recordings from the webcam and the microphone")
-    for flag, default, what in (
-        ("--max-megabytes", Limits.megabytes, "largest file, in MB"),
-        ("--max-minutes", Limits.minutes, "longest video or sound, in minutes"),
-        ("--max-waiting", ServerConfig.waiting, "most questions that may wait for the model"),
+    add("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    add("--camera", action="store_true", help="offer recording from the webcam and the microphone")
+    for flag, config, field, text in (
+        ("--max-megabytes", UploadLimits, "megabytes", "largest file, in MB"),
+        ("--max-minutes", UploadLimits, "minutes", "longest video or sound, in minutes"),
+        ("--max-waiting", ServerConfig, "max_queue", "most questions that may wait for the model"),
     ):
-        add(flag, type=_positive, default=default, metavar="N", help=f"{what} (default: %(default)s)")
+        add(
+            flag,
+            type=_value_of(config, field),
+            default=getattr(config, field),
+            metavar="N",
+            help=f"{text} (default: %(default)s)",
+        )
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number above 0")
-    return number
+def _value_of(config: type, field: str) -> Callable[[str], Any]:
+    """Return an argparse type that parses a value of a Config's field and checks its bounds."""
+    adapter = TypeAdapter(get_type_hints(config, include_extras=True)[field])
+
+    def parse(text: str) -> Any:
+        try:
+            return adapter.validate_python(text)
+        except ValidationError as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error.errors()[0]['msg']}") from error
+
+    return parse
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
         host=args.host,
         port=args.port,
         camera=args.camera,
-        waiting=args.max_waiting,
-        limits=Limits(megabytes=args.max_megabytes, minutes=args.max_minutes),
+        max_queue=args.max_waiting,
+        limits=PageLimits(upload=UploadLimits(megabytes=args.max_megabytes, minutes=args.max_minutes)),
     )
     try:
         serve(config)

@@ -1,134 +1,136 @@
-"""One visitor's dialogue: what was shown and said, whoever asks for it from whatever thread."""
+"""One visitor's dialogue about one file, shared by the threads that serve the visitor's requests."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from video_llama.common.errors import DecodeError, VideoLlamaError
+from video_llama.common.modalities import FileKind
 from video_llama.conversation.chat import Chat
-from video_llama.conversation.files import FileKind, Upload
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.demo.limits import Limits
+from video_llama.demo.limits import PageLimits
+from video_llama.processors.media import FileMedia
+from video_llama.processors.vetting import vet_file
 
 
 @dataclass(frozen=True)
-class Message:
-    """One thing said."""
+class ChatMessage:
+    """One message of the dialogue."""
 
     role: Literal["user", "assistant"]
     text: str
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFile:
     """The file that the dialogue is about."""
 
     kind: FileKind
     path: Path
-    upload: Upload
-    hear: bool
-    """Whether the sound of a clip was to be heard."""
+    media: FileMedia
+    use_audio: bool
+    """Whether the visitor wanted the audio track of a video to be used."""
 
 
 class Dialogue:
-    """A dialogue about one file. A new file starts a new one.
+    """A dialogue about one file. Showing another file starts a new dialogue.
 
     Args:
-        chat: its ``another`` makes dialogues with the model.
-        limits: what is taken.
+        new_chat: starts a chat with the model.
+        limits: limits on files, questions and settings.
     """
 
-    messages: list[Message]
-    """What was said, in order."""
-    taken_back: str
-    """The last question, if it was taken back."""
+    messages: list[ChatMessage]
+    """The messages so far, in order."""
+    withdrawn_question: str
+    """The last question, if it was withdrawn; otherwise empty."""
 
-    def __init__(self, chat: Chat, limits: Limits) -> None:
-        self._chat, self._limits = chat, limits
+    def __init__(self, new_chat: Callable[[], Chat], limits: PageLimits) -> None:
+        self._new_chat, self._limits = new_chat, limits
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self.reset()
 
     def reset(self) -> None:
-        """Stop the answer that is being given, and forget everything."""
+        """Stop the current answer and forget the file and all messages."""
         self.stop()
-        self.chat = self._chat.another()
-        self.shown: Shown | None = None
+        self.chat = self._new_chat()
+        self.file: ShownFile | None = None
         with self._lock:
             self.messages = []
-            self.taken_back = ""
-            self._waiting: tuple[str, GenerationSettings] | None = None
+            self.withdrawn_question = ""
+            self._pending: tuple[str, GenerationSettings] | None = None
             self._is_answering = False
 
-    def show(self, path: Path, *, kind: FileKind | None = None, hear: bool = True) -> Shown:
-        """Start a dialogue about a file. Where the file is refused, there is none.
+    def show(self, path: Path, *, kind: FileKind | None = None, use_audio: bool = True) -> ShownFile:
+        """Start a dialogue about a file. If the file is refused, the dialogue has none.
 
         Args:
-            kind: what it is taken as; None: what it is. Of a video as ``audio`` only the sound is taken.
-            hear: whether the sound of a clip is heard, where that is possible.
+            kind: the kind to open it as; None: the file's own. A video opened as ``audio`` is used for its sound alone.
+            use_audio: whether to use the audio track of a video, if there is one and the model can.
         Raises:
-            VideoLlamaError: it cannot be read, or is beyond a limit. The message names the file without its folder.
+            VideoLlamaError: the file cannot be read, or exceeds a limit. The message names it without its folder.
         """
         self.reset()
         chat = self.chat
         if not path.is_file():
-            raise VideoLlamaError(f"{path.name}: the file is no longer here. Choose it again.")
+            raise VideoLlamaError(f"{path.name}: the file no longer exists. Upload it again.")
         try:
-            kind = self._limits.check_file(path, kind)
-            upload = chat.upload(**{kind: path}, hear=False if kind == "video" and not hear else None)
+            kind = vet_file(path, self._limits.upload, kind)
+            media = chat.upload(**{kind: path}, use_audio=False if kind == "video" and not use_audio else None)
         except DecodeError as error:
             raise VideoLlamaError(f"{path.name}: {error.reason}") from error
         except VideoLlamaError as error:
             raise VideoLlamaError(str(error).replace(str(path), path.name)) from error
-        shown = Shown(kind, path, upload, hear)
-        if chat is self.chat:  # else it was reset meanwhile
-            self.shown = shown
-        return shown
+        file = ShownFile(kind, path, media, use_audio)
+        if chat is self.chat:  # otherwise the dialogue was reset in the meantime
+            self.file = file
+        return file
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether a question waits for ``answer``."""
-        return self._waiting is not None
+    def has_pending_question(self) -> bool:
+        """Whether a question is waiting for ``answer``."""
+        return self._pending is not None
 
-    def say(self, question: object, beams: object = 1, temperature: object = 0, new_tokens: object = 300) -> None:
-        """Take a question, which ``answer`` answers.
+    def ask(self, question: object, beams: object = 1, temperature: object = 0, new_tokens: object = 300) -> None:
+        """Accept a question; ``answer`` answers it.
 
         Args:
-            question, beams, temperature, new_tokens: as they came from the browser; ``Limits`` checks them.
+            question, beams, temperature, new_tokens: as sent by the browser, unchecked.
         Raises:
-            VideoLlamaError: one is refused, there is nothing to ask about, or the last question is not answered yet.
+            VideoLlamaError: a value is refused, no file was shown, or the previous question is still being answered.
         """
         text = self._limits.check_question(question)
         settings = self._limits.check_settings(beams, temperature, new_tokens)
-        if self.shown is None:
-            raise VideoLlamaError("Show a video, a picture or a sound first: the question is about it.")
+        if self.file is None:
+            raise VideoLlamaError("Upload a video, image or audio file first.")
         with self._lock:
-            if self.is_waiting or self._is_answering:
-                raise VideoLlamaError("The last question is still being answered. Wait for the answer, or stop it.")
+            if self.has_pending_question or self._is_answering:
+                raise VideoLlamaError("The previous question is still being answered. Wait for the answer, or stop it.")
             self._stop = threading.Event()
-            self._waiting = text, settings
-            self.messages.append(Message("user", text))
+            self._pending = text, settings
+            self.messages.append(ChatMessage("user", text))
 
     def answer(self) -> Iterator[str]:
-        """Answer what was said last, if it waits for it, and yield the answer so far each time it grows.
+        """Answer the pending question, if there is one, yielding the answer so far each time it grows.
 
-        Where no piece of the answer came, because it was stopped or failed, the question is taken back.
+        If the answer is stopped before its first word, or fails, the question is withdrawn.
 
         Raises:
-            VideoLlamaError: the model cannot answer; the dialogue stays usable.
+            VideoLlamaError: the model cannot answer. The dialogue can go on.
         """
         with self._lock:
-            self.taken_back = ""
-            if self._waiting is None:
+            self.withdrawn_question = ""
+            if self._pending is None:
                 return
-            (question, settings), self._waiting, self._is_answering = self._waiting, None, True
+            (question, settings), self._pending, self._is_answering = self._pending, None, True
             messages, stop = self.messages, self._stop
-        asked, text, ended = len(messages), "", False
+        n_before, text, is_complete = len(messages), "", False
         try:
             if stop.is_set():
                 return
@@ -136,32 +138,32 @@ class Dialogue:
                 for piece in pieces:
                     if piece:
                         text += piece
-                        messages[asked:] = [Message("assistant", text)]
+                        messages[n_before:] = [ChatMessage("assistant", text)]
                         yield text
                     if stop.is_set():
                         return
-            messages[asked:] = [Message("assistant", text)]
-            ended = True
-        except Exception:  # whatever it is, chat took the question back, and so is it here
+            messages[n_before:] = [ChatMessage("assistant", text)]
+            is_complete = True
+        except Exception:  # whatever went wrong, the chat has withdrawn the question, so the page must too
             text = ""
             raise
         finally:
-            if not text and not ended:
-                del messages[asked - 1 :]
+            if not text and not is_complete:
+                del messages[n_before - 1 :]
             with self._lock:
-                if messages is self.messages:  # else it was reset meanwhile
+                if messages is self.messages:  # otherwise the dialogue was reset in the meantime
                     self._is_answering = False
-                    self.taken_back = question if len(messages) < asked else ""
+                    self.withdrawn_question = question if len(messages) < n_before else ""
 
     def stop(self) -> None:
-        """End the answer that is being given, or is about to be; what came of it stays."""
+        """Stop the current answer, or the one about to start; what was generated so far is kept."""
         self._stop.set()
 
     def withdraw(self) -> bool:
-        """Take back a question that is not being answered yet, and say whether there was one."""
+        """Withdraw the question if it is still pending, and return whether it was."""
         with self._lock:
-            if self._waiting is None:
+            if self._pending is None:
                 return False
-            (self.taken_back, _), self._waiting = self._waiting, None
+            (self.withdrawn_question, _), self._pending = self._pending, None
             self.messages.pop()
             return True

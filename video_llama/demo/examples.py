@@ -1,4 +1,4 @@
-"""Clips of the toy world to try the page with. They are written when it starts, so that nothing is downloaded."""
+"""Example clips on the page: toy clips, rendered at startup so that nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -15,34 +15,33 @@ from video_llama.toy.scene import N_FRAMES, Scene, render
 class Example:
     """A clip and a question about it."""
 
-    title: str
     path: Path
     question: str
-    picture: str
+    thumbnail: str
     """One of its frames, as a data URL."""
 
 
 CLIPS = (
-    ("red circle", Scene("circle", "red", "up", "large", seed=11), QUESTIONS["colour"]),
-    ("blue star", Scene("star", "blue", "around", "medium", seed=12), QUESTIONS["motion"]),
-    ("yellow triangle", Scene("triangle", "yellow", "right", "large", seed=13), SOUND_QUESTIONS["sound"]),
-    ("green ring", Scene("ring", "green", "still", "large", seed=14, sounds_like="square"), SOUND_QUESTIONS["belongs"]),
+    ("red_circle", Scene("circle", "red", "up", "large", seed=11), QUESTIONS["colour"]),
+    ("blue_star", Scene("star", "blue", "around", "medium", seed=12), QUESTIONS["motion"]),
+    ("yellow_triangle", Scene("triangle", "yellow", "right", "large", seed=13), SOUND_QUESTIONS["sound"]),
+    ("green_ring", Scene("ring", "green", "still", "large", seed=14, sounds_like="square"), SOUND_QUESTIONS["belongs"]),
 )
-"""Title, scene, question. The last clip has the sound of another shape."""
+"""Name, scene, question. The last clip has the sound of another shape."""
 
 
-def write_examples(folder: Path, *, hears: bool) -> list[Example]:
+def write_examples(folder: Path, *, has_audio: bool) -> list[Example]:
     """Write the clips.
 
     Args:
-        folder: an existing one.
-        hears: whether the model does; else questions about sound are left out.
+        folder: an existing folder.
+        has_audio: whether the model has an audio branch; if not, examples about sound are left out.
     """
     examples = []
-    for title, scene, question in CLIPS:
-        if question in SOUND_QUESTIONS.values() and not hears:
+    for name, scene, question in CLIPS:
+        if question in SOUND_QUESTIONS.values() and not has_audio:
             continue
-        path = folder / f"{title.replace(' ', '_')}.mp4"
+        path = folder / f"{name}.mp4"
         write_clip(path, scene)
-        examples.append(Example(title, path, question, data_url(render(scene)[N_FRAMES // 2])))
+        examples.append(Example(path, question, data_url(render(scene)[N_FRAMES // 2])))
     return examples

@@ -1,4 +1,4 @@
-"""The server of the page: a folder of its own for what visitors send, and all of gradio that is not needed switched off."""
+"""The page's server: uploads go to a temporary folder, and gradio features that the page does not need are off."""
 
 from __future__ import annotations
 
@@ -11,49 +11,52 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from annotated_types import Ge
 
 from video_llama.common.errors import VideoLlamaError
-from video_llama.demo.limits import Limits
-from video_llama.demo.middleware import LOOPBACK, Guard
+from video_llama.demo.limits import PageLimits
+from video_llama.demo.middleware import LOOPBACK_HOSTS, RequestFilter
 
-SWEEP_EVERY_S = 60.0
+SWEEP_INTERVAL_S = 60.0
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """What is served, and where."""
+    """The model to serve, and where."""
 
     cfg_path: str
     options: Sequence[str] = ()
     device: str = "auto"
     host: str = "127.0.0.1"
     port: int | None = None
-    """None: the first from 7860 on that is free."""
+    """None: the first free one from 7860."""
     camera: bool = False
-    """Offer recordings of a webcam and of a microphone."""
-    waiting: int = 32
-    """Most requests that wait for the model."""
-    limits: Limits = field(default_factory=Limits)
+    """Offer recording from the webcam and the microphone."""
+    max_queue: Annotated[int, Ge(1)] = 32
+    """Most requests that may wait for the model."""
+    limits: PageLimits = field(default_factory=PageLimits)
 
 
 def serve(config: ServerConfig) -> None:
-    """Serve the page until the process is interrupted or told to end.
+    """Serve the page until SIGINT or SIGTERM.
 
     Raises:
-        VideoLlamaError: gradio is not installed, the model cannot be built, or the port is taken.
+        VideoLlamaError: gradio is not installed, the port is taken, or the model cannot be built.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that then too the folder is removed
-    with running(config) as url:
-        print(f"Open {url} in a browser. Ctrl-C stops the page.", flush=True)
-        if config.host not in LOOPBACK:
-            print("Whoever can reach this computer can use it: there is no password.", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is deleted then too
+    with running_server(config) as url:
+        print(f"Open {url} in a browser. Press Ctrl-C to stop.", flush=True)
+        if config.host not in LOOPBACK_HOSTS:
+            print("Anyone who can reach this machine can use the page: there is no password.", flush=True)
         threading.Event().wait()
 
 
 @contextmanager
-def running(config: ServerConfig) -> Iterator[str]:
+def running_server(config: ServerConfig) -> Iterator[str]:
     """Build the model, serve the page in the background, and yield its URL.
 
     Raises:
@@ -62,29 +65,30 @@ def running(config: ServerConfig) -> Iterator[str]:
     for package in ("gradio", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise VideoLlamaError(f"the page needs {package}: pip install -e '.[demo]' -c constraints.txt")
-    _check_free(config.host, config.port or 0)
+    _check_port(config.host, config.port or 0)
     from video_llama.conversation.chat import Chat  # slow to import
-    from video_llama.demo.sessions import Sessions
+    from video_llama.conversation.engine import Engine
+    from video_llama.demo.session_store import SessionStore
 
-    chat = Chat.from_config(config.cfg_path, config.options, config.device)
+    engine = Engine.from_config(config.cfg_path, config.options, config.device)
     with tempfile.TemporaryDirectory(prefix="video_llama_demo_", ignore_cleanup_errors=True) as folder:
-        sessions = Sessions(chat, config.limits, Path(folder) / "uploads")
-        page, over = _launched(config, chat, sessions, Path(folder)), threading.Event()
-        threading.Thread(target=_sweep, args=(sessions, over), name="video_llama sweep", daemon=True).start()
+        sessions = SessionStore(partial(Chat, engine), config.limits, Path(folder) / "uploads")
+        page, closed = _launch(config, engine, sessions), threading.Event()
+        threading.Thread(target=_sweep, args=(sessions, closed), name="video_llama sweep", daemon=True).start()
         try:
             yield page.local_url
         finally:
-            over.set()
+            closed.set()
             page.close(verbose=False)
 
 
-def _check_free(host: str, port: int) -> None:
-    """Raise VideoLlamaError where nobody can listen; better before a model is read than after."""
+def _check_port(host: str, port: int) -> None:
+    """Raise VideoLlamaError if the address cannot be listened on, before the slow loading of the model."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listening:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((address[0], port))
+        with socket.socket(family, kind, protocol) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((address[0], port))
     except (OSError, OverflowError) as error:
         raise VideoLlamaError(
             f"cannot listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}. "
@@ -92,32 +96,32 @@ def _check_free(host: str, port: int) -> None:
         ) from error
 
 
-def _launched(config: ServerConfig, chat: Any, sessions: Any, folder: Path) -> Any:
-    """Start to serve the page, and return it."""
+def _launch(config: ServerConfig, engine: Any, sessions: Any) -> Any:
+    """Build the page, start serving it, and return it."""
     os.environ.update(
         GRADIO_ANALYTICS_ENABLED="False",
         GRADIO_TEMP_DIR=str(sessions.folder),
-        GRADIO_EXAMPLES_CACHE=str(sessions.folder),  # by default a folder of where we are, out of which it would serve
+        GRADIO_EXAMPLES_CACHE=str(sessions.folder),  # the default, a folder in the working directory, would be served
     )
-    os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # meant for another page
+    os.environ.pop("GRADIO_ALLOWED_PATHS", None)  # may be set for another gradio app
     sessions.examples.mkdir(mode=0o700, parents=True)
-    from starlette.middleware import Middleware  # they read the environment when they are imported
+    from starlette.middleware import Middleware  # after the environment is set, which gradio reads when imported
 
-    from video_llama.demo.app import build
+    from video_llama.demo.app import build_page
     from video_llama.demo.examples import write_examples
-    from video_llama.demo.theme import style, theme
+    from video_llama.demo.layout import style_sheet, theme
 
-    examples = write_examples(sessions.examples, hears=chat.hears)
-    page = build(sessions, _about(config, chat), examples, camera=config.camera, waiting=config.waiting)
-    max_upload = config.limits.megabytes * 1_000_000
-    guard = Middleware(Guard, host=config.host, max_upload=max_upload)
+    examples = write_examples(sessions.examples, has_audio=engine.has_audio)
+    page = build_page(sessions, _model_info(config, engine), examples, camera=config.camera, max_queue=config.max_queue)
+    max_upload = config.limits.upload.megabytes * 1_000_000
+    request_filter = Middleware(RequestFilter, host=config.host, max_upload=max_upload)
     page.launch(
         server_name=config.host,
         server_port=config.port,
         max_file_size=max_upload,
-        app_kwargs={"middleware": [guard], "docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={"middleware": [request_filter], "docs_url": None, "redoc_url": None, "openapi_url": None},
         theme=theme(),
-        css=style(examples),
+        css=style_sheet(examples),
         footer_links=[],
         prevent_thread_lock=True,
         quiet=True,
@@ -131,20 +135,20 @@ def _launched(config: ServerConfig, chat: Any, sessions: Any, folder: Path) -> A
     return page
 
 
-def _about(config: ServerConfig, chat: Any) -> Any:
-    from video_llama.demo.layout import About
+def _model_info(config: ServerConfig, engine: Any) -> Any:
+    from video_llama.demo.layout import ModelInfo
 
     weights = Path(__file__).parents[1] / "toy" / "weights"
-    decoder = Path(getattr(chat.model.config, "llama_model", None) or "none").resolve()
-    return About(
+    decoder = Path(getattr(engine.model.config, "llama_model", None) or "none").resolve()
+    return ModelInfo(
         config=Path(config.cfg_path).name,
-        device=str(next(chat.model.parameters()).device),
-        hears=chat.hears,
-        longest_answer=max(1, chat.context.max_context // 4),
+        device=str(engine.device),
+        has_audio=engine.has_audio,
+        max_answer_tokens=max(1, engine.spec.max_context // 4),
         is_toy=decoder.is_relative_to(weights),
     )
 
 
-def _sweep(sessions: Any, over: threading.Event) -> None:
-    while not over.wait(SWEEP_EVERY_S):
+def _sweep(sessions: Any, closed: threading.Event) -> None:
+    while not closed.wait(SWEEP_INTERVAL_S):
         sessions.sweep()

@@ -1,4 +1,4 @@
-"""Files that visitors sent: only they can be named in a request."""
+"""Uploaded files: the only ones that a request may name."""
 
 from __future__ import annotations
 
@@ -12,54 +12,54 @@ from video_llama.common.errors import VideoLlamaError
 
 
 def uploaded_file(payload: Any, folder: Path) -> Path:
-    """Return the file that a request names.
+    """Return the uploaded file that a request names.
 
     Args:
-        payload: what the browser sent: ``{"path": ...}``, with more that is not looked at.
-        folder: where uploads are.
+        payload: as sent by the browser: ``{"path": ...}``; other keys are ignored.
+        folder: the folder of uploads.
     Raises:
-        VideoLlamaError: it is no path, or not one in the folder.
+        VideoLlamaError: the payload names no file in the folder.
     """
-    path = _inside(payload.get("path") if isinstance(payload, dict) else None, folder)
+    path = _path_inside(payload.get("path") if isinstance(payload, dict) else None, folder)
     if path is None:
-        raise VideoLlamaError("Not a file that was uploaded here: choose one with the page, or upload it first.")
+        raise VideoLlamaError("Not an uploaded file: choose one on the page, or upload it first.")
     return path
 
 
 def check_paths(data: Any, folder: Path) -> None:
-    """Look through a request for paths outside the folder; addresses count as such.
+    """Check every path in a request, at any depth; URLs count as paths.
 
     Raises:
-        VideoLlamaError: there is one.
+        VideoLlamaError: a path is outside the folder of uploads.
     """
     for path in _paths(data):
-        if _inside(path, folder) is None:
-            raise VideoLlamaError("A path in the request is not that of an uploaded file. Nothing is fetched or read.")
+        if _path_inside(path, folder) is None:
+            raise VideoLlamaError("The request names a path that is not an uploaded file. Nothing was fetched or read.")
 
 
 def remove(path: Path) -> None:
-    """Remove an uploaded file, and its folder if nothing else is in it."""
+    """Delete an uploaded file, and its folder once that is empty."""
     path.unlink(missing_ok=True)
     try:
         path.parent.rmdir()
-    except OSError:  # something else is in it, or it is gone
+    except OSError:  # the folder is not empty, or already gone
         return
 
 
 def remove_old(folder: Path, keep: Collection[Path], older_than_s: float) -> None:
-    """Remove files that nobody holds: what was uploaded and never shown, and what was cut off while it came."""
+    """Delete files that belong to no session: uploads that were never shown, or were interrupted."""
     now = time.time()
     for path in [path for path in folder.rglob("*") if path.is_file() and path not in keep]:
         try:
-            old = now - path.stat().st_mtime > older_than_s
-        except FileNotFoundError:  # a session ended meanwhile
+            is_old = now - path.stat().st_mtime > older_than_s
+        except FileNotFoundError:  # a session ended in the meantime
             continue
-        if old:
+        if is_old:
             remove(path)
 
 
-def _inside(path: Any, folder: Path) -> Path | None:
-    """Return the real path; None where it is not below the folder."""
+def _path_inside(path: Any, folder: Path) -> Path | None:
+    """Return the real path, or None if it is not inside the folder."""
     if not isinstance(path, str) or "\0" in path or not os.path.isabs(path):
         return None
     real = Path(os.path.realpath(path))

@@ -1,1 +1,1 @@
-"""Scoring a trained model."""
+"""Scoring a model on benchmarks."""

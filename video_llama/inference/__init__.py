@@ -1,1 +1,1 @@
-"""Questions on many files, answered in batches: resumable, over several processes."""
+"""Questions on many files as a job: in batches, resumable, over several processes."""

@@ -1,4 +1,4 @@
-"""What has been done so far, so that a run can be killed and started again."""
+"""Finished questions, recorded as they come, so that a job can be killed and resumed."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from video_llama.common.errors import VideoLlamaError
+from video_llama.common.errors import OutputError, VideoLlamaError
 
 Record = Mapping[str, Any]
-"""``key``, which says what was asked of which model, ``time`` of writing, and ``answer`` with ``sound``, or ``error``."""
+"""``key``, which identifies question and model; ``time`` of writing; ``answer`` with ``sound``, or ``error``."""
 
 
 def read_journals(output: Path) -> dict[str, Record]:
-    """Return what all processes of all runs have written for an output file.
+    """Return the records of all processes and runs for an output file, by key.
 
-    Of one key an answer stands above an error, and what is later above what is earlier.
-
-    A line that was cut short by the end of its process is left out.
+    Per key, answers take precedence over errors, and newer records over older. A line cut short by a killed process is
+    ignored.
 
     Raises:
         VideoLlamaError: a journal cannot be read.
@@ -46,13 +45,13 @@ def read_journals(output: Path) -> dict[str, Record]:
 
 
 class Journal(contextlib.AbstractContextManager["Journal"]):
-    """The file in which one process writes what it has done; no other run can have it meanwhile.
+    """The journal of one process, locked against other runs.
 
     Args:
-        output: the file that will hold all answers; the journal lies beside it.
+        output: the file that will hold all answers; the journal is beside it.
         rank: of the process.
     Raises:
-        VideoLlamaError: it cannot be written, or another run has it.
+        VideoLlamaError: it cannot be written, or another run has locked it.
     """
 
     def __init__(self, output: Path, rank: int) -> None:
@@ -66,17 +65,17 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
             raise self._unwritten(error) from error
 
     def _lock(self, output: Path) -> None:
-        """Keep other runs out, for as long as the file is open."""
+        """Lock other runs out while the file is open."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._file.close()
-            raise VideoLlamaError(f"--output: {output}: another run is writing it. Name another file.") from None
+            raise OutputError(f"{output}: another run is writing it. Name another file.") from None
         except OSError:  # some network file systems have no locks
             pass
 
     def append(self, records: Iterable[Record]) -> None:
-        """Write records, all at once, with the time."""
+        """Write records with the time, in one go."""
         lines = [json.dumps({**record, "time": time.time()}, ensure_ascii=False) + "\n" for record in records]
         try:
             self._file.write("".join(lines).encode())
@@ -86,7 +85,7 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
             raise self._unwritten(error) from error
 
     def __exit__(self, *error: object) -> None:
-        with contextlib.suppress(OSError):  # a full disk was told of already
+        with contextlib.suppress(OSError):  # a full disk has been reported already
             self._file.close()
 
     def _unwritten(self, error: OSError) -> VideoLlamaError:

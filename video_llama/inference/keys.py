@@ -1,4 +1,4 @@
-"""What tells one question from every other, of this run or any: what was asked of which model."""
+"""Keys that identify an answer: what was asked of which model."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from video_llama import __version__
-from video_llama.config.loader import JobConfig
-from video_llama.config.serialize import named_paths
+from video_llama.config.loader import InferenceConfig, JobConfig
+from video_llama.config.serialize import named_paths, plain
+from video_llama.conversation.loading import inference_config
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.inference.questions import Item
+from video_llama.inference.items import Item
 
 
-def item_keys(items: Iterable[Item], job: JobConfig, settings: GenerationSettings) -> dict[Item, str]:
-    """Return keys that are the same where the id, the question, the path, the settings and the model are.
-
-    The model is its configuration, with size and time of change of each of its files. Of the media only paths count.
-    """
-    config = job.as_dict()
+def model_key(job: JobConfig) -> str:
+    """Return a key of a model as a YAML describes it: its config, its processors, and size and mtime of its files."""
     files = [_state(path) for path in named_paths(job.model)]
-    model = _digest([__version__, config["model"], config.get("datasets"), files, asdict(settings)])
-    return {item: _digest([model, item.id, asdict(item.asked)]) for item in items}
+    processors = plain(InferenceConfig, inference_config(job))
+    return _digest([__version__, job.as_dict()["model"], processors, files])
+
+
+def item_keys(items: Iterable[Item], model: str, settings: GenerationSettings) -> dict[Item, str]:
+    """Return a key for each item, from its id, question, file, settings and model. Of media files only paths count."""
+    model = _digest([model, asdict(settings)])
+    return {item: _digest([model, item.id, type(item.asked.file).__name__, asdict(item.asked)]) for item in items}
 
 
 def _state(path: str) -> list[tuple[str, int, int]]:
-    """Return name, size and time of change of a file, or of those in a folder."""
+    """Return name, size and mtime of a file, or of those in a folder."""
     files = sorted(Path(path).iterdir()) if os.path.isdir(path) else [Path(path)]
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
 

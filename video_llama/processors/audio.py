@@ -42,9 +42,9 @@ class SegmentProcessor(ABC):
             NoSoundTrack: the file has none.
             DecodeError: the file, or its track, cannot be read.
         """
-        return self.hear(open_sound(path, self.config.deadline_s))
+        return self.read_track(open_sound(path, self.config.deadline_s))
 
-    def hear(self, sound: Sound) -> Media:
+    def read_track(self, sound: Sound) -> Media:
         """Read the segments of an open track.
 
         Returns:

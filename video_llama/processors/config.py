@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.config.fields import RegisteredName
@@ -91,3 +91,20 @@ class CaptionConfig:
 
     max_words: Annotated[int, Ge(1)] = 50
     """Words kept of a caption, not counting the prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadLimits:
+    """Limits on one uploaded file."""
+
+    megabytes: Annotated[int, Ge(1)] = 200
+    """Largest file, in MB."""
+
+    minutes: Annotated[float, Gt(0)] = 10
+    """Longest video or sound, in minutes."""
+
+    megapixels: Annotated[float, Gt(0)] = 34
+    """Largest image or video frame, in millions of pixels; the default admits 8K."""
+
+    deadline_s: Annotated[float, Ge(0)] = 60.0
+    """Time that measuring a file may take, in seconds."""

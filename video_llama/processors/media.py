@@ -1,66 +1,188 @@
-"""One file to the media of a sample: what is heard, then what is seen, as far as the model is trained on it."""
+"""The one reader of media files, for training, conversations and evaluation."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from video_llama.common.errors import BadRecord, NoSoundTrack
-from video_llama.common.modalities import Modalities
+from video_llama.common.errors import BadRecord, DecodeError, NoSoundTrack, VideoLlamaError
+from video_llama.common.modalities import FileKind, Modalities
+from video_llama.common.protocols import ClipProcessor
 from video_llama.common.types import Media
-from video_llama.processors.decode import open_sound
-from video_llama.processors.video import read_frames_and_open_audio
+from video_llama.processors.decode import Sound, open_sound
 
-SOUND_ALONE = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
+AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
 
 
-def read_media(
+@dataclass(frozen=True)
+class AudioStatus:
+    """What happened to the sound of a file."""
+
+    state: Literal["used", "no track", "off", "failed"]
+    reason: str = ""
+    """Why decoding failed."""
+
+    def __str__(self) -> str:
+        return self.reason or self.state
+
+
+AUDIO_USED, AUDIO_OFF, NO_AUDIO_TRACK = AudioStatus("used"), AudioStatus("off"), AudioStatus("no track")
+
+
+@dataclass(frozen=True)
+class FileMedia:
+    """The model's input from one file."""
+
+    frames: Media | None = None
+    audio: Media | None = None
+    audio_status: AudioStatus = AUDIO_OFF
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """In the order of the prompt: audio, then frames."""
+        return tuple(media for media in (self.audio, self.frames) if media is not None)
+
+
+@dataclass(frozen=True)
+class MediaReader:
+    """Reads files for a model in use, without randomness.
+
+    Args:
+        video: a ``VisualProcessor`` for clips.
+        image: a ``VisualProcessor`` for images.
+        audio: the ``AudioProcessor``; None: the model has no audio branch.
+    """
+
+    video: Any
+    image: Any
+    audio: Any
+
+    def identity(self, kind: FileKind) -> str:
+        """Return a string that differs between two ways of reading files of a kind."""
+        processors = (self.video, self.audio) if kind == "video" else (getattr(self, kind),)
+        return " ".join(f"{processor!r} {getattr(processor, 'config', None)!r}" for processor in processors)
+
+    def read(self, kind: FileKind, path: str | Path, use_audio: bool | None = None) -> FileMedia:
+        """Read a file.
+
+        Args:
+            kind: which processors read it.
+            path: the file.
+            use_audio: for clips. True: the sound is required; False: it is ignored; None: it is used if possible.
+        Raises:
+            DecodeError: the file cannot be read, or the path is an address on a network.
+            VideoLlamaError: sound is required, but the file has no track or the model no audio branch.
+        """
+        if is_address(path):
+            raise DecodeError(str(path), "an address, not a file: download it first; nothing is fetched here")
+        rng = np.random.default_rng(0)
+        if kind == "video":
+            return self._read_clip(path, use_audio, rng)
+        if use_audio is not None:
+            raise VideoLlamaError(
+                "use_audio (--audio and --no-audio) is about the sound of a clip, and no clip is given"
+            )
+        if kind == "image":
+            return FileMedia(frames=self.image(path, rng))
+        self.require_audio()
+        return FileMedia(audio=self.audio(path, rng), audio_status=AUDIO_USED)
+
+    def require_audio(self) -> None:
+        """Raise VideoLlamaError if the model has no audio branch."""
+        if self.audio is None:
+            raise VideoLlamaError(
+                "the model has no audio branch. Choose a YAML with model.equip_audio_branch: true, such as "
+                "eval_configs/video_llama_eval_withaudio.yaml."
+            )
+
+    def _read_clip(self, path: str | Path, use_audio: bool | None, rng: np.random.Generator) -> FileMedia:
+        if use_audio:
+            self.require_audio()
+        if use_audio is False or self.audio is None:
+            return FileMedia(frames=self.video(path, rng))
+        frames, open_track = _read_frames(path, self.video, rng)
+        try:
+            return FileMedia(frames, self.audio.read_track(open_track()), AUDIO_USED)
+        except NoSoundTrack as error:
+            if use_audio:
+                raise VideoLlamaError(
+                    f"{error}, and it is required (use_audio=True, or --audio). Leave that out."
+                ) from error
+            return FileMedia(frames, audio_status=NO_AUDIO_TRACK)
+        except DecodeError as error:
+            if use_audio:
+                raise
+            return FileMedia(frames, audio_status=AudioStatus("failed", error.reason))
+
+
+def read_training_media(
     path: Path, vis_processor: Any, modalities: Modalities, audio_processor: Any, rng: np.random.Generator
 ) -> list[Media]:
-    """Read an image, a clip with or without its sound, or sound alone.
+    """Read what a model is trained on: an image, a clip with or without its sound, or sound alone.
+
+    Unlike ``MediaReader``, it draws frames, crops and the input of the audio branch, and a damaged track is an error.
 
     Args:
         path: the file; one with the suffix of a sound file is sound alone.
         vis_processor: reads images or clips.
         modalities: what the model is trained on.
-        audio_processor: makes the audio encoder's input of an open track; None where no sound is read.
-        rng: all chance comes from it.
+        audio_processor: the ``AudioProcessor``; None where no sound is read.
+        rng: source of all randomness.
+    Returns:
+        In the order of the prompt: input of the audio branch, then of the video branch.
     Raises:
         BadRecord: the file has nothing that the model is trained on.
         DecodeError: it cannot be read.
     """
-    if path.suffix.lower() in SOUND_ALONE or (modalities.audio_source == "sound" and not modalities.video):
-        return [_sound_alone(path, modalities, audio_processor)]
+    if path.suffix.lower() in AUDIO_SUFFIXES or (modalities.audio_source == "sound" and not modalities.video):
+        return [_read_audio_alone(path, modalities, audio_processor, rng)]
     if modalities.audio_source is None:
         return [vis_processor(path, rng)]
-    seen, open_track = read_frames_and_open_audio(path, vis_processor, rng)
+    frames, open_track = _read_frames(path, vis_processor, rng)
     if (
-        seen.kind == "image"
+        frames.kind == "image"
         or modalities.audio_source == "frames"
         or (modalities.audio_source == "both" and rng.random() < 0.5)
     ):
-        return _from_frames(seen, modalities)
+        return _from_frames(frames, modalities)
     try:
-        heard = audio_processor.hear(open_track())
+        audio = audio_processor.read_track(open_track())
     except NoSoundTrack:
-        return _from_frames(seen, modalities)
-    return [heard, seen] if modalities.video else [heard]
+        return _from_frames(frames, modalities)
+    return [audio, frames] if modalities.video else [audio]
 
 
-def _sound_alone(path: Path, modalities: Modalities, audio_processor: Any) -> Media:
+def is_address(path: str | Path) -> bool:
+    """Return whether a path is an address on a network, not a file with an odd name."""
+    return bool(re.match(r"[a-z][a-z0-9+.-]*:/", str(path), re.IGNORECASE)) and not os.path.exists(path)
+
+
+def _read_frames(path: str | Path, vis_processor: Any, rng: np.random.Generator) -> tuple[Media, Callable[[], Sound]]:
+    """Read the frames, and return a callable that opens the audio track, reusing the open file if possible."""
+    if not isinstance(vis_processor, ClipProcessor):
+        return vis_processor(path, rng), partial(open_sound, path)
+    video = vis_processor.open(path)
+    return vis_processor.read(video, rng), video.sound
+
+
+def _read_audio_alone(path: Path, modalities: Modalities, audio_processor: Any, rng: np.random.Generator) -> Media:
     if modalities.audio_source in (None, "frames"):
         raise BadRecord(f"{path}: sound alone, and the model is not trained on sound")
     try:
-        heard: Media = audio_processor.hear(open_sound(path))
+        audio: Media = audio_processor(path, rng)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
-    return heard
+    return audio
 
 
-def _from_frames(seen: Media, modalities: Modalities) -> list[Media]:
+def _from_frames(frames: Media, modalities: Modalities) -> list[Media]:
     """Return the media of a file of which only the frames are used."""
-    heard = [replace(seen, kind="audio_frames")] if modalities.audio_source in ("frames", "both") else []
-    return heard + ([seen] if modalities.video else [])
+    audio = [replace(frames, kind="audio_frames")] if modalities.audio_source in ("frames", "both") else []
+    return audio + ([frames] if modalities.video else [])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import Media
 from video_llama.processors.config import VideoConfig, VideoTrainConfig
 from video_llama.processors.crop import crop, random_box, resize_clip
-from video_llama.processors.decode import Sound, VideoReader, open_sound, open_video
+from video_llama.processors.decode import VideoReader, open_video
 from video_llama.processors.frame_sampling import sample, timestamp_message
 
 
@@ -61,20 +59,6 @@ class VideoProcessor(ABC):
     @abstractmethod
     def read(self, video: VideoReader, rng: np.random.Generator) -> Media:
         """Read an open clip; ``rng`` draws frames and crop. See ``read_clip``."""
-
-
-def read_frames_and_open_audio(
-    path: str | Path, vis_processor: Any, rng: np.random.Generator
-) -> tuple[Media, Callable[[], Sound]]:
-    """Read the frames, and return a callable that opens the audio track, reusing the open file if possible.
-
-    Raises:
-        DecodeError: the file cannot be read.
-    """
-    if not hasattr(vis_processor, "open"):
-        return vis_processor(path, rng), partial(open_sound, path)
-    video = vis_processor.open(path)
-    return vis_processor.read(video, rng), video.sound
 
 
 @PROCESSORS.register("alpro_video_train")

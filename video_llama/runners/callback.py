@@ -32,7 +32,7 @@ class Run:
     steps_per_epoch: int
     total_steps: int
     save: Callable[[Path], None]
-    """Write a checkpoint, and call ``on_save`` of every callback. Every process must call it."""
+    """Write a checkpoint at a path, and call ``on_save`` of every callback. Every process must call it."""
 
 
 class Callback:
@@ -56,21 +56,33 @@ class Callback:
     def before_step(self, run: Run, batches: Sequence[Batch]) -> None:
         """Act before a step, whose index is ``run.state.step``, on this process's micro-batches."""
 
+    def metrics(self, run: Run, step: StepMetrics) -> Mapping[str, float | None]:
+        """Return what to log of a step beside its standard metrics, by name; ``run.state`` counts the step already.
+
+        The values go into ``metrics.jsonl``, onto the console, and to every ``after_step`` in ``metrics.added``. Only
+        the first process logs, so a sum over all processes takes ``run.world.all_reduce_sum``.
+        """
+        return {}
+
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
         """Act after a step, whose index is ``metrics.step``; ``run.state`` counts it already."""
 
     def on_save(self, run: Run, path: Path) -> None:
-        """Act after a checkpoint was written to ``path``, which only the first process does."""
+        """Act after a checkpoint was written to ``path``, by the first process for all."""
 
     def on_end(self, run: Run) -> None:
-        """Act after the last step, or after an error that stops the run."""
+        """Act after the last step, or after an error that stops the run once this callback has started."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps of this callback: tensors and plain values.
 
-        The state of the first process is saved, and every process loads it.
+        The state of the first process is saved, and every process loads it. It must not wait for other processes.
         """
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned; not called if the checkpoint has nothing of this callback."""
+        """Restore what ``state_dict`` returned, before ``on_start``.
+
+        Not called if the checkpoint has nothing of this callback. A state whose callback is no longer in the run is
+        reported and dropped.
+        """

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +33,19 @@ class CallbackList:
 
     @contextmanager
     def running(self, run: Run) -> Iterator[None]:
-        """Call ``on_start`` before the block, and ``on_end`` after it, whether or not it fails."""
-        self._call("on_start", run)
+        """Call ``on_start`` before the block, and ``on_end`` after it; after an error, of the callbacks that started."""
+        started: dict[str, Callback] = {}
         try:
+            for name, callback in self.callbacks.items():
+                with _blaming(name, "on_start"):
+                    callback.on_start(run)
+                started[name] = callback
             self.state_dict()  # a state that cannot be saved is refused now, not at the first checkpoint
             yield
         except BaseException:
-            with contextlib.suppress(VideoLlamaError):  # the first error is the one to report
-                self._call("on_end", run)
+            for name, callback in started.items():
+                with contextlib.suppress(VideoLlamaError), _blaming(name, "on_end"):  # the first error is reported
+                    callback.on_end(run)
             raise
         self._call("on_end", run)
 
@@ -47,8 +54,8 @@ class CallbackList:
         self._call("before_step", run, batches)
 
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
-        """Call every ``after_step``."""
-        self._call("after_step", run, metrics)
+        """Add the metrics of every callback to the step's, then call every ``after_step``."""
+        self._call("after_step", run, replace(metrics, added=self._added_metrics(run, metrics)))
 
     def on_save(self, run: Run, path: Path) -> None:
         """Call every ``on_save``."""
@@ -78,6 +85,31 @@ class CallbackList:
                 continue
             with _blaming(name, "load_state_dict"):
                 self.callbacks[name].load_state_dict(state)
+
+    def _added_metrics(self, run: Run, step: StepMetrics) -> dict[str, float | None]:
+        """Return the metrics that callbacks add to a step.
+
+        Raises:
+            TrainingError: a name is taken, or a value is not a number.
+        """
+        added: dict[str, float | None] = {}
+        owners = dict.fromkeys(step.standard_names(), "the runner")
+        for name, callback in self.callbacks.items():
+            with _blaming(name, "metrics"):
+                values = dict(callback.metrics(run, step))
+            for metric, value in values.items():
+                if metric in owners:
+                    raise TrainingError(
+                        f"run.callbacks: '{name}' logs '{metric}', as {owners[metric]} does; give it another name"
+                    )
+                owners[metric] = f"'{name}'"
+                try:
+                    added[metric] = _finite_or_none(value)
+                except (TypeError, ValueError, RuntimeError) as error:
+                    raise TrainingError(
+                        f"run.callbacks: '{name}' logs '{metric}' as {value!r:.80}, which is not a number"
+                    ) from error
+        return added
 
     def _call(self, hook: str, *args: Any) -> None:
         for name, callback in self.callbacks.items():
@@ -117,6 +149,14 @@ def _blaming(name: str, hook: str) -> Iterator[None]:
         raise TrainingError(
             f"run.callbacks: '{name}' failed in {hook}: {kind}{error} ({frame.filename}:{frame.lineno})"
         ) from error
+
+
+def _finite_or_none(value: Any) -> float | None:
+    """Return the value of a metric, also a tensor's, as JSON can hold it: None for NaN and infinity."""
+    if value is None:
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
 
 
 def _first_stray(state: Any) -> str | None:

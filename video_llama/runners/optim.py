@@ -37,6 +37,8 @@ def load_named_state(model: nn.Module, optimizer: torch.optim.Optimizer, state: 
     Raises:
         WeightsError: the state is of other parameters.
     """
+    if not state:  # no step had been taken
+        return
     names = {p: name for name, p in model.named_parameters()}
     in_order = [names[p] for group in optimizer.param_groups for p in group["params"]]
     if different := sorted(set(in_order) ^ set(state)):

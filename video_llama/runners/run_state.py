@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -65,3 +66,14 @@ class StepMetrics:
     """The part of ``seconds`` that this process waited for its batches."""
     seconds: float = 0.0
     """Wall time of the step on this process, with the wait for data; callbacks after the step not counted."""
+    added: Mapping[str, float | None] = field(default_factory=dict)
+    """What callbacks measured, by name; None: not a finite number."""
+
+    @classmethod
+    def standard_names(cls) -> list[str]:
+        """Return the names of the metrics that every step has."""
+        return [f.name for f in fields(cls) if f.name != "added"]
+
+    def as_record(self) -> dict[str, Any]:
+        """Return all metrics by name, with those that callbacks added last."""
+        return {name: getattr(self, name) for name in self.standard_names()} | dict(self.added)

@@ -205,6 +205,7 @@ class RunnerBase:
         """Write a checkpoint, on the first process."""
         if self.world.is_main:
             write_checkpoint(path, self.checkpoint())
+        self.world.barrier()  # callbacks of every process may read it
         self.callbacks.on_save(self.run(), path)
 
     def checkpoint(self) -> dict[str, Any]:

@@ -1,24 +1,49 @@
-"""Ask the toy models every held-out question, and again with a sense taken away: what they know, and where from."""
+"""Ask the toy models every held-out question, with all inputs and with some removed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from video_llama.conversation.chat import Chat
-from video_llama.evaluation.questions import AS_IT_IS, InputAblation, Question, accuracy, answer_all, read_questions
+from video_llama.common.errors import DataError
+from video_llama.config.loader import load_config
+from video_llama.conversation.engine import Engine
+from video_llama.conversation.settings import GenerationSettings
+from video_llama.evaluation.ablation import NO_ABLATION, InputAblation
+from video_llama.evaluation.exact_match import Question, accuracy, question_items, read_questions
+from video_llama.inference.job import InferenceJob
+from video_llama.inference.keys import model_key
 from video_llama.toy.language import CHANCE, SOUND_CHANCE
 
 EVAL_CONFIG = "toy"
 VISION_ONLY = ("model.equip_audio_branch=false", "model.audio_encoder=null", "model.imagebind_ckpt_path=null")
-"""Options that take the audio branch out of it."""
+"""Options that remove its audio branch."""
 
 BATCH = 72
 """Questions asked at once."""
 
 Figures = dict[str, Any]
-"""Accuracies by what the model was given, with the chance of a guess and the number of questions."""
+"""Accuracies by ablation, with the accuracy of guessing and the number of questions."""
+
+
+class Model:
+    """A trained toy model that answers questions; built when the first is asked.
+
+    Args:
+        name: of the files that get its answers.
+        options: overrides of the eval config.
+    """
+
+    def __init__(self, name: str, options: Sequence[str]) -> None:
+        self.name, self.options = name, options
+        self.key = model_key(load_config(EVAL_CONFIG, options, also=("datasets", "inference")))
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The model in use."""
+        return Engine.from_config(EVAL_CONFIG, self.options)
 
 
 class Examiner:
@@ -26,43 +51,66 @@ class Examiner:
 
     Args:
         world: folder that ``write_world`` wrote.
+        answers_dir: folder that gets a JSONL file of answers for each model and ablation.
     """
 
-    def __init__(self, world: Path) -> None:
+    def __init__(self, world: Path, answers_dir: Path) -> None:
         self.folder = world / "heldout" / "videos"
-        self.seen = read_questions(world / "heldout" / "questions.json")
-        self.heard = read_questions(world / "heldout" / "sound_questions.json")
+        self.answers_dir = answers_dir
+        self.vision_questions = read_questions(world / "heldout" / "questions.json")
+        self.sound_questions = read_questions(world / "heldout" / "sound_questions.json")
 
-    def answers(self, chat: Chat, questions: Sequence[Question], given: InputAblation) -> dict[str, str]:
-        """Return the answers by question id."""
-        return answer_all(chat, questions, self.folder, batch_size=BATCH, ablation=given)
+    def answers(
+        self, model: Model, questions: Sequence[Question], column: str, ablation: InputAblation
+    ) -> dict[str | int, str]:
+        """Return the answers by question id.
 
-    def score(self, chat: Chat, questions: Sequence[Question], given: InputAblation) -> dict[str, float]:
-        """Return the share of right answers by kind."""
-        return accuracy(questions, self.answers(chat, questions, given))
+        Raises:
+            DataError: a question has no answer.
+        """
+        outcomes = InferenceJob(
+            items=question_items(questions, self.folder, ablation),
+            output=self.answers_dir / f"{model.name}-{column}.jsonl",
+            model_key=model.key,
+            settings=GenerationSettings(max_new_tokens=24),
+            batch_size=BATCH,
+        ).run(lambda: model.engine)
+        if outcomes.errors:
+            raise DataError(f"{len(outcomes.errors)} questions failed, the first: {outcomes.errors[0][1]}")
+        return dict(outcomes.answers)
+
+    def score(
+        self, model: Model, questions: Sequence[Question], ablations: Mapping[str, InputAblation]
+    ) -> dict[str, dict[str, float]]:
+        """Return, for each ablation, the share of right answers by kind."""
+        return {
+            column: accuracy(questions, self.answers(model, questions, column, ablation))
+            for column, ablation in ablations.items()
+        }
 
     def vision(self, stage1: str, stage2: str, both: Mapping[str, float]) -> dict[str, Figures]:
-        """Ask both stages of the video branch what is seen; returns figures by kind.
+        """Score both stages of the video branch on vision questions; return figures by kind.
 
         Args:
             stage1, stage2: checkpoints.
-            both: what ``both`` found of these kinds, to stand beside them.
+            both: accuracies of the model with both branches, for comparison.
         """
-        chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage2}", *VISION_ONLY])
-        columns = {
-            "full": self.score(chat, self.seen, AS_IT_IS),
-            "blank_video": self.score(chat, self.seen, InputAblation(frames="black")),
-        }
-        chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={stage1}", *VISION_ONLY])
-        columns["after_stage1"] = self.score(chat, self.seen, AS_IT_IS)
-        columns["with_sound"] = {q.kind: both[q.kind] for q in self.seen}
-        return _by_kind(columns, self.seen)
+        questions = self.vision_questions
+        columns = self.score(
+            Model("stage2", [f"model.ckpt={stage2}", *VISION_ONLY]),
+            questions,
+            {"full": NO_ABLATION, "blank_video": InputAblation(frames="black")},
+        )
+        first = Model("stage1", [f"model.ckpt={stage1}", *VISION_ONLY])
+        columns["after_stage1"] = self.score(first, questions, {"full": NO_ABLATION})["full"]
+        columns["with_sound"] = {q.kind: both[q.kind] for q in questions}
+        return _by_kind(columns, questions)
 
     def sound(self, video_branch: str, on_sound: str, on_frames: str) -> dict[str, Figures]:
-        """Ask audio branches what is heard, with nothing to see; returns figures by how the branch came to be."""
-        clips = {q.video for q in self.seen}
-        questions = [q for q in self.heard if q.kind == "sound" and q.video in clips]
-        segments = "model.audio_segments=4"  # as many as the frames that it was given in training
+        """Score audio branches on sound alone; return figures by how the branch was trained."""
+        clips = {q.video for q in self.vision_questions}
+        questions = [q for q in self.sound_questions if q.kind == "sound" and q.video in clips]
+        segments = "model.audio_segments=4"  # as many as the frames it was trained on
         trained = {
             "on sound": [f"model.ckpt_2={on_sound}"],
             "on frames": [f"model.ckpt_2={on_frames}", segments],
@@ -70,51 +118,53 @@ class Examiner:
         }
         figures: dict[str, Figures] = {}
         for name, branch in trained.items():
-            options = [f"model.ckpt={video_branch}", *branch]
-            chat = Chat.from_config(EVAL_CONFIG, options)
-            columns = {
-                column: self.score(chat, questions, given) for column, given in self._sounds(frames="none").items()
-            }
+            model = Model(name.replace(", ", "-").replace(" ", "_"), [f"model.ckpt={video_branch}", *branch])
+            columns = self.score(model, questions, self._sounds(frames="none"))
             (figures[name],) = _by_kind(columns, questions).values()
         return figures
 
     def both(self, checkpoint: str) -> tuple[dict[str, Figures], dict[str, float], list[dict[str, Any]]]:
-        """Ask both branches together what is seen and heard.
+        """Score both branches together.
 
         Returns:
-            Figures of the questions that need sound, by kind; the share of right answers to all others, by kind; and
-            all that was said on a few clips.
+            Figures of the sound questions, by kind; the share of right answers to vision questions, by kind; and all
+            questions and answers on a few clips.
         """
-        chat = Chat.from_config(EVAL_CONFIG, [f"model.ckpt={checkpoint}"])
-        questions, given = [*self.seen, *self.heard], self._sounds("own")
-        answers = self.answers(chat, questions, given.pop("full"))
-        given["blank_video"] = InputAblation(frames="black", sound="own")
-        columns = {"full": accuracy(self.heard, answers)}
-        columns |= {column: self.score(chat, self.heard, what) for column, what in given.items()}
-        return _by_kind(columns, self.heard), accuracy(self.seen, answers), examples(questions, answers)
+        model = Model("both_branches", [f"model.ckpt={checkpoint}"])
+        questions, ablations = [*self.vision_questions, *self.sound_questions], self._sounds("own")
+        answers = self.answers(model, questions, "full", ablations.pop("full"))
+        ablations["blank_video"] = InputAblation(frames="black", sound="own")
+        columns = {"full": accuracy(self.sound_questions, answers)}
+        columns |= self.score(model, self.sound_questions, ablations)
+        return (
+            _by_kind(columns, self.sound_questions),
+            accuracy(self.vision_questions, answers),
+            examples(questions, answers),
+        )
 
     def _sounds(self, frames: Any) -> dict[str, InputAblation]:
-        """Return what is given in each column, for a model that hears."""
+        """Return the ablations of sound, by column."""
+        others = other_sounds(self.sound_questions)
         return {
             "full": InputAblation(frames=frames, sound="own"),
             "silence": InputAblation(frames=frames, sound="silence"),
-            "other_sound": InputAblation(frames=frames, sound="own", sound_from=other_sounds(self.heard)),
+            "other_sound": InputAblation(frames=frames, sound="own", sound_from=others),
         }
 
 
 def other_sounds(questions: Sequence[Question]) -> dict[str, str]:
-    """Return, for each clip, another one that sounds otherwise."""
-    heard = {q.video: q.answer for q in questions if q.kind == "sound"}
-    clips = sorted(heard)
+    """Return, for each clip, another one with a different sound."""
+    sounds = {q.video: q.answer for q in questions if q.kind == "sound"}
+    clips = sorted(sounds)
     others = {}
     for i, clip in enumerate(clips):
         rest = clips[i + 1 :] + clips[:i]
-        others[clip] = next(other for other in rest if heard[other] != heard[clip])
+        others[clip] = next(other for other in rest if sounds[other] != sounds[clip])
     return others
 
 
-def examples(questions: Sequence[Question], answers: Mapping[str, str], n_clips: int = 4) -> list[dict[str, Any]]:
-    """Return all that was asked about a few clips."""
+def examples(questions: Sequence[Question], answers: Mapping[str | int, str], n_clips: int = 4) -> list[dict[str, Any]]:
+    """Return all questions and answers on a few clips."""
     clips = sorted({q.video for q in questions})
     shown = set(clips[:: max(1, len(clips) // n_clips)][:n_clips])
     return [
@@ -125,7 +175,7 @@ def examples(questions: Sequence[Question], answers: Mapping[str, str], n_clips:
 
 
 def _by_kind(columns: Mapping[str, Mapping[str, float]], questions: Sequence[Question]) -> dict[str, Figures]:
-    """Turn accuracies of each column by kind into a row of each kind."""
+    """Turn accuracies of each column by kind into one row per kind."""
     kinds = dict.fromkeys(q.kind for q in questions)
     chance = CHANCE | SOUND_CHANCE
     return {

@@ -65,7 +65,7 @@ def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, option
 
     say("7/8  asking about combinations of shape, colour and motion that no training clip showed")
     checkpoint = {name: stage["checkpoint"] for name, stage in stages.items()}
-    examiner = Examiner(world)
+    examiner = Examiner(world, output_dir / "answers")
     both, seen_by_both, examples = examiner.both(checkpoint["both_branches"])
     vision = examiner.vision(checkpoint["stage1"], checkpoint["stage2"], seen_by_both)
     sound = examiner.sound(checkpoint["stage2"], checkpoint["audio_on_sound"], checkpoint["audio_on_frames"])
@@ -118,7 +118,7 @@ def claim(output_dir: Path) -> None:
     marker.touch()
     for old in output_dir.glob("report.*"):
         old.unlink()
-    for stage in STAGES:
+    for stage in (*STAGES, "answers"):
         shutil.rmtree(output_dir / stage, ignore_errors=True)
 
 

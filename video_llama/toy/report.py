@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from video_llama.evaluation.questions import is_right
+from video_llama.evaluation.exact_match import is_right
 from video_llama.processors.audio import log_mel, span
 from video_llama.processors.decode import open_sound, open_video
 

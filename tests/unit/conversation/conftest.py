@@ -13,6 +13,7 @@ from tests.unit.conversation.tokenizers import WRITERS
 from video_llama.common.errors import DecodeError
 from video_llama.common.types import Media
 from video_llama.conversation.chat import Chat
+from video_llama.conversation.engine import Engine
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.tokenizer import Tokenizer, load_tokenizer
 
@@ -43,7 +44,13 @@ def read(kind: str, n_frames: int) -> Callable[..., Media]:
 
 
 @pytest.fixture
-def chat(decoder: Path) -> Chat:
-    """A dialogue with a model whose answers mean nothing; of 256 tokens at most."""
+def engine(decoder: Path) -> Engine:
+    """A tiny random model, with a context of 256 tokens."""
     model = tiny.model(decoder).eval()
-    return Chat(model, VideoLLaMA.sample_spec(model.config), read("video", 4), read("image", 1))
+    return Engine(model, VideoLLaMA.sample_spec(model.config), read("video", 4), read("image", 1))
+
+
+@pytest.fixture
+def chat(engine: Engine) -> Chat:
+    """A dialogue with a tiny random model."""
+    return Chat(engine)

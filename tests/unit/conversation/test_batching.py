@@ -13,6 +13,7 @@ from video_llama.common.errors import DecodeError, OutOfMemory, PromptTooLong, V
 from video_llama.conversation.batching import File, FileAnswer, FileQuestion, answer_batches, in_parts
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.settings import GenerationSettings
+from video_llama.processors.media import AUDIO_OFF
 
 SHORT = GenerationSettings(max_new_tokens=8)
 
@@ -35,7 +36,7 @@ QUESTIONS = (
 
 def alone(chat: Chat, question: FileQuestion, settings: GenerationSettings = SHORT) -> str | tuple[type, str]:
     """The answer in a dialogue of its own, or what its error is."""
-    single = chat.another()
+    single = Chat(chat.engine)
     try:
         single.upload(**{question.file.kind: question.file.path})
         return single.ask(question.question, settings)
@@ -62,7 +63,7 @@ def flat(batches: Iterator[list[FileAnswer | VideoLlamaError]]) -> list[str | tu
 def test_answers_and_errors_do_not_depend_on_the_batch(chat, size, settings):
     batches = [QUESTIONS[i : i + size] for i in range(0, len(QUESTIONS), size)]
     expected = [alone(chat, question, settings) for question in QUESTIONS]
-    assert flat(answer_batches(chat, batches, settings)) == expected
+    assert flat(answer_batches(chat.engine, batches, settings)) == expected
     assert expected[3] == (DecodeError, "broken: it is broken")
     assert expected[6] == (VideoLlamaError, "the question is empty")
     assert chat.session.turns == []
@@ -70,40 +71,40 @@ def test_answers_and_errors_do_not_depend_on_the_batch(chat, size, settings):
 
 def test_files_read_ahead_by_threads_are_the_same(chat):
     batches = [QUESTIONS[:4], QUESTIONS[4:]]
-    expected = flat(answer_batches(chat, batches, SHORT))
-    assert flat(answer_batches(chat, batches, SHORT, n_threads=2)) == expected
+    expected = flat(answer_batches(chat.engine, batches, SHORT))
+    assert flat(answer_batches(chat.engine, batches, SHORT, n_threads=2)) == expected
 
 
 def test_a_file_is_read_and_encoded_once_for_a_batch_and_the_next(chat, monkeypatch):
     read, encoded = [], []
-    frozen, processor = chat.model.encode_frozen, chat.video_processor
+    frozen, processor = chat.engine.model.encode_frozen, chat.engine.video_processor
 
     def encode_frozen(groups: Any) -> Any:
         encoded.extend(len(group.frames) for group in groups if not group.encoded)
         return frozen(groups)
 
-    monkeypatch.setattr(chat.model, "encode_frozen", encode_frozen)
-    chat.video_processor = lambda path, rng: (read.append(path), processor(path, rng))[1]
+    monkeypatch.setattr(chat.engine.model, "encode_frozen", encode_frozen)
+    chat.engine.video_processor = lambda path, rng: (read.append(path), processor(path, rng))[1]
     batches = [
         [asked("a"), asked("a", "Why?"), asked("b")],
         [asked("b"), asked("c")],
         [asked("a")],
         [asked("a", "Why?")],
     ]
-    assert len(flat(answer_batches(chat, batches, SHORT))) == 7
+    assert len(flat(answer_batches(chat.engine, batches, SHORT))) == 7
     assert read == ["a", "b", "c", "a"]
     assert encoded == [2, 1, 1]
 
 
 def test_a_batch_waits_until_it_is_asked_for(chat, monkeypatch):
-    answers = answer_batches(chat, [[asked("a")], [asked("b")]], SHORT)
+    answers = answer_batches(chat.engine, [[asked("a")], [asked("b")]], SHORT)
     next(answers)
-    monkeypatch.setattr(chat.model, "encode_frozen", lambda groups: pytest.fail("nobody has asked for it"))
+    monkeypatch.setattr(chat.engine.model, "encode_frozen", lambda groups: pytest.fail("nobody has asked for it"))
     answers.close()
 
 
 def test_a_prompt_that_is_too_long_alone_has_an_error(chat):
-    outcomes = flat(answer_batches(chat, [[asked("a"), asked("b", "word " * 300), asked("c")]], SHORT))
+    outcomes = flat(answer_batches(chat.engine, [[asked("a"), asked("b", "word " * 300), asked("c")]], SHORT))
     assert outcomes[::2] == [alone(chat, asked("a")), alone(chat, asked("c"))]
     assert outcomes[1] == alone(chat, asked("b", "word " * 300))
     assert outcomes[1][0] is PromptTooLong
@@ -111,13 +112,16 @@ def test_a_prompt_that_is_too_long_alone_has_an_error(chat):
 
 def test_torchs_random_numbers_are_left_alone(chat):
     before = torch.get_rng_state()
-    flat(answer_batches(chat, [QUESTIONS], GenerationSettings(max_new_tokens=4, temperature=1.0, seed=0)))
+    flat(answer_batches(chat.engine, [QUESTIONS], GenerationSettings(max_new_tokens=4, temperature=1.0, seed=0)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_no_batches_are_no_answers(chat):
-    assert flat(answer_batches(chat, [])) == []
-    assert list(answer_batches(chat, [[], [asked("a")]], SHORT)) == [[], [FileAnswer(alone(chat, asked("a")), "off")]]
+    assert flat(answer_batches(chat.engine, [])) == []
+    assert list(answer_batches(chat.engine, [[], [asked("a")]], SHORT)) == [
+        [],
+        [FileAnswer(alone(chat, asked("a")), AUDIO_OFF)],
+    ]
 
 
 def test_a_file_that_fails_as_nobody_foresaw_is_an_error_of_its_own(chat, caplog):
@@ -128,8 +132,8 @@ def test_a_file_that_fails_as_nobody_foresaw_is_an_error_of_its_own(chat, caplog
             raise MemoryError
         return fine(path, rng)
 
-    fine, chat.video_processor = chat.video_processor, processor
-    outcomes = flat(answer_batches(chat, [[asked("odd"), asked("a"), asked("huge")]], SHORT))
+    fine, chat.engine.video_processor = chat.engine.video_processor, processor
+    outcomes = flat(answer_batches(chat.engine, [[asked("odd"), asked("a"), asked("huge")]], SHORT))
     assert outcomes[0] == (DecodeError, "odd: cannot be read: ZeroDivisionError('1 / 0')")
     assert outcomes[1] == alone(chat, asked("a"))
     assert outcomes[2][0] is OutOfMemory
@@ -142,8 +146,8 @@ def test_threads_read_a_few_files_ahead_and_no_more(chat):
         return fine(path, rng)
 
     read: list[str] = []
-    fine, chat.video_processor = chat.video_processor, processor
-    answers = answer_batches(chat, [[asked(f"{n:02}")] for n in range(20)], SHORT, n_threads=2)
+    fine, chat.engine.video_processor = chat.engine.video_processor, processor
+    answers = answer_batches(chat.engine, [[asked(f"{n:02}")] for n in range(20)], SHORT, n_threads=2)
     next(answers)
     answers.close()
     assert 1 <= len(read) <= 4
@@ -157,7 +161,7 @@ def test_threads_read_a_few_files_ahead_and_no_more(chat):
 def test_what_a_batch_has_no_memory_for_is_done_in_parts(chat, monkeypatch, caplog, where, fits):
     files = [asked(name) for name in "abcdefgh"]
     expected = [alone(chat, question) for question in files]
-    owner = chat.model.decoder.lm if where == "generate" else chat.model
+    owner = chat.engine.model.decoder.lm if where == "generate" else chat.engine.model
     work, sizes = getattr(owner, where), []
 
     def limited(*args: Any, **kwargs: Any) -> Any:
@@ -169,7 +173,7 @@ def test_what_a_batch_has_no_memory_for_is_done_in_parts(chat, monkeypatch, capl
 
     monkeypatch.setattr(owner, where, limited)
     with caplog.at_level(logging.WARNING):
-        assert flat(answer_batches(chat, [files], SHORT)) == expected
+        assert flat(answer_batches(chat.engine, [files], SHORT)) == expected
     assert sizes[0] == 8
     assert "out of memory with 8 at once" in caplog.text
 
@@ -179,8 +183,8 @@ def without_memory(*_: object) -> None:
 
 
 def test_what_has_no_memory_alone_has_an_error(chat, monkeypatch):
-    monkeypatch.setattr(chat.model, "encode_frozen", without_memory)
-    (outcomes,) = answer_batches(chat, [[asked("a"), asked("broken")]], SHORT)
+    monkeypatch.setattr(chat.engine.model, "encode_frozen", without_memory)
+    (outcomes,) = answer_batches(chat.engine, [[asked("a"), asked("broken")]], SHORT)
     assert [type(outcome) for outcome in outcomes] == [OutOfMemory, DecodeError]
 
 

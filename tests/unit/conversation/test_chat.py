@@ -14,7 +14,7 @@ from tests.unit.conversation.conftest import read
 from tests.unit.conversation.scripted import Scripted, ids
 from video_llama.common.errors import DecodeError, OutOfMemory, PromptTooLong, TooManyFrames, VideoLlamaError
 from video_llama.common.types import slot_id
-from video_llama.conversation.chat import Chat
+from video_llama.conversation.chat import AnswerStats, Chat
 from video_llama.conversation.generation import generate_tokens
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.prompts.labels import Slot, marker
@@ -28,7 +28,7 @@ def counted(module: torch.nn.Module) -> list[int]:
 
 
 def test_a_clip_runs_through_the_frame_encoder_once_for_all_its_questions(chat):
-    calls = counted(chat.model.vision)
+    calls = counted(chat.engine.model.vision)
     chat.upload(video="clip")
     chat.ask("What is it?", max_new_tokens=4)
     chat.ask("And what else?", max_new_tokens=4)
@@ -95,7 +95,7 @@ def test_after_an_error_the_dialogue_goes_on_as_if_it_had_not_been(chat, wrong, 
 
 
 def test_a_clip_that_is_too_long_is_refused_when_it_is_shown_and_forgotten(chat):
-    chat.video_processor = read("video", 5)
+    chat.engine.video_processor = read("video", 5)
     with pytest.raises(TooManyFrames, match="5 frames"):
         chat.upload(video="long")
     chat.ask("Who are you?", max_new_tokens=4)
@@ -114,26 +114,26 @@ def clip(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_encoded_once_for_all_dialogues(chat, clip):
-    calls = counted(chat.model.vision)
+    calls = counted(chat.engine.model.vision)
     chat.upload(video=clip)
     first = chat.ask("What is it?", max_new_tokens=8)
     chat.reset()
     chat.upload(video=clip)
     assert chat.ask("What is it?", max_new_tokens=8) == first
-    other = chat.another()
+    other = Chat(chat.engine)
     other.upload(video=str(clip))
     assert other.ask("What is it?", max_new_tokens=8) == first
     assert len(calls) == 1
 
 
 def test_a_file_that_changed_or_is_shown_as_something_else_is_encoded_again(chat, clip):
-    calls = counted(chat.model.vision)
+    calls = counted(chat.engine.model.vision)
     chat.upload(video=clip)
     chat.upload(image=clip)
     os.utime(clip, ns=(0, 0))
     chat.upload(video=clip)
-    chat.video_processor = read("video", 3)
-    assert chat.upload(video=clip).seen.frames.shape[1] == 3
+    chat.engine.video_processor = read("video", 3)
+    assert chat.upload(video=clip).frames.frames.shape[1] == 3
     assert len(calls) == 4
 
 
@@ -141,7 +141,7 @@ def test_a_file_that_was_encoded_already_fills_the_slots_of_its_new_place(chat, 
     chat.upload(image="picture")
     chat.upload(video=clip)
     first = chat.ask("What is it?", max_new_tokens=8)
-    other = chat.another()
+    other = Chat(chat.engine)
     other.upload(video=clip)
     assert [int(group.slots) for group in (*chat._encoded, *other._encoded)] == [slot_id(0), slot_id(1), slot_id(0)]
     other.reset()
@@ -156,16 +156,16 @@ def test_a_file_may_be_deleted_once_it_was_shown(chat, clip):
     clip.unlink()
     second = chat.ask("And now?", max_new_tokens=8)
     clip.write_bytes(b"frames")
-    again = chat.another()
+    again = Chat(chat.engine)
     again.upload(video=clip)
     assert [again.ask("What is it?", max_new_tokens=8), again.ask("And now?", max_new_tokens=8)] == [first, second]
 
 
 def test_a_file_can_be_encoded_without_being_shown(chat, clip):
-    file = chat.encode_file(video=clip)
+    file = chat.engine.encode_file("video", clip)
     assert [group.encoded for group in file.groups] == [True]
     assert chat.session.media == []
-    calls = counted(chat.model.vision)
+    calls = counted(chat.engine.model.vision)
     chat.upload(video=clip)
     assert calls == []
 
@@ -175,16 +175,16 @@ def test_a_file_can_be_encoded_without_being_shown(chat, clip):
 
 def test_another_dialogue_shares_nothing_but_the_model(chat):
     chat.upload(video="clip")
-    other = chat.another()
+    other = Chat(chat.engine)
     other.ask("Who are you?", max_new_tokens=4)
     assert chat.session.turns == []
     assert other.session.media == []
-    assert other.model is chat.model
+    assert other.engine.model is chat.engine.model
     assert (chat.last, other.last.prompt_tokens > 0) == (None, True)
 
 
 def test_threads_that_answer_at_once_answer_as_one_after_the_other(chat):
-    chats = [chat.another() for _ in range(4)]
+    chats = [Chat(chat.engine) for _ in range(4)]
     for i, one in enumerate(chats):
         one.upload(video=f"clip {i}")
 
@@ -206,8 +206,8 @@ def test_threads_that_answer_at_once_answer_as_one_after_the_other(chat):
         nonlocal inside
         inside -= 1
 
-    chat.model.decoder.lm.register_forward_pre_hook(enter)
-    chat.model.decoder.lm.register_forward_hook(leave)
+    chat.engine.model.decoder.lm.register_forward_pre_hook(enter)
+    chat.engine.model.decoder.lm.register_forward_hook(leave)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, chats)) == alone
     assert most == 1
@@ -233,7 +233,7 @@ def test_a_long_dialogue_goes_on_without_its_oldest_turns_and_says_how_many(chat
 def test_what_was_shown_first_is_seen_to_the_end(chat, monkeypatch):
     prompts = []
     monkeypatch.setattr(
-        "video_llama.conversation.chat.generate_tokens",
+        "video_llama.conversation.engine.generate_tokens",
         lambda *args: (prompts.append(args[2][0]), generate_tokens(*args))[1],
     )
     chat.upload(video="clip")
@@ -291,11 +291,11 @@ def test_what_is_typed_is_no_file_and_ends_no_turn(chat, typed):
 
 
 def test_an_answer_is_no_file_and_ends_no_turn(chat):
-    tokens = ids(chat.context.tokenizer, f"a <Video> {marker(0)} and ## </s> more###")
-    chat.model.decoder.lm.lm_head = Scripted([tokens])
+    tokens = ids(chat.engine.spec.tokenizer, f"a <Video> {marker(0)} and ## </s> more###")
+    chat.engine.model.decoder.lm.lm_head = Scripted([tokens])
     said = chat.ask("What is it?", max_new_tokens=100)
     assert said.startswith("a <Video>")
-    chat.model.decoder.lm.lm_head = Scripted([tokens])
+    chat.engine.model.decoder.lm.lm_head = Scripted([tokens])
     chat.ask("And now?", max_new_tokens=60)
     assert not [piece for piece in chat.session.prompt() if isinstance(piece, Slot)]
 
@@ -320,8 +320,8 @@ def test_after_memory_ran_out_the_dialogue_is_as_before_the_question(chat, monke
         chat.upload(video="clip")
         if trouble:
             with monkeypatch.context() as patch:
-                patch.setattr(chat.model.decoder.lm, "generate", without_memory)
-                patch.setattr(chat.model, "encode_frozen", without_memory)
+                patch.setattr(chat.engine.model.decoder.lm, "generate", without_memory)
+                patch.setattr(chat.engine.model, "encode_frozen", without_memory)
                 with pytest.raises(OutOfMemory, match="max_new_tokens"):
                     chat.ask("What is it?", max_new_tokens=8)
                 with pytest.raises(OutOfMemory, match="shorter clip"):
@@ -332,17 +332,24 @@ def test_after_memory_ran_out_the_dialogue_is_as_before_the_question(chat, monke
     assert dialogue(True) == dialogue(False)
 
 
-# What it took
+# Statistics
+
+
+@pytest.mark.parametrize(
+    ("tokens", "first", "total", "rate"), [(11, 1.0, 3.0, 5.0), (1, 1.0, 1.0, None), (9, 2.0, 2.0, None)]
+)
+def test_the_rate_counts_from_the_first_token(tokens, first, total, rate):
+    assert AnswerStats(100, tokens, first, total, encode_s=0.5).tokens_per_s == rate
 
 
 def test_the_stats_tell_sizes_and_times(chat, clip):
     assert chat.last is None
     chat.upload(video=clip)
-    chat.model.decoder.lm.lm_head = Scripted([ids(chat.context.tokenizer, "It is red.###")])
+    chat.engine.model.decoder.lm.lm_head = Scripted([ids(chat.engine.spec.tokenizer, "It is red.###")])
     chat.ask("What is it?", max_new_tokens=30)
     stats = chat.last
-    assert stats.answer_tokens == len(ids(chat.context.tokenizer, "It is red.###"))
-    assert stats.prompt_tokens > chat.context.tokens_per_slot["video"]
+    assert stats.answer_tokens == len(ids(chat.engine.spec.tokenizer, "It is red.###"))
+    assert stats.prompt_tokens > chat.engine.spec.tokens_per_slot["video"]
     assert 0 < stats.first_token_s < stats.total_s
     assert stats.tokens_per_s > 0
     assert stats.encode_s > 0
@@ -364,7 +371,7 @@ def test_an_error_leaves_the_stats_of_the_last_answer(chat):
 def test_a_length_takes_the_place_of_that_in_the_settings(chat):
     settings = GenerationSettings(max_new_tokens=9)
     for given, expected in (({}, 9), ({"max_new_tokens": 3}, 3)):
-        chat.model.decoder.lm.lm_head = Scripted([[20]])
+        chat.engine.model.decoder.lm.lm_head = Scripted([[20]])
         chat.ask("Who?", settings, **given)
         assert chat.last.answer_tokens == expected
     assert settings == replace(settings, max_new_tokens=9)

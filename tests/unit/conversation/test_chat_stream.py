@@ -24,8 +24,8 @@ def _no_thread_is_left():
 
 def script(chat: Chat, text: str, before=lambda step: None) -> Scripted:
     """Let the model say a text, and then ``###``."""
-    head = Scripted([ids(chat.context.tokenizer, text + "###")], before)
-    chat.model.decoder.lm.lm_head = head
+    head = Scripted([ids(chat.engine.spec.tokenizer, text + "###")], before)
+    chat.engine.model.decoder.lm.lm_head = head
     return head
 
 
@@ -40,7 +40,7 @@ def script(chat: Chat, text: str, before=lambda step: None) -> Scripted:
     ids=["greedy", "sampling", "beams", "beams drawn"],
 )
 def test_the_pieces_together_are_the_answer(chat, settings):
-    other = chat.another()
+    other = Chat(chat.engine)
     for dialogue in (chat, other):
         dialogue.upload(video="clip")
     for question in (QUESTION, "And now?"):
@@ -65,8 +65,8 @@ def test_a_piece_comes_before_the_next_is_generated(chat):
 
 
 def test_an_end_symbol_is_never_heard_not_even_in_part(chat):
-    tokens = [*ids(chat.context.tokenizer, "It is # red"), *ids(chat.context.tokenizer, "#")[-1:] * 3, 20]
-    chat.model.decoder.lm.lm_head = Scripted([tokens])
+    tokens = [*ids(chat.engine.spec.tokenizer, "It is # red"), *ids(chat.engine.spec.tokenizer, "#")[-1:] * 3, 20]
+    chat.engine.model.decoder.lm.lm_head = Scripted([tokens])
     assert "".join(chat.stream(QUESTION, max_new_tokens=40)) == "It is # red"
     assert chat.session.turns[-1].answer == "It is # red"
 
@@ -94,8 +94,8 @@ def test_a_stream_that_is_closed_stops_the_model_and_keeps_what_was_said(chat):
 
 
 def test_a_search_of_beams_can_be_stopped(chat):
-    head = Scripted([[ids(chat.context.tokenizer, "a ")[-1]]] * 2)
-    chat.model.decoder.lm.lm_head = head
+    head = Scripted([[ids(chat.engine.spec.tokenizer, "a ")[-1]]] * 2)
+    chat.engine.model.decoder.lm.lm_head = head
     stream = chat.stream(QUESTION, GenerationSettings(max_new_tokens=99, num_beams=2))
     assert next(stream) == ""
     stream.close()
@@ -128,9 +128,9 @@ def test_an_interrupt_before_anything_was_said_takes_the_question_back(chat, num
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     settings = GenerationSettings(max_new_tokens=99, num_beams=num_beams)
-    space = ids(chat.context.tokenizer, "a ")[-1]
+    space = ids(chat.engine.spec.tokenizer, "a ")[-1]
     head = Scripted([[space]] * num_beams, interrupt)
-    chat.model.decoder.lm.lm_head = head
+    chat.engine.model.decoder.lm.lm_head = head
     with pytest.raises(KeyboardInterrupt):
         chat.ask(QUESTION, settings)
     assert head.step < 99
@@ -169,7 +169,7 @@ def test_an_error_of_the_decoder_reaches_the_reader_and_the_dialogue_goes_on(cha
     script(chat, "It is red")
     assert chat.ask(QUESTION, max_new_tokens=8) == "It is red"
     assert chat.session.turns[0].text.startswith("<Video>")
-    assert chat.another().ask(QUESTION, max_new_tokens=8) is not None
+    assert Chat(chat.engine).ask(QUESTION, max_new_tokens=8) is not None
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_an_answer_that_is_not_read_keeps_nobody_waiting(chat):
     script(chat, "It is red")
     pieces = chat.stream(QUESTION, max_new_tokens=40)
     first = next(pieces)
-    assert isinstance(chat.another().ask("And you?", max_new_tokens=8), str)
+    assert isinstance(Chat(chat.engine).ask("And you?", max_new_tokens=8), str)
     assert first + "".join(pieces) == "It is red"
 
 
@@ -225,7 +225,7 @@ def test_an_answer_that_nobody_waits_for_does_not_wait_for_the_model(chat):
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with chat._model_lock:
+        with chat.engine._lock:
             held.set()
             release.wait(60)
 
@@ -237,7 +237,7 @@ def test_an_answer_that_nobody_waits_for_does_not_wait_for_the_model(chat):
     held.wait()
     try:
         with pytest.raises(Gone):
-            chat._generate([1], [], GenerationSettings(), put)
+            chat.engine.generate_tokens([1], [], GenerationSettings(), put)
         assert other.is_alive()
     finally:
         release.set()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from video_llama.conversation.feature_cache import FeatureCache, file_key
-from video_llama.conversation.files import EncodedFile, Upload
+from video_llama.conversation.feature_cache import EncodedFile, FeatureCache, file_key
+from video_llama.processors.media import AudioStatus, FileMedia
 
 
 def file(name: str) -> EncodedFile:
-    return EncodedFile(Upload(sound=name), ())
+    return EncodedFile(FileMedia(audio_status=AudioStatus("failed", name)), ())
 
 
 def test_the_file_that_was_not_used_for_longest_makes_room():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from video_llama.conversation.generation import NucleusSampler, forked_chance
+from video_llama.conversation.generation import NucleusSampler, forked_rng
 from video_llama.conversation.settings import GenerationSettings
 
 LOGITS = torch.tensor([0.1, 0.5, 0.3, 0.06, 0.04]).log()
@@ -57,14 +57,14 @@ def test_without_a_seed_every_row_and_every_time_differ():
 def test_torchs_own_chance_is_left_as_it_was(seed):
     before = torch.random.get_rng_state()
     drawn(n_steps=3, seed=seed)
-    with forked_chance(seed):
+    with forked_rng(seed):
         torch.rand(3)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_chance_that_is_forked_is_that_of_the_seed():
     def number(seed: int | None) -> float:
-        with forked_chance(seed):
+        with forked_rng(seed):
             return float(torch.rand(()))
 
     assert number(5) == number(5) != number(6)

@@ -1,8 +1,8 @@
-"""A chat without a model, and files to show it."""
+"""A chat without a model, and a clip to show it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +11,25 @@ import torch
 
 from video_llama.common.errors import DecodeError
 from video_llama.common.types import Media
-from video_llama.conversation.files import Upload
+from video_llama.processors.media import FileMedia
 from video_llama.toy.encode import write_clip
 from video_llama.toy.scene import Scene
 
 
 class FakeChat:
-    """Sees four frames of everything and says what it is told to."""
+    """Reads four frames of any file and gives scripted answers."""
 
     last = None
 
     def __init__(self, answers: dict[str, Any]) -> None:
         self.answers, self.uploads, self.closed = answers, [], 0
 
-    def another(self) -> FakeChat:
-        return FakeChat(self.answers)
-
-    def upload(self, *, hear: bool | None = None, **file: Path) -> Upload:
+    def upload(self, *, use_audio: bool | None = None, **file: Path) -> FileMedia:
         ((kind, path),) = file.items()
-        self.uploads.append((kind, path, hear))
+        self.uploads.append((kind, path, use_audio))
         if path.stem == "bad":
             raise DecodeError(str(path), "cannot decode packet 7")
-        return Upload(seen=Media("video", torch.zeros(3, 4, 8, 8, dtype=torch.uint8), times=(0.0, 0.5, 1.0, 1.5)))
+        return FileMedia(Media("video", torch.zeros(3, 4, 8, 8, dtype=torch.uint8), times=(0.0, 0.5, 1.0, 1.5)))
 
     def stream(self, question: str, settings: Any) -> Iterator[str]:
         try:
@@ -45,21 +42,27 @@ class FakeChat:
 
 
 @pytest.fixture
-def chat() -> FakeChat:
-    return FakeChat({"Colour?": ["It is", " red", "."], "Silence?": []})
+def answers() -> dict[str, Any]:
+    """What the fake chats answer, piece by piece."""
+    return {"Colour?": ["It is", " red", "."], "Silence?": []}
+
+
+@pytest.fixture
+def new_chat(answers: dict[str, Any]) -> Callable[[], FakeChat]:
+    return lambda: FakeChat(answers)
 
 
 @pytest.fixture(scope="session")
-def a_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seconds of 64 x 64 pixels, with sound."""
+def shared_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-second clip of 64 x 64 pixels, with sound."""
     path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     write_clip(path, Scene("circle", "red", "left", "large", seed=1))
     return path
 
 
 @pytest.fixture
-def clip(a_clip: Path, tmp_path: Path) -> Path:
-    """The same, in a folder of its own."""
+def clip(shared_clip: Path, tmp_path: Path) -> Path:
+    """A copy of the clip, which a test may change."""
     path = tmp_path / "clip.mp4"
-    path.write_bytes(a_clip.read_bytes())
+    path.write_bytes(shared_clip.read_bytes())
     return path

@@ -1,4 +1,4 @@
-"""Which requests reach gradio."""
+"""Which requests reach gradio, and the security headers of every response."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import contextlib
 
 import pytest
 
-from video_llama.demo.middleware import Guard
+from video_llama.demo.middleware import RequestFilter
 
 
-def refused(method, path, host=b"127.0.0.1:7860", listening="127.0.0.1", **headers):
+def refused_status(method, path, host=b"127.0.0.1:7860", listening="127.0.0.1", **headers):
     headers = {b"host": host, **{name.replace("_", "-").encode(): value for name, value in headers.items()}}
-    refusal = Guard(None, listening, max_upload=1000).refusal(method, path, headers)
+    refusal = RequestFilter(None, listening, max_upload=1000).refusal(method, path, headers)
     return refusal and refusal[0]
 
 
@@ -27,15 +27,15 @@ def refused(method, path, host=b"127.0.0.1:7860", listening="127.0.0.1", **heade
         "/gradio_api/file=/tmp/x/clip.mp4",
     ],
 )
-def test_the_page_is_read(path):
-    assert refused("GET", path) is None
-    assert refused("POST", path, content_length=b"1") == 404
+def test_routes_of_the_page_accept_get_only(path):
+    assert refused_status("GET", path) is None
+    assert refused_status("POST", path, content_length=b"1") == 404
 
 
 @pytest.mark.parametrize("path", ["/gradio_api/queue/join", "/gradio_api/upload", "/gradio_api/run/predict"])
-def test_the_page_is_written_to(path):
-    assert refused("POST", path, content_length=b"10") is None
-    assert refused("GET", path) == 404
+def test_endpoints_of_the_page_accept_post_only(path):
+    assert refused_status("POST", path, content_length=b"10") is None
+    assert refused_status("GET", path) == 404
 
 
 @pytest.mark.parametrize(
@@ -52,44 +52,44 @@ def test_the_page_is_written_to(path):
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "OPTIONS"])
-def test_nothing_else_is_there(method, path):
-    assert refused(method, path, content_length=b"1") == 404
+def test_any_other_route_is_not_found(method, path):
+    assert refused_status(method, path, content_length=b"1") == 404
 
 
 @pytest.mark.parametrize("host", [b"127.0.0.1:7860", b"localhost", b"LOCALHOST:80", b"[::1]:7860"])
-def test_this_computer_goes_by_several_names(host):
-    assert refused("GET", "/", host) is None
+def test_every_loopback_name_is_accepted_as_host(host):
+    assert refused_status("GET", "/", host) is None
 
 
 @pytest.mark.parametrize(
     "host", [b"evil.example", b"127.0.0.1.evil.example", b"", b"[::1", b"evil@localhost.x", b"\xff"]
 )
-def test_other_names_are_refused_where_only_this_computer_is_listened_to(host):
-    assert refused("GET", "/", host) == 421
-    assert refused("GET", "/", b"my.server:80", listening="0.0.0.0") is None
+def test_other_hosts_are_refused_if_the_server_listens_on_loopback_only(host):
+    assert refused_status("GET", "/", host) == 421
+    assert refused_status("GET", "/", b"my.server:80", listening="0.0.0.0") is None
 
 
 @pytest.mark.parametrize("origin", [b"https://evil.example", b"null", b"http://127.0.0.1:1"])
-def test_other_pages_are_refused(origin):
-    assert refused("POST", "/gradio_api/upload", content_length=b"1", origin=origin) == 403
-    assert refused("GET", "/config", origin=origin) == 403
-    assert refused("GET", "/config", origin=b"http://127.0.0.1:7860") is None
+def test_requests_from_other_origins_are_refused(origin):
+    assert refused_status("POST", "/gradio_api/upload", content_length=b"1", origin=origin) == 403
+    assert refused_status("GET", "/config", origin=origin) == 403
+    assert refused_status("GET", "/config", origin=b"http://127.0.0.1:7860") is None
 
 
 @pytest.mark.parametrize(
     ("length", "status"), [(b"17000", None), (b"17385", 413), (b"-1", 411), (b"", 411), (b"1e3", 411)]
 )
-def test_an_upload_says_its_length_and_keeps_to_the_limit(length, status):
-    assert refused("POST", "/gradio_api/upload", content_length=length) == status
+def test_an_upload_states_its_length_and_is_within_the_limit(length, status):
+    assert refused_status("POST", "/gradio_api/upload", content_length=length) == status
 
 
-def test_other_requests_are_short():
-    assert refused("POST", "/gradio_api/queue/join", content_length=b"65536") is None
-    assert refused("POST", "/gradio_api/queue/join", content_length=b"65537") == 413
+def test_other_requests_have_a_small_limit():
+    assert refused_status("POST", "/gradio_api/queue/join", content_length=b"65536") is None
+    assert refused_status("POST", "/gradio_api/queue/join", content_length=b"65537") == 413
 
 
 def exchange(path):
-    """The messages that a browser gets which asks for a path."""
+    """Return the ASGI messages sent in response to a GET request."""
     sent = []
 
     async def app(scope, receive, send):
@@ -100,12 +100,12 @@ def exchange(path):
         sent.append(message)
 
     scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"localhost")]}
-    asyncio.run(Guard(app, "127.0.0.1", max_upload=1000)(scope, None, send))
+    asyncio.run(RequestFilter(app, "127.0.0.1", max_upload=1000)(scope, None, send))
     return sent
 
 
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/nothing", 404)])
-def test_every_answer_forbids_to_load_anything_from_elsewhere(path, status):
+def test_every_response_forbids_loading_from_other_hosts(path, status):
     start, body = exchange(path)
     assert start["status"] == status
     assert b"default-src 'self'" in dict(start["headers"])[b"content-security-policy"]
@@ -113,8 +113,8 @@ def test_every_answer_forbids_to_load_anything_from_elsewhere(path, status):
 
 
 @pytest.mark.parametrize(("path", "raised"), [("/gradio_api/file=/tmp/x/clip.mp4", False), ("/config", True)])
-def test_a_file_that_goes_with_its_tab_while_it_is_sent_is_no_failure(path, raised):
-    """Starlette looks for a file, sends the headers, and opens it then."""
+def test_a_file_deleted_while_it_is_sent_is_not_an_error(path, raised):
+    """Starlette checks that a file exists, sends the headers, and only then opens it."""
 
     async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 206})
@@ -125,7 +125,7 @@ def test_a_file_that_goes_with_its_tab_while_it_is_sent_is_no_failure(path, rais
 
     sent: list[str] = []
     scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"localhost")]}
-    asked = Guard(app, "127.0.0.1", max_upload=1000)(scope, None, send)
+    request = RequestFilter(app, "127.0.0.1", max_upload=1000)(scope, None, send)
     with pytest.raises(FileNotFoundError) if raised else contextlib.nullcontext():
-        asyncio.run(asked)
+        asyncio.run(request)
     assert sent == ["http.response.start"]

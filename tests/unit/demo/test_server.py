@@ -1,4 +1,4 @@
-"""What stands in the way of the page is said in one line, before a model is read."""
+"""Problems with the command line are reported in one line, before the model is loaded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def start(capsys):
     return run
 
 
-def test_a_port_that_is_taken_is_named(start):
+def test_a_port_in_use_is_reported(start):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, err = start("--port", port)
@@ -31,21 +31,21 @@ def test_a_port_that_is_taken_is_named(start):
 
 
 @pytest.mark.parametrize("flags", [("--port", 99999), ("--host", "nowhere.invalid")])
-def test_an_address_that_does_not_exist_is_named(start, flags):
+def test_an_address_that_does_not_exist_is_reported(start, flags):
     code, err = start(*flags)
     assert code == 1
     assert err.startswith("error: cannot listen on ")
     assert err.count("\n") == 1
 
 
-def test_a_missing_yaml_is_named(start, tmp_path):
+def test_a_missing_yaml_is_reported(start, tmp_path):
     code, err = start("--cfg-path", tmp_path / "mine.yaml")
     assert code == 1
     assert err.startswith("error: ")
     assert "mine.yaml" in err
 
 
-def test_a_gpu_that_is_not_there_is_named(start):
+def test_a_missing_gpu_is_reported(start):
     code, err = start("--gpu-id", 1000)
     assert code == 1
     assert err.startswith("error: device cuda:1000")
@@ -59,8 +59,19 @@ def test_a_missing_package_is_reported_with_the_command_that_installs_it(package
     assert err == f"error: the page needs {package}: pip install -e '.[demo]' -c constraints.txt\n"
 
 
-@pytest.mark.parametrize("flags", [("--max-megabytes", 0), ("--max-waiting", -1), ("--max-minutes", "long")])
-def test_a_limit_is_a_number_above_0(start, capsys, flags):
-    with pytest.raises(SystemExit):
-        start(*flags)
-    assert flags[0] in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--max-megabytes", 0, "should be greater than or equal to 1"),
+        ("--max-waiting", -1, "should be greater than or equal to 1"),
+        ("--max-minutes", 0, "should be greater than 0"),
+        ("--max-minutes", "long", "should be a valid number"),
+    ],
+)
+def test_a_limit_that_is_no_positive_number_is_refused_with_its_flag(start, capsys, flag, value, message):
+    with pytest.raises(SystemExit) as exit_:
+        start(flag, value)
+    assert exit_.value.code == 2
+    err = capsys.readouterr().err
+    assert f"argument {flag}: {value}: " in err
+    assert message in err

@@ -1,4 +1,4 @@
-"""Which paths of a request are taken, and which uploads are removed."""
+"""Which paths a request may name, and which uploads are deleted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def folder(tmp_path):
     return tmp_path / "uploads"
 
 
-def test_a_file_of_the_folder_is_taken(folder):
+def test_an_uploaded_file_is_accepted(folder):
     path = folder / "one" / "a.mp4"
     assert uploaded_file({"path": str(path), "url": "http://x", "meta": {}}, folder) == path
     check_paths([{"path": str(path)}, 3, "x", None], folder)
@@ -38,22 +38,22 @@ def test_a_file_of_the_folder_is_taken(folder):
         "{f}/link",
     ],
 )
-def test_no_other_file_is_taken(folder, path):
+def test_any_other_path_is_refused(folder, path):
     (folder / "link").symlink_to(folder.parent / "secret.txt")
     path = path.format(f=folder)
-    with pytest.raises(VideoLlamaError, match="Not a file that was uploaded"):
+    with pytest.raises(VideoLlamaError, match="Not an uploaded file"):
         uploaded_file({"path": path}, folder)
-    with pytest.raises(VideoLlamaError, match="Nothing is fetched or read"):
+    with pytest.raises(VideoLlamaError, match="Nothing was fetched or read"):
         check_paths([1, {"deep": [{"path": path}]}], folder)
 
 
 @pytest.mark.parametrize("payload", [None, "x", 3, [], {}, {"path": None}, {"path": 3}, {"path": ["/x"]}])
-def test_what_is_no_file_is_not_taken(folder, payload):
-    with pytest.raises(VideoLlamaError, match="Not a file that was uploaded"):
+def test_a_malformed_payload_is_refused(folder, payload):
+    with pytest.raises(VideoLlamaError, match="Not an uploaded file"):
         uploaded_file(payload, folder)
 
 
-def test_a_file_is_removed_with_its_folder_unless_that_holds_another(folder):
+def test_a_file_is_deleted_with_its_folder_unless_the_folder_holds_another(folder):
     other = folder / "one" / "b.mp4"
     other.write_text("b")
     remove(folder / "one" / "a.mp4")
@@ -63,9 +63,9 @@ def test_a_file_is_removed_with_its_folder_unless_that_holds_another(folder):
     assert list(folder.rglob("*")) == []
 
 
-def test_only_old_files_that_nobody_holds_are_removed(folder):
-    for name in ("held", "old", "new"):
+def test_only_old_files_outside_of_any_session_are_deleted(folder):
+    for name in ("in_use", "old", "new"):
         (folder / name).write_text(name)
         os.utime(folder / name, (0, 0) if name != "new" else None)
-    remove_old(folder, {folder / "held"}, older_than_s=60)
-    assert {path.name for path in folder.glob("*")} == {"held", "new", "one"}
+    remove_old(folder, {folder / "in_use"}, older_than_s=60)
+    assert {path.name for path in folder.glob("*")} == {"in_use", "new", "one"}

@@ -10,8 +10,8 @@ import pytest
 from video_llama.config.loader import load_config
 from video_llama.conversation.batching import File, FileQuestion
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.inference.keys import item_keys
-from video_llama.inference.questions import Item
+from video_llama.inference.items import Item
+from video_llama.inference.keys import item_keys, model_key
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +24,12 @@ def key(
     id: str | int = "a",
     question: str = "What?",
     path: str = "v",
-    hear: bool | None = None,
+    use_audio: bool | None = None,
     **settings: object,
 ) -> str:
-    job = load_config("eval_configs/toy.yaml", options, also=("datasets",))
-    item = Item(id, FileQuestion(File("video", path, hear), question))
-    return item_keys([item], job, GenerationSettings(**settings))[item]
+    job = load_config("eval_configs/toy.yaml", options, also=("datasets", "inference"))
+    item = Item(id, FileQuestion(File("video", path, use_audio), question))
+    return item_keys([item], model_key(job), GenerationSettings(**settings))[item]
 
 
 def test_a_key_is_the_same_each_time():
@@ -42,7 +42,7 @@ def test_a_key_is_the_same_each_time():
         {"id": "b"},
         {"question": "Why?"},
         {"path": "w"},
-        {"hear": False},
+        {"use_audio": False},
         {"max_new_tokens": 8},
         {"seed": 0},
     ],
@@ -53,7 +53,7 @@ def test_whatever_changes_the_answer_changes_the_key(change):
 
 @pytest.mark.parametrize(
     "option",
-    ["model.max_txt_len=31", "datasets.webvid_instruct.vis_processor.train.n_frms=5", "model.model_type=llama_v2"],
+    ["model.max_txt_len=31", "inference.video.n_frms=5", "model.model_type=llama_v2"],
 )
 def test_whatever_changes_the_model_changes_the_key(option):
     assert key(option) != key()

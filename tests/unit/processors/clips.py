@@ -1,4 +1,4 @@
-"""Small generated video files of many kinds, and their frames from a plain decoder."""
+"""Small generated videos in many formats, and their frames as a plain sequential decoder returns them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from video_llama.processors.decode.pyav_backend import to_rgb
 
 
 def picture(index: int, height: int = 64, width: int = 96) -> np.ndarray:
-    """A frame unlike any other: uint8[H, W, 3], moving waves over a brightness that tells its index."""
+    """Return a frame unique to its index: uint8[H, W, 3], moving waves over a brightness that varies with it."""
     rows, columns = np.mgrid[:height, :width]
     waves = [np.sin((columns * (k + 1) + rows * 2 + index * 5) / 9.0) for k in range(3)]
     return (128 + 60 * np.stack(waves, -1) + 20 * np.sin(index * 1.7)).clip(0, 255).astype(np.uint8)
@@ -34,9 +34,9 @@ def write_clip(
     """Write a clip.
 
     Args:
-        x264: x264's own settings, or x265's, such as "bframes=2:keyint=10".
-        ticks: presentation time of each frame, in 1/1000 s; by default they are 1/rate apart.
-        draw: index of a frame -> uint8[64, 96, 3].
+        x264: settings of x264, or of x265, such as "bframes=2:keyint=10".
+        ticks: presentation time of each frame, in ms; None: 1/rate apart.
+        draw: returns the frame of an index: uint8[64, 96, 3].
     """
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=dict(options))
@@ -56,13 +56,13 @@ def write_clip(
 
 
 def played(path: Path) -> np.ndarray:
-    """Every frame as a player decodes them, one after the other from the start: uint8[T, H, W, 3]."""
+    """Return every frame, decoded sequentially as a player does: uint8[T, H, W, 3]."""
     with av.open(str(path)) as container:
         return np.stack([to_rgb(frame, None) for frame in container.decode(video=0)])
 
 
 def set_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
-    """Write the turn of an mp4's video track: pixel (x, y) is shown at (ax + cy, bx + dy)."""
+    """Set the display matrix of an mp4: pixel (x, y) is shown at (ax + cy, bx + dy)."""
     data = bytearray(path.read_bytes())
     start = data.index(b"tkhd") + 4 + 40  # after version, times, track id, duration, layer, group, volume
     one = 1 << 16
@@ -72,7 +72,7 @@ def set_matrix(path: Path, a: int, b: int, c: int, d: int) -> Path:
 
 
 def cut_start(path: Path, media_ticks: int) -> Path:
-    """Make the edit list of an mp4 start later, by so many ticks of the track's clock."""
+    """Move the start of an mp4's edit list, in ticks of the track's time base."""
     data = bytearray(path.read_bytes())
     start = data.index(b"elst") + 4 + 8  # after version and the number of entries
     (media_time,) = struct.unpack(">i", data[start + 4 : start + 8])

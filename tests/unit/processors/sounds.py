@@ -1,4 +1,4 @@
-"""Small audio files of many kinds, with and without video, and the time of a chirp in them."""
+"""Small generated audio files in many formats, with and without video, and the times of chirps in them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
 def chirp(rate: int) -> np.ndarray:
-    """40 ms that fit to one place only: 300 Hz rising to 3 kHz, float64[L]."""
+    """Return a 40 ms chirp from 300 Hz to 3 kHz, whose autocorrelation has one sharp peak: float64[L]."""
     t = np.arange(round(0.04 * rate)) / rate
     return 0.5 * np.hanning(len(t)) * np.sin(2 * np.pi * (300 * t + 2700 * t**2 / (2 * 0.04)))
 
 
 def with_chirps(rate: int, seconds: float, times: list[float], channels: int = 1) -> np.ndarray:
-    """Faint noise with a chirp at each time, in all channels: float32[C, L]."""
+    """Return faint noise with a chirp at each of the times, in every channel: float32[C, L]."""
     waveform = np.random.default_rng(0).normal(0, 1e-3, (channels, round(rate * seconds)))
     burst = chirp(rate)
     for time in times:
@@ -45,13 +45,13 @@ def write_sound(
     movflags: str = "",
     **options: str,
 ) -> Path:
-    """Write a waveform, float32[C, L], beside ``video`` frames at 25 per second; without video where that is 0.
+    """Write a waveform, float32[C, L], and ``video`` frames at 25 per second; 0 means no video stream.
 
     Args:
-        start, video_start: when each begins, in seconds.
-        gap: from when to when packets of sound are left out, in seconds.
-        movflags: how the mp4 is laid out.
-        options: of the codec.
+        start, video_start: when each stream starts, in seconds.
+        gap: start and end of an interval whose audio packets are left out, in seconds.
+        movflags: FFmpeg's flags for the layout of an mp4.
+        options: codec options.
     """
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
         if video:
@@ -78,12 +78,12 @@ def write_sound(
 
 
 def waveform_of(sound: Sound) -> Tensor:
-    """The whole waveform: float32[C, L]."""
+    """Return the whole waveform: float32[C, L]."""
     return sound.read([(0, sound.n_samples)])[0]
 
 
 def chirps_in(waveform: Tensor, n: int = 1) -> list[float]:
-    """When the ``n`` clearest chirps of the first channel start, in seconds."""
+    """Return the start times of the ``n`` clearest chirps in the first channel, in seconds."""
     heard = np.correlate(waveform[0].double().numpy(), chirp(SAMPLE_RATE))
     times = []
     for _ in range(n):
@@ -95,7 +95,7 @@ def chirps_in(waveform: Tensor, n: int = 1) -> list[float]:
 
 
 def heard_in(path: Path, n: int = 1) -> list[float]:
-    """When the chirps of a file are heard, by the clock of its video."""
+    """Return the start times of the chirps in a file, on the clock of its video."""
     return chirps_in(waveform_of(open_sound(path)), n)
 
 

@@ -30,7 +30,7 @@ def tone(hertz, seconds=2.0, channels=1):
 
 
 def filled(mel):
-    """Frames that hold sound, of one spectrogram."""
+    """Return the number of frames of a spectrogram that are not padding."""
     return int((mel[0] != PADDING).any(0).sum())
 
 
@@ -46,7 +46,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("n_segments", [1, 8, 11])
-def test_any_audio_gives_the_requested_number_of_segments(tmp_path, name, n_segments):
+def test_any_audio_file_gives_the_requested_number_of_segments(tmp_path, name, n_segments):
     rate, channels, seconds, codec = FILES[name]
     path = write_sound(tmp_path / name, with_chirps(rate, seconds, [0.0] * (seconds > 0.1), channels), rate, codec)
     heard = read(path, n_segments=n_segments)
@@ -59,7 +59,7 @@ def test_any_audio_gives_the_requested_number_of_segments(tmp_path, name, n_segm
     assert filled(heard.frames[-1]) == pytest.approx(in_each, abs=1)
 
 
-def test_a_segment_holds_its_two_seconds_of_sound(tmp_path):
+def test_a_segment_covers_two_seconds_from_its_start(tmp_path):
     path = write_sound(tmp_path / "a.wav", with_chirps(SAMPLE_RATE, 10.0, [5.5]), SAMPLE_RATE, "pcm_s16le")
     heard = read(path, n_segments=4)
     assert heard.times == (0.0, 2.0, 4.0, 6.0)
@@ -68,10 +68,10 @@ def test_a_segment_holds_its_two_seconds_of_sound(tmp_path):
     assert loudness[2].max() > loudness[[0, 1, 3]].max() + 0.1
 
 
-def test_video_and_sound_of_one_open_file(tmp_path):
+def test_the_track_of_an_open_video_gives_the_same_segments_as_its_file(tmp_path):
     path = write_sound(tmp_path / "a.mp4", with_chirps(48_000, 3.0, [0.5]), 48_000, "aac", video=10)
     processor = PROCESSORS.get("imagebind_audio")
-    heard = processor(processor.Config(n_segments=3)).hear(open_video(path).sound())
+    heard = processor(processor.Config(n_segments=3)).read_track(open_video(path).sound())
     assert torch.equal(heard.frames, read(path, n_segments=3).frames)
 
 

@@ -1,4 +1,4 @@
-"""Sound has the time at which it was written, on the clock of the video's frames, for any format and codec."""
+"""Sound keeps its time on the clock of the video frames, in any format and codec."""
 
 from __future__ import annotations
 
@@ -49,30 +49,30 @@ def write(path, seconds=1.6, at=(0.7,), rate=48_000, channels=1, **settings):
 
 
 def near(*times):
-    """Within a millisecond."""
+    """Equal to within a millisecond."""
     return pytest.approx(list(times), abs=1e-3)
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_chirp_is_at_the_time_at_which_it_was_written(tmp_path, name):
+def test_a_chirp_is_read_at_the_time_it_was_written(tmp_path, name):
     path = write(tmp_path / name, **FILES[name])
     assert heard_in(path) == near(0.7)
     assert open_sound(path).n_channels == FILES[name].get("channels", 1)
-    assert open_sound(path).duration == pytest.approx(1.6, abs=0.04)  # some end with a full block of samples
+    assert open_sound(path).duration == pytest.approx(1.6, abs=0.04)  # some codecs pad the last block
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if "video" in FILES[name]])
 @pytest.mark.parametrize("backend", VIDEO_BACKENDS.names())
-def test_the_sound_of_an_open_video_is_that_of_the_file(tmp_path, name, backend):
+def test_the_track_of_an_open_video_equals_that_of_its_file(tmp_path, name, backend):
     path = write(tmp_path / name, **FILES[name])
     assert torch.equal(waveform_of(open_video(path, backend).sound()), waveform_of(open_sound(path)))
 
 
 @pytest.mark.parametrize("name", ["late.mp4", "late.mkv", "late.ts"])
-def test_a_track_that_starts_late_has_silence_in_front(tmp_path, name):
+def test_a_track_that_starts_late_is_padded_with_silence(tmp_path, name):
     waveform = waveform_of(open_sound(write(tmp_path / name, codec="aac", start=0.5, video=60)))
     assert chirps_in(waveform) == near(1.2)
-    assert is_silent(waveform[:, : round(0.47 * SAMPLE_RATE)])  # then what the encoder puts before the first sample
+    assert is_silent(waveform[:, : round(0.47 * SAMPLE_RATE)])  # after that comes the encoder's priming
 
 
 @pytest.mark.parametrize("name", ["late.mp4", "late.mkv", "late.ts", "late.flv"])
@@ -85,11 +85,11 @@ def test_sound_before_the_first_frame_is_cut_off(tmp_path, name):
     assert waveform.shape[1] == pytest.approx(1.2 * SAMPLE_RATE, abs=0.04 * SAMPLE_RATE)
 
 
-def test_audio_alone_starts_at_its_first_sample(tmp_path):
+def test_an_audio_file_starts_at_its_first_sample(tmp_path):
     assert heard_in(write(tmp_path / "late.mka", codec="pcm_s16le", start=0.5)) == near(0.7)
 
 
-def test_the_cover_picture_of_a_song_is_not_a_video(tmp_path):
+def test_cover_art_is_not_a_video_stream(tmp_path):
     path = write(tmp_path / "a.mp3", rate=44_100, codec="libmp3lame")
     Image.fromarray(picture(0)).save(tmp_path / "cover.jpg")
     cover = b"\0image/jpeg\0\3\0" + (tmp_path / "cover.jpg").read_bytes()
@@ -112,7 +112,7 @@ def test_missing_packets_become_silence_and_later_sound_keeps_its_time(tmp_path,
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000])
-def test_samples_are_those_written_resampled_by_torchaudio(tmp_path, rate):
+def test_samples_equal_torchaudios_resampling_of_those_written(tmp_path, rate):
     written = with_chirps(rate, 0.5, [0.2], channels=2) * np.array([[1.0], [-0.3]], np.float32)
     heard = waveform_of(open_sound(write_sound(tmp_path / "a.wav", written, rate, "pcm_f32le")))
     assert torch.equal(heard, resample(torch.from_numpy(written), rate, SAMPLE_RATE))
@@ -137,7 +137,7 @@ def test_channels_are_not_mixed(tmp_path):
     assert [chirps_in(channel[None])[0] for channel in heard] == near(*(c / 8 for c in range(6)))
 
 
-def test_a_track_may_be_longer_than_the_video_or_shorter(tmp_path):
+def test_a_track_may_be_longer_or_shorter_than_the_video(tmp_path):
     longer = write(tmp_path / "longer.mp4", codec="aac", video=10)
     assert open_video(longer).duration == pytest.approx(0.4)
     assert open_sound(longer).duration == pytest.approx(1.6, abs=1e-3)
@@ -151,7 +151,7 @@ def test_silence_is_sound(tmp_path):
     assert is_silent(waveform_of(sound))
 
 
-def test_a_file_without_a_track_differs_from_one_that_cannot_be_read(tmp_path):
+def test_a_file_without_a_track_raises_its_own_error(tmp_path):
     path = write_clip(tmp_path / "a.mp4", n_frames=5)
     for opened in (open_video(path), open_video(path, "decord")):
         with pytest.raises(NoSoundTrack, match="no sound track"):
@@ -161,7 +161,7 @@ def test_a_file_without_a_track_differs_from_one_that_cannot_be_read(tmp_path):
 
 
 def independent_decodes(path):
-    """Float32[L] at 16 kHz from the first frame on, of a mono file whose first frame is at 0: by FFmpeg's own means."""
+    """Yield FFmpeg's own decodes of a mono file whose first frame is at 0: float32[L] at 16 kHz, from that frame on."""
     rules = f"{SAMPLE_RATE}:async=1:min_hard_comp=0.001:first_pts=0"
     with av.open(str(path)) as container:
         graph, stream = Graph(), container.streams.audio[0]
@@ -185,13 +185,13 @@ def independent_decodes(path):
 
 
 @pytest.mark.parametrize("name", ["aac_44100.mp4", "late.mp4", "opus.mp4", "mp3.mp4", "flac.mkv"])
-def test_sound_is_where_ffmpeg_puts_it(tmp_path, name):
+def test_sound_is_aligned_with_ffmpegs_own_decode(tmp_path, name):
     settings = FILES.get(name, {"codec": "aac", "start": 0.5, "video": 40})
     path = write(tmp_path / name, at=(0.2, 0.7, 1.4), **settings)
     ours = waveform_of(open_sound(path))[0].numpy()
     for theirs in independent_decodes(path):
         n = min(len(ours), len(theirs))
         assert n > 1.5 * SAMPLE_RATE
-        alike = np.correlate(ours[:n], theirs[:n], mode="full")
-        assert abs(int(alike.argmax()) - (n - 1)) <= SAMPLE_RATE // 1000
-        assert alike.max() > 0.95 * np.sqrt((ours[:n] ** 2).sum() * (theirs[:n] ** 2).sum())
+        correlation = np.correlate(ours[:n], theirs[:n], mode="full")
+        assert abs(int(correlation.argmax()) - (n - 1)) <= SAMPLE_RATE // 1000
+        assert correlation.max() > 0.95 * np.sqrt((ours[:n] ** 2).sum() * (theirs[:n] ** 2).sum())

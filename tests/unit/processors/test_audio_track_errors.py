@@ -1,4 +1,4 @@
-"""Unreadable sound is an error with the file and the reason, never silence or another exception."""
+"""An unreadable track raises DecodeError with the file and the reason: never silence, never another exception."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from video_llama.common.errors import DecodeError, NoSoundTrack
 from video_llama.processors.decode import open_sound, open_video
 
 NOISE = np.random.default_rng(0).normal(0, 0.1, (1, 96_000)).astype(np.float32)
-"""Two seconds that fill every packet, so damage always has an effect."""
+"""Two seconds of noise, which fills every packet, so that any damage has an effect."""
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def clip(tmp_path_factory):
 
 
 def reason(path, **settings):
-    """Why the file's sound cannot be read."""
+    """Return the reason why the sound of a file cannot be read."""
     with pytest.raises(DecodeError) as error:
         waveform_of(open_sound(path, **settings))
     assert error.value.path == str(path)
@@ -39,13 +39,13 @@ def written(path, data):
 
 
 def packets(path, kind):
-    """Where each packet of the stream is in the file, and how long."""
+    """Return the position in the file and the size of each packet of a stream."""
     with av.open(str(path)) as container:
         return [(packet.pos, packet.size) for packet in container.demux(**{kind: 0}) if packet.size]
 
 
 def floats(path, *values):
-    """A WAV file of 32-bit floats."""
+    """Write a WAV file of 32-bit floats."""
     data = struct.pack(f"<{len(values)}f", *values)
     header = struct.pack("<4sI8sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVEfmt ", 16, 3, 1, 16_000, 64_000, 4, 32,
                          b"data", len(data))  # fmt: skip
@@ -64,7 +64,7 @@ def test_files_without_sound_are_refused(tmp_path):
     assert "neither video nor sound" in reason(written(tmp_path / "words.txt", b"words\n" * 100))
 
 
-def test_a_damaged_track_in_a_good_video_is_an_error_and_the_video_is_not(tmp_path, clip):
+def test_a_damaged_track_is_an_error_but_its_video_can_be_read(tmp_path, clip):
     data = bytearray(clip.read_bytes())
     for start, size in packets(clip, "audio")[40:44]:
         data[start : start + size] = random.Random(start).randbytes(size)
@@ -79,7 +79,7 @@ def test_a_damaged_track_in_a_good_video_is_an_error_and_the_video_is_not(tmp_pa
 @pytest.mark.parametrize(
     ("name", "codec"), {"a.flac": "flac", "a.mkv": "flac", "a.ogg": "libopus", "a.mka": "ac3"}.items()
 )
-def test_damage_that_only_a_checksum_shows_is_an_error(tmp_path, name, codec):
+def test_damage_detectable_only_by_checksum_is_an_error(tmp_path, name, codec):
     path = write_sound(tmp_path / name, np.tile(NOISE, 3), 48_000, codec)
     data = bytearray(path.read_bytes())
     middle = len(data) // 2
@@ -88,56 +88,56 @@ def test_damage_that_only_a_checksum_shows_is_an_error(tmp_path, name, codec):
     assert "are missing at" in why or "cannot decode packet" in why
 
 
-def test_a_codec_without_a_decoder_is_an_error_not_a_missing_track(tmp_path):
+def test_a_codec_without_a_decoder_is_reported_as_such_not_as_a_missing_track(tmp_path):
     path = write_sound(tmp_path / "a.mkv", NOISE, 48_000, "aac", video=5)
     written(path, path.read_bytes().replace(b"A_AAC", b"A_XYZ"))
     assert reason(path) == "no decoder for its sound track"
     assert open_video(path).n_frames == 5
 
 
-def test_a_track_of_zero_length_is_an_error(tmp_path):
+def test_an_empty_track_is_an_error(tmp_path):
     assert reason(floats(tmp_path / "a.wav")) == "its sound track holds no sound"
     over = write_sound(tmp_path / "a.mkv", NOISE[:, :4800], 48_000, "flac", video=5, video_start=3.0)
-    assert reason(over) == "its sound track holds no sound"  # over before the first frame is shown
+    assert reason(over) == "its sound track holds no sound"  # it ends before the first frame
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
-def test_values_far_beyond_full_scale_are_an_error(tmp_path, value):
+def test_non_finite_and_huge_samples_are_an_error(tmp_path, value):
     assert "NaN, infinite" in reason(floats(tmp_path / "a.wav", *[0.1] * 4000, value, *[0.1] * 4000))
 
 
 @pytest.mark.parametrize("kind", ["audio", "video"])
 def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path, clip, kind):
-    places = packets(clip, kind)  # its index is at the start
-    for start, size in places[:: len(places) // 6]:
+    positions = packets(clip, kind)  # the index is at the start of the file
+    for start, size in positions[:: len(positions) // 6]:
         assert "cut short" in reason(written(tmp_path / "cut.mp4", clip.read_bytes()[: start + size // 2]))
 
 
-def test_a_wav_file_from_a_pipe_may_end_anywhere(tmp_path):
+def test_a_wav_file_of_unknown_length_is_read_to_its_end(tmp_path):
     path = floats(tmp_path / "a.wav", *[0.1] * 9000)
     data = bytearray(path.read_bytes())
     data[4:8] = data[40:44] = b"\xff" * 4
     assert open_sound(written(path, data)).n_samples == 9000
 
 
-def test_a_track_that_changes_in_the_middle_is_refused(tmp_path):
+def test_a_track_whose_format_changes_midway_is_refused(tmp_path):
     mono = write_sound(tmp_path / "mono.aac", NOISE, 48_000, "aac")
     stereo = write_sound(tmp_path / "stereo.aac", np.repeat(NOISE, 2, 0), 44_100, "aac")
     both = written(tmp_path / "both.aac", mono.read_bytes() + stereo.read_bytes())
     assert "from 1 channels at 48000 Hz to 2 at 44100 Hz" in reason(both)
 
 
-def test_a_clock_that_restarts_is_refused(tmp_path):
+def test_timestamps_that_go_back_are_refused(tmp_path):
     once = write_sound(tmp_path / "once.opus", NOISE, 48_000, "libopus").read_bytes()
     assert "clock of its sound goes back 2.0 s" in reason(written(tmp_path / "twice.opus", once + once))
 
 
-def test_a_rate_with_nothing_in_common_with_ours_is_refused(tmp_path):
+def test_a_sample_rate_that_cannot_be_resampled_is_refused(tmp_path):
     path = write_sound(tmp_path / "a.wav", with_chirps(15_999, 0.5, [0.2]), 15_999, "pcm_s16le")
     assert reason(path) == "sound at 15999 Hz: cannot be resampled, convert it to 16000 Hz"
 
 
-def test_a_claimed_gap_of_years_ends_at_the_deadline(tmp_path):
+def test_filling_a_huge_gap_stops_at_the_deadline(tmp_path):
     path = write_sound(tmp_path / "a.mkv", NOISE[:, :9600], 48_000, "flac", video=3, start=1e9)
     assert reason(path, deadline_s=0.3) == "not read within its deadline of 0.3 s"
 
@@ -147,17 +147,17 @@ def test_a_file_slower_than_its_deadline_is_refused(clip):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mp3", "a.opus", "a.flac", "a.mkv"])
-def test_damage_anywhere_raises_nothing_but_decode_errors(tmp_path, name):
+def test_damage_anywhere_raises_only_decode_errors(tmp_path, name):
     codec = {"a.mp4": "aac", "a.mp3": "libmp3lame", "a.opus": "libopus", "a.flac": "flac", "a.mkv": "aac"}[name]
     path = write_sound(tmp_path / name, NOISE[:, :24_000], 48_000, codec, video=5 * (name in ("a.mp4", "a.mkv")))
-    data, dice = path.read_bytes(), random.Random(0)
+    data, rng = path.read_bytes(), random.Random(0)
     for _ in range(40):
-        start = dice.randrange(len(data) - 8)
-        damaged = written(tmp_path / f"damaged_{name}", data[:start] + dice.randbytes(8) + data[start + 8 :])
+        start = rng.randrange(len(data) - 8)
+        damaged = written(tmp_path / f"damaged_{name}", data[:start] + rng.randbytes(8) + data[start + 8 :])
         with suppress(DecodeError, NoSoundTrack):
             assert waveform_of(open_sound(damaged, deadline_s=5)).isfinite().all()
 
 
-def test_a_missing_track_can_be_reported_from_another_process(tmp_path):
+def test_the_error_for_a_missing_track_can_be_pickled(tmp_path):
     error = pickle.loads(pickle.dumps(NoSoundTrack("a.mp4")))
     assert (error.path, str(error)) == ("a.mp4", "a.mp4: no sound track")

@@ -1,4 +1,4 @@
-"""A long track is decoded in blocks and not kept, with the same samples."""
+"""A long track is decoded in blocks, without keeping its samples, to the same result."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def path(tmp_path):
     return write_sound(tmp_path / "long.mp4", waveform, 44_100, "aac", start=0.3, video=20)
 
 
-def test_parts_of_a_track_that_is_not_kept_are_those_of_one_that_is(small_blocks, path, monkeypatch):
+def test_a_track_that_is_not_kept_in_memory_gives_the_same_samples(small_blocks, path, monkeypatch):
     kept = open_sound(path)
     monkeypatch.setattr(sound_file, "MAX_KEPT", 30_000)
     long = open_sound(path)
@@ -51,7 +51,7 @@ def test_parts_of_a_track_that_is_not_kept_are_those_of_one_that_is(small_blocks
         assert torch.equal(part, same)
 
 
-def test_a_track_that_is_not_kept_holds_no_samples(small_blocks, path, monkeypatch):
+def test_a_track_that_is_not_kept_in_memory_reads_its_file_again(small_blocks, path, monkeypatch):
     monkeypatch.setattr(sound_file, "MAX_KEPT", 30_000)
     sound = open_sound(path)
     path.write_bytes(b"")

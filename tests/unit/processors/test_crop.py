@@ -1,4 +1,4 @@
-"""The random crop and the scaling after it."""
+"""The random crop, and the scaling after it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from video_llama.processors.crop import ASPECTS, Box, central_box, random_box, resize_clip
 
 
-def test_the_overshoot_of_bicubic_scaling_is_clamped():
+def test_overshoot_of_bicubic_scaling_is_clamped():
     edge = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
     edge[..., 4:] = 255
     row = resize_clip(edge, 16)[0, 0, 0].int()
@@ -24,7 +24,7 @@ sides = st.integers(1, 600)
 
 @settings(deadline=None)
 @given(sides, sides, st.integers(0, 2**32 - 1))
-def test_a_random_box_lies_inside(height, width, seed):
+def test_a_random_box_lies_inside_the_image(height, width, seed):
     box = random_box(height, width, 0.5, 1.0, np.random.default_rng(seed))
     assert box.height > 0
     assert box.width > 0
@@ -34,18 +34,18 @@ def test_a_random_box_lies_inside(height, width, seed):
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_a_random_box_has_an_area_and_an_aspect_within_bounds(seed):
+def test_the_area_and_aspect_ratio_of_a_random_box_are_within_bounds(seed):
     box = random_box(300, 400, 0.5, 0.8, np.random.default_rng(seed))
     assert 0.49 < box.height * box.width / (300 * 400) < 0.81
     assert ASPECTS[0] * 0.99 < box.width / box.height < ASPECTS[1] * 1.01
 
 
-def test_a_strip_too_narrow_for_a_random_box_gives_its_middle():
+def test_an_image_too_narrow_for_a_random_box_gets_the_central_one():
     assert random_box(10, 1000, 0.9, 1.0, np.random.default_rng(0)) == central_box(10, 1000) == Box(0, 493, 10, 13)
     assert central_box(1000, 30) == Box(480, 0, 40, 30)
 
 
-def test_boxes_cover_the_whole_picture():
+def test_random_boxes_cover_the_whole_image():
     rng = np.random.default_rng(0)
     boxes = [random_box(224, 224, 0.5, 1.0, rng) for _ in range(2000)]
     areas = np.array([box.height * box.width / 224**2 for box in boxes])

@@ -1,4 +1,4 @@
-"""An unreadable file raises DecodeError with its name and the reason, and never anything else."""
+"""An unreadable video raises DecodeError with the file and the reason, and never another exception."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_all(path, **settings):
 
 
 def reason(path, **settings):
-    """Why the file's frames cannot be read."""
+    """Return the reason why the frames of a file cannot be read."""
     with pytest.raises(DecodeError) as error:
         read_all(path, **settings)
     assert error.value.path == str(path)
@@ -57,13 +57,13 @@ def test_files_that_are_not_video_are_refused(tmp_path, backend):
         assert reason(path, backend=backend).startswith("cannot open it as video")
 
 
-def test_text_and_still_pictures_are_not_video(tmp_path):
+def test_text_and_images_are_not_video(tmp_path):
     Image.fromarray(picture(0)).save(tmp_path / "still.mp4", "JPEG")
     assert reason(tmp_path / "still.mp4") == "neither video nor sound (FFmpeg reads it as jpeg_pipe)"
     assert "neither video nor sound" in reason(written(tmp_path / "words.txt", b"words\n" * 100))
 
 
-def test_sound_without_video_is_said_to_have_no_video_stream(tmp_path):
+def test_an_audio_file_has_no_video_stream(tmp_path):
     with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
         sound.setnchannels(1)
         sound.setsampwidth(2)
@@ -73,12 +73,12 @@ def test_sound_without_video_is_said_to_have_no_video_stream(tmp_path):
 
 
 def test_a_video_without_frames_is_refused(tmp_path, clip):
-    nothing_left = cut_start(written(tmp_path / "none.mp4", clip.read_bytes()), media_ticks=512 * 1000)
-    assert reason(nothing_left) == "no frames in its h264 stream"
+    empty = cut_start(written(tmp_path / "none.mp4", clip.read_bytes()), media_ticks=512 * 1000)
+    assert reason(empty) == "no frames in its h264 stream"
 
 
-def test_a_file_cut_short_is_refused(tmp_path, clip):
-    data = clip.read_bytes()  # its index is at the end
+def test_a_truncated_file_is_refused(tmp_path, clip):
+    data = clip.read_bytes()  # the index is at the end of the file
     assert "cut short" in reason(written(tmp_path / "cut.mp4", data[: len(data) // 2]))
     with (
         av.open(str(clip)) as source,
@@ -93,7 +93,7 @@ def test_a_file_cut_short_is_refused(tmp_path, clip):
     assert reason(written(tmp_path / "cut_fast.mp4", data[: len(data) // 2])).startswith("cut short in packet")
 
 
-def test_a_damaged_frame_is_refused_and_the_others_are_read(tmp_path, clip):
+def test_a_damaged_frame_is_refused_but_the_others_can_be_read(tmp_path, clip):
     with av.open(str(clip)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
         keys = [i for i, packet in enumerate(packets) if packet.is_keyframe]
@@ -106,12 +106,12 @@ def test_a_damaged_frame_is_refused_and_the_others_are_read(tmp_path, clip):
         video.read([keys[2] + 5])
 
 
-def test_damage_anywhere_raises_nothing_but_decode_errors(tmp_path, clip):
-    data, dice = clip.read_bytes(), random.Random(0)
+def test_damage_anywhere_raises_only_decode_errors(tmp_path, clip):
+    data, rng = clip.read_bytes(), random.Random(0)
     failed = 0
     for _ in range(60):
-        start = dice.randrange(len(data) - 8)
-        damaged = written(tmp_path / "damaged.mp4", data[:start] + dice.randbytes(8) + data[start + 8 :])
+        start = rng.randrange(len(data) - 8)
+        damaged = written(tmp_path / "damaged.mp4", data[:start] + rng.randbytes(8) + data[start + 8 :])
         try:
             assert read_all(damaged, deadline_s=20).shape[1:] == (64, 96, 3)
         except DecodeError:

@@ -1,4 +1,4 @@
-"""Frames read by index equal those of a player bit for bit, for any format and codec."""
+"""Frames read by index equal those of sequential decoding bit for bit, in any format and codec."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ IN_ORDER = {
 
 
 def read_one_by_one(path):
-    """Every frame by a call of its own, so that each has to find where to start."""
+    """Return every frame, each read by its own call, so that each has to seek."""
     video = open_video(path)
     return np.concatenate([video.read([i]).numpy() for i in range(video.n_frames)])
 
 
 @pytest.mark.parametrize("name", FROM_KEYFRAMES | IN_ORDER)
-def test_frames_are_those_a_player_shows(tmp_path, name):
+def test_frames_equal_those_of_sequential_decoding(tmp_path, name):
     path = write_clip(tmp_path / name, n_frames=45, **(FROM_KEYFRAMES | IN_ORDER)[name])
     shown = played(path)
     video = open_video(path)
@@ -57,7 +57,7 @@ def test_frames_are_those_a_player_shows(tmp_path, name):
 
 
 def test_the_open_gop_clip_has_frames_that_refer_to_the_previous_gop(tmp_path):
-    """Else the test above would show nothing about them."""
+    """Otherwise the test above would not cover such frames."""
     path = write_clip(tmp_path / "clip.mp4", n_frames=45, **FROM_KEYFRAMES["open_gop.mp4"])
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
@@ -66,7 +66,7 @@ def test_the_open_gop_clip_has_frames_that_refer_to_the_previous_gop(tmp_path):
     assert packets[keys[1] + 1].pts < packets[keys[1]].pts
 
 
-def test_only_packets_that_wanted_frames_need_are_decoded():
+def test_only_packets_needed_for_the_requested_frames_are_decoded():
     closed = [
         Packet(pts, i % 4 == 0, True, False, False) for i, pts in enumerate([0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11])
     ]
@@ -79,7 +79,7 @@ def test_only_packets_that_wanted_frames_need_are_decoded():
 
 
 @pytest.mark.parametrize("cut", [3, 7, 13])
-def test_frames_that_the_edit_list_cuts_are_not_counted_nor_shown(tmp_path, cut):
+def test_frames_cut_by_the_edit_list_are_neither_counted_nor_returned(tmp_path, cut):
     path = write_clip(tmp_path / "clip.mp4", n_frames=40, x264=B_FRAMES)
     whole = played(path)
     cut_start(path, media_ticks=512 * cut)
@@ -92,7 +92,7 @@ def test_frames_that_the_edit_list_cuts_are_not_counted_nor_shown(tmp_path, cut)
 @pytest.mark.parametrize(
     ("name", "first", "shown"), [("neg.mkv", -80, 30), ("neg.mp4", -80, 28), ("late.mp4", 5000, 30)]
 )
-def test_the_first_frame_shown_is_at_zero_whenever_the_stream_starts(tmp_path, name, first, shown):
+def test_the_first_frame_is_at_time_zero_wherever_the_stream_starts(tmp_path, name, first, shown):
     path = write_clip(tmp_path / name, x264=B_FRAMES, ticks=[first + 40 * i for i in range(30)])
     video = open_video(path)
     assert video.n_frames == shown
@@ -101,44 +101,44 @@ def test_the_first_frame_shown_is_at_zero_whenever_the_stream_starts(tmp_path, n
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
-def test_times_are_those_of_the_frames_where_the_rate_varies(tmp_path, name):
+def test_times_of_a_variable_frame_rate_are_those_of_its_timestamps(tmp_path, name):
     ticks = sorted(np.random.default_rng(0).choice(3000, 30, replace=False).tolist())
     path = write_clip(tmp_path / name, x264=B_FRAMES, ticks=ticks)
     assert open_video(path).times == pytest.approx([(tick - ticks[0]) / 1000 for tick in ticks], abs=1e-4)
     assert np.array_equal(read_one_by_one(path), played(path))
 
 
-TURNS = {
+ROTATIONS = {
     "upright": ((1, 0, 0, 1), lambda p: p),
-    "turned_right": ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
+    "rotated_right": ((0, 1, -1, 0), lambda p: np.rot90(p, -1)),
     "upside_down": ((-1, 0, 0, -1), lambda p: np.rot90(p, 2)),
-    "turned_left": ((0, -1, 1, 0), lambda p: np.rot90(p)),
+    "rotated_left": ((0, -1, 1, 0), lambda p: np.rot90(p)),
     "mirrored": ((-1, 0, 0, 1), lambda p: p[:, ::-1]),
     "transposed": ((0, 1, 1, 0), lambda p: p.transpose(1, 0, 2)),
 }
 
 
-@pytest.mark.parametrize("turn", TURNS)
-def test_frames_are_turned_upright(tmp_path, turn):
-    matrix, turned = TURNS[turn]
+@pytest.mark.parametrize("rotation", ROTATIONS)
+def test_frames_are_rotated_upright(tmp_path, rotation):
+    matrix, rotate = ROTATIONS[rotation]
     path = write_clip(tmp_path / "clip.mp4", n_frames=3, x264="qp=1")
     set_matrix(path, *matrix)
-    expected = turned(picture(1)).astype(int)
+    expected = rotate(picture(1)).astype(int)
     frame = open_video(path).read([1])[0].numpy().astype(int)
     assert frame.shape == expected.shape
-    assert abs(frame - expected).mean() < 8  # half of the colour samples are not stored
+    assert abs(frame - expected).mean() < 8  # chroma is subsampled
     scaled = open_video(path, size=(40, 30)).read([1])[0].numpy()
     assert scaled.shape == (40, 30, 3)
 
 
-def test_the_turn_is_the_one_ffmpeg_reports(tmp_path):
+def test_the_display_matrix_means_what_ffmpeg_reports(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", n_frames=2)
-    set_matrix(path, *TURNS["turned_right"][0])
+    set_matrix(path, *ROTATIONS["rotated_right"][0])
     with av.open(str(path)) as container:
         assert next(container.decode(video=0)).rotation == -90  # FFmpeg counts counter-clockwise
 
 
-def test_unscaled_frames_are_ffmpegs_own_conversion(tmp_path):
+def test_unscaled_frames_equal_ffmpegs_own_conversion(tmp_path):
     path = write_clip(tmp_path / "clip.mp4", n_frames=2)
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
@@ -146,26 +146,26 @@ def test_unscaled_frames_are_ffmpegs_own_conversion(tmp_path):
 
 
 @pytest.mark.parametrize("size", [None, (224, 224), (30, 50)])
-def test_decord_agrees_to_the_last_bit_on_a_plain_file(tmp_path, size):
+def test_decord_agrees_bit_for_bit_on_a_plain_file(tmp_path, size):
     pytest.importorskip("decord")
     path = write_clip(tmp_path / "clip.mp4", n_frames=20, x264="bframes=2:keyint=10:open-gop=0")
-    ours, decords = (open_video(path, backend, size) for backend in ("pyav", "decord"))
-    assert ours.n_frames == decords.n_frames == 20
-    assert ours.fps == decords.fps == 25.0
-    assert ours.times == pytest.approx(decords.times, abs=1e-6)
-    assert np.array_equal(ours.read([0, 5, 19]).numpy(), decords.read([0, 5, 19]).numpy())
+    ours, theirs = (open_video(path, backend, size) for backend in ("pyav", "decord"))
+    assert ours.n_frames == theirs.n_frames == 20
+    assert ours.fps == theirs.fps == 25.0
+    assert ours.times == pytest.approx(theirs.times, abs=1e-6)
+    assert np.array_equal(ours.read([0, 5, 19]).numpy(), theirs.read([0, 5, 19]).numpy())
 
 
-@pytest.mark.parametrize("turn", ["turned_right", "turned_left", "upside_down"])
-def test_decord_turns_and_scales_frames_the_same_way(tmp_path, turn):
+@pytest.mark.parametrize("rotation", ["rotated_right", "rotated_left", "upside_down"])
+def test_decord_rotates_and_scales_frames_the_same_way(tmp_path, rotation):
     pytest.importorskip("decord")
     path = write_clip(tmp_path / "clip.mp4", n_frames=3)
-    set_matrix(path, *TURNS[turn][0])
-    ours, decords = (open_video(path, backend, (40, 30)).read([1]).numpy() for backend in ("pyav", "decord"))
-    assert np.array_equal(ours, decords)
+    set_matrix(path, *ROTATIONS[rotation][0])
+    ours, theirs = (open_video(path, backend, (40, 30)).read([1]).numpy() for backend in ("pyav", "decord"))
+    assert np.array_equal(ours, theirs)
 
 
-def test_an_index_without_a_frame_is_refused(tmp_path):
+def test_an_index_out_of_range_is_refused(tmp_path):
     video = open_video(write_clip(tmp_path / "clip.mp4", n_frames=5))
     for index in (5, -1):
         with pytest.raises(IndexError, match="of 5 frames"):

@@ -1,4 +1,4 @@
-"""The frames sampled from a clip."""
+"""Which frames of a clip are sampled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ counts = st.integers(1, 64)
 
 @settings(deadline=None)
 @given(lengths, counts)
-def test_uniform_is_the_originals_arange_without_the_frame_too_many(n_frames, n_frms):
+def test_uniform_equals_the_originals_arange_without_its_extra_frame(n_frames, n_frms):
     n = min(n_frames, n_frms)
     assert uniform(n_frames, n_frms) == np.arange(0, n_frames, n_frames / n).astype(int).tolist()[:n]
 
@@ -31,7 +31,7 @@ def test_uniform_gives_exactly_n_increasing_frames_starting_with_the_first(n_fra
 
 @settings(deadline=None)
 @given(lengths, counts, st.integers(0, 2**32 - 1))
-def test_headtail_gives_exactly_n_increasing_frames_half_from_each_half(n_frames, n_frms, seed):
+def test_headtail_gives_exactly_n_increasing_frames_split_evenly_between_the_halves(n_frames, n_frms, seed):
     indices = headtail(n_frames, n_frms, np.random.default_rng(seed))
     n = min(n_frames, n_frms)
     assert len(indices) == n
@@ -41,6 +41,6 @@ def test_headtail_gives_exactly_n_increasing_frames_half_from_each_half(n_frames
     assert sum(i < n_frames // 2 for i in indices) == n // 2
 
 
-def test_the_seed_alone_decides_what_headtail_draws():
+def test_headtail_is_determined_by_its_seed():
     draws = [headtail(300, 8, np.random.default_rng(seed)) for seed in (3, 3, 4)]
     assert draws[0] == draws[1] != draws[2]

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from video_llama.common.errors import DecodeError, VideoLlamaError
-from video_llama.conversation.files import FileReader
+from video_llama.processors.media import MediaReader
 
 
 def fails(*_: object) -> None:
     pytest.fail("it was opened")
 
 
-DEAF = FileReader(video=fails, image=fails, audio=None)
+DEAF = MediaReader(video=fails, image=fails, audio=None)
 
 
 @pytest.mark.parametrize("kind", ["video", "image", "audio"])
@@ -37,15 +37,15 @@ def test_a_file_whose_path_looks_like_an_address_is_read(tmp_path, monkeypatch):
     (tmp_path / "c:").mkdir()
     (tmp_path / "c:" / "clip.mp4").write_bytes(b"frames")
     monkeypatch.chdir(tmp_path)
-    reader = FileReader(video=lambda path, rng: "seen", image=None, audio=None)
-    assert reader.read("video", "c:/clip.mp4").seen == "seen"
+    reader = MediaReader(video=lambda path, rng: "seen", image=None, audio=None)
+    assert reader.read("video", "c:/clip.mp4").frames == "seen"
 
 
-@pytest.mark.parametrize("hear", [True, False])
+@pytest.mark.parametrize("use_audio", [True, False])
 @pytest.mark.parametrize("kind", ["image", "audio"])
-def test_what_to_do_with_the_sound_is_said_of_clips_alone(kind, hear):
-    with pytest.raises(VideoLlamaError, match="of a clip, and none is shown"):
-        DEAF.read(kind, "file", hear)
+def test_what_to_do_with_the_sound_is_said_of_clips_alone(kind, use_audio):
+    with pytest.raises(VideoLlamaError, match="of a clip, and no clip is given"):
+        DEAF.read(kind, "file", use_audio)
 
 
 def test_another_processor_or_another_config_of_it_is_another_way_of_reading():
@@ -54,8 +54,8 @@ def test_another_processor_or_another_config_of_it_is_another_way_of_reading():
             self.config = config
 
     one, other = Processor(1), Processor(1)
-    before = FileReader(one, None, None).identity("video")
-    assert FileReader(one, other, None).identity("video") == before
-    assert FileReader(other, None, None).identity("video") != before
+    before = MediaReader(one, None, None).identity("video")
+    assert MediaReader(one, other, None).identity("video") == before
+    assert MediaReader(other, None, None).identity("video") != before
     one.config = 2
-    assert FileReader(one, None, None).identity("video") != before
+    assert MediaReader(one, None, None).identity("video") != before

@@ -1,4 +1,4 @@
-"""Clips and images, from files to the media of a sample."""
+"""Processors turn video and image files into media."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from video_llama.common.errors import DecodeError
 from video_llama.common.registry import PROCESSORS
 
 RAMP = np.linspace(0, 255, 96, dtype=np.uint8)[None, :, None].repeat(64, 0).repeat(3, 2)
-"""Dark on the left, bright on the right."""
+"""A gradient from dark on the left to bright on the right."""
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def rng(seed=0):
 
 
 @pytest.mark.parametrize("name", ["alpro_video_train", "alpro_video_eval"])
-def test_a_clip_becomes_n_square_frames_and_the_times_of_these(clip, name):
+def test_a_clip_becomes_n_square_frames_with_their_times(clip, name):
     media = build(name, n_frms=5, image_size=32, sampling="uniform")(clip, rng())
     assert media.kind == "video"
     assert media.frames.shape == (3, 5, 32, 32)
@@ -46,28 +46,28 @@ def test_a_clip_becomes_n_square_frames_and_the_times_of_these(clip, name):
     assert media.message == "The video contains 5 frames sampled at 0.0, 0.4, 0.8, 1.2, 1.6 seconds. "
 
 
-def test_a_clip_shorter_than_n_frms_gives_all_its_frames(tmp_path):
+def test_a_clip_with_fewer_frames_than_n_frms_gives_all_of_them(tmp_path):
     clip = write_clip(tmp_path / "short.mp4", n_frames=3)
     media = build("alpro_video_train", n_frms=8)(clip, rng())
     assert media.frames.shape == (3, 3, 224, 224)
     assert media.message == "The video contains 3 frames sampled at 0.0, 0.0, 0.1 seconds. "
 
 
-def test_evaluation_is_not_random(clip):
-    processor, dice = build("alpro_video_eval"), rng()
-    before = dice.bit_generator.state
-    assert torch.equal(processor(clip, dice).frames, processor(clip, rng(1)).frames)
-    assert dice.bit_generator.state == before
+def test_evaluation_draws_no_random_numbers(clip):
+    processor, generator = build("alpro_video_eval"), rng()
+    before = generator.bit_generator.state
+    assert torch.equal(processor(clip, generator).frames, processor(clip, rng(1)).frames)
+    assert generator.bit_generator.state == before
 
 
-def test_the_seed_alone_decides_a_training_clip(clip):
+def test_a_training_clip_is_determined_by_the_seed(clip):
     processor = build("alpro_video_train")
     first, again, other = (processor(clip, rng(seed)) for seed in (5, 5, 6))
     assert torch.equal(first.frames, again.frames)
     assert first.times == again.times != other.times
 
 
-def test_all_frames_of_a_clip_have_the_same_crop(tmp_path):
+def test_all_frames_of_a_clip_share_one_crop(tmp_path):
     still = write_clip(tmp_path / "still.mp4", n_frames=10, x264="qp=0", draw=lambda i: picture(0))
     frames = build("alpro_video_train", n_frms=4)(still, rng()).frames.int()
     assert (frames - frames[:, :1]).abs().max() <= 1

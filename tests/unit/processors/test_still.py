@@ -1,4 +1,4 @@
-"""Images of every kind become upright RGB, or an error with the reason."""
+"""Images of any kind become upright RGB; bad ones raise DecodeError with the reason."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from PIL import Image
 
 from tests.unit.processors.clips import picture
 from video_llama.common.errors import DecodeError
-from video_llama.processors.decode import read_image
-from video_llama.processors.decode import still as decode_image
+from video_llama.processors.decode import read_image, still
 
 
 @pytest.fixture
@@ -36,24 +35,24 @@ def test_rgb_is_unchanged(tmp_path, pixels):
     ("mode", "name"),
     [("L", "x.png"), ("1", "x.png"), ("P", "x.gif"), ("LA", "x.png"), ("RGBA", "x.png"), ("CMYK", "x.jpg")],
 )
-def test_other_kinds_of_pixels_become_rgb(tmp_path, pixels, mode, name):
+def test_other_pixel_formats_become_rgb(tmp_path, pixels, mode, name):
     image = Image.fromarray(pixels).convert(mode)
     image.save(tmp_path / name)
     expected = np.asarray(image.convert("RGB")).astype(int)
     assert abs(read(tmp_path / name) - expected).mean() < 3
 
 
-def test_sixteen_bits_are_scaled_to_eight(tmp_path):
+def test_16_bit_images_are_scaled_to_8_bits(tmp_path):
     grey = np.linspace(0, 65535, 64 * 96).reshape(64, 96).astype(np.uint16)
     Image.fromarray(grey).save(tmp_path / "deep.png")
     assert np.array_equal(read(tmp_path / "deep.png")[..., 1], np.round(grey / 257).astype(np.uint8))
 
 
-def test_an_image_is_rotated_by_its_exif(tmp_path, pixels):
+def test_the_exif_orientation_is_applied(tmp_path, pixels):
     exif = Image.Exif()
-    exif[0x0112] = 6  # taken with the camera turned to the left
-    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    assert np.array_equal(read(tmp_path / "turned.png"), np.rot90(pixels, -1))
+    exif[0x0112] = 6  # taken with the camera rotated to the left
+    Image.fromarray(pixels).save(tmp_path / "rotated.png", exif=exif)
+    assert np.array_equal(read(tmp_path / "rotated.png"), np.rot90(pixels, -1))
 
 
 def test_the_first_frame_of_an_animation_is_read(tmp_path):
@@ -70,27 +69,35 @@ def test_bad_files_are_refused(tmp_path, pixels):
     for name in ("good.jpg", "good.png"):
         data = (tmp_path / name).read_bytes()
         (tmp_path / f"cut_{name}").write_bytes(data[: len(data) // 2])
-    for name in ("gone.jpg", "", "text.jpg", "empty.jpg", "cut_good.jpg", "cut_good.png"):
-        with pytest.raises(DecodeError) as error:
+    reasons = {
+        "gone.jpg": "no such file",
+        "": "is a directory",
+        "text.jpg": "cannot identify image file",
+        "empty.jpg": "empty file",
+        "cut_good.jpg": "image file is truncated",
+        "cut_good.png": "image file is truncated",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(DecodeError, match=reason) as error:
             read_image(tmp_path / name)
         assert error.value.path == str(tmp_path / name)
 
 
-def test_an_image_of_too_many_pixels_is_refused_before_it_is_read(tmp_path, pixels, monkeypatch):
+def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, pixels, monkeypatch):
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    monkeypatch.setattr(decode_image, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(still, "MAX_PIXELS", 1000)
     with pytest.raises(DecodeError, match="96 x 64 pixels"):
         read_image(tmp_path / "image.png")
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-def test_damage_anywhere_raises_nothing_but_decode_errors(tmp_path, pixels):
-    dice = np.random.default_rng(0)
+def test_damage_anywhere_raises_only_decode_errors(tmp_path, pixels):
+    rng = np.random.default_rng(0)
     for name in ("x.jpg", "x.png", "x.gif", "x.webp", "x.tiff", "x.bmp"):
         Image.fromarray(pixels).save(tmp_path / name)
         data = (tmp_path / name).read_bytes()
         for _ in range(20):
-            start = int(dice.integers(min(len(data) - 4, 400)))
-            (tmp_path / name).write_bytes(data[:start] + dice.bytes(4) + data[start + 4 :])
+            start = int(rng.integers(min(len(data) - 4, 400)))
+            (tmp_path / name).write_bytes(data[:start] + rng.bytes(4) + data[start + 4 :])
             with contextlib.suppress(DecodeError):
                 assert read_image(tmp_path / name).shape[0] == 3

@@ -1,4 +1,4 @@
-"""Captions without an example in ``tests/parity/test_transforms.py``."""
+"""Captions not covered by ``tests/parity/test_transforms.py``."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from video_llama.common.registry import PROCESSORS
 BlipCaption = PROCESSORS.get("blip_caption")
 
 
-def test_a_caption_of_punctuation_only_becomes_empty():
+def test_a_caption_of_only_punctuation_becomes_empty():
     assert BlipCaption(BlipCaption.Config())("!!! ... ***\n") == ""

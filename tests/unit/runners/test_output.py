@@ -11,7 +11,7 @@ from video_llama.common.errors import TrainingError
 from video_llama.runners.output import append_records, drop_records_from
 
 
-def test_a_folder_that_holds_a_run_is_not_written_over(decoder, tmp_path):
+def test_a_folder_that_holds_a_run_is_not_overwritten(decoder, tmp_path):
     trained(decoder, tmp_path, max_epoch=1)
     before = (tmp_path / "metrics.jsonl").read_text()
     with pytest.raises(TrainingError, match=rf"run.output_dir: {tmp_path} already holds a run.*resume_ckpt_path"):
@@ -19,7 +19,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(decoder, tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
-def test_a_folder_that_is_a_file_is_refused(decoder, tmp_path):
+def test_an_output_folder_that_is_a_file_is_refused(decoder, tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(TrainingError, match=r"run.output_dir: .*taken"):
         runner(decoder, tmp_path / "taken")
@@ -50,7 +50,7 @@ def test_a_last_record_cut_within_a_character_is_dropped(tmp_path):
     assert log.read_text() == '{"step": 0}\n'
 
 
-def test_a_line_in_between_that_is_no_record_is_named(tmp_path):
+def test_an_invalid_line_before_the_last_is_an_error_that_names_it(tmp_path):
     log = tmp_path / "log.jsonl"
     log.write_text('{"step": 0}\nhello\n{"step": 1}\n')
     with pytest.raises(TrainingError, match=r"log.jsonl:2: not a record"):
@@ -58,6 +58,6 @@ def test_a_line_in_between_that_is_no_record_is_named(tmp_path):
     assert "hello" in log.read_text()
 
 
-def test_a_log_that_does_not_exist_needs_no_dropping(tmp_path):
+def test_dropping_records_from_a_missing_log_does_nothing(tmp_path):
     drop_records_from(tmp_path / "log.jsonl", 0)
     assert not list(tmp_path.iterdir())

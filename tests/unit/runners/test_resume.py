@@ -11,7 +11,7 @@ from video_llama.common.errors import TrainingError, WeightsError
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_two_epochs_are_one_epoch_and_a_second_after_resuming_bit_for_bit(decoder, tmp_path, dropout):
+def test_a_run_resumed_after_an_epoch_is_bit_identical_to_an_uninterrupted_one(decoder, tmp_path, dropout):
     straight = trained(decoder, tmp_path / "straight", model=tiny.model(decoder, dropout=dropout))
     checkpoint = str(tmp_path / "straight" / "checkpoint_0.pth")
     other = tiny.model(decoder, seed=7, dropout=dropout)  # its branch is filled from the checkpoint
@@ -21,8 +21,31 @@ def test_two_epochs_are_one_epoch_and_a_second_after_resuming_bit_for_bit(decode
     assert metrics(tmp_path / "resumed") == metrics(tmp_path / "straight")[3:]
 
 
+def test_a_run_resumed_within_an_epoch_is_bit_identical_to_an_uninterrupted_one(decoder, tmp_path):
+    straight = trained(decoder, tmp_path / "straight", model=tiny.model(decoder, dropout=0.1))
+    stopped = runner(decoder, tmp_path / "stopped", model=tiny.model(decoder, dropout=0.1))
+    step = stopped.train_step
+    stopped.train_step = lambda b: step(b) if stopped.state.step < 2 else (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    path = tmp_path / "stopped" / "step_2.pth"
+    stopped.save(path)
+    model = tiny.model(decoder, dropout=0.1)
+    resumed = trained(decoder, tmp_path / "stopped", model=model, resume_ckpt_path=str(path))
+    assert same(resumed.checkpoint(), straight.checkpoint())
+    assert metrics(tmp_path / "stopped") == metrics(tmp_path / "straight")
+
+
+def test_a_run_resumes_from_a_checkpoint_of_its_start(decoder, tmp_path):
+    straight = runner(decoder, tmp_path / "straight")
+    straight.save(tmp_path / "start.pth")
+    straight.train()
+    trained(decoder, tmp_path / "resumed", resume_ckpt_path=str(tmp_path / "start.pth"))
+    assert metrics(tmp_path / "resumed") == metrics(tmp_path / "straight")
+
+
 @pytest.mark.parametrize("torn", ["", '{"step": 5, "loss"'], ids=["between steps", "while logging"])
-def test_a_killed_run_goes_on_in_its_folder_as_if_nothing_had_happened(decoder, tmp_path, torn):
+def test_a_killed_run_resumes_in_its_folder_with_the_log_of_an_uninterrupted_one(decoder, tmp_path, torn):
     trained(decoder, tmp_path / "straight")
     killed = runner(decoder, tmp_path / "killed")
     step = killed.train_step
@@ -41,7 +64,7 @@ def test_a_killed_run_goes_on_in_its_folder_as_if_nothing_had_happened(decoder, 
     [{"batch_size_train": 2}, {"accum_grad_iters": 2}, {"iters_per_epoch": 4}],
     ids=["batch", "accumulation", "steps"],
 )
-def test_resuming_with_other_samples_to_an_epoch_is_refused(decoder, tmp_path, settings):
+def test_resuming_with_a_different_number_of_samples_per_epoch_is_refused(decoder, tmp_path, settings):
     trained(decoder, tmp_path, max_epoch=1)
     path = str(tmp_path / "checkpoint_0.pth")
     with pytest.raises(WeightsError, match=rf"run.resume_ckpt_path: {path} .*3 steps of 4 samples"):
@@ -55,7 +78,7 @@ def test_resuming_may_trade_batch_size_for_accumulation(decoder, tmp_path):
     assert losses(tmp_path / "resumed") == pytest.approx(losses(tmp_path / "straight")[3:], rel=1e-4)
 
 
-def test_resuming_takes_the_optimiser_settings_of_the_config(decoder, tmp_path):
+def test_a_resumed_run_uses_the_optimiser_settings_of_its_config(decoder, tmp_path):
     trained(decoder, tmp_path / "one", max_epoch=1)
     path = str(tmp_path / "one" / "checkpoint_0.pth")
     run = trained(decoder, tmp_path / "two", resume_ckpt_path=path, weight_decay=0.5, beta2=0.9)
@@ -63,7 +86,7 @@ def test_resuming_takes_the_optimiser_settings_of_the_config(decoder, tmp_path):
     assert [(g["weight_decay"], g["betas"]) for g in groups] == [(0.5, (0.9, 0.9)), (0.0, (0.9, 0.9))]
 
 
-def test_a_run_does_not_go_on_in_the_folder_of_another(decoder, tmp_path):
+def test_a_run_does_not_resume_in_the_folder_of_another(decoder, tmp_path):
     trained(decoder, tmp_path / "one", max_epoch=1)
     trained(decoder, tmp_path / "two", max_epoch=1)
     before = (tmp_path / "two" / "metrics.jsonl").read_bytes()
@@ -76,7 +99,7 @@ def test_a_run_does_not_go_on_in_the_folder_of_another(decoder, tmp_path):
     ("settings", "message"),
     [({"max_epoch": 1}, r"nothing is left to do. Raise run.max_epoch"), ({"seed": 1}, r"run.seed: 1, but .* with 42")],
 )
-def test_resuming_what_cannot_go_on_as_it_was_is_refused(decoder, tmp_path, settings, message):
+def test_resuming_a_complete_run_or_with_another_seed_is_refused(decoder, tmp_path, settings, message):
     trained(decoder, tmp_path, max_epoch=1)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     with pytest.raises(WeightsError, match=message):
@@ -84,21 +107,21 @@ def test_resuming_what_cannot_go_on_as_it_was_is_refused(decoder, tmp_path, sett
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
-def test_weights_alone_are_no_run_to_go_on_from(decoder, tmp_path):
+def test_a_run_does_not_resume_from_weights_alone(decoder, tmp_path):
     path = tmp_path / "weights.pth"
     write_checkpoint(path, {"model": tiny.model(decoder).trainable_state()})
     with pytest.raises(WeightsError, match=r"has no optimizer, scaler, callbacks, seed.*step.*model.ckpt"):
         trained(decoder, tmp_path / "run", resume_ckpt_path=str(path))
 
 
-def test_the_checkpoint_of_a_run_with_other_trainables_is_refused(decoder, tmp_path):
+def test_resuming_with_different_trained_parameters_is_refused(decoder, tmp_path):
     trained(decoder, tmp_path / "one", max_epoch=1)
     path = str(tmp_path / "one" / "checkpoint_0.pth")
     with pytest.raises(WeightsError, match=r"not of this model.*video_branch.qformer"):
         trained(decoder, tmp_path / "two", model=tiny.model(decoder, frozen_video_Qformer=True), resume_ckpt_path=path)
 
 
-def test_a_checkpoint_of_an_older_version_is_refused_with_the_way_to_use_it(decoder, tmp_path):
+def test_a_checkpoint_of_an_older_version_is_refused_with_advice(decoder, tmp_path):
     run = trained(decoder, tmp_path / "new", max_epoch=1)
     old = {name: value for name, value in run.checkpoint().items() if name not in ("callbacks", "steps_per_epoch")}
     write_checkpoint(tmp_path / "old.pth", old | {"optimizer": run.optimizer.state_dict()})
@@ -106,7 +129,7 @@ def test_a_checkpoint_of_an_older_version_is_refused_with_the_way_to_use_it(deco
         trained(decoder, tmp_path / "resumed", resume_ckpt_path=str(tmp_path / "old.pth"))
 
 
-def test_bad_samples_count_from_before_and_after_resuming(decoder, tmp_path):
+def test_bad_samples_from_before_a_resume_still_count(decoder, tmp_path):
     """Too many among the first 60 are only judged after 100, when none of the last 40 was bad."""
     settings = {"batch_size_train": 20, "max_bad_fraction": 0.05}
     trained(decoder, tmp_path / "one", Samples(60, bad=range(10)), max_epoch=1, **settings)

@@ -35,7 +35,7 @@ def test_the_loss_is_the_mean_over_the_target_tokens_of_the_step(decoder, tmp_pa
     assert line["loss"] == pytest.approx(sum(o.loss_sum.item() for o in out) / 24, rel=1e-5)
 
 
-def test_accumulating_changes_no_number(decoder, tmp_path):
+def test_gradient_accumulation_does_not_change_the_numbers(decoder, tmp_path):
     trained(decoder, tmp_path / "at once", batch_size_train=4)
     trained(decoder, tmp_path / "in parts", batch_size_train=1, accum_grad_iters=4)  # some parts are text alone
     for one, other in zip(metrics(tmp_path / "at once"), metrics(tmp_path / "in parts"), strict=True):
@@ -46,7 +46,7 @@ def test_accumulating_changes_no_number(decoder, tmp_path):
         }
 
 
-def test_a_step_of_text_alone_is_a_step_without_gradient(decoder, tmp_path):
+def test_a_step_of_plain_text_has_no_gradient(decoder, tmp_path):
     samples = Samples(6)
     samples.samples = samples.samples[2::3]
     run = trained(decoder, tmp_path, samples, weight_decay=0.0)
@@ -61,22 +61,22 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(decoder, tmp_path
     assert losses(tmp_path / "a") != losses(tmp_path / "c")
 
 
-def test_loader_processes_change_no_number(decoder, tmp_path):
+def test_loader_processes_do_not_change_the_numbers(decoder, tmp_path):
     for name, workers in (("none", 0), ("one", 1)):
         trained(decoder, tmp_path / name, model=tiny.model(decoder, dropout=0.1), num_workers=workers, max_epoch=1)
     assert metrics(tmp_path / "none") == metrics(tmp_path / "one")
 
 
-def test_the_rate_of_each_step_is_that_of_the_schedule(decoder, tmp_path):
+def test_each_step_has_the_learning_rate_of_the_schedule(decoder, tmp_path):
     run = trained(decoder, tmp_path, warmup_lr=1e-4, warmup_steps=4)
     assert [line["lr"] for line in metrics(tmp_path)] == [run.learning_rate(step) for step in range(6)]
 
 
-def test_an_epoch_without_a_length_goes_once_through_all_records(decoder, tmp_path):
+def test_without_iters_per_epoch_an_epoch_is_one_pass_over_all_records(decoder, tmp_path):
     assert runner(decoder, tmp_path, Samples(12), iters_per_epoch=None, batch_size_train=2).plan.steps_per_epoch == 6
 
 
-def test_gradients_are_scaled_down_to_the_norm_asked_for(decoder, tmp_path):
+def test_gradients_are_clipped_to_max_grad_norm(decoder, tmp_path):
     clipped = runner(decoder, tmp_path, max_grad_norm=1e-3, max_epoch=1, iters_per_epoch=1)
     seen = []
     step = clipped.optimizer.step
@@ -89,7 +89,7 @@ def test_gradients_are_scaled_down_to_the_norm_asked_for(decoder, tmp_path):
     assert metrics(tmp_path)[0]["grad_norm"] > 1e-2
 
 
-def test_mixed_precision_stays_near_full_precision(decoder, tmp_path):
+def test_mixed_precision_has_nearly_the_losses_of_full_precision(decoder, tmp_path):
     for name, amp in (("full", False), ("mixed", True)):
         trained(decoder, tmp_path / name, amp=amp, max_epoch=1)
     full, mixed = losses(tmp_path / "full"), losses(tmp_path / "mixed")
@@ -108,7 +108,7 @@ def test_the_time_of_a_step_includes_the_wait_for_its_data(decoder, tmp_path):
         assert 0.19 < line["data_seconds"] < line["seconds"]
 
 
-def test_dropout_draws_anew_at_each_step_and_on_each_process(decoder, tmp_path, monkeypatch):
+def test_dropout_has_a_new_seed_for_each_step_and_process(decoder, tmp_path, monkeypatch):
     seeds = []
     run = runner(decoder, tmp_path)
     batches = run.next_of(iter(run.loader()))
@@ -123,7 +123,7 @@ def test_dropout_draws_anew_at_each_step_and_on_each_process(decoder, tmp_path, 
 # Its files
 
 
-def test_a_run_leaves_its_config_its_metrics_and_a_checkpoint_for_each_epoch(decoder, tmp_path):
+def test_a_run_writes_its_config_its_metrics_and_a_checkpoint_for_each_epoch(decoder, tmp_path):
     trained(decoder, tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "checkpoint_0.pth", "checkpoint_1.pth", "config.yaml", "metrics.jsonl",
@@ -132,7 +132,7 @@ def test_a_run_leaves_its_config_its_metrics_and_a_checkpoint_for_each_epoch(dec
     assert [(line["step"], line["epoch"]) for line in metrics(tmp_path)] == [(s, s // 3) for s in range(6)]
 
 
-def test_a_checkpoint_holds_the_trainable_tensors_and_what_resuming_needs(decoder, tmp_path):
+def test_a_checkpoint_holds_the_trained_tensors_and_what_a_resume_needs(decoder, tmp_path):
     run = trained(decoder, tmp_path, max_epoch=1)
     content = read_checkpoint(tmp_path / "checkpoint_0.pth")
     assert content.keys() == {
@@ -146,7 +146,7 @@ def test_a_checkpoint_holds_the_trainable_tensors_and_what_resuming_needs(decode
     assert content["optimizer"].keys() == content["model"].keys()
 
 
-def test_a_checkpoint_serves_as_ckpt(decoder, tmp_path):
+def test_a_checkpoint_can_be_loaded_as_model_ckpt(decoder, tmp_path):
     run = trained(decoder, tmp_path, max_epoch=1)
     again = VideoLLaMA.from_config(tiny.config(decoder, ckpt=str(tmp_path / "checkpoint_0.pth")))
     assert same(again.trainable_state(), run.model.trainable_state())
@@ -155,7 +155,7 @@ def test_a_checkpoint_serves_as_ckpt(decoder, tmp_path):
 # When it stops
 
 
-def test_a_loss_that_is_not_finite_names_the_step_and_its_samples(decoder, tmp_path):
+def test_a_loss_that_is_not_finite_is_an_error_that_names_step_and_samples(decoder, tmp_path):
     samples = Samples()
     samples.samples[3] = replace(samples.samples[3], labels=samples.samples[3].labels.clone())
     model = tiny.model(decoder)
@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_its_samples(decoder, tmp_p
     assert str(caught.value).count("made_up/") == 4
 
 
-def test_gradients_that_are_not_finite_stop_the_run_before_they_spoil_the_weights(decoder, tmp_path):
+def test_gradients_that_are_not_finite_stop_the_run_before_the_weights_change(decoder, tmp_path):
     model = tiny.model(decoder)
     model.video_branch.to_decoder.bias.register_hook(lambda gradient: gradient * float("inf"))
     before = model.trainable_state()
@@ -180,7 +180,7 @@ def test_gradients_that_are_not_finite_stop_the_run_before_they_spoil_the_weight
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_data_set_of_bad_records_alone_stops_the_run_with_one_reason(decoder, tmp_path, workers):
+def test_a_data_set_with_only_bad_records_stops_the_run_with_one_reason(decoder, tmp_path, workers):
     with pytest.raises(TrainingError, match="all 4 records are bad") as caught:
         trained(decoder, tmp_path, Samples(4, bad=range(4)), num_workers=workers)
     assert "Traceback" not in str(caught.value)
@@ -193,6 +193,6 @@ def test_a_model_with_nothing_to_train_is_refused(decoder, tmp_path):
         runner(decoder, tmp_path, model=frozen)
 
 
-def test_a_world_of_another_size_than_the_config_says_is_refused(decoder, tmp_path):
+def test_a_number_of_processes_other_than_world_size_is_refused(decoder, tmp_path):
     with pytest.raises(TrainingError, match=r"run.world_size: 8, but torchrun started 1"):
         runner(decoder, tmp_path, world_size=8)

@@ -18,17 +18,17 @@ def schedule(kind: str, steps_per_epoch: int, max_epoch: int, own: dict[str, Any
 
 
 @pytest.mark.parametrize("kind", ["linear_warmup_cosine_lr", "linear_warmup_step_lr", "constant_lr"])
-def test_a_warm_up_longer_than_an_epoch_goes_on(kind):
+def test_warmup_continues_past_the_first_epoch(kind):
     rates = schedule(kind, 4, 5, init_lr=1.0, warmup_lr=0.0, warmup_steps=10)
     assert [rates(step) for step in range(10)] == pytest.approx([step / 10 for step in range(10)])
 
 
-def test_a_constant_rate_is_constant_after_its_warm_up():
+def test_the_constant_schedule_is_constant_after_warmup():
     constant = schedule("constant_lr", 5, 2, init_lr=1.0, warmup_lr=0.0, warmup_steps=4)
     assert [constant(step) for step in range(10)] == [0.0, 0.25, 0.5, 0.75] + [1.0] * 6
 
 
-def test_a_step_rate_does_not_fall_below_its_lowest():
+def test_the_step_schedule_never_falls_below_min_lr():
     step = schedule("linear_warmup_step_lr", 1, 4, {"lr_decay_rate": 0.5}, init_lr=1.0, min_lr=0.3)
     assert [step(i) for i in range(4)] == [1.0, 0.5, 0.3, 0.3]
 
@@ -42,7 +42,7 @@ def test_a_step_rate_does_not_fall_below_its_lowest():
     ],
     ids=["its own", "the run's", "both"],
 )
-def test_the_decay_is_set_in_the_run_or_in_the_schedule(settings):
+def test_the_decay_rate_is_set_in_the_run_or_in_the_schedule(settings):
     config = RunConfig(init_lr=1.0, max_epoch=3, batch_size_train=1, output_dir="out", **settings)
     assert not list(config.check())
     built = build_schedule(config, steps_per_epoch=2)

@@ -1,9 +1,10 @@
-"""Two processes train as one: text alone on one of them, going on after a stop, and what each of them writes."""
+"""Two processes train as one: with text alone on one of them, after a resume, and in what their callbacks do."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -12,38 +13,91 @@ from tests.processes import in_two_processes
 from tests.unit.runners.runs import Samples, losses, metrics, runner, same, trained
 from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.distributed import World
+from video_llama.common.registry import CALLBACKS
 from video_llama.datasets.mixture import RankBatches
+from video_llama.runners.callback import Callback
 
 SETTINGS: dict[str, Any] = {"batch_size_train": 2, "max_epoch": 2, "iters_per_epoch": 4}
 
 
-def train(world: World, decoder: Path, folder: Path) -> list[list[bool]]:
-    """Train without dropout, with it, and resume the latter; return which samples of each step were text alone."""
+class Ranks(Callback):
+    """Logs and saves ranks, and notes on each process what it finds of them."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        pass
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.checkpoints_found: list[bool] = []
+        self.loaded: int | None = None
+
+    def on_start(self, run):
+        self.rank = run.world.rank
+
+    def metrics(self, run, step):
+        (total,) = run.world.all_reduce_sum(1 + self.rank)
+        return {"number": 1 + self.rank, "total": total}
+
+    def on_save(self, run, path):
+        self.checkpoints_found.append(path.exists())
+
+    def state_dict(self):
+        return {"rank": self.rank}
+
+    def load_state_dict(self, state):
+        self.loaded = state["rank"]
+
+
+class Noted(NamedTuple):
+    """What one process notes."""
+
+    text_alone: list[list[bool]]
+    """Which samples of each of its micro-batches are text alone."""
+    checkpoints_found: list[bool]
+    loaded: int | None
+
+
+def train(world: World, decoder: Path, folder: Path) -> Noted:
+    """Train without dropout, with it, resume the latter with a callback, and train on bad records."""
+    CALLBACKS.register("ranks")(Ranks)
     run = runner(decoder, folder / "plain", world=world, **SETTINGS)
     batches = RankBatches(run.mixture, run.plan, world.rank, range(8))
     text_alone = [[not Samples().samples[ref.record].media for ref in batch] for batch in batches]
     run.train()
-    dropout = {"model": tiny.model(decoder, dropout=0.1), **SETTINGS}
+    dropout = {"model": tiny.model(decoder, dropout=0.1), "callbacks": (Ranks.Config(),), **SETTINGS}
     trained(decoder, folder / "straight", world=world, **dropout)
     resume = str(folder / "straight" / "checkpoint_0.pth")
     other = tiny.model(decoder, seed=7, dropout=0.1)  # its branch is filled from the checkpoint
     other.vision, other.qformer = dropout["model"].vision, dropout["model"].qformer
-    trained(decoder, folder / "resumed", world=world, **dropout | {"model": other}, resume_ckpt_path=resume)
+    resumed = trained(decoder, folder / "resumed", world=world, **dropout | {"model": other}, resume_ckpt_path=resume)
     bad = {"batch_size_train": 10, "max_epoch": 1, "iters_per_epoch": 2, "max_bad_fraction": 1.0}
     trained(decoder, folder / "bad", Samples(40, bad=range(0, 40, 2)), world=world, **bad)
-    return text_alone
+    ranks = resumed.callbacks.callbacks["ranks"]
+    return Noted(text_alone, ranks.checkpoints_found, ranks.loaded)
 
 
 @pytest.fixture(scope="module")
-def two(decoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the runs of two processes."""
-    folder = tmp_path_factory.mktemp("two")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the two processes write."""
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def noted(decoder: Path, folder: Path) -> list[Noted]:
+    """What each of the two processes noted of their runs."""
     first, second = in_two_processes(train, folder, decoder, folder)
-    assert any(all(one) != all(other) for one, other in zip(first, second, strict=True))
+    assert any(all(one) != all(other) for one, other in zip(first.text_alone, second.text_alone, strict=True))
+    return [first, second]
+
+
+@pytest.fixture(scope="module")
+def two(noted: list[Noted], folder: Path) -> Path:
+    """The folder of the runs of two processes."""
     return folder
 
 
-def test_text_alone_on_one_of_two_processes_changes_no_number(two, decoder, tmp_path):
+def test_a_batch_of_plain_text_on_one_of_two_processes_does_not_change_the_numbers(two, decoder, tmp_path):
     trained(decoder, tmp_path, **SETTINGS | {"batch_size_train": 4})
     for line, expected in zip(metrics(two / "plain"), metrics(tmp_path), strict=True):
         assert line == {
@@ -59,7 +113,19 @@ def test_a_run_of_two_processes_resumes_bit_for_bit(two):
     assert same(resumed, straight)
 
 
-def test_the_first_process_writes_what_all_share_and_each_its_own_bad_samples(two):
+def test_the_first_process_logs_its_own_metrics_and_those_summed_over_all(two):
+    assert {(line["number"], line["total"]) for line in metrics(two / "resumed")} == {(1.0, 3.0)}
+
+
+def test_every_process_loads_the_callback_state_of_the_first(noted):
+    assert [process.loaded for process in noted] == [0, 0]
+
+
+def test_a_checkpoint_is_written_before_callbacks_of_any_process_act_on_it(noted):
+    assert [process.checkpoints_found for process in noted] == [[True], [True]]
+
+
+def test_the_first_process_writes_shared_files_and_each_process_its_own_bad_samples(two):
     assert sorted(p.name for p in (two / "bad").iterdir()) == [
         "bad_samples.rank0.jsonl", "bad_samples.rank1.jsonl", "checkpoint_0.pth", "config.yaml", "metrics.jsonl",
     ]  # fmt: skip

@@ -1,14 +1,15 @@
-"""The kind and the decoded size of a file, without decoding it: for services that take files from strangers."""
+"""The kind of a file and its decoded size, found without decoding it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
 from video_llama.common.errors import DecodeError
+from video_llama.common.modalities import FileKind
 from video_llama.processors.decode.media_file import (
     MAX_PIXELS,
     Deadline,
@@ -19,46 +20,42 @@ from video_llama.processors.decode.media_file import (
     video_stream,
 )
 
-PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""Accepted image formats, by Pillow's names. EPS, for one, is not: it is a program."""
-
-MEDIA_FORMATS = (
-    *("mov", "mp4", "matroska", "webm", "avi", "mpeg", "mpegts", "flv", "asf"),
-    *("ogg", "wav", "mp3", "flac", "aac", "aiff"),
-)
-"""Accepted formats of video and sound, by FFmpeg's names. None refers to other files, as a playlist does."""
-
 
 @dataclass(frozen=True)
 class Probed:
-    """The kind of a file, and its size."""
+    """The kind of a file, and its decoded size."""
 
-    kind: Literal["video", "image", "audio"]
+    kind: FileKind
     width: int = 0
-    """Of a frame or of the picture, in pixels; 0 for sound alone."""
+    """Width of the image or of a frame, in pixels; 0 for sound alone."""
     height: int = 0
+    """Height, likewise."""
     seconds: float = 0.0
-    """From the start of its first packet to the end of its last; 0 for a picture."""
+    """From the start of the first packet to the end of the last; 0 for an image."""
 
 
-def probe(path: str | Path, deadline_s: float = 60.0) -> Probed:
-    """Identify a file by its content; its name does not count.
+def probe(
+    path: str | Path, image_formats: Sequence[str], media_formats: Sequence[str], deadline_s: float = 60.0
+) -> Probed:
+    """Identify a file by its content, whatever its name.
 
     Args:
+        image_formats: Pillow's names of the accepted image formats.
+        media_formats: FFmpeg's names of the accepted formats of video and sound.
         deadline_s: seconds that this may take.
     Raises:
-        DecodeError: the file is missing, of another format, damaged, or slower than the deadline.
+        DecodeError: the file is missing, damaged, of another format, or slower than the deadline.
     """
     path = str(path)
     check_media_file(path)
-    return _picture(path) or _media(path, Deadline(path, deadline_s))
+    return _probe_image(path, image_formats) or _probe_media(path, media_formats, Deadline(path, deadline_s))
 
 
-def _picture(path: str) -> Probed | None:
-    """Return the size in a picture's header; None if it is not a picture."""
+def _probe_image(path: str, formats: Sequence[str]) -> Probed | None:
+    """Return the size in an image's header; None if the file is not an image."""
     with decode_errors(path, "read it as an image"):
         try:
-            with Image.open(path, formats=PICTURE_FORMATS) as image:
+            with Image.open(path, formats=tuple(formats)) as image:
                 return Probed("image", image.width, image.height)
         except Image.UnidentifiedImageError:
             return None
@@ -66,9 +63,9 @@ def _picture(path: str) -> Probed | None:
             raise DecodeError(path, f"more than {MAX_PIXELS} pixels") from error
 
 
-def _media(path: str, deadline: Deadline) -> Probed:
-    """Measure the packets without decoding any: the header may lie, and browser recordings have no length in it."""
-    with opened(path, deadline, "video or sound", MEDIA_FORMATS) as container:
+def _probe_media(path: str, formats: Sequence[str], deadline: Deadline) -> Probed:
+    """Measure the packets: the header may lie, and browser recordings do not store a duration."""
+    with opened(path, deadline, "video or sound", formats) as container:
         first, last = float("inf"), float("-inf")
         for packet in read_packets(container, container.streams, deadline):
             at = packet.pts if packet.pts is not None else packet.dts

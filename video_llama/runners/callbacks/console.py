@@ -15,7 +15,7 @@ from video_llama.runners.run_state import StepMetrics
 
 @CALLBACKS.register("console")
 class Console(Callback):
-    """Shows the steps, and the last loss and learning rate, on the first process's error output."""
+    """Shows the steps, and the last loss, learning rate and added metrics, on the first process's error output."""
 
     Config = NoSettings
 
@@ -31,7 +31,8 @@ class Console(Callback):
 
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
         """Move the bar on."""
-        self.bar.set_postfix(epoch=metrics.epoch, loss=f"{metrics.loss:.3f}", lr=f"{metrics.lr:.1e}", refresh=False)
+        shown = {"epoch": metrics.epoch, "loss": f"{metrics.loss:.3f}", "lr": f"{metrics.lr:.1e}", **metrics.added}
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
     def on_end(self, run: Run) -> None:

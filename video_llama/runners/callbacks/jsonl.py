@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from video_llama.common.registry import CALLBACKS
 from video_llama.runners.callback import Callback, Run
 from video_llama.runners.config import NoSettings
@@ -25,4 +23,4 @@ class JsonLines(Callback):
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
         """Append the step."""
         if run.world.is_main:
-            append_records(run.output.metrics, [asdict(metrics)])
+            append_records(run.output.metrics, [metrics.as_record()])

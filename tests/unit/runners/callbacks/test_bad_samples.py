@@ -18,7 +18,7 @@ def test_bad_samples_are_replaced_counted_and_listed_with_their_reasons(decoder,
     assert [m["step"] for m in metrics(tmp_path) if m["replaced"] == 1] == [line["step"]]
 
 
-def test_too_many_bad_samples_stop_the_run_after_the_first_hundred(decoder, tmp_path):
+def test_too_many_bad_samples_stop_the_run_once_it_has_seen_a_hundred(decoder, tmp_path):
     samples = Samples(40, bad=range(0, 40, 5))
     with pytest.raises(TrainingError, match=r"\d\d bad samples among 100: .*max_bad_fraction, 0.1.*rank\*.jsonl"):
         trained(decoder, tmp_path, samples, batch_size_train=20, iters_per_epoch=9, max_bad_fraction=0.1)

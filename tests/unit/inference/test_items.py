@@ -8,15 +8,17 @@ import pytest
 
 from video_llama.common.errors import DataError
 from video_llama.conversation.batching import File, FileQuestion
-from video_llama.inference.questions import BadLine, Item, read_items
+from video_llama.inference.items import BadLine, Item, read_items
 
 GOOD = '{"id": "a", "video": "clip.mp4", "question": "What?"}'
 
 
-def read(tmp_path: Path, content: str | bytes, media_dir: str = "", hear: bool | None = None) -> list[Item | BadLine]:
+def read(
+    tmp_path: Path, content: str | bytes, media_dir: str = "", use_audio: bool | None = None
+) -> list[Item | BadLine]:
     path = tmp_path / "q.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_items(path, media_dir, hear)
+    return read_items(path, media_dir, use_audio)
 
 
 def test_each_kind_of_file_is_read_and_other_keys_are_left_alone(tmp_path):
@@ -24,7 +26,7 @@ def test_each_kind_of_file_is_read_and_other_keys_are_left_alone(tmp_path):
         GOOD
         + '\n\n{"id": 7, "image": "/abs/p.jpg", "question": " Was?\\n", "answer": "x"}\r\n{"id": -1, "audio": "ü.wav", "question": "?"}'
     )
-    assert read(tmp_path, content, "media", hear=True) == [
+    assert read(tmp_path, content, "media", use_audio=True) == [
         Item("a", FileQuestion(File("video", "media/clip.mp4", True), "What?")),
         Item(7, FileQuestion(File("image", "/abs/p.jpg"), " Was?\n")),
         Item(-1, FileQuestion(File("audio", "media/ü.wav"), "?")),

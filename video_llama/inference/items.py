@@ -1,4 +1,4 @@
-"""The input: a JSONL file, a question on a file in each line."""
+"""The input of a job: a JSONL file with a question on a file in each line."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from video_llama.common.errors import DataError
+from video_llama.common.modalities import FileKind
 from video_llama.common.registry import did_you_mean
 from video_llama.conversation.batching import File, FileQuestion
-from video_llama.conversation.files import FileKind, is_address
+from video_llama.processors.media import is_address
 
 KINDS = ("video", "image", "audio")
 
 
 @dataclass(frozen=True)
 class Item:
-    """A line that can be asked."""
+    """A question with its id."""
 
     id: str | int
     asked: FileQuestion
@@ -30,20 +31,20 @@ class BadLine:
     """A line that cannot be used."""
 
     id: str | int | None
-    """None: it has none that can be used."""
+    """None: the line has no usable id."""
     problem: str
-    """Why not, with the number of the line."""
+    """The reason, with the number of the line."""
 
 
-def read_items(path: str | Path, media_dir: str, hear: bool | None) -> list[Item | BadLine]:
+def read_items(path: str | Path, media_dir: str, use_audio: bool | None) -> list[Item | BadLine]:
     """Read a list of questions.
 
     Args:
-        path: JSONL: ``{"id", "video" | "image" | "audio", "question"}``; other keys are left alone.
-        media_dir: where relative paths of files start.
-        hear: of clips, see ``Chat.upload``.
+        path: JSONL: ``{"id", "video" | "image" | "audio", "question"}``; other keys are ignored.
+        media_dir: folder that relative paths start from.
+        use_audio: for clips, see ``MediaReader.read``.
     Returns:
-        An item for each line that is not blank, in their order.
+        An item for each line that is not blank, in order.
     Raises:
         DataError: the file cannot be read, or no line of it can be used.
     """
@@ -55,7 +56,7 @@ def read_items(path: str | Path, media_dir: str, hear: bool | None) -> list[Item
     for number, line in enumerate(content.split(b"\n"), 1):
         if not line.strip():
             continue
-        item = _item(f"line {number}", line, media_dir, hear)
+        item = _item(f"line {number}", line, media_dir, use_audio)
         if item.id is not None and first_line.setdefault(item.id, number) != number:
             item = BadLine(item.id, f"line {number}: the id {item.id!r} is that of line {first_line[item.id]} already")
         items.append(item)
@@ -68,28 +69,26 @@ def read_items(path: str | Path, media_dir: str, hear: bool | None) -> list[Item
     return items
 
 
-def _item(where: str, line: bytes, media_dir: str, hear: bool | None) -> Item | BadLine:
+def _item(where: str, line: bytes, media_dir: str, use_audio: bool | None) -> Item | BadLine:
     try:
         record = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
         return BadLine(None, f"{where}: not JSON ({error})")
     if not isinstance(record, dict):
         return BadLine(None, f"{where}: expected an object with id, question, and video, image or audio")
-    record = {
-        key: value for key, value in record.items() if value is not None
-    }  # tables write null for what is not there
+    record = {key: value for key, value in record.items() if value is not None}  # tables write null for empty cells
     given = record.get("id")
     known = given if isinstance(given, str | int) and not isinstance(given, bool) and _is_text(given) else None
     if problem := _problem(record, known):
         return BadLine(known, f"{where}: {problem}")
     (kind,) = (kind for kind in KINDS if kind in record)
     file = record[kind] if is_address(record[kind]) else os.path.join(media_dir, record[kind])
-    asked = FileQuestion(File(cast("FileKind", kind), file, hear if kind == "video" else None), record["question"])
+    asked = FileQuestion(File(cast("FileKind", kind), file, use_audio if kind == "video" else None), record["question"])
     return Item(cast("str | int", known), asked)
 
 
 def _problem(record: dict[str, Any], known: str | int | None) -> str:
-    """Return what is wrong with a record, or nothing."""
+    """Return what is wrong with a record, or an empty string."""
     if known is None:
         return f"id: {_shown(record, 'id')}; expected a text or a whole number"
     named = [kind for kind in KINDS if kind in record]
@@ -104,7 +103,7 @@ def _problem(record: dict[str, Any], known: str | int | None) -> str:
 
 
 def _is_text(value: str | int) -> bool:
-    """Return whether a value says anything, and is text throughout: JSON may hold halves of characters."""
+    """Return whether a value is not blank, and valid Unicode: JSON may hold lone surrogates."""
     return bool(str(value).strip()) and not any("\ud800" <= character <= "\udfff" for character in str(value))
 
 
@@ -113,6 +112,6 @@ def _shown(record: dict[str, Any], key: str) -> str:
 
 
 def _near_miss(record: dict[str, Any], wanted: Iterable[str]) -> str:
-    """Return a hint at a key that may be misspelt, or nothing."""
+    """Return a hint at a misspelt key, or an empty string."""
     others = [key for key in record if key not in (*KINDS, "id", "question")]
     return next((hint for key in others if (hint := did_you_mean(key, wanted))), "")

@@ -1,0 +1,94 @@
+"""The engine under chats and batches: one model, taken in turns, also one that is being trained."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests import tiny
+from video_llama.config.loader import InferenceConfig
+from video_llama.conversation.batching import File, FileQuestion, answer_batches
+from video_llama.conversation.chat import Chat
+from video_llama.conversation.engine import Engine
+from video_llama.conversation.feature_cache import EncodedFile
+from video_llama.conversation.settings import GenerationSettings
+from video_llama.processors.config import ImageConfig, VideoConfig
+from video_llama.processors.image import Blip2ImageEval
+from video_llama.processors.media import FileMedia
+from video_llama.processors.video import AlproVideoEval
+
+SHORT = GenerationSettings(max_new_tokens=8)
+
+
+def batch(engine: Engine) -> list[str]:
+    (outcomes,) = answer_batches(engine, [[FileQuestion(File("video", "clip"), "What is it?")]], SHORT)
+    return [outcome.text for outcome in outcomes]
+
+
+def dialogue(engine: Engine) -> list[str]:
+    chat = Chat(engine)
+    chat.upload(video="clip")
+    return [chat.ask("What is it?", SHORT)]
+
+
+def test_batches_and_dialogues_take_turns_at_the_model(engine):
+    alone = batch(engine)
+    assert dialogue(engine) == alone
+    inside, most = 0, 0
+
+    def enter(*_: object) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+
+    def leave(*_: object) -> None:
+        nonlocal inside
+        inside -= 1
+
+    engine.model.decoder.lm.register_forward_pre_hook(enter)
+    engine.model.decoder.lm.register_forward_hook(leave)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda work: work(engine), [batch, dialogue, batch, dialogue]))
+    assert results == [alone] * 4
+    assert most == 1
+
+
+def test_a_model_in_training_answers_as_in_eval_mode_and_goes_on_training(decoder):
+    model = tiny.model(decoder)
+    engine = Engine.from_model(model, InferenceConfig(video=VideoConfig(image_size=tiny.SIDE)))
+    prompt = engine.prompt("What is it?", encoded_clip(engine))
+    expected = engine.generate([prompt], SHORT)
+    model.train()
+    assert engine.generate([prompt], SHORT) == expected
+    assert model.training
+    modes = {name: module.training for name, module in model.named_modules()}
+    model.eval()
+    model.train()
+    assert {name: module.training for name, module in model.named_modules()} == modes
+
+
+def test_a_model_in_training_is_in_training_again_after_an_error(decoder, monkeypatch):
+    model = tiny.model(decoder).train()
+    engine = Engine.from_model(model)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(model, "encode_frozen", fail)
+    with pytest.raises(ZeroDivisionError):
+        encoded_clip(engine)
+    assert model.training
+
+
+def test_without_an_inference_section_a_model_reads_files_at_its_own_size(decoder):
+    engine = Engine.from_model(tiny.model(decoder))
+    assert (type(engine.video_processor), type(engine.image_processor)) == (AlproVideoEval, Blip2ImageEval)
+    assert engine.video_processor.config == VideoConfig(image_size=tiny.SIDE)
+    assert engine.image_processor.config == ImageConfig(image_size=tiny.SIDE)
+
+
+def encoded_clip(engine: Engine) -> EncodedFile:
+    """A clip of random frames, encoded."""
+    (media,) = tiny.sample("clip", 4).media
+    return EncodedFile(FileMedia(media), engine.encode([media]))

@@ -1,0 +1,41 @@
+"""The ``inference`` section of a YAML: how files are read when a model is used. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from video_llama.common.registry import PROCESSORS
+from video_llama.config.fields import Registered
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """How chat, infer, evaluation and the web page read files."""
+
+    video: Annotated[Any, Registered(PROCESSORS, key="name")] | None = None
+    """Processor of clips, by registered name. null: that of datasets.*.vis_processor, as in published YAMLs, else
+    alpro_video_eval."""
+
+    image: Annotated[Any, Registered(PROCESSORS, key="name")] | None = None
+    """Processor of images, by registered name. null: that of datasets.*.vis_processor, else blip2_image_eval."""
+
+    def disagreements(self, model: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        """Yield (dotted key, message) for each setting that contradicts the model's.
+
+        Args:
+            model: the settings of the model section that processors depend on.
+        """
+        for kind in ("video", "image"):
+            for key, message in processor_disagreements(getattr(self, kind), model):
+                yield f"{kind}.{key}", message
+
+
+def processor_disagreements(processor: Any, model: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    """Yield (key, message) for each setting of a processor's Config that contradicts the model's."""
+    n_frms, image_size = getattr(processor, "n_frms", None), getattr(processor, "image_size", None)
+    if n_frms is not None and n_frms > model.get("max_frame_pos", n_frms):
+        yield "n_frms", f"{n_frms} frames, but model.max_frame_pos is {model['max_frame_pos']}"
+    if image_size is not None and image_size != model.get("image_size", image_size):
+        yield "image_size", f"{image_size}, but model.image_size is {model['image_size']}"

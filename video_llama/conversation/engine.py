@@ -1,0 +1,246 @@
+"""A model ready for use: under chat, batches, evaluation and the web page."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from video_llama.common.distributed import choose_device
+from video_llama.common.errors import ConfigError
+from video_llama.common.modalities import FileKind
+from video_llama.common.protocols import ChatModel
+from video_llama.common.registry import MODELS
+from video_llama.common.types import Media, MediaGroup, slot_id
+from video_llama.config.loader import InferenceConfig, load_config
+from video_llama.config.serialize import registered_class
+from video_llama.conversation.feature_cache import EncodedFile, FeatureCache, file_key
+from video_llama.conversation.generation import generate, generate_tokens
+from video_llama.conversation.loading import build_processors, inference_config, with_defaults
+from video_llama.conversation.oom import within_memory
+from video_llama.conversation.session import Session
+from video_llama.conversation.settings import GenerationSettings
+from video_llama.processors.media import MediaReader
+from video_llama.prompts.labels import encode
+from video_llama.prompts.sample_spec import SampleSpec
+
+
+class Prompt(NamedTuple):
+    """A question as the decoder takes it."""
+
+    input_ids: list[int]
+    """Token ids with slot ids among them."""
+    media: Sequence[MediaGroup]
+    """The encoded media of the slots, in the order of the prompt, each of row 0."""
+
+
+class Engine:
+    """A model, how it reads files, and what it has encoded already.
+
+    All methods may be called from several threads; they take turns at the model. A model that is being trained is in eval
+    mode for the time of a call.
+
+    >>> engine = Engine.from_config("eval_configs/toy.yaml")
+    >>> chat = Chat(engine)  # any number of dialogues share the engine
+
+    Args:
+        model: with its weights, on its device.
+        spec: its tokenizer, template and slot sizes.
+        video_processor: reads clips.
+        image_processor: reads images.
+    """
+
+    def __init__(self, model: ChatModel, spec: SampleSpec, video_processor: Any, image_processor: Any) -> None:
+        self.model, self.spec = model, spec
+        self.video_processor, self.image_processor = video_processor, image_processor
+        self._lock = threading.RLock()
+        self._files = FeatureCache()
+
+    @classmethod
+    def from_config(cls, cfg_path: str | Path, options: Iterable[str] = (), device: str = "auto") -> Engine:
+        """Build the model of a YAML for use.
+
+        Args:
+            cfg_path: a file such as ``eval_configs/toy.yaml``, or the name of a shipped one.
+            options: ``key=value`` overrides.
+            device: cpu, cuda, or auto: a GPU if there is one.
+        Raises:
+            ConfigError: the YAML is wrong, or lacks something that inference needs.
+        """
+        chosen = choose_device(device)
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)  # where quantised decoders are loaded
+        job = load_config(cfg_path, options, also=("datasets", "inference"))
+        model_class: Any = registered_class(MODELS, job.model)
+        try:
+            config = job.model.for_inference()
+        except ConfigError as error:
+            raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
+        spec = model_class.sample_spec(config)
+        processors = build_processors(inference_config(job))
+        return cls(model_class.from_config(config).to(chosen).eval(), spec, *processors)
+
+    @classmethod
+    def from_model(cls, model: Any, inference: InferenceConfig | None = None) -> Engine:
+        """Use a model that is in memory already, such as one in training.
+
+        Args:
+            model: built by ``from_config`` of a registered class.
+            inference: how files are read; None: by the default processors, at the model's image size.
+        """
+        processors = build_processors(with_defaults(inference or InferenceConfig(), model.config.image_size))
+        return cls(model, type(model).sample_spec(model.config), *processors)
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether the model has an audio branch."""
+        return self.spec.audio_processor is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    @property
+    def reader(self) -> MediaReader:
+        """Reads files for the model."""
+        return MediaReader(self.video_processor, self.image_processor, self.spec.audio_processor)
+
+    def encode_file(self, kind: FileKind, path: str | Path, use_audio: bool | None = None) -> EncodedFile:
+        """Read a file and run the frozen encoders over it, unless it is in the cache.
+
+        Args, Raises: see ``MediaReader.read``; also OutOfMemory.
+        """
+        reader = self.reader
+        key = file_key(path, kind, use_audio, reader.identity(kind))
+        if (file := self._files.get(key)) is None:
+            content = reader.read(kind, path, use_audio)
+            with self._lock:  # while this waited, another thread may have encoded the same file
+                if (file := self._files.get(key)) is None:
+                    file = EncodedFile(content, self.encode(content.media))
+                    if content.audio_status.state != "failed":  # it may succeed next time
+                        self._files.put(key, file)
+        return file
+
+    @within_memory
+    @torch.no_grad()
+    def encode(self, media: Sequence[Media]) -> tuple[MediaGroup, ...]:
+        """Run the frozen encoders, over media of one kind and shape together.
+
+        Returns:
+            A group for each item, of row 0 and slots -1, -2, ...
+        """
+        alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
+        for k, item in enumerate(media):
+            alike[item.kind, item.frames.shape].append(k)
+        groups = [
+            MediaGroup(
+                media[members[0]].kind,
+                torch.stack([media[k].frames for k in members]),
+                torch.zeros(len(members), dtype=torch.int64),
+                torch.tensor([slot_id(k) for k in members]),
+            )
+            for members in alike.values()
+        ]
+        with self._in_use():
+            device = self.device
+            encoded = self.model.encode_frozen([group.mapped(lambda t: t.to(device)) for group in groups])
+        found = {}
+        for group in encoded:
+            for i, slot in enumerate(group.slots.tolist()):
+                found[slot] = group.mapped(itemgetter(slice(i, i + 1)))
+        return tuple(found[slot_id(k)] for k in range(len(media)))
+
+    def prompt(self, question: str, file: EncodedFile) -> Prompt:
+        """Return the prompt of one question about one file.
+
+        Raises:
+            VideoLlamaError: the question is empty.
+        """
+        session = Session(self.spec.template)
+        session.show(*file.content.media)
+        session.ask(question)
+        return Prompt(encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot).input_ids, file.groups)
+
+    def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings | None = None) -> list[str]:
+        """Answer prompts in one batch; the answers are those of each prompt alone.
+
+        Raises:
+            PromptTooLong: a prompt and its answer do not fit into the decoder's context.
+            OutOfMemory: fewer prompts at once may fit.
+        """
+        with self._in_use():
+            return generate(
+                self.model,
+                self.spec.tokenizer,
+                [prompt.input_ids for prompt in prompts],
+                in_rows([prompt.media for prompt in prompts]),
+                stop=self.spec.template.end_sym,
+                settings=settings,
+            )
+
+    def generate_tokens(
+        self,
+        input_ids: Sequence[int],
+        media: Sequence[MediaGroup],
+        settings: GenerationSettings,
+        on_tokens: Callable[[Sequence[int]], None],
+    ) -> None:
+        """Answer one prompt, and pass on its tokens as they are generated; of beams, all at the end.
+
+        Args:
+            input_ids: token ids with slot ids among them.
+            media: what fills the slots, of row 0.
+            settings: how tokens are chosen.
+            on_tokens: called with the new tokens. Called with none now and then while another thread has the model or
+                beams are searched. An exception from it ends the generation.
+        """
+        while not self._lock.acquire(timeout=0.1):
+            on_tokens([])  # lets a consumer that has gone end the wait
+        try:
+            stops = [[self.spec.template.end_sym]]
+            with self._in_use():
+                (answer,) = generate_tokens(
+                    self.model, self.spec.tokenizer, [input_ids], media, stops, settings, on_tokens
+                )
+        finally:
+            self._lock.release()
+        if settings.num_beams > 1:
+            on_tokens(answer)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        """Hold the model, in eval mode."""
+        with self._lock:
+            training = self.model.training
+            if training:
+                self.model.eval()
+            try:
+                yield
+            finally:
+                if training:
+                    self.model.train()
+
+
+def in_rows(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:
+    """Group the encoded media of all rows by slot, kind and length."""
+    found: dict[tuple[int, str, int], list[tuple[int, MediaGroup]]] = defaultdict(list)
+    for row, groups in enumerate(rows):
+        for k, group in enumerate(groups):
+            found[k, group.kind, group.frames.shape[1]].append((row, group))
+    return [
+        MediaGroup(
+            members[0][1].kind,
+            torch.cat([group.frames for _, group in members]),
+            torch.tensor([row for row, _ in members]),
+            torch.full((len(members),), slot_id(k)),
+            encoded=True,
+        )
+        for (k, _, _), members in found.items()
+    ]
