@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -106,6 +108,12 @@ def write_yaml(*sections: str) -> None:
     Path("mine.yaml").write_text(yaml.safe_dump(merged(content, SHORT)))
 
 
+def example(section: str) -> tuple[str, str]:
+    """Return the shell line that a section prints, and the output below it."""
+    ((line, output),) = re.findall(r"^    \$ (.*)\n((?:    .*\n)+)", SECTIONS[section], re.MULTILINE)
+    return line, textwrap.dedent(output)
+
+
 def metrics(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
@@ -126,7 +134,7 @@ def check_run_of_all_examples(run: Path) -> None:
 def test_the_page_has_an_example_for_each_kind_of_extension():
     kinds = {name for name, value in vars(registry).items() if isinstance(value, Registry)}
     assert set(re.findall(r"^@(\w+)\.register", PAGE, re.MULTILINE)) == kinds - {"RUNNERS", "VIDEO_BACKENDS"}
-    assert {path for path in FILES if path.endswith(".py")} == {
+    assert {path for path in FILES if path.startswith("my_package/")} == {
         f"{module.replace('.', '/')}.py" for module in re.findall(r"= \"(my_package\.\w+)\"", FILES["pyproject.toml"])
     }
 
@@ -153,8 +161,8 @@ def test_an_installed_package_needs_no_imports_and_adds_its_command(installed, t
     code, _, err = train("mine.yaml")
     assert code == 0, err
     check_run_of_all_examples(installed / "run")
-    ((line, printed),) = re.findall(r"^    \$ video-llama (.*)\n    (.*)$", PAGE, re.MULTILINE)
-    assert command(*line.split()) == (0, f"{printed}\n", "")
+    line, printed = example("Command")
+    assert command(*line.split()[1:]) == (0, printed, "")
 
 
 def test_a_processor_changes_what_the_model_is_given(on_path, train):
@@ -173,6 +181,16 @@ def test_a_decoder_folder_brings_its_conversation_template(on_path):
     assert [span.text for span in template.render(template.chat, [("What is it?", "A ring.")])] == [
         "Question: What is it?\nAnswer:", " A ring.</s>",
     ]  # fmt: skip
+
+
+def test_a_benchmark_scores_a_model_and_resumes(on_path):
+    line, printed = example("Benchmark")
+    assert line == "python score.py"
+    env = {**os.environ, "PYTHONPATH": f"{on_path}{os.pathsep}{ROOT}"}
+    for built in (True, False):
+        run = subprocess.run([sys.executable, "score.py"], env=env, capture_output=True, text=True, check=False)
+        assert (run.returncode, run.stdout) == (0, printed), run.stderr
+        assert ("2 of 2 questions are answered already" in run.stderr) is not built
 
 
 def test_text_alone_trains(on_path, train):

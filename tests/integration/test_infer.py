@@ -247,7 +247,7 @@ def few(media, infer, tmp_path) -> Path:
     code, out, err = infer(tmp_path, tmp_path)
     assert (code, out) == (
         0,
-        f"{tmp_path}/a.jsonl: 1 answered, 2 failed; once their causes are mended, the same command asks them again, and only them\n",
+        f"{tmp_path}/a.jsonl: 1 answered, 2 failed; fix the causes and run the same command to retry only those\n",
     ), err
     return tmp_path
 

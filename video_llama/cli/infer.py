@@ -73,22 +73,18 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, settings: GenerationSettings, world: World) -> int:
-    from video_llama.config.loader import load_config
-    from video_llama.conversation.engine import Engine
     from video_llama.inference.items import read_items
     from video_llama.inference.job import InferenceJob
-    from video_llama.inference.keys import model_key
+    from video_llama.inference.model import ConfiguredModel
 
-    def build_engine() -> Engine:
-        engine = Engine.from_config(args.cfg_path, args.options, args.device)
-        if args.audio:
-            engine.reader.require_audio()
-        return engine
-
-    items = read_items(args.input, args.media_dir, args.audio)
-    key = model_key(load_config(args.cfg_path, args.options, also=("datasets", "inference")))
-    job = InferenceJob(items=items, output=args.output, model_key=key, settings=settings, batch_size=args.batch_size)
-    outcomes = job.run(build_engine, world)
+    job = InferenceJob(
+        items=read_items(args.input, args.media_dir, args.audio),
+        output=args.output,
+        model=ConfiguredModel(args.cfg_path, args.options, args.device),
+        settings=settings,
+        batch_size=args.batch_size,
+    )
+    outcomes = job.run(world)
     if not world.is_main:
         return 0
     n_silent = outcomes.n_without_track

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from video_llama.common.distributed import World
-from video_llama.conversation.engine import Engine
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.inference.items import Item
 from video_llama.inference.job import ALONE, InferenceJob, Outcomes
+from video_llama.inference.model import JobModel
 
 
 class Benchmark(Protocol):
@@ -38,10 +38,9 @@ class BenchmarkResult:
 
 def evaluate(
     benchmark: Benchmark,
-    build_engine: Callable[[], Engine],
+    model: JobModel,
     output: Path,
     *,
-    model_key: str,
     settings: GenerationSettings | None = None,
     batch_size: int = 8,
     world: World = ALONE,
@@ -50,9 +49,8 @@ def evaluate(
 
     Args:
         benchmark: its questions and scorer.
-        build_engine: builds the model, if a question is left to answer.
+        model: such as ``ConfiguredModel("toy")``.
         output: JSONL file that gets the answers.
-        model_key: identifies the model; see ``inference.keys.model_key``.
         settings: of all answers; None: greedy.
         batch_size: questions answered at once, by each process.
         world: the processes that share the questions.
@@ -64,9 +62,9 @@ def evaluate(
     job = InferenceJob(
         items=benchmark.items(),
         output=output,
-        model_key=model_key,
+        model=model,
         settings=settings or GenerationSettings(),
         batch_size=batch_size,
     )
-    outcomes = job.run(build_engine, world)
+    outcomes = job.run(world)
     return BenchmarkResult(benchmark.score(outcomes.answers), outcomes) if world.is_main else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +14,12 @@ from tqdm import tqdm
 from video_llama.common.distributed import World
 from video_llama.common.errors import OutputError, VideoLlamaError
 from video_llama.conversation.batching import FileAnswer, answer_batches
-from video_llama.conversation.engine import Engine
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.inference.answers import answer_lines, existing_answers, prepared_output, write_answers
 from video_llama.inference.items import BadLine, Item
 from video_llama.inference.journal import Journal, Record, read_journals
 from video_llama.inference.keys import item_keys
+from video_llama.inference.model import JobModel
 from video_llama.processors.media import NO_AUDIO_TRACK
 
 READERS = 4
@@ -51,32 +51,32 @@ class InferenceJob:
     items: Sequence[Item | BadLine]
     output: Path
     """JSONL file: the answer or the error of each item, in their order."""
-    model_key: str
-    """Identifies the model, as ``keys.model_key`` returns it: an answer of another model is not reused."""
+    model: JobModel
+    """Its engine is built only if a question is left to answer."""
     settings: GenerationSettings = field(default_factory=GenerationSettings)
     batch_size: int = 8
     """Questions answered at once, by each process."""
 
-    def run(self, build_engine: Callable[[], Engine], world: World = ALONE) -> Outcomes:
+    def run(self, world: World = ALONE) -> Outcomes:
         """Answer this process's share; the first process writes the output once all are done.
 
         Args:
-            build_engine: called if a question of this process is left.
             world: the processes that share the job.
         Returns:
             The outcomes; in other processes than the first, empty.
         Raises:
             OutputError: the output belongs to something else, or cannot be written.
-            VideoLlamaError: the engine cannot be built, or another process failed.
+            VideoLlamaError: the model cannot be built, has no audio branch and a question requires one, or another process
+                failed.
         """
         try:
-            return self._run(build_engine, world)
+            return self._run(world)
         except KeyboardInterrupt:
             if world.is_main:
                 print("stopped; the same command resumes from here", file=sys.stderr)
             raise
 
-    def _run(self, build_engine: Callable[[], Engine], world: World) -> Outcomes:
+    def _run(self, world: World) -> Outcomes:
         file = prepared_output(self.output)
         good = [item for item in self.items if isinstance(item, Item)]
         known = self._known(good, file) if world.is_main else ({}, {})
@@ -87,7 +87,7 @@ class InferenceJob:
             print(f"{n_done} of {len(self.items)} questions are answered already", file=sys.stderr)
         share = slice(*(len(batches) * k // world.size for k in (world.rank, world.rank + 1)))
         with Journal(file, world.rank) as journal:
-            self._answer(batches[share], build_engine, keys, journal, world)
+            self._answer(batches[share], keys, journal, world)
             if world.is_main and world.size > 1:
                 print("waiting for the other processes", file=sys.stderr)
             with _other_processes():
@@ -96,7 +96,7 @@ class InferenceJob:
 
     def _known(self, good: Sequence[Item], file: Path) -> tuple[dict[Item, str], dict[str, Record]]:
         """Return the key of each item, and the journals' records."""
-        keys = item_keys(good, self.model_key, self.settings)
+        keys = item_keys(good, self.model.key, self.settings)
         existing, done = existing_answers(file), read_journals(file)
         if existing - set(answer_lines(self.items, keys, done)):
             raise OutputError(
@@ -115,7 +115,6 @@ class InferenceJob:
     def _answer(
         self,
         batches: Sequence[Sequence[Item]],
-        build_engine: Callable[[], Engine],
         keys: Mapping[Item, str],
         journal: Journal,
         world: World,
@@ -123,7 +122,9 @@ class InferenceJob:
         """Answer batches, and record each."""
         if not batches:
             return
-        engine = build_engine()
+        engine = self.model.engine
+        if any(item.asked.file.use_audio for batch in batches for item in batch):
+            engine.reader.require_audio()
         n_threads = READERS if world.device.type == "cuda" else 0
         asked = [[item.asked for item in batch] for batch in batches]
         n_failed = 0

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from video_llama.common.errors import DataError
-from video_llama.config.loader import load_config
-from video_llama.conversation.engine import Engine
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.evaluation.ablation import NO_ABLATION, InputAblation
 from video_llama.evaluation.exact_match import Question, accuracy, question_items, read_questions
 from video_llama.inference.job import InferenceJob
-from video_llama.inference.keys import model_key
+from video_llama.inference.model import ConfiguredModel
 from video_llama.toy.language import CHANCE, SOUND_CHANCE
 
 EVAL_CONFIG = "toy"
@@ -26,24 +23,6 @@ BATCH = 72
 
 Figures = dict[str, Any]
 """Accuracies by ablation, with the accuracy of guessing and the number of questions."""
-
-
-class Model:
-    """A trained toy model that answers questions; built when the first is asked.
-
-    Args:
-        name: of the files that get its answers.
-        options: overrides of the eval config.
-    """
-
-    def __init__(self, name: str, options: Sequence[str]) -> None:
-        self.name, self.options = name, options
-        self.key = model_key(load_config(EVAL_CONFIG, options, also=("datasets", "inference")))
-
-    @cached_property
-    def engine(self) -> Engine:
-        """The model in use."""
-        return Engine.from_config(EVAL_CONFIG, self.options)
 
 
 class Examiner:
@@ -61,30 +40,39 @@ class Examiner:
         self.sound_questions = read_questions(world / "heldout" / "sound_questions.json")
 
     def answers(
-        self, model: Model, questions: Sequence[Question], column: str, ablation: InputAblation
+        self, name: str, model: ConfiguredModel, questions: Sequence[Question], ablation: InputAblation
     ) -> dict[str | int, str]:
         """Return the answers by question id.
 
+        Args:
+            name: of the file that gets them.
+            model: is asked.
+            questions: are asked.
+            ablation: of their clips.
         Raises:
             DataError: a question has no answer.
         """
         outcomes = InferenceJob(
             items=question_items(questions, self.folder, ablation),
-            output=self.answers_dir / f"{model.name}-{column}.jsonl",
-            model_key=model.key,
+            output=self.answers_dir / f"{name}.jsonl",
+            model=model,
             settings=GenerationSettings(max_new_tokens=24),
             batch_size=BATCH,
-        ).run(lambda: model.engine)
+        ).run()
         if outcomes.errors:
             raise DataError(f"{len(outcomes.errors)} questions failed, the first: {outcomes.errors[0][1]}")
         return dict(outcomes.answers)
 
     def score(
-        self, model: Model, questions: Sequence[Question], ablations: Mapping[str, InputAblation]
+        self,
+        name: str,
+        model: ConfiguredModel,
+        questions: Sequence[Question],
+        ablations: Mapping[str, InputAblation],
     ) -> dict[str, dict[str, float]]:
         """Return, for each ablation, the share of right answers by kind."""
         return {
-            column: accuracy(questions, self.answers(model, questions, column, ablation))
+            column: accuracy(questions, self.answers(f"{name}-{column}", model, questions, ablation))
             for column, ablation in ablations.items()
         }
 
@@ -97,12 +85,13 @@ class Examiner:
         """
         questions = self.vision_questions
         columns = self.score(
-            Model("stage2", [f"model.ckpt={stage2}", *VISION_ONLY]),
+            "stage2",
+            ConfiguredModel(EVAL_CONFIG, [f"model.ckpt={stage2}", *VISION_ONLY]),
             questions,
             {"full": NO_ABLATION, "blank_video": InputAblation(frames="black")},
         )
-        first = Model("stage1", [f"model.ckpt={stage1}", *VISION_ONLY])
-        columns["after_stage1"] = self.score(first, questions, {"full": NO_ABLATION})["full"]
+        first = ConfiguredModel(EVAL_CONFIG, [f"model.ckpt={stage1}", *VISION_ONLY])
+        columns |= self.score("stage1", first, questions, {"after_stage1": NO_ABLATION})
         columns["with_sound"] = {q.kind: both[q.kind] for q in questions}
         return _by_kind(columns, questions)
 
@@ -118,8 +107,9 @@ class Examiner:
         }
         figures: dict[str, Figures] = {}
         for name, branch in trained.items():
-            model = Model(name.replace(", ", "-").replace(" ", "_"), [f"model.ckpt={video_branch}", *branch])
-            columns = self.score(model, questions, self._sounds(frames="none"))
+            model = ConfiguredModel(EVAL_CONFIG, [f"model.ckpt={video_branch}", *branch])
+            file = "audio_" + name.replace(", ", "_").replace(" ", "_")
+            columns = self.score(file, model, questions, self._sounds(frames="none"))
             (figures[name],) = _by_kind(columns, questions).values()
         return figures
 
@@ -130,12 +120,12 @@ class Examiner:
             Figures of the sound questions, by kind; the share of right answers to vision questions, by kind; and all
             questions and answers on a few clips.
         """
-        model = Model("both_branches", [f"model.ckpt={checkpoint}"])
+        model = ConfiguredModel(EVAL_CONFIG, [f"model.ckpt={checkpoint}"])
         questions, ablations = [*self.vision_questions, *self.sound_questions], self._sounds("own")
-        answers = self.answers(model, questions, "full", ablations.pop("full"))
+        answers = self.answers("both_branches-full", model, questions, ablations.pop("full"))
         ablations["blank_video"] = InputAblation(frames="black", sound="own")
         columns = {"full": accuracy(self.sound_questions, answers)}
-        columns |= self.score(model, self.sound_questions, ablations)
+        columns |= self.score("both_branches", model, self.sound_questions, ablations)
         return (
             _by_kind(columns, self.sound_questions),
             accuracy(self.vision_questions, answers),

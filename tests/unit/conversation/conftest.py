@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests import tiny
 from tests.unit.conversation.tokenizers import WRITERS
@@ -54,3 +55,23 @@ def engine(decoder: Path) -> Engine:
 def chat(engine: Engine) -> Chat:
     """A dialogue with a tiny random model."""
     return Chat(engine)
+
+
+class Concurrency:
+    """Counts the forward passes of a decoder that run at the same time.
+
+    Args:
+        lm: the decoder's language model.
+    """
+
+    def __init__(self, lm: torch.nn.Module) -> None:
+        self.inside, self.most = 0, 0
+        lm.register_forward_pre_hook(self._enter)
+        lm.register_forward_hook(self._leave)
+
+    def _enter(self, *_: object) -> None:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+
+    def _leave(self, *_: object) -> None:
+        self.inside -= 1

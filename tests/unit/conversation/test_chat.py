@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.unit.conversation.conftest import read
+from tests.unit.conversation.conftest import Concurrency, read
 from tests.unit.conversation.scripted import Scripted, ids
 from video_llama.common.errors import DecodeError, OutOfMemory, PromptTooLong, TooManyFrames, VideoLlamaError
 from video_llama.common.types import slot_id
@@ -195,22 +195,10 @@ def test_threads_that_answer_at_once_answer_as_one_after_the_other(chat):
     for i, one in enumerate(chats):
         one.reset()
         one.upload(video=f"clip {i}")
-    inside, most = 0, 0
-
-    def enter(*_: object) -> None:
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
-
-    def leave(*_: object) -> None:
-        nonlocal inside
-        inside -= 1
-
-    chat.engine.model.decoder.lm.register_forward_pre_hook(enter)
-    chat.engine.model.decoder.lm.register_forward_hook(leave)
+    concurrency = Concurrency(chat.engine.model.decoder.lm)
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(ask, chats)) == alone
-    assert most == 1
+    assert concurrency.most == 1
 
 
 # A dialogue longer than the decoder's context, here 256 tokens

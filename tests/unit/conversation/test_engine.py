@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests import tiny
+from tests.unit.conversation.conftest import Concurrency
 from video_llama.config.loader import InferenceConfig
 from video_llama.conversation.batching import File, FileQuestion, answer_batches
 from video_llama.conversation.chat import Chat
@@ -35,23 +36,11 @@ def dialogue(engine: Engine) -> list[str]:
 def test_batches_and_dialogues_take_turns_at_the_model(engine):
     alone = batch(engine)
     assert dialogue(engine) == alone
-    inside, most = 0, 0
-
-    def enter(*_: object) -> None:
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
-
-    def leave(*_: object) -> None:
-        nonlocal inside
-        inside -= 1
-
-    engine.model.decoder.lm.register_forward_pre_hook(enter)
-    engine.model.decoder.lm.register_forward_hook(leave)
+    concurrency = Concurrency(engine.model.decoder.lm)
     with ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda work: work(engine), [batch, dialogue, batch, dialogue]))
     assert results == [alone] * 4
-    assert most == 1
+    assert concurrency.most == 1
 
 
 def test_a_model_in_training_answers_as_in_eval_mode_and_goes_on_training(decoder):

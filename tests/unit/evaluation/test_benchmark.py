@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -30,30 +31,35 @@ class Lengths:
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
-    return build(tmp_path_factory.mktemp("decoder"))
+def model(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    return SimpleNamespace(key="m", engine=build(tmp_path_factory.mktemp("decoder")))
 
 
-def test_scores_are_of_the_answers_and_failed_questions_are_reported(engine, tmp_path):
-    result = evaluate(Lengths(), lambda: engine, tmp_path / "a.jsonl", model_key="m", settings=SHORT)
+def test_scores_are_of_the_answers_and_failed_questions_are_reported(model, tmp_path):
+    result = evaluate(Lengths(), model, tmp_path / "a.jsonl", settings=SHORT)
     assert result is not None
     assert sorted(result.outcomes.answers) == [0, 1, 2, 3]
     assert result.outcomes.errors == [("blank", "the question is empty")]
     assert result.scores == {"length": sum(map(len, result.outcomes.answers.values())) / 5}
 
 
-def test_a_second_run_answers_nothing_again(engine, tmp_path):
+def test_a_second_run_answers_nothing_again(model, tmp_path):
     class Fine(Lengths):
         def items(self) -> list[Item]:
             return super().items()[:4]
 
-    first = evaluate(Fine(), lambda: engine, tmp_path / "a.jsonl", model_key="m", settings=SHORT)
-    again = evaluate(
-        Fine(), lambda: pytest.fail("the model was built"), tmp_path / "a.jsonl", model_key="m", settings=SHORT
-    )
+    class Unbuilt:
+        key = "m"
+
+        @property
+        def engine(self) -> Engine:
+            pytest.fail("the model was built")
+
+    first = evaluate(Fine(), model, tmp_path / "a.jsonl", settings=SHORT)
+    again = evaluate(Fine(), Unbuilt(), tmp_path / "a.jsonl", settings=SHORT)
     assert again == first
 
 
-def test_torch_stays_in_the_mode_it_was_in(engine, tmp_path):
-    evaluate(Lengths(), lambda: engine, tmp_path / "a.jsonl", model_key="m", settings=SHORT)
+def test_torch_stays_in_the_mode_it_was_in(model, tmp_path):
+    evaluate(Lengths(), model, tmp_path / "a.jsonl", settings=SHORT)
     assert torch.is_grad_enabled()

@@ -1,0 +1,49 @@
+"""The model of a job: identified at once, built when the first question needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from video_llama.config.loader import load_config
+from video_llama.conversation.engine import Engine
+from video_llama.inference.keys import model_key
+
+
+class JobModel(Protocol):
+    """What a job needs of a model. A model in memory can be given as any object with these two attributes."""
+
+    @property
+    def key(self) -> str:
+        """Identifies the model: answers are reused only under the same key."""
+
+    @property
+    def engine(self) -> Engine:
+        """The model in use."""
+
+
+@dataclass(frozen=True)
+class ConfiguredModel:
+    """The model of a YAML."""
+
+    cfg_path: str
+    """A file, or the name of a shipped one."""
+    options: Sequence[str] = ()
+    """``key=value`` overrides."""
+    device: str = "auto"
+
+    @cached_property
+    def key(self) -> str:
+        """Identifies the config, the processors and the weights files.
+
+        Raises:
+            ConfigError: the YAML is wrong.
+        """
+        return model_key(load_config(self.cfg_path, self.options, also=("datasets", "inference")))
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The model, built on first use. Raises: see ``Engine.from_config``."""
+        return Engine.from_config(self.cfg_path, self.options, self.device)
