@@ -1,4 +1,4 @@
-# Everything runs from a fresh clone: each target first brings .venv up to date.
+# Everything works in a fresh clone: each target first updates .venv.
 # Needs Python >= 3.10 with the venv module, and make. Nothing else is taken from the system.
 
 .DEFAULT_GOAL := help
@@ -7,11 +7,11 @@
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-# The first interpreter on the path that is new enough; name another with `make PYTHON=...`.
+# The first interpreter on the path that is new enough; choose another with `make PYTHON=...`.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && { echo "$$p"; break; }; done)
 
-# Nothing that runs from here asks a hub for a file.
+# No target downloads from a model hub.
 export HF_HUB_OFFLINE := 1
 
 .PHONY: help setup quickstart test checks golden bench clean
@@ -21,7 +21,7 @@ help: ## this list
 
 setup: $(STAMP) ## create .venv and install the package with its development tools
 
-# Written last: an installation that was cut short is done again.
+# Written last, so that an interrupted installation is repeated.
 $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
 		found="$(or $(PYTHON),python3)"; \
@@ -31,11 +31,11 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "$(PYTHON) has no venv module (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
 	@rm -f $(STAMP)
 	$(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
-	$(PY) -m pip install --disable-pip-version-check 'pip>=22.3' # the first that knows all of pyproject.toml
+	$(PY) -m pip install --disable-pip-version-check 'pip>=22.3' # the first that supports all of pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
 
-quickstart: setup ## make the toy world, train both stages on it, report what it learned
+quickstart: setup ## make the toy world, train all stages on it, report what they learned
 	$(PY) -m video_llama.toy.quickstart
 
 test: setup ## run the tests

@@ -1,8 +1,8 @@
-"""How long reading 8 frames of a clip takes: PyAV, decord, and PyAV decoding the whole clip, in turn.
+"""Time to read 8 frames of a clip: PyAV, decord, and PyAV decoding the whole clip, in turn.
 
     python -m benchmarks.decode [CLIP ...]      (without clips: one of 10 seconds, written for the purpose)
 
-Prints minima over the rounds and their ratios; the machine's noise hits all alike.
+Prints minima over the rounds and their ratios; the machine's noise affects all alike.
 """
 
 from __future__ import annotations

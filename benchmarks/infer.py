@@ -1,4 +1,4 @@
-"""Questions answered a second on the CPU, one at a time and in batches of 8: with the toy model's short answers, and with
+"""Questions answered per second on the CPU, one at a time and in batches of 8: with the toy model's short answers, and with
 answers of 64 tokens.
 
     python -m benchmarks.infer

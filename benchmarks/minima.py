@@ -1,4 +1,4 @@
-"""Shortest times of several ways to do a thing, measured in turn so that the machine's noise hits all alike."""
+"""Shortest times of alternatives, measured in turn so that the machine's noise affects all alike."""
 
 from __future__ import annotations
 

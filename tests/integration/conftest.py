@@ -1,4 +1,4 @@
-"""The toy world of these tests, and the commands of the package run inside this process where one will do."""
+"""The toy world of these tests, and the package's commands, run in this process if one is enough."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Result(NamedTuple):
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A toy world of 60 clips, and 12 of held-out combinations."""
+    """A toy world of 60 clips, and 12 with held-out combinations."""
     return write_world(tmp_path_factory.mktemp("toy") / "world", n_clips=60, n_heldout=12, n_images=8)
 
 

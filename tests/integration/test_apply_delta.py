@@ -1,4 +1,4 @@
-"""``video-llama apply-delta``: from the folders people have to a decoder that loads, and back."""
+"""``video-llama apply-delta``: from published folders to a decoder that loads, and back."""
 
 from __future__ import annotations
 

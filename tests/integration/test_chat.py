@@ -24,7 +24,7 @@ COLOUR, MOTION = "What colour is the shape?", "How does it move?"
 
 @pytest.fixture(scope="module")
 def heldout(world: Path) -> list[dict[str, str]]:
-    """Questions on clips of combinations that no training clip showed, with their answers and paths."""
+    """Questions on clips with combinations from no training clip, with their answers and paths."""
     questions = json.loads((world / "heldout/questions.json").read_text())
     return [{**q, "video": str(world / "heldout/videos" / q["video"])} for q in questions]
 
@@ -50,22 +50,22 @@ def chat(loaded: Chat) -> Chat:
 # The command
 
 
-def test_one_json_object_has_the_answers_the_frame_times_and_the_sound(command, clip):
+def test_the_json_output_has_answers_frame_times_and_audio_status(command, clip):
     words = ["chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--question", MOTION, "--json"]
     code, out, err = command(*words)
     assert code == 0, err
-    said = json.loads(out)
-    assert said.keys() == {"answers", "frame_times", "sound"}
-    assert len(said["answers"]) == 2
-    assert said["frame_times"] == [0.0, 0.5, 1.0, 1.5]
-    assert said["sound"] == "used"
+    printed = json.loads(out)
+    assert printed.keys() == {"answers", "frame_times", "sound"}
+    assert len(printed["answers"]) == 2
+    assert printed["frame_times"] == [0.0, 0.5, 1.0, 1.5]
+    assert printed["sound"] == "used"
 
 
 def test_a_dialogue_is_printed_as_it_proceeds(command, heldout):
-    clip, told, size = heldout[0]["video"], heldout[0]["answer"], "How large is it?"
+    clip, answer, size = heldout[0]["video"], heldout[0]["answer"], "How large is it?"
     code, out, _ = command("chat", "--cfg-path", TOY, "--video", clip, "--question", COLOUR, "--question", size)
     assert code == 0
-    assert out.startswith(f"> {COLOUR}\n{told}\n> {size}\nIt is ")
+    assert out.startswith(f"> {COLOUR}\n{answer}\n> {size}\nIt is ")
 
 
 def test_a_picture_has_no_frame_times(command, world):
@@ -170,7 +170,7 @@ def test_the_console_script_prints_only_json_on_stdout(clip):
     assert json.loads(result.stdout)["sound"] == "used"
 
 
-# What it says
+# Answers
 
 
 def test_the_toy_model_names_the_colours_of_unseen_clips(chat, heldout):
@@ -194,7 +194,7 @@ def test_the_toy_model_names_the_colours_of_pictures(chat, world):
     assert right >= len(captions) - 1 == 7
 
 
-# What it stands
+# Robustness
 
 
 @pytest.mark.parametrize("typed", ["<ImageHere>", "</s>", "<s>", "<Video>", "###", "\ufdd00\ufdd1", "\x00", "🦆"])

@@ -25,7 +25,7 @@ TABLE = re.findall(r"^\| `(\{.*?\})` \| `(\{.*?\})` \|$", PAGE, re.MULTILINE)
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A clone with a clip in it: a red ring that moves to the left."""
+    """A clone that contains a clip: a red ring that moves left."""
     for name in ("eval_configs", "video_llama"):
         (tmp_path / name).symlink_to(ROOT / name)
     write_clip(tmp_path / "clip.mp4", Scene("ring", "red", "left", "large", seed=1))
@@ -40,10 +40,10 @@ def printed(block: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 def test_the_python_examples_run(folder, capsys):
     dialogue, batch = BLOCKS
-    said = printed(dialogue, capsys)
-    assert said[:2] == ["It is red.", "It is a ring."]
-    assert said[3].startswith("AnswerStats(prompt_tokens=")
-    assert said[4] == "It moves left."
+    lines = printed(dialogue, capsys)
+    assert lines[:2] == ["It is red.", "It is a ring."]
+    assert lines[3].startswith("AnswerStats(prompt_tokens=")
+    assert lines[4] == "It moves left."
     answer = "FileAnswer(text='It is a ring.', audio_status=AudioStatus(state='used', reason=''))"
     assert printed(batch, capsys) == [f"[{answer}, DecodeError('lost.jpg: no such file')]"]
 

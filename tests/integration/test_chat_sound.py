@@ -1,4 +1,4 @@
-"""``video-llama chat`` with a model that hears: what it says became of the sound of files of many kinds."""
+"""``video-llama chat`` with an audio branch: what it reports about the sound of many kinds of files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AUDIO_ALONE = ("frozen_video_Qformer=true", "frozen_llama_proj=true", "frozen_au
 
 
 def damage(path: Path) -> Path:
-    """Overwrite packets in the middle of the sound."""
+    """Overwrite packets in the middle of the audio track."""
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
     data = bytearray(path.read_bytes())
@@ -50,7 +50,7 @@ def sound(
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Files by what is special about them."""
+    """Files by what makes them special."""
     folder = tmp_path_factory.mktemp("media")
     noise = np.random.default_rng(0).normal(0, 0.1, (1, 96_000)).astype(np.float32)
     Image.fromarray(picture(0)).save(folder / "picture.png")
@@ -102,13 +102,13 @@ def write_yaml(folder: Path, name: str, **changes: Any) -> str:
 
 
 @pytest.fixture(scope="module")
-def hearing(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_yaml(tmp_path_factory.mktemp("model"), "hearing", **tiny.AUDIO)
+def with_audio(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_yaml(tmp_path_factory.mktemp("model"), "with_audio", **tiny.AUDIO)
 
 
 @pytest.fixture(scope="module")
-def deaf(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return write_yaml(tmp_path_factory.mktemp("model"), "deaf")
+def without_audio(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_yaml(tmp_path_factory.mktemp("model"), "without_audio")
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ def ask(command: Callable[..., Result]) -> Callable[..., Result]:
     return run
 
 
-# What it says became of the sound
+# Audio status
 
 
 @pytest.mark.parametrize(
@@ -135,31 +135,31 @@ def ask(command: Callable[..., Result]) -> Callable[..., Result]:
         ("with a track longer than the video", "used"),
     ],
 )
-def test_the_sound_of_a_clip_is_used_if_it_has_any(ask, hearing, media, name, sound):
-    code, out, err = ask(hearing, "--video", media[name], "--json")
+def test_the_sound_of_a_clip_is_used_if_it_has_any(ask, with_audio, media, name, sound):
+    code, out, err = ask(with_audio, "--video", media[name], "--json")
     assert code == 0, err
-    said = json.loads(out)
-    assert said.keys() == {"answers", "frame_times", "sound"}
-    assert said["sound"] == sound
-    assert len(said["frame_times"]) == 4
-    code, out, err = ask(hearing, "--video", media[name])
+    printed = json.loads(out)
+    assert printed.keys() == {"answers", "frame_times", "sound"}
+    assert printed["sound"] == sound
+    assert len(printed["frame_times"]) == 4
+    code, out, err = ask(with_audio, "--video", media[name])
     assert (code, out.splitlines()[-1]) == (0, f"sound: {sound}")
 
 
-def test_a_corrupt_track_is_reported_and_the_video_is_still_used(ask, hearing, media):
-    code, out, err = ask(hearing, "--video", media["with a corrupt track"], "--json")
+def test_a_corrupt_track_is_reported_and_the_video_is_still_used(ask, with_audio, media):
+    code, out, err = ask(with_audio, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
-    said = json.loads(out)
-    assert said["sound"].startswith("cannot decode packet 4")
-    assert len(said["frame_times"]) == 4
+    printed = json.loads(out)
+    assert printed["sound"].startswith("cannot decode packet 4")
+    assert len(printed["frame_times"]) == 4
 
 
-def test_infer_reports_unreadable_sound_but_not_missing_sound(command, hearing, media, tmp_path):
+def test_infer_reports_unreadable_sound_but_not_missing_sound(command, with_audio, media, tmp_path):
     names = ("with sound", "without a track", "with a corrupt track")
     items = [{"id": name, "video": media[name], "question": "What?"} for name in names]
     (tmp_path / "q.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in items))
     paths = ["--input", tmp_path / "q.jsonl", "--output", tmp_path / "a.jsonl", "--max-new-tokens", 4]
-    code, out, err = command("infer", "--cfg-path", hearing, *paths)
+    code, out, err = command("infer", "--cfg-path", with_audio, *paths)
     assert code == 0, err
     assert "3 answered (1 without sound: the clip has no track), 0 failed" in out
     good, silent, corrupt = map(json.loads, (tmp_path / "a.jsonl").read_text().splitlines())
@@ -168,50 +168,50 @@ def test_infer_reports_unreadable_sound_but_not_missing_sound(command, hearing, 
     assert corrupt["sound"].startswith("cannot decode packet 4")
 
 
-def test_a_sound_file_is_used(ask, hearing, media):
-    code, out, err = ask(hearing, "--sound", media["sound alone"], "--json")
+def test_a_sound_file_is_used(ask, with_audio, media):
+    code, out, err = ask(with_audio, "--sound", media["sound alone"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "used"
     assert json.loads(out)["frame_times"] == []
 
 
-def test_only_the_sound_of_a_clip_can_be_used(ask, hearing, media):
-    assert json.loads(ask(hearing, "--sound", media["with sound"], "--json").out)["frame_times"] == []
+def test_only_the_sound_of_a_clip_can_be_used(ask, with_audio, media):
+    assert json.loads(ask(with_audio, "--sound", media["with sound"], "--json").out)["frame_times"] == []
 
 
-def test_only_the_frames_of_a_clip_can_be_used(ask, hearing, media):
+def test_only_the_frames_of_a_clip_can_be_used(ask, with_audio, media):
     for name in ("with sound", "with a corrupt track"):
-        assert json.loads(ask(hearing, "--video", media[name], "--no-audio", "--json").out)["sound"] == "off"
+        assert json.loads(ask(with_audio, "--video", media[name], "--no-audio", "--json").out)["sound"] == "off"
 
 
-def test_a_picture_has_no_sound(ask, hearing, media):
-    assert json.loads(ask(hearing, "--image", media["picture"], "--json").out)["sound"] == "off"
+def test_an_image_has_no_audio(ask, with_audio, media):
+    assert json.loads(ask(with_audio, "--image", media["picture"], "--json").out)["sound"] == "off"
 
 
-def test_a_model_without_an_audio_branch_ignores_sound(ask, deaf, media):
-    code, out, err = ask(deaf, "--video", media["with a corrupt track"], "--json")
+def test_a_model_without_an_audio_branch_ignores_sound(ask, without_audio, media):
+    code, out, err = ask(without_audio, "--video", media["with a corrupt track"], "--json")
     assert code == 0, err
     assert json.loads(out)["sound"] == "off"
 
 
-def test_the_config_that_trains_the_audio_branch_alone_chats_about_frames_and_sound(ask, hearing, media):
+def test_the_config_that_trains_the_audio_branch_alone_chats_about_frames_and_sound(ask, with_audio, media):
     alone = [f"model.{key}" for key in AUDIO_ALONE]
-    code, out, err = ask(hearing, "--video", media["with sound"], "--json", "--options", *alone)
+    code, out, err = ask(with_audio, "--video", media["with sound"], "--json", "--options", *alone)
     assert code == 0, err
     assert json.loads(out)["sound"] == "used"
     assert len(json.loads(out)["frame_times"]) == 4
 
 
 @pytest.mark.parametrize("key", ["vit_ckpt", "q_former_model"])
-def test_chat_needs_the_files_that_training_the_audio_branch_alone_does_not(ask, hearing, media, key):
+def test_chat_needs_the_files_that_training_the_audio_branch_alone_does_not(ask, with_audio, media, key):
     options = [*(f"model.{setting}" for setting in AUDIO_ALONE), f"model.{key}=null"]
-    code, out, err = ask(hearing, "--video", media["with sound"], "--options", *options)
+    code, out, err = ask(with_audio, "--video", media["with sound"], "--options", *options)
     assert (code, out) == (1, "")
-    assert f"{hearing}: for use, model.{key}: the " in err
+    assert f"{with_audio}: for use, model.{key}: the " in err
     assert "is frozen and has no weights: name their file" in err
 
 
-# What is demanded and cannot be
+# Required audio
 
 
 @pytest.mark.parametrize(
@@ -225,58 +225,58 @@ def test_chat_needs_the_files_that_training_the_audio_branch_alone_does_not(ask,
         ("with a corrupt track", ["--audio"], "c.mp4: cannot decode packet 4"),
     ],
 )
-def test_required_sound_that_cannot_be_read_is_an_error(ask, hearing, media, name, words, message):
-    code, out, err = ask(hearing, "--video", media[name], *words)
+def test_required_sound_that_cannot_be_read_is_an_error(ask, with_audio, media, name, words, message):
+    code, out, err = ask(with_audio, "--video", media[name], *words)
     assert (code, out) == (1, "")
     assert message in err
     assert "Traceback" not in err
 
 
-def test_required_sound_is_used(ask, hearing, media):
-    assert json.loads(ask(hearing, "--video", media["with sound"], "--audio", "--json").out)["sound"] == "used"
+def test_required_sound_is_used(ask, with_audio, media):
+    assert json.loads(ask(with_audio, "--video", media["with sound"], "--audio", "--json").out)["sound"] == "used"
 
 
-def test_a_sound_file_without_a_track_is_an_error(ask, hearing, media):
-    code, out, err = ask(hearing, "--sound", media["without a track"])
+def test_a_sound_file_without_a_track_is_an_error(ask, with_audio, media):
+    code, out, err = ask(with_audio, "--sound", media["without a track"])
     assert (code, out) == (1, "")
     assert "mute.mp4: no sound track" in err
 
 
 @pytest.mark.parametrize("words", [["--video", "with sound", "--audio"], ["--sound", "sound alone"]])
-def test_requiring_sound_of_a_model_without_an_audio_branch_is_an_error(ask, deaf, media, words):
-    code, out, err = ask(deaf, *(media.get(word, word) for word in words))
+def test_requiring_sound_of_a_model_without_an_audio_branch_is_an_error(ask, without_audio, media, words):
+    code, out, err = ask(without_audio, *(media.get(word, word) for word in words))
     assert (code, out) == (1, "")
     assert "the model has no audio branch" in err
 
 
 @pytest.mark.parametrize("flag", ["--audio", "--no-audio"])
 @pytest.mark.parametrize("words", [["--image", "picture"], ["--sound", "sound alone"]])
-def test_how_to_use_the_sound_applies_to_clips_only(ask, hearing, media, words, flag):
-    code, out, err = ask(hearing, *(media.get(word, word) for word in words), flag)
+def test_how_to_use_the_sound_applies_to_clips_only(ask, with_audio, media, words, flag):
+    code, out, err = ask(with_audio, *(media.get(word, word) for word in words), flag)
     assert (code, out) == (1, "")
     assert "use_audio (--audio and --no-audio) is about the sound of a clip" in err
 
 
-def test_more_segments_than_the_branch_has_positions_are_refused(ask, hearing, media):
-    code, _, err = ask(hearing, "--video", media["with sound"], "--options", "model.audio_segments=5")
+def test_more_segments_than_the_branch_has_positions_are_refused(ask, with_audio, media):
+    code, _, err = ask(with_audio, "--video", media["with sound"], "--options", "model.audio_segments=5")
     assert code == 1
     assert "model.audio_segments: 5 segments, but max_audio_pos is 4" in err
     stretched = ["model.audio_segments=5", "model.interpolate_audio_pos=true"]
-    code, out, err = ask(hearing, "--video", media["with sound"], "--json", "--options", *stretched)
+    code, out, err = ask(with_audio, "--video", media["with sound"], "--json", "--options", *stretched)
     assert (code, json.loads(out)["sound"]) == (0, "used"), err
 
 
-# What the model gets
+# The model's input
 
 
 @pytest.fixture(scope="module")
-def loaded(hearing: str) -> Chat:
-    return Chat.from_config(hearing)
+def loaded(with_audio: str) -> Chat:
+    return Chat.from_config(with_audio)
 
 
 @pytest.fixture
 def chat(loaded: Chat) -> Chat:
-    """A dialogue that knows no file yet."""
+    """A dialogue with an empty cache."""
     old = loaded.engine
     return Chat(Engine(old.model, old.spec, old.video_processor, old.image_processor))
 
@@ -293,7 +293,7 @@ def test_sound_comes_before_frames_in_the_prompt_and_in_the_media(chat, media, n
     assert chat.session.turns[0].text.startswith("Close your eyes, open your ears")
 
 
-def test_of_a_long_track_segments_are_taken_from_all_of_it(chat, media):
+def test_the_segments_of_a_long_track_span_all_of_it(chat, media):
     assert chat.upload(video=media["with a track longer than the video"]).audio.times == pytest.approx(
         (0.0, 1.5), abs=0.02
     )
@@ -320,7 +320,7 @@ def test_the_sound_of_each_file_is_encoded_once_in_a_dialogue_about_several(chat
     assert [int(group.slots) for group in chat._encoded] == [-1, -2, -3, -4]
 
 
-def test_a_clip_whose_frames_are_refused_leaves_nothing_of_its_sound(chat, media, monkeypatch):
+def test_a_clip_whose_frames_are_refused_leaves_no_audio_behind(chat, media, monkeypatch):
     longer = replace(chat.engine.video_processor.config, n_frms=5)
     monkeypatch.setattr(chat.engine.video_processor, "config", longer)
     with pytest.raises(TooManyFrames):
@@ -329,6 +329,6 @@ def test_a_clip_whose_frames_are_refused_leaves_nothing_of_its_sound(chat, media
     assert chat.session.media == []
 
 
-def test_one_file_is_shown_at_a_time(chat, media):
+def test_one_file_is_uploaded_at_a_time(chat, media):
     with pytest.raises(VideoLlamaError, match="one of video, image and audio"):
         chat.upload(video=media["with sound"], audio=media["sound alone"])

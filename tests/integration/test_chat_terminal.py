@@ -28,7 +28,7 @@ COLOUR, SHAPE = "What colour is the shape?", "What shape is it?"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A red ring that moves to the left, and a picture of a blue square."""
+    """A red ring that moves left, and an image of a blue square."""
     folder = tmp_path_factory.mktemp("my files")
     write_clip(folder / "clip.mp4", Scene("ring", "red", "left", "large", seed=1))
     write_still(folder / "picture.jpg", Scene("square", "blue", "still", "large", seed=2))
@@ -43,7 +43,7 @@ def loaded() -> Chat:
 
 
 class Typed(io.StringIO):
-    """What a person types."""
+    """Input typed by a person."""
 
     def isatty(self) -> bool:
         return True
@@ -76,13 +76,13 @@ def test_slash_commands_show_files_and_reset_the_dialogue(talk, files):
     code, out, err = talk(shown, SHAPE, "/reset", picture, COLOUR, "/help", "/quit", COLOUR)
     assert (code, out) == (0, f"> {SHAPE}\nIt is a ring.\n> {COLOUR}\nIt is blue.\n")
     assert "a new dialogue" in err
-    assert "/audio FILE   play a sound" in err
+    assert "/audio FILE   ask about a sound" in err
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("/video", "/video: no such command, or one without its file. /help lists them."),
+        ("/video", "/video: no such command, or its file is missing. /help lists all commands."),
         ("/vidoe clip.mp4", "/vidoe clip.mp4: no such command"),
         ("/reset now", "/reset now: no such command"),
         ("/video none.mp4", "none.mp4: no such file"),
@@ -92,7 +92,7 @@ def test_slash_commands_show_files_and_reset_the_dialogue(talk, files):
         ("word " * 500, "exceed the decoder's context"),
     ],
 )
-def test_a_line_that_fails_is_explained_and_the_next_one_is_answered(talk, files, line, message):
+def test_a_failed_line_is_explained_and_the_next_is_answered(talk, files, line, message):
     code, out, err = talk(line, COLOUR, words=("--video", files["clip"]))
     assert (code, out) == (1, f"> {COLOUR}\nIt is red.\n")
     assert message in err
@@ -211,7 +211,7 @@ def environment() -> dict[str, str]:
 
 
 class Terminal:
-    """A real terminal with the command in it."""
+    """A real terminal that runs the command."""
 
     def __init__(self, *words: object) -> None:
         self.master, slave = pty.openpty()
@@ -226,19 +226,19 @@ class Terminal:
         os.write(self.master, text.encode())
 
     def interrupt(self) -> None:
-        """Press Ctrl-C until something comes of it: Python notices it late where readline is still at work."""
+        """Press Ctrl-C until it has an effect: Python notices it late while readline is busy."""
         self.process.send_signal(signal.SIGINT)
         while not select.select([self.master], [], [], 2)[0]:
             self.process.send_signal(signal.SIGINT)
 
     def wait_for(self, text: str) -> None:
-        """Read until a text is shown; what was shown before it is forgotten."""
+        """Read until a text is shown; drop what came before it."""
         deadline = time.monotonic() + 180
         while text not in self.shown:
             assert select.select([self.master], [], [], max(0, deadline - time.monotonic()))[0], self.shown
             try:
                 self.shown += os.read(self.master, 4096).decode().replace("\r\n", "\n")
-            except OSError:  # Linux says so when the other end is closed
+            except OSError:  # Linux raises this when the other end is closed
                 raise AssertionError(self.shown) from None
         self.shown = self.shown.partition(text)[2]
 

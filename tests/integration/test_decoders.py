@@ -1,4 +1,4 @@
-"""Any causal language model may stand behind the branch: one line of a YAML changes it."""
+"""Any causal language model can be the decoder: one line of a YAML selects it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SHORT = ["run.max_epoch=1", "run.iters_per_epoch=2", "run.warmup_steps=0", "run.
 
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[VideoLLaMA]:
-    """The models that a test has built so far."""
+    """The models that a test has built."""
     models: list[VideoLLaMA] = []
     freeze = VideoLLaMA.freeze  # the last step of building
     monkeypatch.setattr(VideoLLaMA, "freeze", lambda model: (models.append(model), freeze(model))[1])
@@ -30,7 +30,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[VideoLLaMA]:
 
 @torch.no_grad()
 def logits(model: VideoLLaMA, chat: Chat, media: Media) -> torch.Tensor:
-    """What a model makes of the tokens after a clip."""
+    """A model's logits for the tokens after a clip."""
     slots = [slot_id(0)] * chat.engine.spec.tokens_per_slot["video"]
     ids = torch.tensor([[*slots, *(token.id for token in chat.engine.spec.tokenizer.encode("It is red. 你好"))]])
     group = MediaGroup("video", media.frames[None], torch.tensor([0]), torch.tensor([slot_id(0)]))
@@ -38,10 +38,10 @@ def logits(model: VideoLLaMA, chat: Chat, media: Media) -> torch.Tensor:
 
 
 def train_and_chat(folder: Path, world: Path, built: list[VideoLLaMA], *options: str) -> dict[str, torch.Tensor]:
-    """Train two steps, ask about a clip, and compare the model that chats with the one that was trained.
+    """Train two steps, ask about a clip, and compare the model in chat with the trained one.
 
     Returns:
-        What the checkpoint holds.
+        The content of the checkpoint.
     """
     train(STAGE_1, [f"paths.world={world}", f"run.output_dir={folder}", *options, *SHORT])
     assert len(losses(folder)) == 2

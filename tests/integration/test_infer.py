@@ -1,4 +1,4 @@
-"""``video-llama infer``: 200 questions on clips, pictures and sounds, ten of them bad, however the work is cut up."""
+"""``video-llama infer``: 200 questions on clips, images and sounds, ten of them bad, however the work is split."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def loaded() -> Engine:
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
-    """A folder of clips, pictures, and files that are neither."""
+    """A folder of clips, images, and files that are neither."""
     folder = tmp_path_factory.mktemp("media")
     for clip in (world / "webvid").rglob("*.mp4"):
         shutil.copy(clip, folder)
@@ -55,7 +55,7 @@ def media(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def lines(media: Path) -> list[str]:
-    """190 good lines with all kinds of media in turn, and ten bad ones between them."""
+    """190 good lines with each kind of media in turn, and ten bad ones among them."""
     clips = [p for p in sorted(media.glob("*.mp4")) if p.name not in ("cut.mp4", "empty.mp4")]
     files = {"video": clips, "image": [p for p in sorted(media.glob("*.jpg")) if p.name != "text.jpg"], "audio": clips}
     good: list[str] = []
@@ -96,7 +96,7 @@ ERRORS = (
     "the id 'q0' is that of line 1 already",
 )
 NO_LINE = range(5)
-"""The first five are errors of a file; the others name their line of the list."""
+"""The first five concern a file; the others name their line of the list."""
 
 
 def write(folder: Path, lines: list[str]) -> Path:
@@ -116,14 +116,14 @@ def read(folder: Path, name: str = "a.jsonl") -> list[dict[str, Any]]:
 
 @pytest.fixture
 def infer(command, loaded, monkeypatch) -> Callable[..., Result]:
-    """Run ``video-llama infer`` with a model that is loaded already."""
+    """Run ``video-llama infer`` with a model that is already loaded."""
     monkeypatch.setattr(Engine, "from_config", lambda *args: loaded)
     return lambda folder, media, *more: command(*words(folder, media, *more))
 
 
 @pytest.fixture(scope="module")
 def whole(lines, media, loaded, tmp_path_factory) -> Path:
-    """The folder of a run that nothing disturbed."""
+    """The folder of an uninterrupted run."""
     folder = tmp_path_factory.mktemp("whole")
     write(folder, lines)
     with pytest.MonkeyPatch.context() as patch:
@@ -155,7 +155,7 @@ def test_each_error_names_what_was_wrong_and_where(whole, lines):
 
 
 def process(folder: Path, media: Path, *more: object, launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """``video-llama infer`` in processes of its own, which all end when it does."""
+    """``video-llama infer`` in processes of its own, which end with the test."""
     command = [sys.executable, "-m", *launcher, "video_llama.cli.main", *words(folder, media, *more)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
@@ -190,7 +190,7 @@ def test_a_killed_job_resumes(whole, lines, media, infer, tmp_path):
     assert code == 0, err
     assert (tmp_path / "a.jsonl").read_bytes() == (whole / "a.jsonl").read_bytes()
     after = (tmp_path / "a.jsonl.journal0").read_bytes()
-    assert after.startswith(before)  # and each answer that was there was not given again
+    assert after.startswith(before)  # no finished question was asked again
     keys = [json.loads(line)["key"] for line in after.splitlines() if b'"answer"' in line]
     assert len(keys) == len(set(keys)) == 190
 
@@ -213,7 +213,7 @@ def test_two_processes_share_a_job_and_one_resumes_it(whole, lines, media, infer
     assert out.count("190 answered, 10 failed") == 1
     assert (tmp_path / "a.jsonl").read_bytes() == (whole / "a.jsonl").read_bytes()
     (tmp_path / "a.jsonl").unlink()
-    assert infer(tmp_path, media).code == 0  # one process finds what both have done
+    assert infer(tmp_path, media).code == 0  # one process finds the answers of both
     assert (tmp_path / "a.jsonl").read_bytes() == (whole / "a.jsonl").read_bytes()
 
 
@@ -226,11 +226,11 @@ def test_a_process_that_fails_ends_the_job_with_its_own_message(lines, media, tm
         out, err = run.communicate()
     assert (run.returncode, out) == (1, "")
     assert "a.jsonl: another run is writing it" in err
-    assert "video_llama/cli" not in err  # the only traceback is torchrun's own
+    assert "video_llama/cli" not in err  # the only traceback is torchrun's
     assert not (tmp_path / "a.jsonl").exists()
 
 
-# Once more, with something changed
+# A second run, with something changed
 
 FEW = (
     '{"id": 1, "video": "clip.mp4", "question": "What colour is the shape?"}',
@@ -326,7 +326,7 @@ def test_a_second_job_with_the_same_output_is_refused(few, infer):
     assert (code, "a.jsonl: another run is writing it" in err) == (1, True)
 
 
-def test_answers_that_are_lost_on_the_way_are_told_of(few, infer, loaded, monkeypatch):
+def test_lost_answers_are_reported(few, infer, loaded, monkeypatch):
     def forgetful(*args: object) -> Engine:
         for journal in few.glob("b.jsonl.journal*"):
             journal.unlink()
@@ -356,25 +356,25 @@ def test_a_truncated_journal_line_is_answered_again(few, infer):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (None, "q.jsonl: No such file or directory"),
         (b'[\n{"id": 1}\n]', "q.jsonl: no line can be used (line 1: not JSON"),
     ],
 )
-def test_a_list_that_is_none_is_named_before_the_model_is_loaded(infer, monkeypatch, tmp_path, content, said):
+def test_an_invalid_list_is_named_before_the_model_is_loaded(infer, monkeypatch, tmp_path, content, message):
     monkeypatch.setattr(Engine, "from_config", no_model)
     if content is not None:
         (tmp_path / "q.jsonl").write_bytes(content)
     code, out, err = infer(tmp_path, tmp_path)
     assert (code, out) == (1, "")
-    assert said in err
+    assert message in err
 
 
-def test_sound_that_is_demanded_of_a_deaf_model_is_refused_at_once(few, infer, loaded, monkeypatch):
+def test_requiring_sound_of_a_model_without_audio_is_refused(few, infer, loaded, monkeypatch):
     spec = replace(loaded.spec, audio_processor=None, modalities=Modalities())
-    deaf = Engine(loaded.model, spec, loaded.video_processor, loaded.image_processor)
-    monkeypatch.setattr(Engine, "from_config", lambda *args: deaf)
+    without_audio = Engine(loaded.model, spec, loaded.video_processor, loaded.image_processor)
+    monkeypatch.setattr(Engine, "from_config", lambda *args: without_audio)
     code, _, err = infer(few, few, "--audio", "--output", few / "b.jsonl")
     assert (code, "the model has no audio branch" in err) == (1, True)
     assert not (few / "b.jsonl").exists()
@@ -383,7 +383,7 @@ def test_sound_that_is_demanded_of_a_deaf_model_is_refused_at_once(few, infer, l
 def test_several_processes_on_one_gpu_are_refused(few, infer, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     code, _, err = infer(few, few, "--device", "cuda:1")
-    assert (code, err) == (1, "error: --device: cuda:1 is one GPU, and torchrun started several processes: say cuda\n")
+    assert (code, err) == (1, "error: --device: cuda:1 is one GPU, and torchrun started several processes: use cuda\n")
 
 
 def test_the_batch_size_must_be_at_least_one(infer, few):

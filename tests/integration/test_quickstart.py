@@ -1,4 +1,4 @@
-"""``make quickstart``, small: what it leaves, what it prints, and that it does the same the second time."""
+"""``make quickstart``, small: its files, its output, and that a second run gives the same."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from tests.integration.conftest import ROOT
 from video_llama.common.errors import DataError
-from video_llama.evaluation.questions import Question
+from video_llama.evaluation.exact_match import Question
 from video_llama.toy import quickstart
 from video_llama.toy.ask import other_sounds
 from video_llama.toy.language import CHANCE, SOUND_CHANCE
@@ -45,7 +45,7 @@ def report(first: tuple[Path, str]) -> dict[str, Any]:
 
 
 def figures(report: dict[str, Any]) -> dict[str, Any]:
-    """All of a report but what depends on the machine's speed and on the folder."""
+    """A report without what depends on the machine's speed or on the folder."""
     stages = {
         name: {key: value for key, value in stage.items() if key not in ("seconds", "checkpoint")}
         for name, stage in report["stages"].items()
@@ -53,7 +53,7 @@ def figures(report: dict[str, Any]) -> dict[str, Any]:
     return {**report, "stages": stages, "seconds": None}
 
 
-def test_the_report_has_each_kind_of_question_with_and_without_the_picture(report):
+def test_the_report_has_each_kind_of_question_with_and_without_frames(report):
     assert report["vision"].keys() == CHANCE.keys()
     for kind, row in report["vision"].items():
         assert_row(row, {"full", "blank_video", "after_stage1", "with_sound"}, n=12, chance=CHANCE[kind])
@@ -110,7 +110,7 @@ def test_another_sound_is_one_of_another_kind():
     }
 
 
-def test_it_prints_the_report_and_an_answer_that_the_chat_command_gave(first):
+def test_it_prints_the_report_and_an_answer_of_the_chat_command(first):
     folder, out = first
     assert (folder / "report.md").read_text() in out
     question = out[out.index("$ video-llama chat") :].splitlines()
@@ -121,7 +121,7 @@ def test_it_prints_the_report_and_an_answer_that_the_chat_command_gave(first):
 
 def test_the_same_seed_gives_the_same_figures(first, report, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(quickstart, "ask_once", lambda *_: None)  # the first run has shown it
+    monkeypatch.setattr(quickstart, "ask_once", lambda *_: None)  # the first run has tested it
     again = quickstart.quickstart(shutil.copytree(first[0], tmp_path / "again"), 100, 12, 0, SHORT)
     assert figures(again) == figures(report)
 

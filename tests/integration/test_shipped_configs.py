@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.integration.conftest import ROOT
-from tools.toy_pretrain.hearing import TOY_IMAGEBIND
+from tools.toy_pretrain.imagebind import TOY_IMAGEBIND
 from video_llama.config.loader import ConfigError, JobConfig, load_config
 from video_llama.config.shipped import CONFIGS as PACKAGED
 from video_llama.config.shipped import PACKAGE, shipped_configs
@@ -223,7 +223,7 @@ def test_the_chat_configurations_with_and_without_sound_differ_only_in_the_audio
 
 
 def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
-    towers = (
+    video_keys = (
         "vit_args",
         "image_size",
         "qformer",
@@ -232,7 +232,7 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
         "max_frame_pos",
         "llama_model",
     )
-    hearing = (
+    audio_keys = (
         "image_size",
         "qformer",
         "llama_model",
@@ -247,8 +247,8 @@ def test_the_toy_runs_and_the_toy_chat_have_the_same_model(load):
     for file in (file for file in CONFIGS if file.startswith("train_configs/toy/")):
         config = load(file).model
         model = asdict(config)
-        model["qformer"]["dropout"] = 0.0  # has no part in use
-        shared = (towers if config.modalities.video else ()) + (hearing if config.equip_audio_branch else ())
+        model["qformer"]["dropout"] = 0.0  # unused at inference
+        shared = (video_keys if config.modalities.video else ()) + (audio_keys if config.equip_audio_branch else ())
         assert shared
         assert {key: model[key] for key in shared} == {key: chat[key] for key in shared}
     assert chat["audio_encoder"] == asdict(TOY_IMAGEBIND)

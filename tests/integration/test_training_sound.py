@@ -1,4 +1,4 @@
-"""``train.py`` with an audio branch on the toy world, and chat with what it left."""
+"""``train.py`` with an audio branch on the toy world, and chat with the trained model."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ STAGE_1, STAGE_2 = "train_configs/toy/stage1_pretrain.yaml", "train_configs/toy/
 SHORT = ["run.max_epoch=1", "run.iters_per_epoch=2", "run.warmup_steps=0", "run.batch_size_train=4"]
 TRUNK = "{embed_dim: 16, depth: 2, num_heads: 2}"
 ALONE = ["model.frozen_video_Qformer=true", "model.frozen_llama_proj=true"]
-WITHOUT_SIGHT = ["model.vit_ckpt=null", "model.q_former_model=null"]
+WITHOUT_FRAME_ENCODER = ["model.vit_ckpt=null", "model.q_former_model=null"]
 
 
 @pytest.fixture(scope="module")
-def hears(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def audio_options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Options that give a toy YAML a tiny random ImageBind and an audio branch."""
     path = tmp_path_factory.mktemp("imagebind") / "imagebind.safetensors"
     write_weights(
@@ -44,8 +44,8 @@ def parts(checkpoint: Path) -> set[str]:
     return {name.split(".")[0] for name in read_checkpoint(checkpoint)["model"]}
 
 
-def test_both_branches_train_resume_and_chat(world, tmp_path, hears, train, command):
-    common = [f"paths.world={world}", *hears, "model.audio_source=both", *SHORT]
+def test_both_branches_train_resume_and_chat(world, tmp_path, audio_options, train, command):
+    common = [f"paths.world={world}", *audio_options, "model.audio_source=both", *SHORT]
     result = train(STAGE_1, *common, f"run.output_dir={tmp_path / '1'}")
     assert result.code == 0, result.err
     stage1 = tmp_path / "1/checkpoint_0.pth"
@@ -66,9 +66,19 @@ def test_both_branches_train_resume_and_chat(world, tmp_path, hears, train, comm
 
 
 @pytest.mark.parametrize("source", ["frames", "sound"])
-def test_the_audio_branch_alone_trains_without_the_weights_of_the_frame_encoder(world, tmp_path, hears, train, source):
+def test_the_audio_branch_alone_trains_without_the_weights_of_the_frame_encoder(
+    world, tmp_path, audio_options, train, source
+):
     data = ["datasets.cc_sbu_align.sample_ratio=0"] if source == "sound" else []  # its pictures make no sound
-    options = [f"paths.world={world}", *hears, *ALONE, *WITHOUT_SIGHT, f"model.audio_source={source}", *SHORT, *data]
+    options = [
+        f"paths.world={world}",
+        *audio_options,
+        *ALONE,
+        *WITHOUT_FRAME_ENCODER,
+        f"model.audio_source={source}",
+        *SHORT,
+        *data,
+    ]
     result = train(STAGE_1, *options, f"run.output_dir={tmp_path}")
     assert result.code == 0, result.err
     assert parts(tmp_path / "checkpoint_0.pth") == {"audio_branch"}

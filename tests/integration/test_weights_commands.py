@@ -1,4 +1,4 @@
-"""Full-size files as the original writes them: loaded, inspected and converted, in front of a decoder of their width."""
+"""Full-size files as the original writes them: loaded, inspected and converted with a decoder of their width."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG = "eval_configs/video_llama_eval_only_vl.yaml"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``7B.pth`` and ``13B.pth``, and ``7B`` and ``13B``, decoders of their widths and small in all else."""
+    """``7B.pth`` and ``13B.pth``, and ``7B`` and ``13B``, decoders of their widths, otherwise small."""
     folder = tmp_path_factory.mktemp("released")
     for seed, (size, width) in enumerate(WIDTHS.items()):
         write_released(folder / f"{size}.pth", f"vision_branch_{width}", seed)
@@ -49,26 +49,28 @@ def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("size", WIDTHS)
-def test_a_released_file_loads_into_the_model_of_its_width_bit_by_bit(files: Path, size: str) -> None:
+def test_a_released_file_loads_bit_for_bit_into_the_model_of_its_width(files: Path, size: str) -> None:
     model = VideoLLaMA.from_config(config(files, size, files / f"{size}.pth"))
     theirs = torch.load(files / f"{size}.pth", weights_only=True)["model"]
     assert_equal(model.trainable_state(), in_our_names(theirs, size).tensors)
     assert sum(t.numel() for t in model.trainable_state().values()) == {"7B": 22_104_064, "13B": 22_891_520}[size]
 
 
-def test_a_released_audio_branch_loads_on_top_of_a_vision_branch_bit_by_bit(files: Path, tmp_path: Path) -> None:
+def test_a_released_audio_branch_loads_bit_for_bit_on_top_of_a_vision_branch(files: Path, tmp_path: Path) -> None:
     theirs = write_released(tmp_path / "audio.pth", "audio_branch_4096", 7)["model"]
-    hears = {"equip_audio_branch": True, "audio_encoder": replace(tiny.IMAGEBIND, out_embed_dim=1024)}
-    sight = config(files, "7B", files / "7B.pth")
-    model = VideoLLaMA.from_config(replace(sight, **hears, ckpt_2=str(tmp_path / "audio.pth")))
+    audio = {"equip_audio_branch": True, "audio_encoder": replace(tiny.IMAGEBIND, out_embed_dim=1024)}
+    vision = config(files, "7B", files / "7B.pth")
+    model = VideoLLaMA.from_config(replace(vision, **audio, ckpt_2=str(tmp_path / "audio.pth")))
     own = {name: t for name, t in model.state_dict().items() if name.startswith("audio_branch.")}
     assert_equal(own, in_our_names(theirs, "audio").tensors)
     assert sum(t.numel() for t in own.values()) == 22_855_680
-    assert_equal(model.trainable_state(), VideoLLaMA.from_config(sight).trainable_state())
+    assert_equal(model.trainable_state(), VideoLLaMA.from_config(vision).trainable_state())
 
 
 @pytest.mark.parametrize("size", WIDTHS)
-def test_a_released_file_converts_to_ours_and_back_bit_by_bit(files: Path, size: str, tmp_path: Path, command) -> None:
+def test_a_released_file_converts_to_our_names_and_back_bit_for_bit(
+    files: Path, size: str, tmp_path: Path, command
+) -> None:
     for there, back in ((files / f"{size}.pth", tmp_path / "ours.pth"), (tmp_path / "ours.pth", tmp_path / "back.pth")):
         code, out, err = command("convert-weights", there, back)
         assert code == 0, err
@@ -95,7 +97,7 @@ def test_inspection_names_the_decoder_that_a_file_is_for(files: Path, size: str,
     assert code == 0
     assert "a Video-LLaMA vision-branch file" in out
     assert f"decoder width: {WIDTHS[size]} (LLaMA {size} and what is made from it)" in out
-    assert f"ignored: {34 if size == '7B' else 42} of no use to the model" in out
+    assert f"ignored: {34 if size == '7B' else 42} not used by the model" in out
     found = json.loads(command("inspect-weights", files / f"{size}.pth", "--json").out)
     assert (found["kind"], found["decoder_width"], found["tensors"]) == ("vision_branch", WIDTHS[size], 58)
     assert found["fit"] is None

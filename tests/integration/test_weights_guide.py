@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 
 
 def run(command: str, capfd: pytest.CaptureFixture[str]) -> str:
-    """Run a command line where it stands, and return what it printed."""
+    """Run a command line in this process, and return its output."""
     words = shlex.split(command)
     capfd.readouterr()
     if words[0] == "python":

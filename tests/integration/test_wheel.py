@@ -1,4 +1,4 @@
-"""The wheel is enough to train, chat and answer questions by name, from a folder that knows nothing of the clone."""
+"""The wheel is enough to train, chat and answer questions by name, from a folder outside the clone."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLIP = "world/heldout/videos/heldout_0000.mp4"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the clone so that no build output of an earlier time gets in."""
+    """The wheel, built from a copy of the clone, so that it contains no earlier build output."""
     folder = tmp_path_factory.mktemp("wheel")
     for name in SOURCES:
         if (ROOT / name).is_dir():
@@ -48,13 +48,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder far from the clone, in which the programs run."""
+    """A folder outside the clone, in which the programs run."""
     return tmp_path_factory.mktemp("installed")
 
 
 @pytest.fixture(scope="module")
 def run(wheel: Path, folder: Path) -> Callable[..., str]:
-    """Run a program of an environment with the wheel and the dependencies of this one, in a folder with a toy world."""
+    """Run a program in an environment with the wheel and this one's dependencies, in a folder with a toy world."""
     environment = folder / "venv"
     venv.create(environment, symlinks=True)
     python = str(environment / "bin/python")

@@ -28,7 +28,7 @@ from video_llama.models.video_llama import VideoLLaMA
 
 @dataclass(frozen=True)
 class Reference:
-    """What was measured, and on what."""
+    """Recorded values, and the weights and inputs that gave them."""
 
     folder: Path
     info: dict[str, Any]
@@ -44,7 +44,7 @@ class Reference:
         return {n.removeprefix(f"{scenario}/"): t for n, t in self.goldens.items() if n.startswith(f"{scenario}/")}
 
     def scenarios(self, *prefixes: str) -> list[str]:
-        """The scenarios of a kind, of which there has to be one."""
+        """The scenarios of a kind; at least one must exist."""
         found = sorted({name.split("/")[0] for name in self.goldens if name.startswith(prefixes)})
         assert found, f"{self.folder}: no scenario named {' or '.join(prefixes)}*"
         return found
@@ -73,7 +73,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def section(reference: Reference, folder: Path) -> VideoLLaMAConfig:
-    """The model section without sound; its weights are written as the published files name them."""
+    """The model section without audio; its weights have the names of the published files."""
     sizes, defaults, weights = reference.info["config"], reference.info["defaults"], reference.weights
     write_decoder(folder / "decoder", sizes["LLAMA"], weights, reference.tokenizer)
     save_file(starting_with(weights, "visual_encoder.", strip=True), folder / "eva.safetensors")
@@ -103,8 +103,8 @@ def section(reference: Reference, folder: Path) -> VideoLLaMAConfig:
 
 
 @pytest.fixture(scope="session")
-def section_with_sound(section: VideoLLaMAConfig, reference: Reference, folder: Path) -> VideoLLaMAConfig:
-    """The model section for use with sound; the branches are in two files, the audio branch's on top."""
+def section_with_audio(section: VideoLLaMAConfig, reference: Reference, folder: Path) -> VideoLLaMAConfig:
+    """The model section with audio; the branches are in two files, the audio branch's second."""
     sizes, weights = reference.info["config"], reference.weights
     torch.save(starting_with(weights, "audio_encoder.", strip=True), folder / "imagebind_huge.pth")
     branch = {n: t for n, t in starting_with(weights, "audio_").items() if not n.startswith("audio_encoder.")}
@@ -144,22 +144,22 @@ def imagebind_config(sizes: dict[str, Any], weights: dict[str, Tensor]) -> Image
 
 @pytest.fixture(scope="session")
 def model(section: VideoLLaMAConfig) -> VideoLLaMA:
-    """The reference model without sound, read back through the key maps."""
+    """The reference model without audio, read through the key maps."""
     return VideoLLaMA.from_config(section).eval()
 
 
 @pytest.fixture(scope="session")
-def model_that_hears(section_with_sound: VideoLLaMAConfig) -> VideoLLaMA:
-    """The reference model for use with sound."""
-    return VideoLLaMA.from_config(section_with_sound).eval()
+def model_with_audio(section_with_audio: VideoLLaMAConfig) -> VideoLLaMA:
+    """The reference model with audio, for inference."""
+    return VideoLLaMA.from_config(section_with_audio).eval()
 
 
 @pytest.fixture(scope="session")
-def model_that_sees(section_with_sound: VideoLLaMAConfig) -> VideoLLaMA:
-    """The reference model as the original trains its audio branch: alone, on frames in the place of sound."""
+def model_on_frames(section_with_audio: VideoLLaMAConfig) -> VideoLLaMA:
+    """The reference model as the original trains its audio branch: alone, on frames instead of sound."""
     recipe = replace(
-        section_with_sound,
-        ckpt=section_with_sound.ckpt_2,
+        section_with_audio,
+        ckpt=section_with_audio.ckpt_2,
         ckpt_2=None,
         frozen_audio_Qformer=False,
         frozen_video_Qformer=True,
@@ -172,7 +172,7 @@ def model_that_sees(section_with_sound: VideoLLaMAConfig) -> VideoLLaMA:
 def write_decoder(folder: Path, sizes: dict[str, Any], weights: dict[str, Tensor], tokenizer: Path) -> None:
     llama = LlamaForCausalLM(LlamaConfig(**sizes))
     own = {n.removeprefix("llama_model."): t for n, t in weights.items() if n.startswith("llama_model.")}
-    # not strict: newer libraries compute inv_freq, which older files hold; all else is asserted below
+    # not strict: newer libraries compute inv_freq, which older files contain; the rest is asserted below
     report = llama.load_state_dict({n: t for n, t in own.items() if not n.endswith("inv_freq")}, strict=False)
     assert not report.missing_keys
     assert not report.unexpected_keys

@@ -1,4 +1,4 @@
-"""What goes through a model, stage by stage, and what the decoder is let see of it."""
+"""The values of a model stage by stage, and which tokens the decoder attends to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from video_llama.prompts.tokenizer import load_tokenizer
 
 
 class Stages(dict[str, Tensor]):
-    """What goes through a model, by the reference's names of the stages."""
+    """Intermediate values, by the reference's names of the stages."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Stages(dict[str, Tensor]):
 
 
 def attention_to_media(model: VideoLLaMA, kind: MediaKind, n_items: int) -> Tensor:
-    """Return int64[N, V]: what our batches let the decoder see of each item's tokens."""
+    """Return int64[N, V]: the attention mask of each item's tokens in our batches."""
     tokenizer = load_tokenizer(model.config.llama_model)
     encoded = encode([Slot(0, kind)], tokenizer, model.config.tokens_per_slot)
     ids = torch.tensor(encoded.input_ids)

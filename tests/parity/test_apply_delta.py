@@ -1,4 +1,4 @@
-"""The model that the original's ``apply_delta.py`` makes of a small LLaMA and a delta, to the bit."""
+"""The original's ``apply_delta.py`` on a small LLaMA and a delta: the same model, to the bit."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Made:
-    """What the original made, and where ours and its ingredients are."""
+    """The original's result, and where our result and the inputs are."""
 
     facts: dict[str, Any]
     tensors: dict[str, Tensors]
-    """Of ``base``, ``delta`` and ``target``, as measured."""
+    """Recorded facts about ``base``, ``delta`` and ``target``."""
     folder: Path
 
     @property
@@ -61,25 +61,25 @@ def made(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Made
     return Made(facts, tensors, folder)
 
 
-def test_every_tensor_is_the_original_s(made: Made) -> None:
+def test_every_tensor_equals_the_originals(made: Made) -> None:
     measured = made.tensors["target"]
     assert made.ours.keys() == measured.keys() == made.facts["check"].keys()
     for name, tensor in made.ours.items():
-        said = made.facts["check"][name]
-        assert said["equals_base_plus_delta"]
-        assert (str(tensor.dtype), list(tensor.shape)) == (said["dtype"], said["shape"])
+        fact = made.facts["check"][name]
+        assert fact["equals_base_plus_delta"]
+        assert (str(tensor.dtype), list(tensor.shape)) == (fact["dtype"], fact["shape"])
         assert tensor.dtype == measured[name].dtype
         assert torch.equal(tensor, measured[name]), name
 
 
-def test_the_rows_of_the_added_token_are_the_delta_s_alone(made: Made) -> None:
+def test_the_rows_of_the_added_token_are_the_deltas(made: Made) -> None:
     known = len(made.tensors["base"][EMBEDDING])
     for name in (EMBEDDING, HEAD):
         assert len(made.ours[name]) > known
         assert torch.equal(made.ours[name][known:], made.tensors["delta"][name][known:])
 
 
-def test_the_same_files_are_written_but_for_the_kind_of_weights_file(made: Made) -> None:
+def test_the_same_files_are_written_except_for_the_weights_format(made: Made) -> None:
     theirs = set(made.facts["target_files"])
     assert {file.name for file in (made.folder / "target").iterdir()} == (theirs - {"pytorch_model.bin"}) | {
         "model.safetensors"
@@ -112,7 +112,7 @@ def test_the_target_loads_as_a_decoder(made: Made) -> None:
         assert file.metadata() == {"format": "pt"}
 
 
-def test_inverted_it_gives_the_base_back_to_fp16_rounding(made: Made) -> None:
+def test_inverting_restores_the_base_to_fp16_rounding(made: Made) -> None:
     invert_delta(made.folder / "target", made.folder / "delta", made.folder / "back")
     back = load_file(made.folder / "back" / "model.safetensors")
     base, target = made.tensors["base"], made.tensors["target"]

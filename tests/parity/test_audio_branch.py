@@ -1,9 +1,9 @@
-"""Every stage from sound, or from frames in its place, to decoder tokens gives the original's numbers.
+"""Every stage from sound, or frames instead, to decoder tokens gives the original's numbers.
 
 Largest differences measured over a whole reference: ImageBind's blocks 2e-5 (of values up to 14), its vectors 7e-6 for
 sound (up to 12) and 4e-7 for frames (up to 0.6), audio Q-Former 5e-6, decoder tokens 6e-6.
 
-What a norm hides is not perturbed below: the patches of sound, the heads, the audio queries.
+Weights whose scale a norm removes are not perturbed below: audio patches, heads, audio queries.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def assert_scenarios(model: VideoLLaMA, reference: Reference, prefix: str) -> No
 
 
 def test_every_stage_from_sound_to_decoder_tokens_has_the_originals_values(
-    model_that_hears: VideoLLaMA, reference: Reference
+    model_with_audio: VideoLLaMA, reference: Reference
 ) -> None:
-    assert_scenarios(model_that_hears, reference, "audio_T")
+    assert_scenarios(model_with_audio, reference, "audio_T")
 
 
-def test_every_stage_from_frames_in_the_place_of_sound_has_the_originals_values(
-    model_that_sees: VideoLLaMA, reference: Reference
+def test_every_stage_from_frames_for_the_audio_branch_has_the_originals_values(
+    model_on_frames: VideoLLaMA, reference: Reference
 ) -> None:
-    assert_scenarios(model_that_sees, reference, "ibvision_")
+    assert_scenarios(model_on_frames, reference, "ibvision_")
 
 
 @pytest.mark.parametrize(
@@ -79,25 +79,25 @@ def test_every_stage_from_frames_in_the_place_of_sound_has_the_originals_values(
         ("log_scale", 1.01),
     ],
 )
-def test_weights_of_the_trunk_for_sound_that_are_off_are_noticed(
-    model_that_hears: VideoLLaMA, reference: Reference, part: str, factor: float
+def test_changed_weights_of_the_audio_trunk_are_detected(
+    model_with_audio: VideoLLaMA, reference: Reference, part: str, factor: float
 ) -> None:
-    """One key in 230 is learned: of this a percent is not seen."""
-    assert_noticed(model_that_hears, reference, "audio_T", f"audio_encoder.audio.{part}", factor)
+    """One key in 230 is learned: one percent of it would not show."""
+    assert_noticed(model_with_audio, reference, "audio_T", f"audio_encoder.audio.{part}", factor)
 
 
 @pytest.mark.parametrize("part", ["segment_position.weight", "qformer.bert.layernorm.weight", "to_decoder.weight"])
-def test_weights_of_the_branch_that_are_one_percent_off_are_noticed(
-    model_that_hears: VideoLLaMA, reference: Reference, part: str
+def test_branch_weights_that_are_one_percent_off_are_detected(
+    model_with_audio: VideoLLaMA, reference: Reference, part: str
 ) -> None:
-    assert_noticed(model_that_hears, reference, "audio_T", f"audio_branch.{part}", 1.01)
+    assert_noticed(model_with_audio, reference, "audio_T", f"audio_branch.{part}", 1.01)
 
 
 @pytest.mark.parametrize("part", ["patch.weight", "pos_embed", "blocks.0.fc1.weight"])
-def test_weights_of_the_trunk_for_frames_that_are_one_percent_off_are_noticed(
-    model_that_sees: VideoLLaMA, reference: Reference, part: str
+def test_vision_trunk_weights_that_are_one_percent_off_are_detected(
+    model_on_frames: VideoLLaMA, reference: Reference, part: str
 ) -> None:
-    assert_noticed(model_that_sees, reference, "ibvision_", f"audio_encoder.vision.{part}", 1.01)
+    assert_noticed(model_on_frames, reference, "ibvision_", f"audio_encoder.vision.{part}", 1.01)
 
 
 @torch.no_grad()
@@ -112,10 +112,10 @@ def assert_noticed(model: VideoLLaMA, reference: Reference, prefix: str, part: s
         weight.copy_(before)
 
 
-def test_a_model_for_use_with_sound_holds_nothing_of_imagebind_but_its_trunk_for_sound(
-    model_that_hears: VideoLLaMA,
+def test_a_model_for_inference_holds_only_imagebinds_audio_trunk(
+    model_with_audio: VideoLLaMA,
 ) -> None:
-    held = [n for n, _ in (*model_that_hears.named_parameters(), *model_that_hears.named_buffers())]
+    held = [n for n, _ in (*model_with_audio.named_parameters(), *model_with_audio.named_buffers())]
     of_imagebind = {n for n in held if n.startswith("audio_encoder.")}
     assert of_imagebind
     assert {n for n in of_imagebind if not n.startswith("audio_encoder.audio.")} == set()

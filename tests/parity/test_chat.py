@@ -1,4 +1,4 @@
-"""A question about a clip: the original's prompt, its embeddings, and the tokens that the decoder answers with.
+"""A question about a clip: the original's prompt, embeddings and answer tokens.
 
 Measured over a whole reference: embeddings within 7e-6, margins between the likeliest two tokens within 3e-6.
 """
@@ -19,16 +19,17 @@ from tests.parity.conftest import Reference
 from tests.parity.tolerances import OUTPUT, assert_output
 from video_llama.common.types import Media
 from video_llama.conversation.chat import Chat
+from video_llama.conversation.engine import Engine
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.labels import PLACEHOLDER, Slot, encode
 
 MARGIN = 4e-5
-"""Of the margin between the likeliest two tokens: each of their logits lies up to 2e-5 from float64's."""
+"""Tolerance of the margin between the likeliest two tokens: their logits are within 2e-5 of float64's."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A scenario's question, put to our model."""
+    """A scenario's question, asked of our model."""
 
     name: str
     chat: Chat
@@ -44,10 +45,10 @@ def ask(model: VideoLLaMA, reference: Reference, scenario: str) -> Asked:
     context = VideoLLaMA.sample_spec(replace(model.config, model_type="llama_v2" if "llama2" in scenario else "vicuna"))
     layout = context.template.chat
     before, after = layout.first.replace("{system}", layout.system).split("{text}")
-    said = info["prompt"].removeprefix(before).removesuffix(after)
-    message, question = said.removeprefix(f"<Video>{PLACEHOLDER}</Video> ").split("  ")
+    asked = info["prompt"].removeprefix(before).removesuffix(after)
+    message, question = asked.removeprefix(f"<Video>{PLACEHOLDER}</Video> ").split("  ")
     clip = Media("video", reference.goldens[name][int(index)], message + " ")
-    chat = Chat(model, context, lambda path, rng: clip, None)
+    chat = Chat(Engine(model, context, lambda path, rng: clip, None))
     chat.upload(video="a clip")
     chat.session.ask(question)
     pieces = chat.session.prompt()
@@ -80,10 +81,10 @@ def test_the_prompt_has_the_originals_embeddings(reference: Reference, all_asked
 
 @torch.no_grad()
 def steps(model: VideoLLaMA, embeds: Tensor, tokens: list[int]) -> Iterator[Tensor]:
-    """Yield the decoder's float[W] for each of the tokens in turn, those before it given; exact, for its margins."""
-    said = model.decoder.embed(torch.tensor([tokens]))
+    """Yield float[W], the decoder's logits for each token given those before it, in float64 for exact margins."""
+    answer = model.decoder.embed(torch.tensor([tokens]))
     lm = deepcopy(model.decoder.lm).double()
-    logits = lm(inputs_embeds=torch.cat([embeds, said], dim=1).double()).logits[0]
+    logits = lm(inputs_embeds=torch.cat([embeds, answer], dim=1).double()).logits[0]
     yield from logits[embeds.shape[1] - 1 : -1]
 
 
@@ -94,7 +95,7 @@ def test_the_decoder_answers_with_the_originals_tokens(
         info = reference.info["scenarios"][asked.name]
         tokens = reference.of(asked.name)["greedy_12_tokens"].tolist()
         assert tokens == info["greedy_no_cache"]
-        start = asked.chat.engine.spec.tokenizer.bos_id  # which its library put before what it generated
+        start = asked.chat.engine.spec.tokenizer.bos_id  # which its library put before the generated text
         assert info["generate_output"] == [start, *tokens]
         margins = []
         for token, logits in zip(tokens, steps(model, asked.embeds, tokens), strict=True):
@@ -117,7 +118,7 @@ def test_the_answer_is_the_text_of_those_tokens(reference: Reference, all_asked:
         assert answer == expected or reference.info["scenarios"][asked.name]["min_top2_margin"] < 2 * OUTPUT
 
 
-def test_embeddings_that_are_one_percent_off_are_noticed(reference: Reference, all_asked: list[Asked]) -> None:
+def test_embeddings_that_are_one_percent_off_are_detected(reference: Reference, all_asked: list[Asked]) -> None:
     off = {name: t * 1.01 if name.endswith("context_emb") else t for name, t in reference.goldens.items()}
     with pytest.raises(AssertionError):
         test_the_prompt_has_the_originals_embeddings(replace(reference, goldens=off), all_asked)

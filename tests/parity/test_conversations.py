@@ -26,7 +26,7 @@ FRAME = torch.zeros(3, 1, 1, 1, dtype=torch.uint8)
 
 
 def layout_of(entry: dict[str, Any]) -> Layout:
-    """The layout that writes an entry's prompt: one of the product's, or one made of what the entry says of itself."""
+    """The layout that writes an entry's prompt: one of ours, or one built from the entry."""
     name, system = entry["template"], entry["system"]
     if name == "CONV_VISION":
         return replace(VICUNA.chat, system=system)
@@ -38,7 +38,7 @@ def layout_of(entry: dict[str, Any]) -> Layout:
 
 
 def asked_only(layout: Layout) -> Layout:
-    """The layout of a dialogue that ends with a question, before the model's turn is opened; no model is given that."""
+    """The layout of a dialogue that ends with a question, before the model's turn is opened; no model gets this."""
     opened = "Assistant:" if layout.first.endswith("###Assistant:") else ""
     return replace(
         layout,
@@ -50,10 +50,10 @@ def asked_only(layout: Layout) -> Layout:
 
 
 def turns_of(messages: Sequence[tuple[str, str | None]]) -> list[tuple[str, str | None]]:
-    roles, said = [role for role, _ in messages], [text for _, text in messages]
+    roles, texts = [role for role, _ in messages], [text for _, text in messages]
     assert roles == (sorted(set(roles), key=roles.index) * len(roles))[: len(roles)], "the roles take turns"
-    answers = [*said[1::2], None][: len(said[::2])]
-    return [(str(question), answer) for question, answer in zip(said[::2], answers, strict=True)]
+    answers = [*texts[1::2], None][: len(texts[::2])]
+    return [(str(question), answer) for question, answer in zip(texts[::2], answers, strict=True)]
 
 
 def test_every_prompt_is_the_originals(reference: Reference) -> None:
@@ -72,7 +72,7 @@ def written(pieces: Sequence[TextSegment | Slot]) -> str:
     return "".join(PLACEHOLDER if isinstance(p, Slot) else "".join(s.text for s in p.spans) for p in pieces)
 
 
-def test_a_question_is_put_to_the_dialogue_as_in_the_original(reference: Reference) -> None:
+def test_a_question_is_added_to_the_dialogue_as_in_the_original(reference: Reference) -> None:
     entries = reference.read(FILE)["ask"]
     assert entries
     for entry in entries:

@@ -1,7 +1,7 @@
 """Learning rates are the original's at every step (``data/lr_schedules.json``), to 1e-9 of themselves.
 
-But for a warm-up longer than an epoch: the original starts it anew with each epoch (the step schedule gives it up after
-the first), ours goes on.
+Except for a warm-up longer than an epoch: the original restarts it in each epoch (the step schedule ends it after the
+first), ours continues.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ def ours_of(golden: dict[str, Any]) -> Schedule:
 
 
 def steps_that_warm_up_anew(schedule: Schedule) -> range:
-    """The steps of a warm-up that lie behind the first epoch."""
+    """The steps of a warm-up after the first epoch."""
     steps = schedule.context.steps_per_epoch
     return range(steps, max(steps, schedule.context.warmup_steps))
 
 
 def as_the_original(schedule: Schedule, step: int) -> float:
-    """Return the original's rate of a step that warms up anew, in terms of our schedule."""
+    """Return the original's rate of a step in a restarted warm-up, in terms of our schedule."""
     if isinstance(schedule, LinearWarmupStep):
         return schedule.after_warmup(step)
     return schedule(step % schedule.context.steps_per_epoch)

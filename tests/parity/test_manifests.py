@@ -1,6 +1,6 @@
-"""Every name and shape that was listed on the original's modules has its place in ours, and back (``manifests/``).
+"""Every name and shape of the original's modules maps to one of ours, and back (``manifests/``).
 
-The sizes are read from the shapes. Nothing is filled: the modules are on the meta device.
+The sizes are read from the shapes. The modules are on the meta device.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def manifests(reference: Reference, pattern: str) -> dict[Path, Shapes]:
-    """The files of a kind, of which there has to be one."""
+    """The files of a kind; at least one must exist."""
     found = {}
     for path in sorted((reference.folder / "manifests").glob(pattern)):
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def shapes_of(name: str, module: nn.Module) -> Shapes:
 
 
 def numbers(names: Mapping[str, tuple[int, ...]], pattern: str) -> set[int]:
-    """The layers that a manifest names."""
+    """The layer numbers in a manifest."""
     return {int(found[1]) for name in names if (found := re.match(pattern, name))}
 
 
@@ -76,7 +76,7 @@ def qformer_config(theirs: Shapes, name: str) -> QFormerConfig:
 
 
 def assert_filled(theirs: Shapes, ours: Shapes, key_map: KeyMap) -> None:
-    """Their tensors, but those left out on purpose, are ours, each in its shape, and ours are theirs."""
+    """Their tensors, except those dropped on purpose, are ours with the same shapes, and vice versa."""
     there = key_map.to_ours(theirs)
     assert not there.unknown
     assert {ours_name: theirs[name] for name, ours_name in there.names.items()} == ours
@@ -85,7 +85,7 @@ def assert_filled(theirs: Shapes, ours: Shapes, key_map: KeyMap) -> None:
     assert {name: ours[own] for own, name in back.names.items()} == {name: theirs[name] for name in there.names}
 
 
-def test_the_frame_encoder_has_its_place_by_the_names_of_either_file(reference: Reference) -> None:
+def test_the_frame_encoder_is_mapped_from_the_names_of_either_file(reference: Reference) -> None:
     for theirs in manifests(reference, "a_*.json").values():
         ours = shapes_of("vision", vision_encoder(theirs))
         assert_filled(theirs, ours, VISION_BRANCH.key_map)
@@ -93,7 +93,7 @@ def test_the_frame_encoder_has_its_place_by_the_names_of_either_file(reference: 
         assert_filled(in_evas_file, {n: s for n, s in ours.items() if ".ln_vision." not in n}, EVA_CLIP_G.key_map)
 
 
-def test_the_image_qformer_has_its_place_whatever_else_its_file_holds(reference: Reference) -> None:
+def test_the_image_qformer_is_mapped_whatever_else_its_file_contains(reference: Reference) -> None:
     for theirs in manifests(reference, "b*.json").values():
         config = qformer_config(theirs, "Qformer")
         _, source_width = theirs["Qformer.bert.encoder.layer.0.crossattention.self.key.weight"]
@@ -123,7 +123,7 @@ def test_a_released_vision_branch_fills_the_whole_branch_and_nothing_else(refere
             assert_filled(theirs, video_branch(theirs), VISION_BRANCH.key_map)
 
 
-def test_all_that_is_trained_is_in_the_release_and_as_much_as_was_counted(reference: Reference) -> None:
+def test_the_release_contains_every_trained_tensor_and_as_many_as_were_counted(reference: Reference) -> None:
     whole = manifests(reference, "c_vision_branch_checkpoint_*.json")
     trained = manifests(reference, "c_vision_branch_trainable_only_*.json")
     for path, theirs in trained.items():
@@ -179,7 +179,7 @@ def imagebind(theirs: Shapes, *inputs: AudioInput) -> Shapes:
         return shapes_of("audio_encoder", ImageBind(config, inputs))
 
 
-def test_imagebind_fills_both_trunks_and_the_rest_is_left_out_by_name(reference: Reference) -> None:
+def test_imagebind_fills_both_trunks_and_the_rest_is_dropped_by_name(reference: Reference) -> None:
     for theirs in manifests(reference, "e_*.json").values():
         assert_filled(theirs, imagebind(theirs, "sound", "frames"), IMAGEBIND_HUGE.key_map)
         dropped = IMAGEBIND_HUGE.key_map.to_ours(theirs).dropped

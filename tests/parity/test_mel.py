@@ -15,8 +15,8 @@ from video_llama.processors.decode import SAMPLE_RATE
 from video_llama.processors.decode.waveform import resampled
 
 ATOL = 1e-4
-"""The goldens' tolerance for outputs, of what the encoder takes. Measured: all are equal on two threads and more. On one,
-the mean of 64000 samples is rounded otherwise, which quiet bins show: 8e-5."""
+"""The goldens' tolerance for outputs. Measured: all are equal on two or more threads. On one, the mean of 64000 samples is
+rounded differently, which shows in quiet bins: 8e-5."""
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def waveform_of(case: str, tensors: dict[str, Tensor]) -> Tensor:
 
 
 def assert_near(ours: Tensor, golden: Tensor, what: str) -> None:
-    """Compare what the golden holds: smaller directories keep only the first time frames."""
+    """Compare as much as the golden contains: smaller directories keep only the first time frames."""
     part = ours[tuple(slice(size) for size in golden.shape)]
     torch.testing.assert_close(part, golden, atol=ATOL, rtol=0.0, msg=lambda m: f"{what}: {m}")
 
@@ -51,7 +51,7 @@ def test_segments_start_and_end_where_the_original_cuts_them(cases):
         assert [span(start, n_samples) for start in starts] == slices, name
 
 
-def test_spectrograms_of_segments(cases, tensors):
+def test_spectrograms_of_segments_are_the_originals(cases, tensors):
     compared = [name for name in cases if f"{name}/mel" in tensors]
     assert compared
     for name in compared:
@@ -67,7 +67,7 @@ def test_spectrograms_of_segments(cases, tensors):
         assert_near(mel[None], tensors[f"{name}/mel"], name)
 
 
-def test_spectrograms_before_they_are_normalised(cases, tensors):
+def test_spectrograms_before_normalisation_are_the_originals(cases, tensors):
     compared = [name for name in cases if f"{name}/fbank" in tensors]
     assert compared
     for name in compared:

@@ -1,7 +1,7 @@
-"""The tests of this folder fail where a golden is 1 % off (a whole number or a text: one off), and pass where none is.
+"""The tests of this folder fail if a golden is 1 % off (an integer or a text: off by one), and pass if none is.
 
-One value of each kind is changed in a copy of the reference. Each is read by another test, so one run shows for all
-whether they are noticed.
+One value of each kind is changed in a copy of the reference. Each is read by a different test, so one run shows for all
+whether they are detected.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ KINDS: dict[str, tuple[str | int, ...]] = {
     "test_manifests.py::test_a_released_audio": ("manifests/d_audio_branch_checkpoint_*.json", "audio_llama", 0, 0),
     "test_manifests.py::test_imagebind": ("manifests/e_*.json", r"modality_heads\.vision\.2", 0, 0),
 }
-"""What has to fail -> the file, and the way to the value in it: a place in a list, or how a name begins."""
+"""The test that must fail -> the file, and the path of the value in it: list indices, and starts of names."""
 
 
 def copy_of(reference: Reference, folder: Path) -> Path:
@@ -122,11 +122,11 @@ def failed(reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> li
 
 
 @pytest.mark.parametrize("test", KINDS)
-def test_a_value_that_is_one_percent_off_is_noticed(test: str, failed: list[str]) -> None:
+def test_a_value_that_is_one_percent_off_is_detected(test: str, failed: list[str]) -> None:
     assert [name for name in failed if name.startswith(test)]
 
 
-def test_a_copy_with_nothing_off_passes(reference: Reference, tmp_path: Path) -> None:
+def test_an_unchanged_copy_passes(reference: Reference, tmp_path: Path) -> None:
     done = outcome(copy_of(reference, tmp_path / "reference"))
     assert done.returncode == 0, done.stdout[-3000:]
     assert "skipped" not in done.stdout

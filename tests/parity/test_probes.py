@@ -17,7 +17,7 @@ from video_llama.models.video_llama import VideoLLaMA
 
 
 def norm_of(models: Sequence[VideoLLaMA], weight: str) -> nn.Module:
-    """Return the module that holds a weight of the original, of ours that has it; found as a weights file's tensors are."""
+    """Return our module with a weight of the original, found through the key maps."""
     if weight.startswith("llama_model."):
         ours = weight.replace("llama_model.", "decoder.lm.")
     else:
@@ -30,13 +30,13 @@ def norm_of(models: Sequence[VideoLLaMA], weight: str) -> nn.Module:
 
 @torch.no_grad()
 def test_each_norm_has_the_originals_eps_and_values(
-    model_that_hears: VideoLLaMA, model_that_sees: VideoLLaMA, reference: Reference
+    model_with_audio: VideoLLaMA, model_on_frames: VideoLLaMA, reference: Reference
 ) -> None:
     probes, golden = reference.info["scenarios"]["probe"], reference.of("probe")
     assert probes
     assert golden.keys() == {f"{name}/{end}" for name in probes for end in ("input", "output")}
     for name, probe in probes.items():
-        norm = norm_of([model_that_hears, model_that_sees], probe["weight"])
+        norm = norm_of([model_with_audio, model_on_frames], probe["weight"])
         assert probe["eps"] == (norm.eps if isinstance(norm, nn.LayerNorm) else norm.variance_epsilon), name
         ours, theirs = norm(golden[f"{name}/input"]), golden[f"{name}/output"]
         torch.testing.assert_close(ours, theirs, rtol=PROBE_RELATIVE, atol=PROBE, msg=lambda m, n=name: f"{n}: {m}")

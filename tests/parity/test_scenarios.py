@@ -1,4 +1,4 @@
-"""No scenario of a reference goes unread."""
+"""Every scenario of a reference is read."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from video_llama.prompts.templates import MODEL_TYPES, VICUNA, Span
 from video_llama.prompts.tokenizer import SentencePieceTokenizer
 
 LONGEST = 512
-"""Tokens after which the original cut."""
+"""The number of tokens to which the original truncated."""
 SAMPLE_KEYS = {"name", "model_type", "input_ids", "labels", "trained_text"}
 RECORD_KEYS = {"video": {"QA", "msg"}, "llava": {"conversations"}}
 FRAME = torch.zeros(3, 1, 1, 1, dtype=torch.uint8)
@@ -34,7 +34,7 @@ VICUNA_VIDEO_KEYS = {"full_text", "segment_texts", "segment_lens"}
 
 @dataclass
 class Text:
-    """The goldens, and what makes ours."""
+    """The goldens, and what computes our values."""
 
     goldens: dict[str, Any]
     tokenizer: SentencePieceTokenizer
@@ -49,7 +49,7 @@ class Text:
         return [self.goldens["image_patch_token_id"] if i < 0 else i for i in ids]
 
     def sample(self, kind: str, golden: dict[str, Any], label_mask: str) -> Sample:
-        """What our data set makes of a golden's record."""
+        """Our data set's sample of a golden's record."""
         context = SampleSpec(
             tokenizer=self.tokenizer,
             template=MODEL_TYPES[golden["model_type"]],
@@ -68,8 +68,8 @@ class Text:
             data: Any = folder.videochat([{"video": "1.mp4", "QA": golden["QA"]}])
         else:
             folder.clips("COCO_train2014_1.jpg")
-            said = "".join(turn["value"] for turn in golden["conversations"])
-            shown = {"image": "1.jpg"} if "<image>" in said else {}
+            text = "".join(turn["value"] for turn in golden["conversations"])
+            shown = {"image": "1.jpg"} if "<image>" in text else {}
             data = folder.llava([{"conversations": golden["conversations"]} | shown])
         return data.sample(0, np.random.default_rng(0))
 
@@ -97,7 +97,7 @@ def test_the_special_ids_are_the_originals(text: Text) -> None:
     assert text.goldens["image_patch_token_id"] == text.tokenizer.vocab_size, "the one added token"
 
 
-def test_every_string_has_the_originals_ids_and_comes_back_as_it_did(text: Text) -> None:
+def test_every_string_has_the_originals_ids_and_decodes_as_in_the_original(text: Text) -> None:
     assert text.goldens["tokenize"]
     for golden in text.goldens["tokenize"]:
         written, n_slots = golden["text"], golden["text"].count(PLACEHOLDER)
@@ -113,7 +113,7 @@ def test_every_string_has_the_originals_ids_and_comes_back_as_it_did(text: Text)
 
 
 def as_the_original_decodes(text: Text, ids: list[int]) -> str:
-    """Our decoder, with the spaces that the original's library put beside placeholders and before special tokens.
+    """Our decoding, with the spaces that the original's library put beside placeholders and before special tokens.
 
     The latter stands before the stretch that a special token ends.
     """
@@ -145,7 +145,7 @@ def test_every_record_has_the_originals_ids_and_labels(kind: str, text: Text) ->
         assert trained == golden["trained_text"]
 
 
-def test_what_the_original_measured_has_the_same_texts_and_lengths(text: Text) -> None:
+def test_texts_and_lengths_measured_in_the_original_are_the_same(text: Text) -> None:
     measured = [golden for golden in text.goldens["video"] if "segment_lens" in golden]
     assert measured
     for golden in measured:

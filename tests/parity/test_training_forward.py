@@ -1,7 +1,6 @@
 """One training forward and backward gives the original's numbers, for captions and for instructions.
 
-Largest differences measured over a whole reference: embeddings 6e-6, logits 2.2e-5, loss 1e-6, norms of gradients 7e-6
-of themselves.
+Largest differences measured over a whole reference: embeddings 6e-6, logits 2.2e-5, loss 1e-6, relative gradient norms 7e-6.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from video_llama.prompts.tokenizer import load_tokenizer
 
 CAPTIONS, INSTRUCTIONS = ("caption_vision", "caption_audio"), ("multi_vision", "multi_audio")
 KINDS: tuple[MediaKind, ...] = ("video", "audio_frames")
-"""By the original's ``train_flag``: what its frames are, which are given to the branch that is trained."""
+"""By the original's ``train_flag``: the kind of its frames, the input of the trained branch."""
 INPUTS = {"samples.image", "samples.images", "samples.input_ids"}
 OUTPUTS = {"inputs_embeds", "attention_mask", "labels", "logits", "loss"}
 
 
 @dataclass(frozen=True)
 class Forward:
-    """What our model makes of a scenario's samples; ``gradients`` by the original's names."""
+    """Our model's values for a scenario's samples; ``gradients`` by the original's names."""
 
     outputs: dict[str, Tensor]
     gradients: dict[str, Tensor]
@@ -40,11 +39,11 @@ class Forward:
 
 
 @pytest.fixture(scope="module")
-def forwards(model: VideoLLaMA, model_that_sees: VideoLLaMA, reference: Reference) -> dict[str, Forward]:
+def forwards(model: VideoLLaMA, model_on_frames: VideoLLaMA, reference: Reference) -> dict[str, Forward]:
     """Every scenario's forward and backward, in the model that trains the scenario's branch."""
     results = {}
     for name in (*reference.scenarios(*CAPTIONS), *reference.scenarios(*INSTRUCTIONS)):
-        trained = model_that_sees if kind_of(reference, name) == "audio_frames" else model
+        trained = model_on_frames if kind_of(reference, name) == "audio_frames" else model
         captioned = name.startswith(CAPTIONS)
         batch = caption_batch(trained, reference, name) if captioned else instruction_batch(reference, name)
         results[name] = forward(trained, batch)
@@ -56,7 +55,7 @@ def kind_of(reference: Reference, scenario: str) -> MediaKind:
 
 
 def caption_batch(model: VideoLLaMA, reference: Reference, scenario: str) -> Batch:
-    """The batch that our own data path makes of a scenario's captions."""
+    """The batch that our data sets make of a scenario's captions."""
     info, images = reference.info["scenarios"][scenario], clips(reference.of(scenario)["samples.image"])
     tokenizer = load_tokenizer(model.config.llama_model)
     samples = []
@@ -71,7 +70,7 @@ def caption_batch(model: VideoLLaMA, reference: Reference, scenario: str) -> Bat
 
 
 def instruction_batch(reference: Reference, scenario: str) -> Batch:
-    """A scenario's token ids, which have no text beside them, with our slots in place of the original's placeholders."""
+    """A scenario's token ids, recorded without text, with our slots in place of the original's placeholders."""
     golden = reference.of(scenario)
     ids, images = golden["samples.input_ids"], clips(golden["samples.images"])
     rows, kind = torch.arange(len(ids)), kind_of(reference, scenario)
@@ -114,14 +113,14 @@ def forward(model: VideoLLaMA, batch: Batch) -> Forward:
     )
 
 
-def test_the_sequence_and_what_the_decoder_makes_of_it_are_the_originals(forwards, reference: Reference) -> None:
+def test_the_sequence_and_the_decoders_output_are_the_originals(forwards, reference: Reference) -> None:
     for scenario, ours in forwards.items():
         golden = reference.of(scenario)
         for name in (OUTPUTS - {"loss"}) & golden.keys():
             assert_output(ours.outputs[name], golden[name], f"{scenario}/{name}")
 
 
-def test_the_batch_of_an_instruction_goes_through_as_it_is(forwards, reference: Reference) -> None:
+def test_a_recorded_instruction_batch_runs_unchanged(forwards, reference: Reference) -> None:
     for scenario in reference.scenarios(*INSTRUCTIONS):
         golden = reference.of(scenario)
         for name in ("attention_mask", "labels"):
@@ -154,7 +153,7 @@ def test_every_trained_tensor_has_a_gradient_of_the_originals_norm(forwards, ref
                 assert theirs.norm().item() == within, f"{scenario}: norm of the reference's grad/{name}"
 
 
-def test_every_value_is_one_that_is_compared(forwards, reference: Reference) -> None:
+def test_every_recorded_value_is_compared(forwards, reference: Reference) -> None:
     for scenario, ours in forwards.items():
         info = reference.info["scenarios"][scenario]
         of_instructions = {"samples.attention_mask", "samples.labels"}

@@ -1,7 +1,7 @@
 """Pixels scaled, cropped and normalised, and captions cleaned, as by the original (``data/transforms.*``).
 
-Measured over a whole reference: no difference, but where the original's cast of what bicubic scaling overshoots went
-round to the other end of the range. Ours is clamped.
+Measured over a whole reference: no difference, except where bicubic scaling overshoots: the original's cast wraps
+around, ours is clamped.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def pixels(reference: Reference) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def encoder() -> VisionEncoder:
-    """An encoder that gives back what its first layer would get."""
+    """An encoder that returns the input of its first layer."""
     encoder = VisionEncoder(image_size=14, vit_args={"depth": 1, "embed_dim": 8, "num_heads": 1})
     encoder.vit.forward_features = lambda frames: frames.flatten(2)
     encoder.ln_vision = nn.Identity()
@@ -56,7 +56,7 @@ def normalised(encoder: VisionEncoder, clip: Tensor) -> Tensor:
 
 
 def found(pixels: dict[str, Tensor], pattern: str) -> list[re.Match[str]]:
-    """The names of a kind, of which there has to be one."""
+    """The names of a kind; at least one must exist."""
     matches = [match for name in pixels if (match := re.fullmatch(pattern, name))]
     assert matches, f"no tensor named {pattern}"
     return matches
@@ -69,11 +69,11 @@ def test_pixels_are_normalised_by_the_originals_mean_and_deviation(encoder: Visi
 
 def test_a_clip_for_evaluation_is_the_originals(encoder: VisionEncoder, pixels) -> None:
     for match in found(pixels, CLIPS):
-        clip = pixels[match[0]].byte()  # the original also cuts fractions off
+        clip = pixels[match[0]].byte()  # the original truncates too
         assert_output(normalised(encoder, clip), pixels[f"{match[1]}/out"], match[0])
 
 
-def test_a_cropped_clip_is_the_originals_except_where_its_cast_went_round(
+def test_a_cropped_clip_is_the_originals_except_where_its_cast_overflowed(
     encoder: VisionEncoder, pixels, facts
 ) -> None:
     for match in found(pixels, CROPS):
@@ -90,7 +90,7 @@ def test_a_cropped_clip_is_the_originals_except_where_its_cast_went_round(
 
 def test_a_scaled_image_is_the_originals(encoder: VisionEncoder, pixels) -> None:
     for match in found(pixels, IMAGES):
-        theirs = pixels[f"{match[1]}/out"]  # of which a small reference keeps the first rows
+        theirs = pixels[f"{match[1]}/out"]  # a small reference keeps only the first rows
         scaled = resize_image(rearrange(pixels[match[0]], "h w c -> c h w"), theirs.shape[-1])
         assert_output(normalised(encoder, scaled[:, None])[:, 0, : theirs.shape[-2]], theirs, match[0])
 
@@ -108,7 +108,7 @@ def test_captions_are_cleaned_as_in_the_original(facts) -> None:
     assert len(prompts) == len({name for name, _ in prompts}), "a caption was cut in another way than the others"
 
 
-def test_every_value_is_one_that_is_compared(pixels, facts) -> None:
+def test_every_recorded_value_is_compared(pixels, facts) -> None:
     assert [name for name in pixels if not re.fullmatch("|".join((CLIPS, CROPS, IMAGES, OUTPUTS)), name)] == []
     assert facts.keys() == {"mean", "std", "alpro_train_uint8_wrap_fraction", "caption"}
     for case in facts["caption"]:

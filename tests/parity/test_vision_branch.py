@@ -22,7 +22,7 @@ from video_llama.models.video_llama import VideoLLaMA
 
 @contextmanager
 def recorded(model: VideoLLaMA) -> Iterator[Stages]:
-    """Collect the stages of what runs inside the block."""
+    """Collect the stages that run inside the block."""
     stages = Stages()
     for k, block in enumerate(model.vision.vit.blocks):
         stages.into(block, f"vit_block{k}_in")
@@ -58,7 +58,7 @@ def test_every_stage_from_frames_to_decoder_tokens_has_the_originals_values(mode
 
 @pytest.mark.parametrize("part", ["vision.vit.blocks.0.attn.qkv.weight", "video_branch.frame_position.weight"])
 @torch.no_grad()
-def test_weights_that_are_one_percent_off_are_noticed(model: VideoLLaMA, reference: Reference, part: str) -> None:
+def test_weights_that_are_one_percent_off_are_detected(model: VideoLLaMA, reference: Reference, part: str) -> None:
     weight = dict(model.named_parameters())[part]
     before = weight.clone()
     weight.mul_(1.01)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from tools.toy_pretrain.decoder import train_decoder
-from tools.toy_pretrain.hearing import train_imagebind
+from tools.toy_pretrain.imagebind import train_imagebind
 from tools.toy_pretrain.towers import train_towers
 from video_llama import toy
 

@@ -54,7 +54,7 @@ class Phase:
     steps: int
     lr: float
     disturbed: float
-    """Share of the conversations whose slots are disturbed."""
+    """Share of conversations whose slots are perturbed."""
 
 
 PHASES = (Phase(steps=1600, lr=1.5e-3, disturbed=0.0), Phase(steps=500, lr=8e-4, disturbed=0.8))
@@ -103,7 +103,7 @@ class Encoder:
         return tokens
 
     def batches(self, seed: int, size: int = BATCH, pool: int = 16) -> Iterator[Tokens]:
-        """Yield batches of conversations of like length."""
+        """Yield batches of conversations of similar length."""
         rng = random.Random(seed)
         while True:
             rows = sorted((self.encode(example(rng)) for _ in range(size * pool)), key=len)
@@ -155,7 +155,7 @@ def loss_of(model: LlamaForCausalLM, tokens: Tokens, disturbed: float = 0.0) -> 
     embedded = table(tokens.ids)
     if disturbed:
         embedded = disturb(embedded, tokens.slot, disturbed, table.weight.detach().std().item())
-    logits = model(inputs_embeds=embedded).logits[:, :-1]  # right padding needs no mask: nothing looks back at it
+    logits = model(inputs_embeds=embedded).logits[:, :-1]  # right padding needs no mask: no target attends to it
     each = F.cross_entropy(logits.float().transpose(1, 2), tokens.ids[:, 1:], reduction="none")
     weight = tokens.weight[:, 1:]
     return (each * weight).sum() / weight.sum()
@@ -165,7 +165,7 @@ def loss_of(model: LlamaForCausalLM, tokens: Tokens, disturbed: float = 0.0) -> 
 def measure(model: LlamaForCausalLM, encoder: Encoder, disturbed: float = 0.0, n: int = 384) -> dict[str, float]:
     """Return the share of new conversations whose answers are all right: match questions, and the others.
 
-    Captions are left out, for their wording is drawn, and so are empty media.
+    Captions are left out, because their wording is random, and so are empty media.
     """
     rng, table = random.Random(99), _table(model)
     drawn = [

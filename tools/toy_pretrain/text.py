@@ -109,7 +109,7 @@ def _slots(rng: random.Random, words: list[str]) -> Slots:
 
 
 def _media(rng: random.Random, present: dict[str, str]) -> Slots:
-    """Place the attributes; one medium in twenty is empty, and what is then answered is the plain chance of it."""
+    """Place the attributes; one medium in twenty is empty, so that the answer is a guess."""
     return Slots(()) if rng.random() < 0.05 else _slots(rng, list(present.values()))
 
 
@@ -180,11 +180,11 @@ def _both(rng: random.Random) -> Example:
     kinds = [rng.choice(("belongs", "belongs", *QUESTIONS, "sound")) for _ in range(rng.choice((1, 1, 1, 1, 2, 3)))]
     kinds[0] = rng.choice((kinds[0], "belongs", "belongs"))
     belongs = "Yes." if made_by == present["shape"] else "No."
-    heard = rng.choice(([present["sound"]], [present["sound"], made_by], [made_by]))
-    seen = [present[kind] for kind in QUESTIONS if kind == "shape" or rng.random() < 0.5 or kind in kinds]
+    sounds = rng.choice(([present["sound"]], [present["sound"], made_by], [made_by]))
+    attributes = [present[kind] for kind in QUESTIONS if kind == "shape" or rng.random() < 0.5 or kind in kinds]
     asked = ASKED | {"belongs": (SOUND_QUESTIONS["belongs"],)}
     rounds = [(rng.choice(asked[k]), belongs if k == "belongs" else _reply(rng, k, present)) for k in kinds]
     before, between, after = rng.choice(AROUND)
     layout = VICUNA.training if rng.random() < 0.5 else VICUNA.chat
-    media: list[tuple[MediaKind, Slots]] = [("audio", _slots(rng, heard)), ("video", _slots(rng, seen))]
+    media: list[tuple[MediaKind, Slots]] = [("audio", _slots(rng, sounds)), ("video", _slots(rng, attributes))]
     return _render(layout, _about(f"{before}{marker(0)}{between}{marker(1)}{after}", rounds), *media)

@@ -39,7 +39,7 @@ VISION_FILE, QFORMER_FILE = "vision.safetensors", "qformer.safetensors"
 
 N_CLIPS, FRAMES_PER_CLIP = 3600, 8
 BINS = 8
-"""Parts into which each axis is cut for the classification of place."""
+"""Bins of each axis for the classification of position."""
 SHIFT = 3
 """Largest shift of a training frame along each axis, in pixels."""
 
@@ -109,7 +109,7 @@ def make_frames(n_clips: int, seed: int, *, held_out: bool) -> Frames:
 
 
 class Probe(nn.Module):
-    """The towers and linear heads on the mean query; the heads are thrown away after training."""
+    """The towers, and linear heads on the mean query, which are discarded after training."""
 
     def __init__(self) -> None:
         super().__init__()

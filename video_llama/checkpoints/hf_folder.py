@@ -71,10 +71,6 @@ class WeightsFolder:
         """Return the shape of a tensor without reading it."""
         return self.tensors[name].shape
 
-    def dtype(self, name: str) -> torch.dtype:
-        """Return the type of a tensor without reading it."""
-        return self.tensors[name].dtype
-
     def read(self, name: str, rows: slice = slice(None)) -> Tensor:
         """Read one tensor, or some of its rows. Only they are held in memory: each call opens the file and closes it.
 

@@ -1,4 +1,4 @@
-"""``video-llama apply-delta``: add a published delta to its base model, or take it off.
+"""``video-llama apply-delta``: add a published delta to its base model, or subtract it.
 
     video-llama apply-delta --base llama-7b --delta vicuna-7b-delta --target vicuna-7b
 
@@ -20,8 +20,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = __doc__.replace("``", "")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--base", "--base-model-path", required=True, type=Path, metavar="DIR", help="LLaMA, which is read")
-    add("--target", "--target-model-path", required=True, type=Path, metavar="DIR", help="Vicuna, which is written")
+    add("--base", "--base-model-path", required=True, type=Path, metavar="DIR", help="LLaMA, read")
+    add("--target", "--target-model-path", required=True, type=Path, metavar="DIR", help="Vicuna, written")
     add("--delta", "--delta-path", required=True, type=Path, metavar="DIR", help="Vicuna minus LLaMA")
     add(
         "--invert",
@@ -33,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Add the delta, or take it off."""
+    """Add the delta, or subtract it."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
-    from video_llama.checkpoints.delta.delta import apply_delta, invert_delta  # imports torch, which --help need not
+    from video_llama.checkpoints.delta.delta import apply_delta, invert_delta  # slow to import
 
     if args.invert:
         only_base = args.base.exists() and not args.target.exists()

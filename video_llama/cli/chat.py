@@ -17,22 +17,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     media.add_argument("--video", metavar="FILE", help="clip to ask about")
     media.add_argument("--image", metavar="FILE", help="image to ask about")
     media.add_argument(
-        "--sound", metavar="FILE", help="sound to ask about: a file of sound, or a clip that is not shown"
+        "--sound", metavar="FILE", help="sound to ask about: a sound file, or a clip whose frames are ignored"
     )
     parser.add_argument(
         "--audio",
         action=argparse.BooleanOptionalAction,
-        help="hear the clip's sound, or fail; or do not. Default: hear it where there is any",
+        help="require the clip's sound, or ignore it. Default: use it if there is any",
     )
     parser.add_argument(
         "--question",
         action="append",
-        help="give it several times for a dialogue. Without it, you are asked for questions",
+        help="question to ask; repeat for a dialogue. Without it, questions are read from the terminal",
     )
     add_generation_flags(parser)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU if there is one")
     parser.add_argument("--json", action="store_true", help="print one JSON object: answers, frame_times, sound")
-    parser.add_argument("--stats", action="store_true", help="tell after each answer what it took, on stderr")
+    parser.add_argument("--stats", action="store_true", help="print time and size of each answer on stderr")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""``video-llama check-config FILE...``: every problem of a YAML before a run starts."""
+"""``video-llama check-config FILE...``: report every problem of a YAML before a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="YAML file; the weights files that it names are looked at by inspect-weights",
+        help="YAML file. The weights files that it names are not opened; see inspect-weights",
     )
     parser.add_argument(
         "--options", nargs="*", default=[], metavar="KEY=VALUE", help="settings that override the file: run.max_epoch=3"
@@ -49,7 +49,7 @@ def _check(file: str, options: list[str]) -> bool:
 
 
 def _model_problems(config: JobConfig) -> list[str]:
-    """Return what is wrong with the decoder folder, and what a model of these settings cannot be, once all is set."""
+    """Return the problems of the decoder folder and of the model's settings; none while a setting is ???."""
     if any("model." in setting for setting in config.unset):
         return []
     model_class: Any = registered_class(MODELS, config.model)  # slow to import

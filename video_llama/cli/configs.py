@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(metavar="copy")
     copy = actions.add_parser("copy", help="copy one, to edit it", description="Copy a shipped configuration.")
-    copy.add_argument("name", metavar="NAME", help="as `video-llama configs` lists it")
+    copy.add_argument("name", metavar="NAME", help="as listed by `video-llama configs`")
     copy.add_argument(
         "dest", metavar="DEST", nargs="?", type=Path, default=Path(), help="file or folder (default: here)"
     )
@@ -48,12 +48,12 @@ def copy_config(name: str, dest: Path) -> Path:
     source = shipped_config(name)
     target = dest / source.name if dest.is_dir() else dest
     text = source.read_text(encoding="utf-8")
-    text = re.sub(r"(?<=\$schema=)\S+", str(CONFIGS / "schema.json"), text, count=1)  # it was relative to the source
+    text = re.sub(r"(?<=\$schema=)\S+", str(CONFIGS / "schema.json"), text, count=1)  # relative to the source file
     try:
         with target.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise ConfigError([f"{target}: exists already, and nothing is overwritten; name another file"]) from None
+        raise ConfigError([f"{target}: exists already and is not overwritten; name another file"]) from None
     except OSError as error:
         raise ConfigError([f"{target}: cannot be written: {error.strerror}"]) from None
     return target

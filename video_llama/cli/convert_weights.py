@@ -10,15 +10,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         metavar="IN",
-        help="a published file (Video-LLaMA branch, EVA, BLIP-2, MiniGPT-4), or a file of ours: this gives the direction",
+        help="a published file (Video-LLaMA branch, EVA, BLIP-2, MiniGPT-4), or one of ours; this decides the direction",
     )
     parser.add_argument(
-        "target", metavar="OUT", help="a new file: .pth, or .safetensors for tensors alone under our names"
+        "target", metavar="OUT", help="new file: .pth, or .safetensors for only the tensors, under our names"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert the file and print what it was and is now."""
+    """Convert the file, and print what both files are."""
     from video_llama.checkpoints.convert import convert  # slow to import
 
     done = convert(args.source, args.target)

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="JSONL",
         help='answers, in the same order: {"id": ..., "answer": ...}, or "error" instead of "answer". Until all are '
-        "there, they are kept beside it in files whose names end with journal0 and so on",
+        "there, they are kept beside it, in files named *.journal0, *.journal1 and so on",
     )
     parser.add_argument("--media-dir", default="", metavar="DIR", help="folder that relative paths start from")
     parser.add_argument(
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="require the sound of clips, or ignore it. Default: use it if there is any",
     )
     add_generation_flags(parser)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU where there is one")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU if there is one")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size < 1:
         raise VideoLlamaError(f"--batch-size: {args.batch_size}; expected at least 1")
     if ":" in args.device and process_numbers()[0] > 1:
-        raise VideoLlamaError(f"--device: {args.device} is one GPU, and torchrun started several processes: say cuda")
+        raise VideoLlamaError(f"--device: {args.device} is one GPU, and torchrun started several processes: use cuda")
     world = join_apart(choose_device(args.device))
     try:
         return _run(args, settings, world)

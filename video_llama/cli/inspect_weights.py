@@ -25,7 +25,7 @@ LLAMA = {4096: "7B", 5120: "13B"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
-        "file", metavar="FILE", help="weights file, decoder folder, or the folder that holds imagebind_huge.pth"
+        "file", metavar="FILE", help="weights file, decoder folder, or the folder of imagebind_huge.pth"
     )
     parser.add_argument("--cfg-path", metavar="YAML", help="say whether it fits this config; paths in it may be ???")
     parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Describe the file; return 1 if it does not fit, or holds NaN or infinity."""
+    """Describe the file; return 1 if it does not fit, or contains NaN or infinity."""
     if args.options and not args.cfg_path:
         raise VideoLlamaError("--options: override settings of a YAML; name it with --cfg-path")
     from video_llama.checkpoints.inspection import inspect  # slow to import
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tools(config: Any, cfg_path: str) -> WeightsTools:
-    """Return the class of a model section, or raise VideoLlamaError if it does not know such files."""
+    """Return the class of a model section, or raise VideoLlamaError if it cannot be compared with weights files."""
     from video_llama.models.model_class import WeightsTools  # slow to import
 
     model_class: Any = registered_class(MODELS, config)
@@ -73,7 +73,7 @@ def _lines(inspection: Inspection) -> list[str]:
         + ", ".join(f"{n} {dtype}" for dtype, n in inspection.dtypes.items()),
     ]
     if inspection.ignored:
-        lines.append(f"  ignored: {len(inspection.ignored)} of no use to the model, such as {inspection.ignored[0]}")
+        lines.append(f"  ignored: {len(inspection.ignored)} not used by the model, such as {inspection.ignored[0]}")
     if inspection.beside:
         lines.append(f"  beside them: {', '.join(inspection.beside)}")
     lines += [f"  {key}: {value}" for key, value in inspection.run.items()]
@@ -116,15 +116,15 @@ def _show_decoder(path: str, config: Any, args: argparse.Namespace) -> int:
     lines = [
         f"{path}: a decoder ({model_type}). Its place is model.llama_model.",
         f"  decoder width: {width}{_llama(width)}",
-        f"  layers: {text.num_hidden_layers}, vocabulary: {text.vocab_size}, of which its tokenizer knows {tokens}",
+        f"  layers: {text.num_hidden_layers}, vocabulary: {text.vocab_size}, of which the tokenizer uses {tokens}",
     ]
     if found is not None:
         lines += _fit_lines(found, args.cfg_path)
     elif config is not None:
-        lines.append(f"{args.cfg_path} names no trained weights to compare it with")
+        lines.append(f"{args.cfg_path} names no trained weights to compare with")
     print(json.dumps({**about, "fit": found and asdict(found)}) if args.json else "\n".join(lines))
     return 1 if found and found.problems else 0
 
 
 def _llama(width: int) -> str:
-    return f" (LLaMA {LLAMA[width]} and what is made from it)" if width in LLAMA else ""
+    return f" (LLaMA {LLAMA[width]} and its derivatives)" if width in LLAMA else ""

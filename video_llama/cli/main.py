@@ -29,16 +29,18 @@ COMMANDS = {
     "configs": Command("video_llama.cli.configs", "list the configurations that ship with the package, or copy one"),
     "check-config": Command("video_llama.cli.check_config", "check YAML files before a run"),
     "train": Command("video_llama.cli.train", "train a model from one YAML"),
-    "chat": Command("video_llama.cli.chat", "talk to a model about an image or a video"),
+    "chat": Command("video_llama.cli.chat", "chat with a model about videos, images and sound"),
     "demo": Command("video_llama.demo.command", "chat in the browser"),
     "infer": Command("video_llama.cli.infer", "answer a file of questions on many files, in batches"),
     "schema": Command("video_llama.cli.schema", "print the JSON Schema of the YAML files, for editors"),
-    "inspect-weights": Command("video_llama.cli.inspect_weights", "say what a weights file is, and where it fits"),
-    "convert-weights": Command(
-        "video_llama.cli.convert_weights", "convert weights from the original's layout, or to it"
+    "inspect-weights": Command(
+        "video_llama.cli.inspect_weights", "identify a weights file, and say whether it fits a config"
     ),
-    "merge-lora": Command("video_llama.cli.merge_lora", "merge adapters into the decoder, as a folder of its own"),
-    "apply-delta": Command("video_llama.cli.apply_delta", "add a published delta to its base model, or take it off"),
+    "convert-weights": Command(
+        "video_llama.cli.convert_weights", "convert weights from the original's names to ours, or back"
+    ),
+    "merge-lora": Command("video_llama.cli.merge_lora", "merge adapters into the decoder, in a new folder"),
+    "apply-delta": Command("video_llama.cli.apply_delta", "add a published delta to its base model, or subtract it"),
 }
 
 
@@ -57,7 +59,7 @@ def commands() -> dict[str, Command]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 a problem was reported, 2 wrong usage, 130 interrupted."""
+    """Run one command and return its exit code: 0 done, 1 an error was reported, 2 wrong usage, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         code = _run(argv)
@@ -76,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="video-llama", description="Train, evaluate and talk to audio-visual language models."
+        prog="video-llama", description="Train, evaluate and chat with audio-visual language models."
     )
     parser.add_argument("--version", action="version", version=__version__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

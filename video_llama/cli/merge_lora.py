@@ -9,7 +9,12 @@ from typing import Any
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--cfg-path", required=True, metavar="YAML", help="with model.lora, and model.ckpt for them")
+    parser.add_argument(
+        "--cfg-path",
+        required=True,
+        metavar="YAML",
+        help="with model.lora, and a checkpoint of the adapters in model.ckpt",
+    )
     parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
     parser.add_argument(
         "--output", required=True, metavar="DIR", help="folder to create, for the decoder and branch.pth"
@@ -17,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Merge, and say how to use what was written."""
+    """Merge, and print how to use the result."""
     from video_llama.common.errors import ConfigError
     from video_llama.common.registry import MODELS
     from video_llama.config.loader import load_config
@@ -29,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     config: Any = load_config(args.cfg_path, args.options, also=("datasets",)).model
     model_class = registered_class(MODELS, config)
     if not isinstance(model_class, WeightsTools):
-        raise ConfigError(["model.arch: a model whose adapters this command does not know: it has no merge_lora"])
+        raise ConfigError(["model.arch: this model has no merge_lora, so its adapters cannot be merged"])
     model_class.merge_lora(config, args.output)
     print(
         f"{args.output}: the decoder with its adapters, and {BRANCH}. Use them with\n"

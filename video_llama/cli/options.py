@@ -1,4 +1,4 @@
-"""The flags that choose how answers are generated, for every command that gives some."""
+"""Flags for generation settings, shared by all commands that generate answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from video_llama.conversation.settings import GenerationSettings
 def add_generation_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for each field of ``GenerationSettings``."""
     defaults = GenerationSettings()
-    group = parser.add_argument_group("how answers are generated")
+    group = parser.add_argument_group("generation")
 
     def add(flag: str, kind: type, text: str) -> None:
         name = flag.removeprefix("--").replace("-", "_")
@@ -20,16 +20,16 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
             flag, type=kind, metavar=metavar, default=getattr(defaults, name), help=f"{text} (default: %(default)s)"
         )
 
-    add("--max-new-tokens", int, "longest answer, in tokens")
-    add("--temperature", float, "0: the likeliest token each time; above, tokens are drawn")
-    add("--top-p", float, "draw from the smallest set of the likeliest tokens with this probability")
-    add("--num-beams", int, "beams searched for the likeliest answer")
-    add("--repetition-penalty", float, "above 1: tokens that the answer holds already become less likely")
-    add("--seed", int, "draw the same tokens each time")
+    add("--max-new-tokens", int, "length limit of an answer, in tokens")
+    add("--temperature", float, "0: greedy; above: sampling")
+    add("--top-p", float, "sample from the smallest set of most likely tokens whose probabilities sum to this")
+    add("--num-beams", int, "beams of beam search")
+    add("--repetition-penalty", float, "above 1: tokens already in the answer become less likely")
+    add("--seed", int, "seed of sampling")
 
 
 def generation_settings(args: argparse.Namespace) -> GenerationSettings:
-    """Return what the flags say.
+    """Return the settings that the flags give.
 
     Raises:
         VideoLlamaError: a value is outside its range.

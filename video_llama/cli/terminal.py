@@ -1,4 +1,4 @@
-"""A dialogue in a terminal, or with one question a line from a pipe: answers on stdout as they come, the rest on stderr."""
+"""A dialogue in a terminal, or with one question per line from a pipe: streams answers to stdout, the rest to stderr."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from video_llama.conversation.chat import Chat
 from video_llama.conversation.settings import GenerationSettings
 
 HELP = """\
-/video FILE   show a clip
-/image FILE   show an image
-/audio FILE   play a sound
+/video FILE   ask about a clip
+/image FILE   ask about an image
+/audio FILE   ask about a sound
 /reset        start a new dialogue
 /help         print this
-/quit         end, as Ctrl-D does
+/quit         quit, like Ctrl-D
 Anything else is a question. Ctrl-C stops an answer."""
 
 
 def converse(chat: Chat, settings: GenerationSettings, use_audio: bool | None, stats: bool) -> int:
-    """Answer questions and obey commands until there are no more.
+    """Answer questions and run slash commands until the input ends.
 
     Args:
-        chat: the dialogue; files may have been shown already.
+        chat: the dialogue; may have files already.
         settings: of all answers.
         use_audio: for clips, see ``Chat.upload``.
-        stats: tell after each answer what it took.
+        stats: print time and size of each answer.
     Returns:
-        The exit code: 1 where a line of a pipe failed, else 0.
+        The exit code: 1 if a piped line failed, else 0.
     """
     typed, failed = sys.stdin.isatty(), False
     prompt = "> " if typed and sys.stdout.isatty() else ""
     if typed:
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401  # gives ``input`` a history and editing
-        note("Ask about a file that you show with /video, /image or /audio. /help lists all commands.")
+        note("Give a file with /video, /image or /audio, then ask about it. /help lists all commands.")
     elif isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="replace")
     while True:
@@ -64,7 +64,7 @@ def converse(chat: Chat, settings: GenerationSettings, use_audio: bool | None, s
 
 
 def say(chat: Chat, question: str, settings: GenerationSettings, stats: bool, *, echo: bool) -> None:
-    """Ask a question and print the answer as it comes; ``echo``: after the question."""
+    """Ask a question and stream the answer; ``echo``: print the question first."""
     with contextlib.closing(chat.stream(question, settings)) as pieces:
         start = next(pieces, "")  # an error comes before anything is printed
         print(f"> {question}\n{start}" if echo else start, end="", flush=True)
@@ -75,7 +75,7 @@ def say(chat: Chat, question: str, settings: GenerationSettings, stats: bool, *,
 
 
 def show(chat: Chat, *, use_audio: bool | None = None, **file: str | Path | None) -> None:
-    """Show a file, and tell what the model gets of it. See ``Chat.upload``."""
+    """Upload a file, and print what the model gets from it. See ``Chat.upload``."""
     upload = chat.upload(use_audio=use_audio, **file)
     parts = [f"{upload.frames.frames.shape[1]} frames"] if upload.frames and upload.frames.kind == "video" else []
     if chat.engine.has_audio:
@@ -85,7 +85,7 @@ def show(chat: Chat, *, use_audio: bool | None = None, **file: str | Path | None
 
 
 def note_stats(chat: Chat, stats: bool) -> None:
-    """Tell of turns that no longer fit the context and, if asked for, what the last answer took."""
+    """Report dropped turns and, if requested, time and size of the last answer."""
     last = chat.last
     assert last is not None, "something was answered"
     if last.dropped_turns:
@@ -99,12 +99,12 @@ def note_stats(chat: Chat, stats: bool) -> None:
 
 
 def note(text: str) -> None:
-    """Print what is no answer."""
+    """Print anything but an answer, to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def _obey(chat: Chat, line: str, use_audio: bool | None) -> None:
-    """Do what a line that starts with a slash says."""
+    """Run a slash command."""
     command, _, file = line.partition(" ")
     file = file.strip().strip("'\"")
     if command in ("/video", "/image", "/audio") and file:
@@ -116,4 +116,4 @@ def _obey(chat: Chat, line: str, use_audio: bool | None) -> None:
     elif line == "/help":
         note(HELP)
     else:
-        raise VideoLlamaError(f"{line}: no such command, or one without its file. /help lists them.")
+        raise VideoLlamaError(f"{line}: no such command, or its file is missing. /help lists all commands.")

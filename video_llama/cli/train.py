@@ -21,12 +21,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def train(cfg_path: str, options: Sequence[str] = ()) -> None:
-    """Build everything that a YAML names, and train."""
+    """Build everything in a YAML, and train."""
     from video_llama.config.loader import load_config
 
     job = load_config(cfg_path, options, need=("model", "datasets", "run"))
 
-    import torch  # once the config is known to be right, so that a typing error costs no waiting
+    import torch  # after the config is checked, so that mistakes in it are reported at once
 
     from video_llama.common.distributed import join_world
     from video_llama.common.registry import DATASETS, MODELS, RUNNERS

@@ -1,1 +1,1 @@
-"""What every layer may use: the registry, the config engine, the contracts, the errors."""
+"""Shared by all layers: registries, types, protocols, distributed helpers, atomic files, errors."""

@@ -1,4 +1,4 @@
-"""The processes of one run: their numbers, their devices, and the messages between them."""
+"""The processes of a run: ranks, devices and communication."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of the run."""
+    """This process, one of those of the run."""
 
     rank: int
     size: int
@@ -28,7 +28,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def all_reduce_sum(self, *values: float) -> list[float]:
@@ -40,7 +40,7 @@ class World:
         return total.tolist()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in one message; a parameter without one counts as zero."""
+        """Sum the gradients of all processes in one message; a missing gradient counts as zero."""
         owners = list(parameters)
         for p in owners:
             if p.grad is None:
@@ -96,7 +96,7 @@ def join_world(device: str) -> World:
 
 
 def join_apart(device: torch.device) -> World:
-    """Join the processes that ``torchrun`` started, to work apart: in the end they wait for the last, however long."""
+    """Join the processes that ``torchrun`` started, for independent work: at the end they wait for the slowest, without a timeout."""
     size, rank, _ = process_numbers()
     if size > 1:
         dist.init_process_group("gloo", timeout=timedelta(days=365))
@@ -104,9 +104,9 @@ def join_apart(device: torch.device) -> World:
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device for a model in use: cpu, cuda (or cuda:1), or auto, which is a GPU if there is one.
+    """Return the device for inference: cpu, cuda (or cuda:1), or auto, which is a GPU if there is one.
 
-    Of several processes that ``torchrun`` started, each takes its own GPU, unless one is named by number.
+    Each process that ``torchrun`` started takes its own GPU, unless one is named by number.
 
     Raises:
         VideoLlamaError: there is no such device.
@@ -120,13 +120,13 @@ def choose_device(name: str) -> torch.device:
     if wanted >= n_gpus:
         n_processes, _, local_rank = process_numbers()
         shared = n_gpus and wanted == local_rank and n_processes > 1
-        advice = "each process wants its own: lower --nproc_per_node" if shared else "cpu works everywhere"
+        advice = "each process needs its own: lower --nproc_per_node" if shared else "cpu works everywhere"
         raise VideoLlamaError(f"device {name}: torch sees {n_gpus or 'no'} GPU here; {advice}")
     return torch.device("cuda", wanted)
 
 
 def process_numbers() -> tuple[int, int, int]:
-    """Return ``torchrun``'s numbers: of processes, of this process, and of this process on its machine."""
+    """Return ``torchrun``'s world size, rank and local rank."""
     size, rank, local_rank = (int(os.environ.get(k, d)) for k, d in _TORCHRUN)
     return size, rank, local_rank
 
@@ -135,7 +135,7 @@ _TORCHRUN = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 
 def _training_device(name: str) -> torch.device:
-    """Return the GPU of a training process, which shares it with no other."""
+    """Return the GPU of a training process; processes do not share GPUs."""
     n_processes, _, local_rank = process_numbers()
     n_gpus = _n_gpus()
     if not n_gpus:
@@ -144,19 +144,19 @@ def _training_device(name: str) -> torch.device:
         )
     if n_processes > 1 and name != "cuda":
         raise VideoLlamaError(
-            f"run.device: {name} names one GPU, but torchrun started {n_processes} processes; say cuda"
+            f"run.device: {name} names one GPU, but torchrun started {n_processes} processes; use cuda"
         )
     wanted = _gpu_of_this_process(name)
     if wanted >= n_gpus:
         raise VideoLlamaError(
-            f"process {local_rank} of this machine wants GPU {wanted}; there are "
+            f"process {local_rank} of this machine needs GPU {wanted}; there are "
             f"{n_gpus}. Lower --nproc_per_node, or run.device."
         )
     return torch.device("cuda", wanted)
 
 
 def _gpu_of_this_process(name: str) -> int:
-    """Return the number in ``cuda:1``; without one, each process of a machine has its own."""
+    """Return the number in ``cuda:1``; without one, the process's local rank."""
     _, _, local_rank = process_numbers()
     _, _, index = name.partition(":")
     return int(index) if index else local_rank

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and what a failed download leaves in place of a file."""
+"""Atomic files and folders, and how to recognise leftovers of failed downloads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch()
-        mode = temporary.stat().st_mode  # that of any new file here; safetensors makes its own private
+        mode = temporary.stat().st_mode  # the default for new files here; safetensors makes its files private
         yield temporary
         os.chmod(temporary, mode)
         sync(temporary)
@@ -50,7 +50,7 @@ _LOCK = ".lock"
 
 
 def check_free(target: Path) -> None:
-    """Raise WeightsError where something is at the place of a new folder; an empty folder may be."""
+    """Raise WeightsError if the path of a new folder is taken; an empty folder is fine."""
     if target.exists() and not target.is_dir():
         raise WeightsError(f"{target}: a file is there; name a folder that does not exist yet")
     if target.is_dir() and any(target.iterdir()):
@@ -69,7 +69,7 @@ def new_folder(target: Path, n_bytes: int) -> Iterator[Path]:
         n_bytes: what will be written into it.
 
     Raises:
-        WeightsError: something is there, another process is making it, the disk has not enough room, or fails.
+        WeightsError: the path is taken, another process is writing it, or the disk is full or fails.
     """
     target = target.resolve()
     check_free(target)
@@ -105,7 +105,7 @@ def _empty(partial: Path) -> None:
     """Remove what a killed process left."""
     left = [file for file in partial.iterdir() if file.name != _LOCK]
     if left:
-        log.info("%s: removing %d files of a run that did not end", partial, len(left))
+        log.info("%s: removing %d files of an unfinished run", partial, len(left))
     for file in left:
         file.unlink()
 
@@ -114,12 +114,12 @@ def _check_room(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if n_bytes > free:
         raise WeightsError(
-            f"{folder.parent}: {n_bytes / 1e9:.1f} GB are to be written, {free / 1e9:.1f} GB are free on this disk"
+            f"{folder.parent}: {n_bytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on this disk"
         )
 
 
 def failed_download(path: Path) -> str | None:
-    """Return what a file is in truth and what to do, where it is a usual leftover of a download; otherwise None."""
+    """Return what a file is and what to do, if it is a usual leftover of a failed download; else None."""
     with open(path, "rb") as file:
         start = file.read(512).lstrip()
     if not start:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that ``name`` most likely misspells, or None."""
-    # One edit in a name of two letters leaves a similarity of 0.5; longer names need more in common.
+    # One typo in a name of two letters leaves a similarity of 0.5; longer names need more in common.
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5 if len(name) <= 2 else 0.6)
     return near[0] if near else None
 
@@ -28,7 +28,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 class Builtin(NamedTuple):
-    """Where a built-in entry is: two modules, so that its settings can be checked without importing what it does."""
+    """The two modules of a built-in entry, so that its settings can be checked without importing its implementation."""
 
     module: str
     """Registers the class."""
@@ -41,7 +41,7 @@ class Registry(Generic[T]):
 
     Args:
         kind: what the entries are, for messages ("model", "dataset", ...).
-        builtin: the built-in entries, imported when they are first asked for.
+        builtin: the built-in entries, imported on first use.
     """
 
     def __init__(self, kind: str, builtin: Mapping[str, Builtin] | None = None) -> None:
@@ -97,14 +97,14 @@ class Registry(Generic[T]):
         return getattr(self.get(name), "Config", None)
 
     def unknown(self, name: str) -> UnknownName:
-        """Return the error for a name that nothing has: the known names, and the nearest one."""
+        """Return the error for an unknown name: the known names, and the nearest one."""
         known = self.names()
         return UnknownName(
             f"'{name}' is not a registered {self.kind}. Known: {', '.join(known)}.{did_you_mean(name, known)}"
         )
 
     def loaded(self) -> dict[str, type[T]]:
-        """Return the classes registered so far; built-in modules that nobody asked for are not imported."""
+        """Return the classes registered so far; unused built-in modules are not imported."""
         return dict(self._entries)
 
     def names(self) -> list[str]:

@@ -17,26 +17,26 @@ IGNORE_LABEL = -100
 
 
 def slot_id(index: int) -> int:
-    """Token id that stands for the media item ``index`` of a sample: -1, -2, ... which no text can produce."""
+    """Token id of the slot of media item ``index`` of a sample: -1, -2, ... which no text can produce."""
     return -1 - index
 
 
 @dataclass(frozen=True)
 class Media:
-    """One image, clip or sound as the processors leave it."""
+    """One image, clip or sound, made by a processor."""
 
     kind: MediaKind
     frames: Tensor
-    """uint8[3, T, H, W]; an image is a clip of one frame. Sound: float[S, ...], what its encoder takes of S segments."""
+    """uint8[3, T, H, W]; an image is a clip of one frame. Sound: float[S, ...], the encoder's input of S segments."""
     message: str = ""
-    """What the prompt says of it, such as the times of its frames. Empty: nothing."""
+    """Text about it in the prompt, such as the times of its frames; may be empty."""
     times: tuple[float, ...] = ()
     """Time of each frame, or of the start of each segment of sound, in seconds."""
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """A bad record and the record that stands in for it."""
+    """A bad record and the record that replaces it."""
 
     sample_id: str
     reason: str
@@ -51,10 +51,10 @@ class Sample:
     input_ids: Tensor
     """int64[L]; a run of ``slot_id(k)`` marks where media item k goes."""
     labels: Tensor
-    """int64[L]; -100 where no loss is taken."""
+    """int64[L]; -100 where there is no loss."""
     media: tuple[Media, ...] = ()
     replaced: tuple[Replaced, ...] = ()
-    """Bad records that this sample stands in for."""
+    """Bad records that this sample replaces."""
     truncated: bool = False
     """Its text was too long, and was cut at the end."""
 
@@ -65,14 +65,14 @@ class MediaGroup:
 
     kind: MediaKind
     frames: Tensor
-    """Media as they are, uint8[N, 3, T, H, W] or float[N, S, ...], or features once the frozen encoders ran:
+    """Media as they are, uint8[N, 3, T, H, W] or float[N, S, ...], or features after the frozen encoders:
     float[N, T, Q, D] for the vision-language branch, float[N, S, E] for the audio-language branch."""
     rows: Tensor
     """int64[N]: the batch row of each item."""
     slots: Tensor
     """int64[N]: the slot id of each item within its row."""
     encoded: bool = False
-    """``frames`` holds the frozen encoders' output."""
+    """``frames`` is the frozen encoders' output."""
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> MediaGroup:
         """Return the group with a function applied to its tensors."""
@@ -97,7 +97,7 @@ class Batch:
 
     @property
     def n_target_tokens(self) -> int:
-        """Tokens that carry loss: labels shifted by one, so a label in the first column does not count."""
+        """Tokens with loss: labels shifted by one, so a label in the first column does not count."""
         return int((self.labels[:, 1:] != IGNORE_LABEL).sum())
 
     def to(self, device: torch.device | str) -> Batch:
@@ -120,7 +120,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What a training forward returns."""
+    """The result of a training forward."""
 
     loss_sum: Tensor
     """float[]: cross-entropy summed over the target tokens; the runner divides by the global token count."""

@@ -158,7 +158,7 @@ def _asked(
 def in_parts(
     work: Callable[[Sequence[T]], Sequence[R]], items: Sequence[T | VideoLlamaError]
 ) -> list[R | VideoLlamaError]:
-    """Do work on all items at once and, where that fails, on either half, down to those to blame; errors stay."""
+    """Process all items at once; if that fails, each half, down to the items that fail. Errors in ``items`` stay."""
     done = iter(_halved(work, [item for item in items if not isinstance(item, VideoLlamaError)]))
     return [item if isinstance(item, VideoLlamaError) else next(done) for item in items]
 

@@ -106,11 +106,11 @@ class Chat:
     ) -> FileMedia:
         """Show a clip, an image or a sound, for the next question and all that follow.
 
-        A dialogue may have several files. A file is not needed any more once it has been shown.
+        A dialogue may have several files. The file on disk is not needed after this call.
 
         Args:
             video: clip; its sound is used too if the model has an audio branch.
-            image: picture.
+            image: image file.
             audio: sound file, or a clip of which only the sound is used.
             use_audio: for clips. True: the sound is required; False: it is ignored; None: it is used if possible.
         Returns:
@@ -138,7 +138,7 @@ class Chat:
         """Answer a question in the context of the dialogue.
 
         Args:
-            question: plain text; nothing in it is taken for a file.
+            question: plain text; nothing in it is read as a file.
             settings: None: greedy.
             max_new_tokens: length limit of the answer; overrides ``settings``.
         Raises:
@@ -178,7 +178,7 @@ class Chat:
         times: list[float] = []
 
         def finish() -> None:
-            session.answer(text.said)
+            session.answer(text.text)
             if session is self.session:
                 sizes = (len(prompt.input_ids), len(times))
                 self.last = AnswerStats(*sizes, times[0], times[-1], encode_s, prompt.dropped_turns)
@@ -199,7 +199,7 @@ class Chat:
             if piece := text.end():
                 yield piece
         except (GeneratorExit, KeyboardInterrupt):
-            if text.said:
+            if text.text:
                 finish()
             else:
                 session.withdraw()

@@ -204,7 +204,7 @@ class Engine:
         while not self._lock.acquire(timeout=0.1):
             on_tokens([])  # lets a consumer that has gone end the wait
         try:
-            stops = [[self.spec.template.end_sym]]
+            stops = [self.spec.template.end_sym]
             with self._in_use():
                 (answer,) = generate_tokens(
                     self.model, self.spec.tokenizer, [input_ids], media, stops, settings, on_tokens

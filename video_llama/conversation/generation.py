@@ -78,23 +78,18 @@ class StopAtText(StoppingCriteria):
 
     Args:
         tokenizer: turns ids into text.
-        stops: for each row, the strings that end it.
+        stops: strings that end a row.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stops: Sequence[Sequence[str]]) -> None:
+    def __init__(self, tokenizer: Tokenizer, stops: Sequence[str]) -> None:
         self.tokenizer, self.stops = tokenizer, stops
-        self.windows = [2 * max(len(stop.encode()) for stop in row) + 2 for row in stops]
+        self.window = 2 * max(len(stop.encode()) for stop in stops) + 2
         """Tokens at the end of a row that are decoded: each has at least one byte."""
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        """Return bool[B]: which rows are done. The beams of a row are adjacent."""
-        beams = len(input_ids) // len(self.stops)
-        done = []
-        for i, ids in enumerate(input_ids[:, -max(self.windows) :].tolist()):
-            row = i // beams
-            text = self.tokenizer.decode(ids[-self.windows[row] :])
-            done.append(any(stop in text for stop in self.stops[row]))
-        return torch.tensor(done, device=input_ids.device)
+        """Return bool[B]: which rows are done."""
+        texts = [self.tokenizer.decode(ids) for ids in input_ids[:, -self.window :].tolist()]
+        return torch.tensor([any(stop in text for stop in self.stops) for text in texts], device=input_ids.device)
 
 
 def generate(
@@ -103,7 +98,7 @@ def generate(
     prompts: Sequence[Sequence[int]],
     media: Sequence[MediaGroup],
     *,
-    stop: str | Sequence[Sequence[str]],
+    stop: str | Sequence[str],
     settings: GenerationSettings | None = None,
     max_new_tokens: int | None = None,
 ) -> list[str]:
@@ -114,7 +109,7 @@ def generate(
         tokenizer: the decoder's.
         prompts: token ids with slot ids among them, of any lengths.
         media: what fills the slots; rows are indices of ``prompts``.
-        stop: the string that ends all answers, or a list of strings for each prompt.
+        stop: the string that ends an answer, or several.
         settings: None: greedy.
         max_new_tokens: overrides ``settings``.
     Raises:
@@ -124,20 +119,20 @@ def generate(
     """
     if not prompts:
         return []
-    stops = [[stop]] * len(prompts) if isinstance(stop, str) else stop
+    stops = [stop] if isinstance(stop, str) else stop
     settings = with_length(settings, max_new_tokens)
     if len(prompts) > 1 and settings.num_beams > 1 and settings.temperature > 0:  # all beams share one random generator
         return [
-            generate(model, tokenizer, [prompt], _of_row(media, row), stop=[stops[row]], settings=settings)[0]
+            generate(model, tokenizer, [prompt], _of_row(media, row), stop=stops, settings=settings)[0]
             for row, prompt in enumerate(prompts)
         ]
     answers = []
-    for ids, row in zip(generate_tokens(model, tokenizer, prompts, media, stops, settings), stops, strict=True):
-        text = AnswerText(tokenizer, row)
+    for ids in generate_tokens(model, tokenizer, prompts, media, stops, settings):
+        text = AnswerText(tokenizer, stops)
         for token in ids:
             text.feed(token)
         text.end()
-        answers.append(text.said)
+        answers.append(text.text)
     return answers
 
 
@@ -148,7 +143,7 @@ def generate_tokens(
     tokenizer: Tokenizer,
     prompts: Sequence[Sequence[int]],
     media: Sequence[MediaGroup],
-    stops: Sequence[Sequence[str]],
+    stops: Sequence[str],
     settings: GenerationSettings,
     on_step: Callable[[list[int]], None] = lambda tokens: None,
 ) -> list[list[int]]:
@@ -158,7 +153,7 @@ def generate_tokens(
 
     Args:
         model, tokenizer, prompts, media, settings: see ``generate``.
-        stops: for each prompt, the strings that end its answer.
+        stops: strings that end an answer.
         on_step: called with each row's newest token; with beams, with an empty list. An exception ends the generation.
     """
     _check(model, prompts, stops, settings)
@@ -211,14 +206,9 @@ def with_length(settings: GenerationSettings | None, max_new_tokens: int | None)
     return settings if max_new_tokens is None else replace(settings, max_new_tokens=max_new_tokens)
 
 
-def _check(
-    model: Any, prompts: Sequence[Sequence[int]], stops: Sequence[Sequence[str]], settings: GenerationSettings
-) -> None:
-    if len(stops) != len(prompts):
-        raise VideoLlamaError(f"{len(prompts)} prompts, and stop strings for {len(stops)}")
-    for row in stops:
-        if isinstance(row, str) or not row or not all(row):
-            raise VideoLlamaError(f"stop strings {row!r}: expected a list of at least one text, none of them empty")
+def _check(model: Any, prompts: Sequence[Sequence[int]], stops: Sequence[str], settings: GenerationSettings) -> None:
+    if not stops or not all(stops):
+        raise VideoLlamaError(f"stop strings {stops!r}: expected at least one text, none of them empty")
     check_room(max(len(prompt) for prompt in prompts), settings, model.decoder.max_context)
 
 

@@ -79,7 +79,7 @@ class AnswerText:
         self._known = ""  # the text of the first n_known tokens of the window
         self._n_known = 0
         self._held = ""
-        self.said = ""
+        self.text = ""
         """The text so far."""
         self.done = False
         """The answer has ended; further tokens are ignored."""
@@ -124,8 +124,8 @@ class AnswerText:
         """Emit the first ``n`` held characters, without white space at the ends of the answer."""
         text = self._held[:n].rstrip()
         self._held = self._held[len(text) :]
-        piece = text if self.said else text.lstrip()
-        self.said += piece
+        piece = text if self.text else text.lstrip()
+        self.text += piece
         return piece
 
 

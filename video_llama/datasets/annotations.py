@@ -34,7 +34,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tupl
                 if None in row:
                     raise DataError(
                         f"{path}:{reader.line_num}: {len(named) + len(row[None])} values under {len(named)} columns. "
-                        f"Put a text that holds {delimiter!r} in double quotes."
+                        f"Put a text that contains {delimiter!r} in double quotes."
                     )
                 yield reader.line_num, tuple(row[c] or "" for c in columns)
     except csv.Error as error:

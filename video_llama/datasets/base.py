@@ -1,4 +1,4 @@
-"""What a data set is: records by index, each of which becomes a sample or a named failure."""
+"""The base of data sets: records by index, each of which becomes a sample or a named failure."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from video_llama.prompts.sample_spec import SampleSpec
 
 
 class Dataset(ABC):
-    """Base of the data sets. A subclass reads its annotations into ``self.records`` and makes samples of them.
+    """Base of the data sets. A subclass reads annotations into ``self.records`` and turns them into samples.
 
     Args:
         config: its section of the YAML.
-        context: what the model asks of samples.
+        context: what the model needs of samples.
         name: its key in the YAML, for messages.
 
     Raises:
         ConfigError: the section contradicts the model.
-        DataError: the annotations cannot be read, or hold no record.
+        DataError: the annotations cannot be read, or have no records.
     """
 
     Config: type = DatasetConfig
@@ -62,7 +62,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Make the sample of a record; all chance comes from ``rng``.
+        """Make the sample of a record; all randomness comes from ``rng``.
 
         Raises:
             BadRecord: the record cannot become a sample.
@@ -90,14 +90,14 @@ class Dataset(ABC):
         max_length: int | None = None,
         max_targets: int | None = None,
     ) -> Sample:
-        """Tokenise a rendered prompt into a sample, cut at the end where it is too long.
+        """Tokenise a rendered prompt into a sample, truncated if it is too long.
 
         Args:
             index: the record.
             pieces: its prompt and answers.
-            media: what the slots stand for.
-            max_length: longest sample, in tokens, where that is less than the decoder's context.
-            max_targets: most tokens that may follow the context.
+            media: the items of the slots.
+            max_length: limit of the sample, in tokens, if less than the decoder's context.
+            max_targets: limit of the tokens after the context.
         Raises:
             BadRecord: nothing that carries loss fits into the context, or an image or clip does not.
         """
@@ -134,7 +134,7 @@ def make_processor(config: Any) -> Any:
 
 
 def _unusable(encoded: Encoded, limit: int) -> str | None:
-    """Return why a prompt that is cut after ``limit`` tokens cannot be trained on, or None."""
+    """Return why a prompt truncated to ``limit`` tokens cannot be trained on, or None."""
     if all(label == IGNORE_LABEL for label in encoded.labels):
         return "nothing in it carries loss: its answers are empty"
     fit = f"{len(encoded.labels)} tokens, and {limit} fit (model.max_instruct_len, and the decoder's context)"

@@ -73,14 +73,14 @@ class LlavaInstruct(InstructDataset):
     def _turns(self, index: int) -> list[tuple[str, str]]:
         """Pair the questions and answers of a record."""
         record = self.records[index]
-        said = record.get("conversations") if isinstance(record, dict) else None
-        if not isinstance(said, list) or not said:
+        turns = record.get("conversations") if isinstance(record, dict) else None
+        if not isinstance(turns, list) or not turns:
             raise self.bad(index, "no list under 'conversations'")
-        if not all(isinstance(s, dict) and isinstance(s.get("value"), str) for s in said):
+        if not all(isinstance(s, dict) and isinstance(s.get("value"), str) for s in turns):
             raise self.bad(index, "a turn without a text under 'value'")
-        if [s.get("from") for s in said] != ["human", "gpt"] * (len(said) // 2):
+        if [s.get("from") for s in turns] != ["human", "gpt"] * (len(turns) // 2):
             raise self.bad(index, "turns must alternate from human to gpt")
-        return [(clean(q["value"]), clean(a["value"])) for q, a in zip(said[::2], said[1::2], strict=True)]
+        return [(clean(q["value"]), clean(a["value"])) for q, a in zip(turns[::2], turns[1::2], strict=True)]
 
 
 @DATASETS.register("webvid_instruct")

@@ -1,4 +1,4 @@
-"""Which record is drawn when: data sets in fixed shares, in an order that only the seed decides.
+"""Which record is drawn when: data sets in fixed shares, in an order decided by the seed alone.
 
 The draw at a position of the run does not depend on the number of processes, workers or accumulation steps. A bad record is
 replaced by another one, which the seed chooses; the sample carries the reason to the log.
@@ -30,7 +30,7 @@ def sample_or_replacement(dataset: Dataset, index: int, seed: list[int]) -> Samp
         index: the record.
         seed: with the index, seeds the sample's random choices and picks the record that replaces it.
     Raises:
-        TrainingError: ``ATTEMPTS`` records in a row are bad, or all that the data set has.
+        TrainingError: ``ATTEMPTS`` records in a row are bad, or all of the data set.
     """
     bad: list[tuple[str, str]] = []
     for candidate in _candidates(index, len(dataset), np.random.default_rng([*seed, index])):
@@ -59,7 +59,7 @@ def _candidates(index: int, n: int, rng: np.random.Generator) -> Iterator[int]:
 
 
 _INTERLEAVING, _PASS, _SAMPLE = 1, 2, 3
-"""What a random stream is for, so that no two are the same."""
+"""The purpose of a random stream, so that no two are equal."""
 
 
 class RecordRef(NamedTuple):
@@ -79,7 +79,7 @@ class Mixture(TorchDataset[Sample]):
         seed: decides every order and every random choice within samples.
 
     Raises:
-        ConfigError: the shares do not add up to anything.
+        ConfigError: the shares sum to zero.
     """
 
     def __init__(self, datasets: Sequence[Dataset], ratios: Sequence[float], seed: int) -> None:
@@ -96,8 +96,8 @@ class Mixture(TorchDataset[Sample]):
     def epoch_draws(self, epoch: int, n: int) -> list[RecordRef]:
         """Return the n draws of an epoch, each data set with its exact share.
 
-        Each data set goes on through its own shuffled passes where the epoch before left off, so no record comes
-        twice before every other came once.
+        Each data set continues its shuffled passes where the previous epoch stopped, so no record comes twice before
+        every other has come once.
         """
         counts = _apportion(self.shares, n)
         chosen = np.repeat(np.arange(len(self.datasets)), counts)

@@ -180,11 +180,6 @@ class VideoLLaMA(nn.Module):
         if self.config.modalities.video and not self.config.freeze_vit:
             self.vision.vit.set_grad_checkpointing(True)
 
-    @property
-    def n_trained_parameters(self) -> int:
-        """Number of trained weights; a skeleton has it too."""
-        return sum(p.numel() for p in self.parameters() if p.requires_grad)
-
     def train(self, mode: bool = True) -> VideoLLaMA:
         """Set the mode; frozen modules stay in eval mode."""
         super().train(mode)

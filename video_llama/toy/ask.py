@@ -19,7 +19,7 @@ VISION_ONLY = ("model.equip_audio_branch=false", "model.audio_encoder=null", "mo
 """Options that remove its audio branch."""
 
 BATCH = 72
-"""Questions asked at once."""
+"""Questions per batch."""
 
 Figures = dict[str, Any]
 """Accuracies by ablation, with the accuracy of guessing and the number of questions."""

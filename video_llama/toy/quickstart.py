@@ -63,7 +63,7 @@ def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, option
     )
     stages = train_all(output_dir, [f"paths.world={world}", f"run.seed={seed}", *options])
 
-    say("7/8  asking about combinations of shape, colour and motion that no training clip showed")
+    say("7/8  asking about combinations of shape, colour and motion that are in no training clip")
     checkpoint = {name: stage["checkpoint"] for name, stage in stages.items()}
     examiner = Examiner(world, output_dir / "answers")
     both, seen_by_both, examples = examiner.both(checkpoint["both_branches"])
@@ -88,17 +88,17 @@ def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, option
 
 def train_all(output_dir: Path, options: list[str]) -> dict[str, dict[str, Any]]:
     """Train all stages, and return the results of ``train`` by stage."""
-    say("2/8  video branch, stage 1: captions tell colour, shape and motion")
+    say("2/8  video branch, stage 1: captions give colour, shape and motion")
     stages = {"stage1": train("stage1_pretrain", output_dir / "stage1", options)}
     say("3/8  video branch, stage 2: instructions add size, and another way of answering")
     start = [f"paths.stage1={stages['stage1']['checkpoint']}"]
     stages["stage2"] = train("stage2_finetune", output_dir / "stage2", [*options, *start])
-    say("4/8  audio branch: what sound each clip makes")
+    say("4/8  audio branch: the sound of each clip")
     stages["audio_on_sound"] = train("audiobranch_finetune", output_dir / "audio_on_sound", options)
-    say("5/8  audio branch, on frames: what sound belongs to what it sees")
+    say("5/8  audio branch, on frames: which sound belongs to the shape in them")
     on_frames = [*options, "model.audio_source=frames"]
     stages["audio_on_frames"] = train("audiobranch_finetune", output_dir / "audio_on_frames", on_frames)
-    say("6/8  both branches together: does the sound belong to what is seen?")
+    say("6/8  both branches together: does the sound belong to the shape?")
     start = [f"paths.stage2={stages['stage2']['checkpoint']}"]
     start += [f"paths.audiobranch={stages['audio_on_sound']['checkpoint']}"]
     stages["both_branches"] = train("both_branches_finetune", output_dir / "both_branches", [*options, *start])
@@ -113,7 +113,9 @@ def claim(output_dir: Path) -> None:
     """
     marker = output_dir / ".quickstart"
     if output_dir.exists() and any(output_dir.iterdir()) and not marker.exists():
-        raise DataError(f"--output-dir: {output_dir} holds something else than a quickstart. Choose another folder.")
+        raise DataError(
+            f"--output-dir: {output_dir} contains something other than a quickstart. Choose another folder."
+        )
     output_dir.mkdir(parents=True, exist_ok=True)
     marker.touch()
     for old in output_dir.glob("report.*"):
@@ -146,7 +148,7 @@ def train(config: str, folder: Path, options: list[str]) -> dict[str, Any]:
 
 
 def ask_once(video: Path, question: str, checkpoint: str) -> None:
-    """Ask one question with the command that a user would type."""
+    """Ask one question with the command line."""
     command = ["chat", "--cfg-path", EVAL_CONFIG, "--video", str(video), "--question", question]
     command += ["--options", f"model.ckpt={checkpoint}"]
     print(f'\n$ video-llama {" ".join(command[:6])} "{question}" {" ".join(command[7:])}', flush=True)

@@ -23,22 +23,22 @@ Table = dict[str, dict[str, Any]]
 ABOUT = {
     "vision": (
         "The video branch",
-        "`full`: after stage 2, on the clips as they are. `blank_video`: the same questions with black frames. "
-        "`after_stage1`: before instructions, when only captions were seen, which never tell the size. `with_sound`: "
-        "after training together with the audio branch, which then hears the clip.",
+        "`full`: after stage 2, with the clips unchanged. `blank_video`: the same questions with black frames. "
+        "`after_stage1`: before instruction tuning; captions never mention the size. `with_sound`: after training "
+        "together with the audio branch, which also gets the clip's sound.",
     ),
     "sound": (
-        "The audio branch alone, asked what sound it hears",
-        "Trained on sound; and trained on nothing but frames, through ImageBind's encoder for sight, then used on "
-        "sound. That gives vectors of sound the length 20 and vectors of frames the length 1; `audio_scale 1` brings "
-        "sound to 1 too. `silence`: silence in place of the sound. `other_sound`: the sound of a clip that sounds "
-        "otherwise; what is right is still the clip's own, so that a model that listens gets nothing right.",
+        "The audio branch alone, asked which sound it is",
+        "Trained on sound, or trained only on frames, through ImageBind's vision encoder, and then used on sound. "
+        "ImageBind's sound vectors have length 20, its frame vectors length 1; `audio_scale 1` scales sound to 1 as "
+        "well. `silence`: silence instead of the sound. `other_sound`: the sound of a clip that sounds different; "
+        "the expected answer is still the clip's own, so a model that uses the sound gets nothing right.",
     ),
     "both": (
         "Both branches, trained together",
-        "`belongs`: does the sound belong to what you see? On half of the clips it is another shape's. Without one "
-        "of the modalities there is nothing to tell it from, and half of the answers are right. With the sound of another "
-        "clip it mostly does not belong, whatever is right for the clip's own.",
+        "`belongs`: does the sound belong to the shape? On half of the clips it is another shape's. Without one of the "
+        "modalities it cannot be known, and half of the answers are right. With the sound of another clip it mostly "
+        "does not belong, whatever the expected answer for the clip's own.",
     ),
 }
 """Title and explanation of each table of figures."""
@@ -48,8 +48,8 @@ def write_report(folder: Path, report: dict[str, Any], examples: Sequence[dict[s
     """Write the three files; returns the Markdown.
 
     Args:
-        folder: where the quickstart ran; holds the world and a folder for each stage.
-        report: the tables ``vision``, ``sound`` and ``both``, and what is known of each stage.
+        folder: folder of the quickstart; has the world and a folder for each stage.
+        report: the tables ``vision``, ``sound`` and ``both``, and the results of each stage.
         examples: answered questions, several of each clip.
     """
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

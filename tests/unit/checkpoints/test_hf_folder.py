@@ -40,7 +40,7 @@ def test_every_tensor_is_read_from_whichever_file_holds_it(tmp_path: Path, suffi
     assert [shard.suffix for shard in folder.shards] == [suffix] * files
     assert {name for shard in folder.shards for name in folder.names(shard)} == folder.tensors.keys() == TENSORS.keys()
     for name, tensor in TENSORS.items():
-        assert (folder.shape(name), folder.dtype(name)) == (tuple(tensor.shape), tensor.dtype)
+        assert (folder.shape(name), folder.tensors[name].dtype) == (tuple(tensor.shape), tensor.dtype)
         assert torch.equal(folder.read(name), tensor)
         assert folder.read(name).is_contiguous()
 

@@ -33,7 +33,7 @@ def test_a_copy_is_the_same_configuration(
     assert load_config(target) == load_config("toy")
 
 
-def test_a_copy_names_the_schema_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_points_at_the_packages_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "source.yaml"
     source.write_text("# yaml-language-server: $schema=../schema.json\nmodel: {}\n")
     monkeypatch.setattr("video_llama.cli.configs.shipped_config", lambda name: source)

@@ -1,4 +1,4 @@
-"""Every command has the same errors, exit codes and help, under each of its names."""
+"""Every command has the same errors, exit codes and help under each of its names."""
 
 from __future__ import annotations
 

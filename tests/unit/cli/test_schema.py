@@ -1,4 +1,4 @@
-"""``video-llama schema``: what an editor knows of a YAML."""
+"""``video-llama schema``: what an editor knows about a YAML."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def test_three_mistakes_are_found_where_they_are(schema: Any) -> None:
         ("imports", "my_package", "imports"),
     ],
 )
-def test_a_value_that_a_config_refuses_is_refused_there(schema: Any, key: str, value: Any, location: str) -> None:
+def test_a_value_that_a_config_refuses_is_refused_by_the_schema(
+    schema: Any, key: str, value: Any, location: str
+) -> None:
     assert errors(schema, changed(**{key: value})).keys() == {location}
 
 
@@ -108,7 +110,7 @@ def test_a_value_that_a_config_refuses_is_refused_there(schema: Any, key: str, v
         ("imports", ["my_package.data"]),
     ],
 )
-def test_a_value_that_a_config_takes_is_valid(schema: Any, key: str, value: Any) -> None:
+def test_a_value_that_a_config_accepts_is_valid(schema: Any, key: str, value: Any) -> None:
     assert errors(schema, changed(**{key: value})) == {}
 
 

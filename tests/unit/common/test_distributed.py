@@ -1,4 +1,4 @@
-"""The messages between two processes, and which device a process takes."""
+"""Communication between two processes, and the device of each."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from video_llama.common.errors import VideoLlamaError
 
 
 def exchange(world: World, folder: Path) -> dict[str, Any]:
-    """Everything that processes say to each other, each process starting from values of its own."""
+    """All communication, with different values in each process."""
     found: dict[str, Any] = {"rank": world.rank, "size": world.size, "main": world.is_main}
     found["sums"] = world.all_reduce_sum(world.rank + 1, 0.25, 2**53 - 1 if world.is_main else 1)
     found["object"] = world.broadcast_object({"from": world.rank, "list": [None, "ü"]})
@@ -41,36 +41,36 @@ def exchange(world: World, folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes found."""
+    """The results of two processes."""
     folder = tmp_path_factory.mktemp("two")
     return in_two_processes(exchange, folder, folder)
 
 
-def test_each_process_knows_its_number_and_the_first_is_main(two):
+def test_each_process_knows_its_rank_and_rank_0_is_main(two):
     assert [(p["rank"], p["size"], p["main"]) for p in two] == [(0, 2, True), (1, 2, False)]
 
 
-def test_sums_are_exact_and_the_same_everywhere(two):
+def test_sums_are_exact_and_the_same_on_every_rank(two):
     assert [p["sums"] for p in two] == [[3.0, 0.5, 2.0**53]] * 2
 
 
-def test_everyone_gets_the_object_of_the_first(two):
+def test_every_rank_gets_the_object_of_rank_0(two):
     assert [p["object"] for p in two] == [{"from": 0, "list": [None, "ü"]}] * 2
 
 
-def test_everyone_gets_the_tensors_of_the_first(two):
+def test_every_rank_gets_the_tensors_of_rank_0(two):
     assert [p["broadcast"] for p in two] == [[[0.0, 0.0], [[10.0, 10.0, 10.0]]]] * 2
 
 
-def test_gradients_are_added_up_and_a_missing_one_is_zero(two):
+def test_gradients_are_summed_and_a_missing_one_counts_as_zero(two):
     assert [p["gradients"] for p in two] == [[[3.0, 6.0], [[5.0, 6.0]], [0.0]]] * 2
 
 
-def test_a_barrier_waits_for_the_slowest(two):
+def test_a_barrier_waits_for_the_slowest_rank(two):
     assert [p["waited"] for p in two] == [True, True]
 
 
-def test_a_process_alone_says_everything_to_itself():
+def test_a_single_process_needs_no_communication():
     alone = World(0, 1, torch.device("cpu"))
     p = nn.Parameter(torch.zeros(2))
     alone.sum_gradients([p])
@@ -88,7 +88,7 @@ def test_a_process_alone_says_everything_to_itself():
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Pretend that there are GPUs, and that ``torchrun`` started processes of which this is one."""
+    """Pretend that there are GPUs, and that ``torchrun`` started this process."""
 
     def pretend(n_gpus: int, n_processes: int = 1, local_rank: int = 0) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
@@ -112,7 +112,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         (2, "cpu", "cpu"),
     ],
 )
-def test_a_device_is_the_named_one_or_a_gpu_if_there_is_one(gpus, n_gpus, name, device):
+def test_the_device_is_the_named_one_or_a_gpu_if_present(gpus, n_gpus, name, device):
     gpus(n_gpus)
     assert choose_device(name) == torch.device(device)
 
@@ -122,7 +122,7 @@ def test_each_process_takes_its_own_gpu(gpus):
     assert choose_device("auto") == choose_device("cuda") == join_world("cuda").device == torch.device("cuda", 3)
 
 
-def test_only_a_model_in_use_may_share_a_gpu_with_other_processes(gpus):
+def test_processes_may_share_a_gpu_for_inference_only(gpus):
     gpus(4, n_processes=4, local_rank=3)
     assert choose_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(VideoLlamaError, match=r"run.device: cuda:1 names one GPU, but torchrun started 4 processes"):
@@ -136,7 +136,7 @@ def test_only_a_model_in_use_may_share_a_gpu_with_other_processes(gpus):
         (0, 1, "cuda", "device cuda: torch sees no GPU here; cpu works everywhere"),
         (0, 4, "cuda", "device cuda: torch sees no GPU here; cpu works everywhere"),
         (2, 1, "cuda:2", "device cuda:2: torch sees 2 GPU here"),
-        (2, 4, "auto", "device auto: torch sees 2 GPU here; each process wants its own: lower --nproc_per_node"),
+        (2, 4, "auto", "device auto: torch sees 2 GPU here; each process needs its own: lower --nproc_per_node"),
     ],
 )
 def test_a_missing_device_is_named(gpus, n_gpus, n_processes, name, message):
@@ -149,8 +149,8 @@ def test_a_missing_device_is_named(gpus, n_gpus, n_processes, name, message):
     ("n_gpus", "n_processes", "name", "message"),
     [
         (0, 1, "cuda", "run.device: cuda, but torch sees no GPU here. Give --options run.device=cpu"),
-        (2, 1, "cuda:2", "process 0 of this machine wants GPU 2; there are 2. Lower --nproc_per_node, or run.device."),
-        (2, 4, "cuda", "process 3 of this machine wants GPU 3; there are 2. Lower --nproc_per_node, or run.device."),
+        (2, 1, "cuda:2", "process 0 of this machine needs GPU 2; there are 2. Lower --nproc_per_node, or run.device."),
+        (2, 4, "cuda", "process 3 of this machine needs GPU 3; there are 2. Lower --nproc_per_node, or run.device."),
     ],
 )
 def test_a_missing_device_for_training_is_named_with_its_setting(gpus, n_gpus, n_processes, name, message):

@@ -9,7 +9,7 @@ import pytest
 from video_llama.common.files import replacing
 
 
-def test_a_file_is_replaced_when_all_is_written(tmp_path):
+def test_a_file_is_replaced_once_everything_is_written(tmp_path):
     path = tmp_path / "new" / "file"
     for text in ("old", "new"):
         with replacing(path) as temporary:
@@ -19,7 +19,7 @@ def test_a_file_is_replaced_when_all_is_written(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["file"]
 
 
-def test_after_a_failure_the_old_file_is_there_and_nothing_else(tmp_path):
+def test_a_failure_leaves_only_the_old_file(tmp_path):
     def fail() -> None:
         with replacing(path) as temporary:
             temporary.write_text("half")

@@ -1,4 +1,4 @@
-"""Names to classes."""
+"""Registries map names to classes."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def test_an_unknown_name_lists_the_known_ones_and_the_nearest(models: Registry[A
     )
 
 
-def test_a_name_like_no_other_gets_no_suggestion(models: Registry[Any]) -> None:
+def test_a_name_unlike_any_other_gets_no_suggestion(models: Registry[Any]) -> None:
     assert str(models.unknown("resnet")) == "'resnet' is not a registered model. Known: video_llama."
 
 
-def test_a_second_class_cannot_take_a_name(models: Registry[Any]) -> None:
+def test_two_classes_cannot_share_a_name(models: Registry[Any]) -> None:
     with pytest.raises(DuplicateName, match=r"already .*First"):
         models.register("video_llama")(Second)
     assert models.get("video_llama") is First
@@ -64,7 +64,7 @@ def test_a_built_in_name_cannot_be_taken_before_its_module_is_imported() -> None
         registry.register("video_llama")(First)
 
 
-def test_a_built_in_module_is_imported_when_its_name_is_asked_for(
+def test_a_built_in_module_is_imported_when_its_name_is_requested(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "built_in_kind.py").write_text(
@@ -102,7 +102,7 @@ def test_what_is_built_in_and_first_asked_for_in_a_scope_stays(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("lx", "lr"), ("l", "lr"), ("rl", "lr"), ("max_epcoh", "max_epoch")])
-def test_one_edit_in_a_name_still_finds_it(typed: str, meant: str) -> None:
+def test_a_name_with_one_typo_is_suggested(typed: str, meant: str) -> None:
     assert nearest(typed, ["lr", "max_epoch"]) == meant
     assert did_you_mean(typed, ["lr", "max_epoch"]) == f" Did you mean {meant}?"
 
@@ -135,6 +135,6 @@ def test_installed_plugins_are_loaded_and_a_broken_one_is_named(monkeypatch: pyt
     assert good.loaded
 
 
-def test_registries_and_config_are_imported_without_torch() -> None:
+def test_registries_and_configs_do_not_import_torch() -> None:
     code = "import sys, video_llama.config.loader, video_llama.cli.main; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -33,7 +33,7 @@ def any_tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 
 def read(kind: str, n_frames: int) -> Callable[..., Media]:
-    """A processor that makes its frames of the path's letters."""
+    """A processor that derives frames from the letters of the path."""
 
     def processor(path: str | Path, rng: np.random.Generator) -> Media:
         if "broken" in str(path):

@@ -1,4 +1,4 @@
-"""A decoder that says what it is told to."""
+"""A decoder that follows a script."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from video_llama.prompts.tokenizer import Tokenizer
 
 
 class Scripted(nn.Module):
-    """Stands for the decoder's last layer: row r says ``scripts[r]``, a token a step, and its last one on and on.
+    """Replaces the decoder's last layer: row r gives ``scripts[r]``, one token a step, and then repeats the last.
 
     Args:
         scripts: token ids.

@@ -1,4 +1,4 @@
-"""An answer's text while its tokens come: nothing is told that would have to be taken back."""
+"""The text of an answer while its tokens arrive: released text is final."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from video_llama.prompts.tokenizer import Tokenizer
 
 def pieces(tokenizer: Tokenizer, tokens: list[int], *stops: str) -> list[str]:
     text = AnswerText(tokenizer, stops)
-    told = [*(text.feed(token) for token in tokens), text.end()]
-    assert text.said == "".join(told)
-    return [piece for piece in told if piece]
+    released = [*(text.feed(token) for token in tokens), text.end()]
+    assert text.text == "".join(released)
+    return [piece for piece in released if piece]
 
 
 TEXTS = {
@@ -35,25 +35,25 @@ TEXTS = {
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_pieces_are_the_text_before_the_end_symbol(any_tokenizer, text):
-    said = "".join(pieces(any_tokenizer, ids(any_tokenizer, text), "###"))
-    seen = any_tokenizer.decode(ids(any_tokenizer, text))  # some tokenizers change white space and signs
-    assert said == seen.split("###")[0].strip()
-    if seen == text:
-        assert said == TEXTS[text]
+    joined = "".join(pieces(any_tokenizer, ids(any_tokenizer, text), "###"))
+    decoded = any_tokenizer.decode(ids(any_tokenizer, text))  # some tokenizers change white space and signs
+    assert joined == decoded.split("###")[0].strip()
+    if decoded == text:
+        assert joined == TEXTS[text]
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_an_answer_is_told_as_it_comes_and_an_end_symbol_never_not_even_in_part(any_tokenizer, text):
-    told = AnswerText(any_tokenizer, ["###"])
+def test_text_is_released_as_it_comes_and_no_part_of_an_end_symbol_ever_is(any_tokenizer, text):
+    answer = AnswerText(any_tokenizer, ["###"])
     for token in ids(any_tokenizer, text):
-        told.feed(token)
-        assert not told.said.endswith("##") or "##" in TEXTS[text]
-        assert not told.said.endswith((HALF, " ", "\n"))
+        answer.feed(token)
+        assert not answer.text.endswith("##") or "##" in TEXTS[text]
+        assert not answer.text.endswith((HALF, " ", "\n"))
     spoken = pieces(any_tokenizer, ids(any_tokenizer, "It is red and it is round"), "###")
     assert len(spoken) > 3
 
 
-def test_the_end_symbol_may_be_cut_into_any_tokens(any_tokenizer):
+def test_the_end_symbol_may_be_split_into_any_tokens(any_tokenizer):
     sharp = ids(any_tokenizer, "a#")[-1:]
     tokens = [*ids(any_tokenizer, "It is red"), *sharp, *sharp, *sharp, *ids(any_tokenizer, "more")]
     assert "".join(pieces(any_tokenizer, tokens, "###")) == "It is red"
@@ -71,30 +71,30 @@ def test_the_first_of_several_stop_strings_ends_the_answer(any_tokenizer):
         assert "".join(pieces(any_tokenizer, tokens, *stops)) == expected, stops
 
 
-def test_what_comes_after_the_end_is_ignored(any_tokenizer):
+def test_tokens_after_the_end_are_ignored(any_tokenizer):
     text = AnswerText(any_tokenizer, ["###"])
     for token in [*ids(any_tokenizer, "It is red."), any_tokenizer.eos_id, *ids(any_tokenizer, "more")]:
         text.feed(token)
-    assert (text.said, text.done, text.end()) == ("It is red.", True, "")
+    assert (text.text, text.done, text.end()) == ("It is red.", True, "")
 
 
-def test_a_character_is_told_when_its_last_byte_has_come(any_tokenizer):
+def test_a_character_is_released_with_its_last_byte(any_tokenizer):
     tokens = ids(any_tokenizer, "a 😀 b")
     text = AnswerText(any_tokenizer, ["###"])
     for n, token in enumerate(tokens, 1):
         text.feed(token)
-        assert HALF not in text.said
-        assert ("😀" in text.said) == ("😀" in any_tokenizer.decode(tokens[:n]))
+        assert HALF not in text.text
+        assert ("😀" in text.text) == ("😀" in any_tokenizer.decode(tokens[:n]))
 
 
-def test_an_answer_that_is_cut_inside_a_character_ends_before_it(any_tokenizer):
+def test_an_answer_cut_inside_a_character_ends_before_it(any_tokenizer):
     tokens = ids(any_tokenizer, "It is 😀")
     cut = next(n for n in range(len(tokens), 0, -1) if any_tokenizer.decode(tokens[:n]).endswith(HALF))
     assert "".join(pieces(any_tokenizer, tokens[:cut], "###")) == "It is"
 
 
-def test_any_tokens_give_the_text_of_all_of_them_together(any_tokenizer):
-    """As random models say them: bytes that are no text, spaces in a row."""
+def test_the_pieces_of_any_tokens_join_to_their_text(any_tokenizer):
+    """Like the output of random models: invalid bytes, repeated spaces."""
     hidden = {any_tokenizer.bos_id, any_tokenizer.eos_id, any_tokenizer.pad_id}
     known = [token for token in range(any_tokenizer.vocab_size) if token not in hidden]
     if HALF * 4 in any_tokenizer.decode(ids(any_tokenizer, "你你")[:-1]):  # it spells bytes in a row all or none
@@ -103,11 +103,11 @@ def test_any_tokens_give_the_text_of_all_of_them_together(any_tokenizer):
     for _ in range(200):
         tokens = chance.choices(known, k=30)
         whole = any_tokenizer.decode(tokens).split("###")[0]
-        said = "".join(pieces(any_tokenizer, tokens, "###"))
-        assert re.sub(rf"[\s{HALF}]+$", "", said) == re.sub(rf"[\s{HALF}]+$", "", whole).lstrip()
+        joined = "".join(pieces(any_tokenizer, tokens, "###"))
+        assert re.sub(rf"[\s{HALF}]+$", "", joined) == re.sub(rf"[\s{HALF}]+$", "", whole).lstrip()
 
 
-def test_spaces_in_a_row_are_told_as_often_as_they_are_said(any_tokenizer):
+def test_repeated_spaces_are_all_kept(any_tokenizer):
     word = ids(any_tokenizer, "a b")[-1]
     twice = any_tokenizer.decode([word, word])
 
@@ -126,15 +126,15 @@ def test_spaces_in_a_row_are_told_as_often_as_they_are_said(any_tokenizer):
 @given(
     st.text(st.sampled_from("#H \né你😀ab"), max_size=40), st.lists(st.sampled_from(["###", "#H", "\n#", "你", "ab#"]))
 )
-def test_any_text_is_told_up_to_the_first_stop_string_in_it(tokenizer, text, stops):
+def test_any_text_is_released_up_to_its_first_stop_string(tokenizer, text, stops):
     tokens = ids(tokenizer, text)
-    seen = tokenizer.decode(tokens)
-    end = min([seen.find(stop) for stop in stops if stop in seen], default=len(seen))
-    assert "".join(pieces(tokenizer, tokens, *stops, "never")) == seen[:end].strip()
+    decoded = tokenizer.decode(tokens)
+    end = min([decoded.find(stop) for stop in stops if stop in decoded], default=len(decoded))
+    assert "".join(pieces(tokenizer, tokens, *stops, "never")) == decoded[:end].strip()
 
 
 @given(st.text("#Ha", max_size=8), st.text("#Ha", min_size=1, max_size=5))
-def test_the_overlap_is_the_longest_start_of_a_stop_string_that_a_text_ends_with(text, stop):
+def test_the_overlap_is_the_longest_prefix_of_a_stop_string_that_ends_the_text(text, stop):
     n = overlap(text, stop)
     assert text.endswith(stop[:n])
     assert n < len(stop)

@@ -1,4 +1,4 @@
-"""Questions on many files, a batch at a time: each answered as it would be alone."""
+"""Questions about many files in batches: each is answered as it would be alone."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ QUESTIONS = (
 
 
 def alone(chat: Chat, question: FileQuestion, settings: GenerationSettings = SHORT) -> str | tuple[type, str]:
-    """The answer in a dialogue of its own, or what its error is."""
+    """The answer in a dialogue of its own, or the type and text of its error."""
     single = Chat(chat.engine)
     try:
         single.upload(**{question.file.kind: question.file.path})
@@ -45,7 +45,7 @@ def alone(chat: Chat, question: FileQuestion, settings: GenerationSettings = SHO
 
 
 def flat(batches: Iterator[list[FileAnswer | VideoLlamaError]]) -> list[str | tuple[type, str]]:
-    """All outcomes, to be compared."""
+    """All outcomes, in a comparable form."""
     outcomes = [outcome for batch in batches for outcome in batch]
     return [one.text if isinstance(one, FileAnswer) else (type(one), str(one)) for one in outcomes]
 
@@ -69,13 +69,13 @@ def test_answers_and_errors_do_not_depend_on_the_batch(chat, size, settings):
     assert chat.session.turns == []
 
 
-def test_files_read_ahead_by_threads_are_the_same(chat):
+def test_reading_ahead_in_threads_changes_no_answer(chat):
     batches = [QUESTIONS[:4], QUESTIONS[4:]]
     expected = flat(answer_batches(chat.engine, batches, SHORT))
     assert flat(answer_batches(chat.engine, batches, SHORT, n_threads=2)) == expected
 
 
-def test_a_file_is_read_and_encoded_once_for_a_batch_and_the_next(chat, monkeypatch):
+def test_a_file_is_read_and_encoded_once_for_two_batches(chat, monkeypatch):
     read, encoded = [], []
     frozen, processor = chat.engine.model.encode_frozen, chat.engine.video_processor
 
@@ -96,27 +96,27 @@ def test_a_file_is_read_and_encoded_once_for_a_batch_and_the_next(chat, monkeypa
     assert encoded == [2, 1, 1]
 
 
-def test_a_batch_waits_until_it_is_asked_for(chat, monkeypatch):
+def test_a_batch_is_not_computed_before_it_is_requested(chat, monkeypatch):
     answers = answer_batches(chat.engine, [[asked("a")], [asked("b")]], SHORT)
     next(answers)
     monkeypatch.setattr(chat.engine.model, "encode_frozen", lambda groups: pytest.fail("nobody has asked for it"))
     answers.close()
 
 
-def test_a_prompt_that_is_too_long_alone_has_an_error(chat):
+def test_only_the_prompt_that_is_too_long_gets_an_error(chat):
     outcomes = flat(answer_batches(chat.engine, [[asked("a"), asked("b", "word " * 300), asked("c")]], SHORT))
     assert outcomes[::2] == [alone(chat, asked("a")), alone(chat, asked("c"))]
     assert outcomes[1] == alone(chat, asked("b", "word " * 300))
     assert outcomes[1][0] is PromptTooLong
 
 
-def test_torchs_random_numbers_are_left_alone(chat):
+def test_torchs_random_state_is_unchanged(chat):
     before = torch.get_rng_state()
     flat(answer_batches(chat.engine, [QUESTIONS], GenerationSettings(max_new_tokens=4, temperature=1.0, seed=0)))
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_no_batches_are_no_answers(chat):
+def test_no_batches_give_no_answers(chat):
     assert flat(answer_batches(chat.engine, [])) == []
     assert list(answer_batches(chat.engine, [[], [asked("a")]], SHORT)) == [
         [],
@@ -124,7 +124,7 @@ def test_no_batches_are_no_answers(chat):
     ]
 
 
-def test_a_file_that_fails_as_nobody_foresaw_is_an_error_of_its_own(chat, caplog):
+def test_an_unexpected_exception_becomes_the_error_of_its_file(chat, caplog):
     def processor(path: str, rng: Any) -> Any:
         if path == "odd":
             raise ZeroDivisionError("1 / 0")
@@ -158,7 +158,7 @@ def test_threads_read_a_few_files_ahead_and_no_more(chat):
 
 @pytest.mark.parametrize("where", ["generate", "encode_frozen"])
 @pytest.mark.parametrize("fits", [1, 3])
-def test_what_a_batch_has_no_memory_for_is_done_in_parts(chat, monkeypatch, caplog, where, fits):
+def test_a_batch_that_runs_out_of_memory_is_split(chat, monkeypatch, caplog, where, fits):
     files = [asked(name) for name in "abcdefgh"]
     expected = [alone(chat, question) for question in files]
     owner = chat.engine.model.decoder.lm if where == "generate" else chat.engine.model
@@ -182,16 +182,16 @@ def without_memory(*_: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory.")
 
 
-def test_what_has_no_memory_alone_has_an_error(chat, monkeypatch):
+def test_a_single_item_that_runs_out_of_memory_gets_an_error(chat, monkeypatch):
     monkeypatch.setattr(chat.engine.model, "encode_frozen", without_memory)
     (outcomes,) = answer_batches(chat.engine, [[asked("a"), asked("broken")]], SHORT)
     assert [type(outcome) for outcome in outcomes] == [OutOfMemory, DecodeError]
 
 
-# Parts
+# Splitting
 
 
-def test_in_parts_the_items_to_blame_are_found(chat):
+def test_splitting_finds_the_items_that_fail(chat):
     def work(items: Sequence[int]) -> list[int]:
         if bad := [item for item in items if item % 5 == 0]:
             raise VideoLlamaError(str(bad[0]))
@@ -203,6 +203,6 @@ def test_in_parts_the_items_to_blame_are_found(chat):
     assert in_parts(work, []) == []
 
 
-def test_in_parts_what_is_no_error_of_a_user_stays_one():
+def test_splitting_does_not_hide_programming_errors():
     with pytest.raises(ZeroDivisionError):
         in_parts(lambda items: [1 // 0], [1, 2])

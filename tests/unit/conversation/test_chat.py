@@ -1,4 +1,4 @@
-"""A dialogue with a tiny model whose answers mean nothing: what is computed when, and what an error leaves."""
+"""A dialogue with a tiny random model: what is computed when, and the state after errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def counted(module: torch.nn.Module) -> list[int]:
     return calls
 
 
-def test_a_clip_runs_through_the_frame_encoder_once_for_all_its_questions(chat):
+def test_a_clip_is_encoded_once_for_all_its_questions(chat):
     calls = counted(chat.engine.model.vision)
     chat.upload(video="clip")
     chat.ask("What is it?", max_new_tokens=4)
@@ -45,7 +45,7 @@ def test_the_second_answer_depends_on_the_first_question(chat):
     assert second("Who are you?") == second("Who are you?") != second("What can you do for me?")
 
 
-def test_images_and_clips_may_be_shown_in_one_dialogue(chat):
+def test_one_dialogue_may_contain_images_and_clips(chat):
     chat.upload(image="picture")
     chat.upload(video="clip")
     chat.ask("Are they alike?", max_new_tokens=4)
@@ -59,7 +59,7 @@ def test_a_dialogue_needs_no_media(chat):
     assert isinstance(chat.ask("Who are you?", max_new_tokens=4), str)
 
 
-def test_a_new_dialogue_knows_nothing_of_the_last(chat):
+def test_a_new_dialogue_forgets_the_last_one(chat):
     chat.upload(video="clip")
     first = chat.ask("What is it?", max_new_tokens=8)
     chat.reset()
@@ -78,7 +78,7 @@ def test_a_new_dialogue_knows_nothing_of_the_last(chat):
     ],
     ids=["too long", "empty", "broken file", "no file", "two files"],
 )
-def test_after_an_error_the_dialogue_goes_on_as_if_it_had_not_been(chat, wrong, error):
+def test_an_error_leaves_no_trace_in_the_dialogue(chat, wrong, error):
     def dialogue(trouble: bool) -> tuple[str, str]:
         chat.reset()
         chat.upload(video="clip")
@@ -94,7 +94,7 @@ def test_after_an_error_the_dialogue_goes_on_as_if_it_had_not_been(chat, wrong, 
     assert dialogue(True) == dialogue(False)
 
 
-def test_a_clip_that_is_too_long_is_refused_when_it_is_shown_and_forgotten(chat):
+def test_a_clip_with_too_many_frames_is_refused_on_upload_and_forgotten(chat):
     chat.engine.video_processor = read("video", 5)
     with pytest.raises(TooManyFrames, match="5 frames"):
         chat.upload(video="long")
@@ -102,12 +102,12 @@ def test_a_clip_that_is_too_long_is_refused_when_it_is_shown_and_forgotten(chat)
     assert chat.session.media == []
 
 
-# Files that were encoded already
+# The cache of encoded files
 
 
 @pytest.fixture
 def clip(tmp_path: Path) -> Path:
-    """A file; what is seen in it, is made of its path."""
+    """A file; its frames are derived from its path."""
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"frames")
     return path
@@ -126,7 +126,7 @@ def test_a_file_is_encoded_once_for_all_dialogues(chat, clip):
     assert len(calls) == 1
 
 
-def test_a_file_that_changed_or_is_shown_as_something_else_is_encoded_again(chat, clip):
+def test_a_file_that_changed_or_has_another_kind_is_encoded_again(chat, clip):
     calls = counted(chat.engine.model.vision)
     chat.upload(video=clip)
     chat.upload(image=clip)
@@ -137,7 +137,7 @@ def test_a_file_that_changed_or_is_shown_as_something_else_is_encoded_again(chat
     assert len(calls) == 4
 
 
-def test_a_file_that_was_encoded_already_fills_the_slots_of_its_new_place(chat, clip):
+def test_a_cached_file_fills_the_slots_of_its_new_position(chat, clip):
     chat.upload(image="picture")
     chat.upload(video=clip)
     first = chat.ask("What is it?", max_new_tokens=8)
@@ -150,7 +150,7 @@ def test_a_file_that_was_encoded_already_fills_the_slots_of_its_new_place(chat, 
     assert other.ask("What is it?", max_new_tokens=8) == first
 
 
-def test_a_file_may_be_deleted_once_it_was_shown(chat, clip):
+def test_a_file_may_be_deleted_after_its_upload(chat, clip):
     chat.upload(video=clip)
     first = chat.ask("What is it?", max_new_tokens=8)
     clip.unlink()
@@ -161,7 +161,7 @@ def test_a_file_may_be_deleted_once_it_was_shown(chat, clip):
     assert [again.ask("What is it?", max_new_tokens=8), again.ask("And now?", max_new_tokens=8)] == [first, second]
 
 
-def test_a_file_can_be_encoded_without_being_shown(chat, clip):
+def test_a_file_can_be_encoded_without_adding_it_to_the_dialogue(chat, clip):
     file = chat.engine.encode_file("video", clip)
     assert [group.encoded for group in file.groups] == [True]
     assert chat.session.media == []
@@ -173,7 +173,7 @@ def test_a_file_can_be_encoded_without_being_shown(chat, clip):
 # Several users of one model
 
 
-def test_another_dialogue_shares_nothing_but_the_model(chat):
+def test_two_dialogues_share_nothing_but_the_engine(chat):
     chat.upload(video="clip")
     other = Chat(chat.engine)
     other.ask("Who are you?", max_new_tokens=4)
@@ -183,7 +183,7 @@ def test_another_dialogue_shares_nothing_but_the_model(chat):
     assert (chat.last, other.last.prompt_tokens > 0) == (None, True)
 
 
-def test_threads_that_answer_at_once_answer_as_one_after_the_other(chat):
+def test_concurrent_threads_get_the_answers_of_sequential_ones(chat):
     chats = [Chat(chat.engine) for _ in range(4)]
     for i, one in enumerate(chats):
         one.upload(video=f"clip {i}")
@@ -204,7 +204,7 @@ def test_threads_that_answer_at_once_answer_as_one_after_the_other(chat):
 # A dialogue longer than the decoder's context, here 256 tokens
 
 
-def test_a_long_dialogue_goes_on_without_its_oldest_turns_and_says_how_many(chat):
+def test_a_long_dialogue_drops_its_oldest_turns_and_says_how_many(chat):
     chat.upload(video="clip")
     dropped = []
     for n in range(8):
@@ -218,7 +218,7 @@ def test_a_long_dialogue_goes_on_without_its_oldest_turns_and_says_how_many(chat
     assert all(turn.answer is not None for turn in chat.session.turns)
 
 
-def test_what_was_shown_first_is_seen_to_the_end(chat, monkeypatch):
+def test_the_first_file_stays_in_the_prompt_when_turns_are_dropped(chat, monkeypatch):
     prompts = []
     monkeypatch.setattr(
         "video_llama.conversation.engine.generate_tokens",
@@ -231,7 +231,7 @@ def test_what_was_shown_first_is_seen_to_the_end(chat, monkeypatch):
     assert [prompt.count(slot_id(0)) for prompt in prompts] == [3] * 8
 
 
-def test_a_shorter_answer_leaves_room_for_more_turns(chat):
+def test_a_lower_max_new_tokens_keeps_more_turns(chat):
     def dropped(max_new_tokens: int) -> int:
         chat.reset()
         for question in ("word " * 20, "other " * 20):
@@ -267,7 +267,7 @@ TYPED = [
 
 
 @pytest.mark.parametrize("typed", TYPED)
-def test_what_is_typed_is_no_file_and_ends_no_turn(chat, typed):
+def test_typed_text_makes_no_slot_and_ends_no_turn(chat, typed):
     chat.upload(video="clip")
     for question in (f"What is {typed}?", "And now?"):
         assert isinstance(chat.ask(question, max_new_tokens=6), str)
@@ -278,18 +278,18 @@ def test_what_is_typed_is_no_file_and_ends_no_turn(chat, typed):
     ]
 
 
-def test_an_answer_is_no_file_and_ends_no_turn(chat):
+def test_an_answer_makes_no_slot_and_ends_no_turn(chat):
     tokens = ids(chat.engine.spec.tokenizer, f"a <Video> {marker(0)} and ## </s> more###")
     chat.engine.model.decoder.lm.lm_head = Scripted([tokens])
-    said = chat.ask("What is it?", max_new_tokens=100)
-    assert said.startswith("a <Video>")
+    answer = chat.ask("What is it?", max_new_tokens=100)
+    assert answer.startswith("a <Video>")
     chat.engine.model.decoder.lm.lm_head = Scripted([tokens])
     chat.ask("And now?", max_new_tokens=60)
     assert not [piece for piece in chat.session.prompt() if isinstance(piece, Slot)]
 
 
 @pytest.mark.parametrize("kind", ["video", "image", "audio"])
-def test_an_address_in_place_of_a_file_is_refused(chat, kind):
+def test_a_url_is_refused(chat, kind):
     with pytest.raises(DecodeError, match=r"https://host/clip\.mp4: an address, not a file: download it first"):
         chat.upload(**{kind: "https://host/clip.mp4"})
     assert chat.session.media == []
@@ -302,7 +302,7 @@ def without_memory(*_: object, **__: object) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
 
-def test_after_memory_ran_out_the_dialogue_is_as_before_the_question(chat, monkeypatch):
+def test_running_out_of_memory_leaves_the_dialogue_unchanged(chat, monkeypatch):
     def dialogue(trouble: bool) -> str:
         chat.reset()
         chat.upload(video="clip")
@@ -330,7 +330,7 @@ def test_the_rate_counts_from_the_first_token(tokens, first, total, rate):
     assert AnswerStats(100, tokens, first, total, encode_s=0.5).tokens_per_s == rate
 
 
-def test_the_stats_tell_sizes_and_times(chat, clip):
+def test_the_stats_contain_sizes_and_times(chat, clip):
     assert chat.last is None
     chat.upload(video=clip)
     chat.engine.model.decoder.lm.lm_head = Scripted([ids(chat.engine.spec.tokenizer, "It is red.###")])
@@ -346,7 +346,7 @@ def test_the_stats_tell_sizes_and_times(chat, clip):
     assert chat.last.prompt_tokens > stats.prompt_tokens
 
 
-def test_an_error_leaves_the_stats_of_the_last_answer(chat):
+def test_an_error_keeps_the_stats_of_the_last_answer(chat):
     chat.ask("Who are you?", max_new_tokens=4)
     stats = chat.last
     with pytest.raises(VideoLlamaError):
@@ -356,7 +356,7 @@ def test_an_error_leaves_the_stats_of_the_last_answer(chat):
     assert chat.last is None
 
 
-def test_a_length_takes_the_place_of_that_in_the_settings(chat):
+def test_max_new_tokens_overrides_the_settings(chat):
     settings = GenerationSettings(max_new_tokens=9)
     for given, expected in (({}, 9), ({"max_new_tokens": 3}, 3)):
         chat.engine.model.decoder.lm.lm_head = Scripted([[20]])

@@ -1,4 +1,4 @@
-"""An answer piece by piece: it comes as it is generated, can be stopped, and is what it would be as a whole."""
+"""A streamed answer: it arrives as it is generated, can be stopped, and equals the whole answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _no_thread_is_left():
 
 
 def script(chat: Chat, text: str, before=lambda step: None) -> Scripted:
-    """Let the model say a text, and then ``###``."""
+    """Make the model answer a text, and then ``###``."""
     head = Scripted([ids(chat.engine.spec.tokenizer, text + "###")], before)
     chat.engine.model.decoder.lm.lm_head = head
     return head
@@ -39,7 +39,7 @@ def script(chat: Chat, text: str, before=lambda step: None) -> Scripted:
     ],
     ids=["greedy", "sampling", "beams", "beams drawn"],
 )
-def test_the_pieces_together_are_the_answer(chat, settings):
+def test_the_pieces_join_to_the_answer(chat, settings):
     other = Chat(chat.engine)
     for dialogue in (chat, other):
         dialogue.upload(video="clip")
@@ -51,30 +51,30 @@ def test_the_pieces_together_are_the_answer(chat, settings):
     assert chat.session.turns == other.session.turns
 
 
-def test_a_piece_comes_before_the_next_is_generated(chat):
-    heard = threading.Event()
+def test_a_piece_arrives_before_the_next_is_generated(chat):
+    received = threading.Event()
 
     def wait(step: int) -> None:
-        assert step < 3 or heard.wait(10)
+        assert step < 3 or received.wait(10)
 
     script(chat, "It is red and it is round", wait)
     pieces = chat.stream(QUESTION, max_new_tokens=40)
     assert next(pieces) == "It"
-    heard.set()
+    received.set()
     assert "".join(pieces) == " is red and it is round"
 
 
-def test_an_end_symbol_is_never_heard_not_even_in_part(chat):
+def test_no_part_of_an_end_symbol_is_streamed(chat):
     tokens = [*ids(chat.engine.spec.tokenizer, "It is # red"), *ids(chat.engine.spec.tokenizer, "#")[-1:] * 3, 20]
     chat.engine.model.decoder.lm.lm_head = Scripted([tokens])
     assert "".join(chat.stream(QUESTION, max_new_tokens=40)) == "It is # red"
     assert chat.session.turns[-1].answer == "It is # red"
 
 
-# Stopped
+# Stopping
 
 
-def test_a_stream_that_is_closed_stops_the_model_and_keeps_what_was_said(chat):
+def test_closing_a_stream_stops_the_model_and_keeps_the_text_so_far(chat):
     read = threading.Event()
 
     def wait(step: int) -> None:
@@ -82,18 +82,18 @@ def test_a_stream_that_is_closed_stops_the_model_and_keeps_what_was_said(chat):
 
     head = script(chat, "It is red " + "and round " * 80, wait)
     pieces = chat.stream(QUESTION, max_new_tokens=200)
-    said = next(pieces) + next(pieces)
+    text = next(pieces) + next(pieces)
     read.set()
     pieces.close()
     assert head.step < 200
-    assert [(turn.question, turn.answer) for turn in chat.session.turns] == [(QUESTION, said)]
-    assert said == "It is"
+    assert [(turn.question, turn.answer) for turn in chat.session.turns] == [(QUESTION, text)]
+    assert text == "It is"
     assert chat.last.answer_tokens == 2
     script(chat, "yes")
     assert chat.ask("And now?", max_new_tokens=8) == "yes"
 
 
-def test_a_search_of_beams_can_be_stopped(chat):
+def test_a_beam_search_can_be_stopped(chat):
     head = Scripted([[ids(chat.engine.spec.tokenizer, "a ")[-1]]] * 2)
     chat.engine.model.decoder.lm.lm_head = head
     stream = chat.stream(QUESTION, GenerationSettings(max_new_tokens=99, num_beams=2))
@@ -103,7 +103,7 @@ def test_a_search_of_beams_can_be_stopped(chat):
     assert chat.session.turns == []
 
 
-def test_leaving_the_loop_is_enough(chat):
+def test_leaving_the_loop_stops_the_model(chat):
     script(chat, "It is red and it is round")
     for piece in chat.stream(QUESTION, max_new_tokens=40):
         assert piece == "It"
@@ -112,7 +112,7 @@ def test_leaving_the_loop_is_enough(chat):
     assert isinstance(chat.ask("And now?", max_new_tokens=8), str)
 
 
-def test_a_stream_that_was_never_read_asked_nothing(chat):
+def test_a_stream_that_is_never_read_asks_nothing(chat):
     chat.stream(QUESTION)
     chat.stream("").close()
     assert chat.session.turns == []
@@ -120,7 +120,7 @@ def test_a_stream_that_was_never_read_asked_nothing(chat):
 
 
 @pytest.mark.parametrize("num_beams", [1, 2])
-def test_an_interrupt_before_anything_was_said_takes_the_question_back(chat, num_beams):
+def test_an_interrupt_before_the_first_piece_removes_the_question(chat, num_beams):
     chat.upload(video="clip")
 
     def interrupt(step: int) -> None:
@@ -138,7 +138,7 @@ def test_an_interrupt_before_anything_was_said_takes_the_question_back(chat, num
     assert chat.session.shown.startswith("<Video>")
 
 
-def test_an_interrupt_keeps_what_was_said(chat):
+def test_an_interrupt_keeps_the_text_so_far(chat):
     def interrupt(step: int) -> None:
         if step == 4:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
@@ -158,13 +158,13 @@ def fail(step: int) -> None:
         raise ZeroDivisionError("in the decoder")
 
 
-def test_an_error_of_the_decoder_reaches_the_reader_and_the_dialogue_goes_on(chat):
+def test_an_error_in_the_decoder_reaches_the_reader_and_the_dialogue_continues(chat):
     chat.upload(video="clip")
     script(chat, "It is red and it is round", fail)
     pieces = chat.stream(QUESTION, max_new_tokens=40)
-    heard = []
+    received = []
     with pytest.raises(ZeroDivisionError, match="in the decoder"):
-        heard += pieces
+        received += pieces
     assert chat.session.turns == []
     script(chat, "It is red")
     assert chat.ask(QUESTION, max_new_tokens=8) == "It is red"
@@ -175,7 +175,7 @@ def test_an_error_of_the_decoder_reaches_the_reader_and_the_dialogue_goes_on(cha
 @pytest.mark.parametrize(
     ("question", "error"), [("", VideoLlamaError), ("word " * 300, PromptTooLong)], ids=["empty", "too long"]
 )
-def test_what_cannot_be_asked_is_refused_with_the_first_piece(chat, question, error):
+def test_an_invalid_question_raises_at_the_first_piece(chat, question, error):
     pieces = chat.stream(question, max_new_tokens=4)
     with pytest.raises(error):
         next(pieces)
@@ -193,7 +193,7 @@ def test_a_dialogue_answers_one_question_at_a_time(chat):
     assert chat.ask("And now?", max_new_tokens=8) == "yes"
 
 
-def test_an_answer_that_is_not_read_keeps_nobody_waiting(chat):
+def test_an_unread_stream_does_not_block_other_dialogues(chat):
     script(chat, "It is red")
     pieces = chat.stream(QUESTION, max_new_tokens=40)
     first = next(pieces)
@@ -201,7 +201,7 @@ def test_an_answer_that_is_not_read_keeps_nobody_waiting(chat):
     assert first + "".join(pieces) == "It is red"
 
 
-def test_a_new_dialogue_may_start_while_the_old_one_is_answered(chat):
+def test_a_dialogue_may_be_reset_during_an_answer(chat):
     script(chat, "It is red")
     pieces = chat.stream(QUESTION, max_new_tokens=40)
     old, first = chat.session, next(pieces)
@@ -211,7 +211,7 @@ def test_a_new_dialogue_may_start_while_the_old_one_is_answered(chat):
     assert (chat.session.turns, chat.last) == ([], None)
 
 
-def test_a_file_may_be_shown_while_a_question_is_answered(chat):
+def test_a_file_may_be_uploaded_during_an_answer(chat):
     script(chat, "It is red")
     pieces = chat.stream(QUESTION, max_new_tokens=40)
     next(pieces)
@@ -221,7 +221,7 @@ def test_a_file_may_be_shown_while_a_question_is_answered(chat):
     assert chat.session.shown.startswith("<Image>")
 
 
-def test_an_answer_that_nobody_waits_for_does_not_wait_for_the_model(chat):
+def test_a_closed_stream_does_not_wait_for_the_model(chat):
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -245,4 +245,4 @@ def test_an_answer_that_nobody_waits_for_does_not_wait_for_the_model(chat):
 
 
 class Gone(Exception):
-    """The reader is not there any more."""
+    """The reader has gone."""

@@ -1,4 +1,4 @@
-"""The engine under chats and batches: one model, taken in turns, also one that is being trained."""
+"""The engine of chats and batches: one model that they share in turns, even during training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_batches_and_dialogues_take_turns_at_the_model(engine):
     assert concurrency.most == 1
 
 
-def test_a_model_in_training_answers_as_in_eval_mode_and_goes_on_training(decoder):
+def test_a_model_in_training_mode_answers_in_eval_mode_and_returns_to_training(decoder):
     model = tiny.model(decoder)
     engine = Engine.from_model(model, InferenceConfig(video=VideoConfig(image_size=tiny.SIDE)))
     prompt = engine.prompt("What is it?", encoded_clip(engine))
@@ -57,7 +57,7 @@ def test_a_model_in_training_answers_as_in_eval_mode_and_goes_on_training(decode
     assert {name: module.training for name, module in model.named_modules()} == modes
 
 
-def test_a_model_in_training_is_in_training_again_after_an_error(decoder, monkeypatch):
+def test_training_mode_is_restored_after_an_error(decoder, monkeypatch):
     model = tiny.model(decoder).train()
     engine = Engine.from_model(model)
 
@@ -70,7 +70,7 @@ def test_a_model_in_training_is_in_training_again_after_an_error(decoder, monkey
     assert model.training
 
 
-def test_without_an_inference_section_a_model_reads_files_at_its_own_size(decoder):
+def test_without_an_inference_section_files_are_read_at_the_models_size(decoder):
     engine = Engine.from_model(tiny.model(decoder))
     assert (type(engine.video_processor), type(engine.image_processor)) == (AlproVideoEval, Blip2ImageEval)
     assert engine.video_processor.config == VideoConfig(image_size=tiny.SIDE)

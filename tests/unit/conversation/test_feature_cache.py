@@ -1,4 +1,4 @@
-"""Encoded files are kept by what is in them, a bounded number of them."""
+"""A bounded cache of encoded files, keyed by their content."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def file(name: str) -> EncodedFile:
     return EncodedFile(FileMedia(audio_status=AudioStatus("failed", name)), ())
 
 
-def test_the_file_that_was_not_used_for_longest_makes_room():
+def test_the_least_recently_used_file_is_evicted():
     kept = FeatureCache(max_files=2)
     files = {name: file(name) for name in "abc"}
     kept.put("a", files["a"])
@@ -22,13 +22,13 @@ def test_the_file_that_was_not_used_for_longest_makes_room():
     assert [kept.get(name) for name in "abc"] == [files["a"], None, files["c"]]
 
 
-def test_what_is_no_file_is_not_kept():
+def test_media_without_a_file_are_not_cached():
     kept = FeatureCache()
     kept.put(None, file("a"))
     assert kept.get(None) is None
 
 
-def test_a_key_tells_files_apart_by_place_content_and_use(tmp_path):
+def test_a_key_depends_on_path_content_and_use(tmp_path):
     clip, other = tmp_path / "clip.mp4", tmp_path / "other.mp4"
     for path in (clip, other):
         path.write_bytes(b"frames")
@@ -43,7 +43,7 @@ def test_a_key_tells_files_apart_by_place_content_and_use(tmp_path):
     assert file_key(clip, "video", None) != key
 
 
-def test_another_way_to_the_same_file_has_the_same_key(tmp_path, monkeypatch):
+def test_two_paths_to_one_file_have_the_same_key(tmp_path, monkeypatch):
     clip, link = tmp_path / "clip.mp4", tmp_path / "link.mp4"
     clip.write_bytes(b"frames")
     link.symlink_to(clip)
@@ -51,6 +51,6 @@ def test_another_way_to_the_same_file_has_the_same_key(tmp_path, monkeypatch):
     assert file_key("clip.mp4") == file_key(clip) == file_key(link) == file_key(tmp_path / "." / "clip.mp4")
 
 
-def test_a_file_that_is_not_there_has_no_key(tmp_path):
+def test_a_missing_file_has_no_key(tmp_path):
     assert file_key(tmp_path / "none.mp4") is None
     assert file_key("\0") is None

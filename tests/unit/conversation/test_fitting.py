@@ -1,4 +1,4 @@
-"""A dialogue that grew too long: its oldest turns go, what was shown stays, and the session forgets nothing."""
+"""A dialogue too long for the context: its oldest turns are left out of the prompt, its files are not."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ PROMPTS = [
 
 
 @pytest.mark.parametrize("skip", range(3))
-def test_the_files_of_turns_that_are_left_out_stand_before_the_first_question_that_is_kept(session, skip):
+def test_files_of_dropped_turns_move_before_the_first_kept_question(session, skip):
     assert text(session, skip) == PROMPTS[skip]
 
 
-def test_no_more_turns_are_left_out_than_must_be(session, tokenizer):
+def test_no_more_turns_are_dropped_than_necessary(session, tokenizer):
     sizes = [len(encode(session.prompt(skip), tokenizer, SLOTS).input_ids) for skip in range(3)]
     assert sizes[0] > sizes[1] > sizes[2]
     for room in range(sizes[2], sizes[0] + 2):
@@ -61,7 +61,7 @@ def test_no_more_turns_are_left_out_than_must_be(session, tokenizer):
 
 
 @pytest.mark.parametrize("room", [0, -5, 10])
-def test_the_last_question_and_all_that_was_shown_stay_even_where_they_do_not_fit(session, tokenizer, room):
+def test_the_last_question_and_all_files_are_kept_even_if_they_do_not_fit(session, tokenizer, room):
     fitted = fit(session, tokenizer, SLOTS, room)
     assert fitted.dropped_turns == 2
     assert fitted.input_ids == encode(session.prompt(2), tokenizer, SLOTS).input_ids
@@ -78,7 +78,7 @@ def test_the_session_keeps_all_its_turns(session, tokenizer):
     ]
 
 
-def test_the_first_question_that_is_kept_opens_the_dialogue():
+def test_the_first_kept_question_opens_the_dialogue():
     session = Session(LLAMA_2)
     for question in ("One?", "Two?"):
         session.ask(question)

@@ -1,4 +1,4 @@
-"""The processors of a model in use: from the ``inference`` section, else from the data sets of a published YAML."""
+"""Processors for inference: from the ``inference`` section, else from the data sets of a published YAML."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def clips(**settings: Any) -> WebVidConfig:
     return WebVidConfig(vis_processor=ProcessorsConfig(train=VideoTrainConfig(image_size=48, **settings)))
 
 
-def test_without_a_section_and_data_sets_files_are_read_at_the_models_size(tmp_path):
+def test_without_a_section_or_data_sets_files_are_read_at_the_models_size(tmp_path):
     video, image = build_processors(with_defaults(InferenceConfig(), 48))
     assert (type(video), video.config) == (AlproVideoEval, VideoConfig(image_size=48))
     assert (type(image), image.config) == (Blip2ImageEval, ImageConfig(image_size=48))
     assert inference_config(job(tmp_path)) == InferenceConfig(video=video.config, image=image.config)
 
 
-def test_the_inference_section_decides(tmp_path):
+def test_the_inference_section_takes_precedence(tmp_path):
     chosen = InferenceConfig(video=VideoConfig(n_frms=3, image_size=48))
     resolved = inference_config(job(tmp_path, chosen, webvid=clips(n_frms=5)))
     assert resolved.video.n_frms == 3

@@ -1,4 +1,4 @@
-"""Memory that runs out is told with advice, in whatever words the libraries say it; other errors stay what they are."""
+"""Running out of memory is reported with advice, whatever the wording of the library; other errors are unchanged."""
 
 from __future__ import annotations
 
@@ -32,30 +32,32 @@ def emptied(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     ],
     ids=["cuda", "cpu", "cpu on Windows", "cublas", "python"],
 )
-def test_memory_that_runs_out_is_told_with_advice_and_given_back(error, emptied):
+def test_running_out_of_memory_is_reported_with_advice_and_frees_the_cache(error, emptied):
     @within_memory
     def work() -> None:
         raise error
 
-    with pytest.raises(OutOfMemory, match=r"out of memory \(.+\)\. Ask for fewer tokens .*low_resource: true") as told:
+    with pytest.raises(
+        OutOfMemory, match=r"out of memory \(.+\)\. Ask for fewer tokens .*low_resource: true"
+    ) as caught:
         work()
     assert emptied == [1]
-    assert told.value.__context__ is None  # nothing holds on to what was computed
+    assert caught.value.__context__ is None  # nothing keeps the tensors alive
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), ValueError("out of memory"), KeyboardInterrupt()])
-def test_other_errors_stay_what_they_are(error, emptied):
+def test_other_errors_are_unchanged(error, emptied):
     @within_memory
     def work() -> None:
         raise error
 
-    with pytest.raises(type(error)) as told:
+    with pytest.raises(type(error)) as caught:
         work()
-    assert told.value is error
+    assert caught.value is error
     assert emptied == []
 
 
-def test_what_works_is_returned():
+def test_a_result_is_returned():
     @within_memory
     def work(a: int, *, b: int) -> int:
         return a + b

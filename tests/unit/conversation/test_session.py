@@ -1,4 +1,4 @@
-"""A dialogue as text: what is shown stands before the next question, and nothing typed is taken for it."""
+"""A dialogue as text: media come before the next question, and typed text never makes a slot."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def text(session: Session) -> str:
     )
 
 
-def test_what_is_shown_stands_before_the_next_question():
+def test_media_come_before_the_next_question():
     session = Session(VICUNA)
     session.show(CLIP)
     session.ask("What moves?")
     assert text(session) == ("###Human: <Video>[0]</Video> The video contains 2 frames. What moves?###Assistant:")
 
 
-def test_a_dialogue_goes_on_after_an_answer():
+def test_a_dialogue_continues_after_an_answer():
     session = Session(VICUNA)
     session.ask("Who?")
     session.answer("A dog.")
@@ -43,7 +43,7 @@ def test_a_dialogue_goes_on_after_an_answer():
     )
 
 
-def test_an_empty_answer_leaves_what_it_left_in_the_original():
+def test_an_empty_answer_leaves_the_same_text_as_in_the_original():
     session = Session(VICUNA)
     for question in ("Who?", "Why?"):
         session.ask(question)
@@ -60,7 +60,7 @@ def test_the_template_of_llama_2_opens_with_its_system_message():
 
 
 @pytest.mark.parametrize("typed", ["<ImageHere>", "<Image>x</Image>", "</s>", "{text}", "{system}", marker(0)])
-def test_what_is_typed_is_never_taken_for_a_medium(typed):
+def test_typed_text_is_never_a_media_slot(typed):
     session = Session(VICUNA)
     session.show(CLIP)
     session.ask(f"What is {typed}?")
@@ -71,7 +71,7 @@ def test_what_is_typed_is_never_taken_for_a_medium(typed):
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "\ufdd0\ufdd1"])
-def test_an_empty_question_is_refused_and_leaves_what_was_shown(question):
+def test_an_empty_question_is_refused_and_keeps_the_media(question):
     session = Session(VICUNA)
     session.show(IMAGE)
     with pytest.raises(VideoLlamaError, match="the question is empty"):

@@ -1,4 +1,4 @@
-"""Settings of an answer: what is outside its range is refused by name."""
+"""Generation settings: a value outside its range is refused by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from video_llama.conversation.settings import GenerationSettings
 NAN, INFINITY = float("nan"), float("inf")
 
 
-def test_the_defaults_are_the_greedy_answer_of_up_to_300_tokens():
+def test_the_defaults_are_greedy_and_300_tokens():
     defaults = GenerationSettings()
     assert (defaults.max_new_tokens, defaults.num_beams, defaults.temperature, defaults.seed) == (300, 1, 0, None)
 
@@ -57,7 +57,7 @@ def test_every_setting_is_checked():
             GenerationSettings(**{field.name: object()})
 
 
-def test_numbers_become_pythons_own():
+def test_numbers_become_python_numbers():
     settings = GenerationSettings(np.int64(7), np.int32(2), np.float32(0.5), 1, np.float64(2), np.uint8(3))
     assert settings == GenerationSettings(7, 2, 0.5, 1.0, 2.0, 3)
     kinds = [type(getattr(settings, field.name)) for field in fields(settings)]

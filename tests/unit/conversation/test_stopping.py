@@ -1,4 +1,4 @@
-"""The criterion that ends rows: each by its own strings, however they are cut into tokens."""
+"""The criterion that ends rows: each by itself, however its stop string is split into tokens."""
 
 from __future__ import annotations
 
@@ -13,50 +13,48 @@ from video_llama.conversation.generation import StopAtText
 from video_llama.prompts.tokenizer import Tokenizer, load_tokenizer
 
 
-def done(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], stops: Sequence[Sequence[str]]) -> list[bool]:
+def done(tokenizer: Tokenizer, rows: Sequence[Sequence[int]], stops: Sequence[str]) -> list[bool]:
     return StopAtText(tokenizer, stops)(torch.tensor(rows), None).tolist()
 
 
 def ends_at(tokenizer: Tokenizer, tokens: list[int], *stops: str) -> int | None:
-    """How many tokens there are when the criterion first ends the row."""
-    ends = [n for n in range(1, len(tokens) + 1) if done(tokenizer, [tokens[:n]], [stops]) == [True]]
+    """The number of tokens at which the criterion first ends the row."""
+    ends = [n for n in range(1, len(tokens) + 1) if done(tokenizer, [tokens[:n]], stops) == [True]]
     return ends[0] if ends else None
 
 
 @pytest.mark.parametrize("stops", [("###",), ("\nHuman:",), ("</end>", "###"), ("。", "END OF ANSWER")])
-def test_a_row_ends_with_the_token_that_completes_one_of_its_strings(any_tokenizer, stops):
+def test_a_row_ends_with_the_token_that_completes_a_stop_string(any_tokenizer, stops):
     text = f"The answer is a cat, or two. And more{stops[-1]} and more"
     tokens = ids(any_tokenizer, text)
-    seen = [any(stop in any_tokenizer.decode(tokens[:n]) for stop in stops) for n in range(1, len(tokens) + 1)]
-    assert ends_at(any_tokenizer, tokens, *stops) == (seen.index(True) + 1 if True in seen else None)
-    assert True in seen or any_tokenizer.decode(tokens) != text  # where white space is changed, there is no such string
+    found = [any(stop in any_tokenizer.decode(tokens[:n]) for stop in stops) for n in range(1, len(tokens) + 1)]
+    assert ends_at(any_tokenizer, tokens, *stops) == (found.index(True) + 1 if True in found else None)
+    assert (
+        True in found or any_tokenizer.decode(tokens) != text
+    )  # where the tokenizer changes white space, the string is absent
 
 
-def test_a_string_that_is_not_whole_ends_nothing(any_tokenizer):
+def test_part_of_a_stop_string_ends_nothing(any_tokenizer):
     assert ends_at(any_tokenizer, ids(any_tokenizer, "a # and ## and Human and EN"), "###", "Human:", "END") is None
 
 
-def test_a_string_inside_a_token_ends_the_row(any_tokenizer):
+def test_a_stop_string_inside_a_token_ends_the_row(any_tokenizer):
     tokens = ids(any_tokenizer, "The shape is red")
     first = next(n for n in range(1, len(tokens) + 1) if "hap" in any_tokenizer.decode(tokens[:n]))
     assert ends_at(any_tokenizer, tokens, "hap") == first
 
 
-def test_every_row_is_looked_at_by_itself(any_tokenizer):
+def test_every_row_ends_by_itself(any_tokenizer):
     texts = ["the end of it ###", "a # and more #", "the end of it END", "the end of it ###"]
     longest = max(len(ids(any_tokenizer, text)) for text in texts)
     rows = [(ids(any_tokenizer, "x") * longest + ids(any_tokenizer, text))[-longest:] for text in texts]
-    stops = [["###"], ["###", "END"], ["###", "END"], ["never", "to be found"]]
-    assert done(any_tokenizer, rows, stops) == [True, False, True, False]
-
-
-def test_the_beams_of_a_row_have_its_strings(any_tokenizer):
-    one, other = ids(any_tokenizer, "it is over ###")[-3:], ids(any_tokenizer, "it goes on and on")[-3:]
-    assert done(any_tokenizer, [one, other, other, one], [["###"], ["never"]]) == [True, False, False, False]
+    assert done(any_tokenizer, rows, ["###", "END"]) == [True, False, True, True]
+    assert done(any_tokenizer, rows, ["END"]) == [False, False, True, False]
+    assert done(any_tokenizer, rows, ["never", "to be found"]) == [False] * 4
 
 
 @pytest.mark.parametrize("stop", ["<|im_end|>", "###", "<|eos|>"])
-def test_an_end_symbol_is_seen_whether_it_is_a_token_or_not_and_need_not_be_the_end_token(stop, tmp_path):
+def test_an_end_symbol_is_found_whether_or_not_it_is_a_token(stop, tmp_path):
     tokenizer = load_tokenizer(write_fast_tokenizer(tmp_path, "<|im_end|>", eos_token="<|eos|>"))
-    said = ids(tokenizer, f"the answer is a cat{stop}")
-    assert ends_at(tokenizer, said, stop) == len(said)
+    tokens = ids(tokenizer, f"the answer is a cat{stop}")
+    assert ends_at(tokenizer, tokens, stop) == len(tokens)

@@ -1,4 +1,4 @@
-"""Work in a thread, read as an iterator: nothing is lost, no error and no thread."""
+"""Work in a thread, read as an iterator: no item, error or thread is lost."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _no_thread_is_left():
     assert not [thread for thread in threading.enumerate() if "answer" in thread.name]
 
 
-def test_what_is_handed_over_comes_in_order():
+def test_items_arrive_in_order():
     def work(put):
         for i in range(100):
             put(i)
@@ -28,7 +28,7 @@ def test_what_is_handed_over_comes_in_order():
     assert list(in_thread(lambda put: None)) == []
 
 
-def test_an_item_comes_before_the_work_is_over():
+def test_an_item_arrives_before_the_work_ends():
     go_on = threading.Event()
 
     def work(put):
@@ -43,7 +43,7 @@ def test_an_item_comes_before_the_work_is_over():
 
 
 @pytest.mark.parametrize("error", [Trouble, KeyboardInterrupt, SystemExit])
-def test_an_error_reaches_the_reader_after_what_came_before_it(error):
+def test_an_error_reaches_the_reader_after_the_items_before_it(error):
     def work(put):
         put(1)
         raise error("here")
@@ -55,7 +55,7 @@ def test_an_error_reaches_the_reader_after_what_came_before_it(error):
     assert list(items) == []
 
 
-def test_closing_ends_the_work_at_its_next_step():
+def test_closing_stops_the_work_at_its_next_step():
     steps = []
     read = threading.Event()
 
@@ -72,7 +72,7 @@ def test_closing_ends_the_work_at_its_next_step():
     assert len(steps) < 1_000_000
 
 
-def test_an_error_while_closing_is_nobodys():
+def test_an_error_during_closing_is_swallowed():
     def work(put):
         try:
             for i in range(1000):
@@ -99,5 +99,5 @@ def test_the_work_does_not_wait_for_a_slow_reader():
     assert len(list(items)) == 99
 
 
-def test_nothing_starts_before_the_first_item_is_asked_for():
+def test_nothing_starts_before_the_first_item_is_requested():
     in_thread(lambda put: pytest.fail("it started"))

@@ -1,4 +1,4 @@
-"""Tokenizers that cut and spell text in different ways."""
+"""Tokenizers that split and spell text in different ways."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WORDS = ["##", "###", "▁red", "It", "▁is", "re", "is", "##H"]
 
 
 def write_byte_fallback_tokenizer(folder: Path) -> None:
-    """Write a tokenizer as those of Mistral and Gemma: spaces as ▁, and bytes where a character has no token."""
+    """Write a tokenizer like those of Mistral and Gemma: spaces as ▁, and bytes for characters without a token."""
     letters = [chr(c) for c in range(33, 127)]
     pieces = ["<unk>", "<s>", "</s>", *(f"<0x{b:02X}>" for b in range(256)), "▁", *letters, *WORDS]
     merges = [("#", "#"), ("##", "#"), ("##", "H"), ("r", "e"), ("I", "t"), ("i", "s"), ("▁", "is")]

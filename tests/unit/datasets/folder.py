@@ -31,19 +31,19 @@ from video_llama.processors.config import CaptionConfig
 from video_llama.prompts.sample_spec import SampleSpec
 
 TIMES = "The video contains 2 frames sampled at 0.0, 0.5 seconds. "
-"""Texts in the files of clips."""
+"""The content of clip files."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FakeVisionConfig:
-    """What the processors for tests take, with the names of the real ones' settings."""
+    """Settings of the test processors, named as those of the real ones."""
 
     n_frms: int = 2
     image_size: int = 224
 
 
 class FakeClip:
-    """Makes every file a clip of ``n_frms`` frames of a drawn brightness; what the file says becomes its message.
+    """Turns every file into a clip of ``n_frms`` frames of random brightness; the file's text becomes its message.
 
     A file that says ``broken`` is broken.
     """
@@ -68,7 +68,7 @@ class FakeClip:
 
 
 class FakeImage(FakeClip):
-    """Makes every file an image."""
+    """Turns every file into an image."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config(FakeVisionConfig):
@@ -85,7 +85,7 @@ CAPTIONS = TextProcessorConfig(train=CaptionConfig())
 
 @dataclass
 class Folder:
-    """A user's data: annotations and media to be written, and the data sets over them.
+    """A user's data: writes annotations and media, and makes data sets of them.
 
     ``context`` is what the model asks for; settings given to a method go into the data set's section of the YAML.
     """
@@ -106,7 +106,7 @@ class Folder:
         return path
 
     def clips(self, *names: str, content: str = "") -> None:
-        """Write clips or images that say ``content``."""
+        """Write clips or images whose text is ``content``."""
         for name in names:
             self.file(f"media/{name}", content)
 
@@ -152,18 +152,18 @@ class Folder:
         return FilesConfig(anno_dir=str(file), videos_dir=str(self.media))
 
     def limited(self, **changes: Any) -> Folder:
-        """The same folder for a model that asks for something else."""
+        """The same folder for a model with another sample spec."""
         self.context = replace(self.context, **changes)
         return self
 
 
 def sample_text(dataset: Dataset, index: int = 0) -> str:
-    """What the decoder reads in a sample, each place of a medium as one ``@``."""
+    """The text of a sample, with one ``@`` for each slot token."""
     return "".join(read(dataset, dataset.sample(index, np.random.default_rng(0)).input_ids.tolist()))
 
 
 def target_text(dataset: Dataset, index: int = 0) -> str:
-    """What the decoder learns to say in a sample."""
+    """The text of a sample's labels."""
     labels = dataset.sample(index, np.random.default_rng(0)).labels.tolist()
     return dataset.context.tokenizer.decode([label for label in labels if label >= 0])
 
@@ -181,6 +181,6 @@ def read(dataset: Dataset, ids: list[int]) -> Iterator[str]:
             yield "@"
 
 
-def turns(*said: str) -> list[Mapping[str, str]]:
+def turns(*texts: str) -> list[Mapping[str, str]]:
     """A LLaVA conversation."""
-    return [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(said)]
+    return [{"from": ("human", "gpt")[i % 2], "value": text} for i, text in enumerate(texts)]

@@ -19,22 +19,22 @@ TOKENS = {"image": 3, "video": 3, "audio": 2, "audio_frames": 2}
 QUESTION = [{"q": "What is it?", "a": "A cat."}]
 
 
-def hearing(folder: Folder, source: Any, sight: bool = True) -> Folder:
-    """The folder of a model that is trained on sound or frames in its place."""
+def with_audio(folder: Folder, source: Any, video: bool = True) -> Folder:
+    """The folder of a model whose audio branch is trained on ``source``."""
     processor = ImageBindAudio(AudioConfig(n_segments=2))
-    return folder.limited(modalities=Modalities(sight, source), audio_processor=processor, tokens_per_slot=TOKENS)
+    return folder.limited(modalities=Modalities(video, source), audio_processor=processor, tokens_per_slot=TOKENS)
 
 
 def test_frames_for_the_audio_branch_alone_have_the_slot_of_a_clip(folder: Folder) -> None:
     folder.clips("1.mp4", content=TIMES)
-    data = hearing(folder, "frames", sight=False).videochat([{"video": "1.mp4", "QA": QUESTION}])
+    data = with_audio(folder, "frames", video=False).videochat([{"video": "1.mp4", "QA": QUESTION}])
     assert sample_text(data) == f"\n\n###Human: <Video>@@</Video> {TIMES}What is it?\n###Assistant: A cat.\n###"
     assert [m.kind for m in data.sample(0, np.random.default_rng(0)).media] == ["audio_frames"]
 
 
 def test_audio_and_video_have_two_slots_before_the_first_question(folder: Folder) -> None:
     folder.clips("1.mp4", content=TIMES)
-    data = hearing(folder, "frames").videochat([{"video": "1.mp4", "QA": QUESTION * 2}])
+    data = with_audio(folder, "frames").videochat([{"video": "1.mp4", "QA": QUESTION * 2}])
     text = sample_text(data)
     assert text.startswith(
         "\n\n###Human: Close your eyes, open your ears and you imagine only based on the sound that: @@. "
@@ -47,27 +47,27 @@ def test_audio_and_video_have_two_slots_before_the_first_question(folder: Folder
 def test_an_image_goes_to_both_branches_at_its_token(folder: Folder) -> None:
     folder.clips("COCO_train2014_1.jpg")
     record = {"image": "1.jpg", "conversations": turns("<image>\nWhat is it?", "A cat.")}
-    text = sample_text(hearing(folder, "frames").llava([record]))
+    text = sample_text(with_audio(folder, "frames").llava([record]))
     assert "<Image>@@@</Image>" in text
     assert "sound that: @@." in text
-    alone = sample_text(hearing(folder, "frames", sight=False).llava([record]))
+    alone = sample_text(with_audio(folder, "frames", video=False).llava([record]))
     assert "###Human: <Image>@@</Image>" in alone
 
 
-def test_audio_alone_is_a_record_like_any_other(folder: Folder) -> None:
+def test_audio_alone_is_a_valid_record(folder: Folder) -> None:
     write_sound(folder.media / "1.wav", with_chirps(16_000, 1.0, [0.2]), 16_000, "pcm_s16le")
-    data = hearing(folder, "sound").videochat([{"video": "1.wav", "QA": QUESTION}])
+    data = with_audio(folder, "sound").videochat([{"video": "1.wav", "QA": QUESTION}])
     assert sample_text(data) == "\n\n###Human: <Video>@@</Video> What is it?\n###Assistant: A cat.\n###"
 
 
 def test_a_caption_has_both_media_instead_of_the_placeholder(folder: Folder) -> None:
     folder.clips("p/1.mp4")
-    data = hearing(folder, "frames").webvid(("1", "p", "a cat"))
+    data = with_audio(folder, "frames").webvid(("1", "p", "a cat"))
     assert sample_text(data) == "###Human: <Image>@@@@@</Image> Describe it. ###Assistant:  a cat###"
 
 
 def test_text_alone_stays_text(folder: Folder) -> None:
-    data = hearing(folder, "both").llava([{"conversations": turns("Who?", "Me.")}])
+    data = with_audio(folder, "both").llava([{"conversations": turns("Who?", "Me.")}])
     assert data.sample(0, np.random.default_rng(0)).media == ()
 
 

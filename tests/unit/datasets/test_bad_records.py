@@ -1,4 +1,4 @@
-"""Bad records are replaced by the seed alone and reported with their reasons; too many in a row end a run."""
+"""Bad records are replaced, by the seed alone, and reported with reasons; too many in a row end a run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def same(a: Sample, b: Sample) -> bool:
     )
 
 
-def test_a_good_record_is_itself_and_replaces_nothing(folder: Folder) -> None:
+def test_a_good_record_is_returned_unchanged(folder: Folder) -> None:
     sample = sample_or_replacement(webvid(folder, good=3), 1, SEED)
     assert (sample.id, sample.replaced) == ("webvid/p/1.mp4", ())
 
@@ -49,23 +49,23 @@ def test_a_good_record_is_itself_and_replaces_nothing(folder: Folder) -> None:
         ("wordless", "0.csv:22: the caption '...' is empty after cleaning"),
     ],
 )
-def test_a_bad_record_is_replaced_and_told_with_its_reason(folder: Folder, kind: str, reason: str) -> None:
+def test_a_bad_record_is_replaced_and_reported_with_its_reason(folder: Folder, kind: str, reason: str) -> None:
     counts: dict[str, Any] = {"good": 20, kind: 1}
     sample = sample_or_replacement(webvid(folder, **counts), 20, SEED)
-    (told,) = sample.replaced
-    assert told.sample_id == "webvid/p/20.mp4"
-    assert told.reason.endswith(reason)
-    assert told.replacement_id == sample.id != told.sample_id
+    (replaced,) = sample.replaced
+    assert replaced.sample_id == "webvid/p/20.mp4"
+    assert replaced.reason.endswith(reason)
+    assert replaced.replacement_id == sample.id != replaced.sample_id
 
 
-def test_every_record_tried_on_the_way_to_a_good_one_is_told(folder: Folder) -> None:
+def test_every_bad_record_tried_is_reported(folder: Folder) -> None:
     data = webvid(folder, good=3, missing=3)
     samples = [sample_or_replacement(data, index, [seed, 0, 0]) for index in (3, 4, 5) for seed in range(20)]
     assert {len(sample.replaced) for sample in samples} == {1, 2, 3}
     for sample in samples:
-        tried = [told.sample_id for told in sample.replaced]
+        tried = [replaced.sample_id for replaced in sample.replaced]
         assert len(set(tried)) == len(tried), "no bad record is tried twice"
-        assert {told.replacement_id for told in sample.replaced} == {sample.id}
+        assert {replaced.replacement_id for replaced in sample.replaced} == {sample.id}
 
 
 def test_the_same_seed_gives_the_same_replacement_and_the_same_frames(folder: Folder) -> None:
@@ -87,20 +87,20 @@ def test_one_good_record_among_few_is_always_found(folder: Folder) -> None:
             assert sample_or_replacement(data, index, [seed, 0, 0]).id == "webvid/p/0.mp4"
 
 
-def test_many_bad_records_in_a_row_end_the_run_and_the_last_reason_is_told(folder: Folder) -> None:
+def test_many_bad_records_in_a_row_end_the_run_with_the_last_reason(folder: Folder) -> None:
     data = webvid(folder, good=0, missing=30)
     message = r"datasets\.webvid: 10 bad records in a row, starting at webvid/p/7\.mp4.*media/p/\d+\.mp4: no such file"
     with pytest.raises(TrainingError, match=message):
         sample_or_replacement(data, 7, SEED)
 
 
-def test_a_set_with_no_good_record_at_all_ends_the_run(folder: Folder) -> None:
+def test_a_data_set_without_any_good_record_ends_the_run(folder: Folder) -> None:
     data = webvid(folder, good=0, missing=1, wordless=1)
     with pytest.raises(TrainingError, match=r"datasets\.webvid: all 2 records are bad"):
         sample_or_replacement(data, 0, SEED)
 
 
-def test_an_error_in_the_code_is_not_taken_for_a_bad_record(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_programming_error_is_not_treated_as_a_bad_record(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     data = webvid(folder, good=2)
     monkeypatch.setattr(data, "vis_processor", lambda path, rng: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -114,7 +114,7 @@ def test_a_draw_of_a_mixture_is_the_same_in_every_worker(folder: Folder) -> None
         assert same(one[RecordRef(0, record, 3)], other[RecordRef(0, record, 3)])
 
 
-def test_a_record_is_seen_with_other_chance_in_each_epoch(folder: Folder) -> None:
+def test_a_record_is_read_with_a_different_rng_in_each_epoch(folder: Folder) -> None:
     mixture = Mixture([webvid(folder, good=1)], [1.0], seed=7)
     brightness = {int(mixture[RecordRef(0, 0, epoch)].media[0].frames[0, 0, 0, 0]) for epoch in range(30)}
     assert len(brightness) > 15

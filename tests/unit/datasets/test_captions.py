@@ -195,7 +195,7 @@ def test_captions_need_a_text_processor(folder: Folder) -> None:
         folder.webvid(("1", "p", "a cat"), text_processor=None)
 
 
-def test_each_prompt_is_drawn_and_only_the_seed_decides_which(folder: Folder) -> None:
+def test_each_prompt_is_drawn_by_the_seed_alone(folder: Folder) -> None:
     folder.clips("p/1.mp4")
     webvid = folder.limited(caption_prompts=tuple(f"{i} <ImageHere> " for i in range(4))).webvid(("1", "p", "a cat"))
     ids = [tuple(webvid.sample(0, np.random.default_rng(seed)).input_ids.tolist()) for seed in range(40)]

@@ -21,7 +21,7 @@ def medium(kind: MediaKind, n_frames: int, value: int, side: int = 2) -> Media:
 
 
 def sample(n_tokens: int, *media: Media, name: str = "", **changes: object) -> Sample:
-    """A sample of ``n_tokens`` tokens behind two places for each medium; the last token carries loss."""
+    """A sample of two slot tokens for each medium and then ``n_tokens`` tokens; the last has a label."""
     ids = [slot_id(k) for k in range(len(media)) for _ in range(2)] + list(range(10, 10 + n_tokens))
     labels = [IGNORE_LABEL] * (len(ids) - 1) + ids[-1:]
     return Sample(name, torch.tensor(ids), torch.tensor(labels), tuple(media), **changes)  # type: ignore[arg-type]
@@ -84,21 +84,26 @@ def test_images_clips_of_two_lengths_and_plain_text_fit_in_one_batch() -> None:
     assert all(g.frames.dtype == torch.uint8 and not g.encoded for g in batch.media)
 
 
-def test_a_clip_of_one_frame_is_not_taken_for_an_image() -> None:
+def test_a_clip_of_one_frame_is_not_an_image() -> None:
     batch = collate([sample(1, medium("image", 1, 1)), sample(1, medium("video", 1, 1))], PAD)
     assert [g.kind for g in batch.media] == ["image", "video"]
 
 
-def test_a_batch_of_text_holds_no_media() -> None:
+def test_a_batch_of_text_has_no_media() -> None:
     assert collate([sample(1), sample(2)], PAD).media == ()
 
 
 def test_a_batch_counts_its_target_tokens_truncated_samples_and_replacements() -> None:
-    told = Replaced("a", "broken", "b")
+    replaced = Replaced("a", "broken", "b")
     batch = collate(
-        [sample(3, replaced=(told, told)), sample(1, truncated=True), sample(2, replaced=(told,), truncated=True)], PAD
+        [
+            sample(3, replaced=(replaced, replaced)),
+            sample(1, truncated=True),
+            sample(2, replaced=(replaced,), truncated=True),
+        ],
+        PAD,
     )
-    assert batch.replaced == (told, told, told)
+    assert batch.replaced == (replaced, replaced, replaced)
     assert batch.n_truncated == 2
     assert batch.n_target_tokens == 2, "a first token has nothing before it to be predicted from"
 

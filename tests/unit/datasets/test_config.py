@@ -44,7 +44,7 @@ def test_a_setting_that_repeats_the_models_must_agree_with_it(
     ],
     ids=str,
 )
-def test_a_setting_that_says_the_same_as_the_model_is_fine(folder: Folder, settings: dict[str, Any]) -> None:
+def test_a_setting_that_agrees_with_the_model_is_accepted(folder: Folder, settings: dict[str, Any]) -> None:
     assert len(folder.webvid(ROW, **settings)) == 1
 
 
@@ -79,7 +79,7 @@ def test_all_contradictions_are_reported_at_once(folder: Folder) -> None:
     ]
 
 
-def test_a_setting_that_the_model_does_not_share_contradicts_nothing(folder: Folder) -> None:
+def test_a_setting_that_the_model_does_not_have_contradicts_nothing(folder: Folder) -> None:
     data = folder.limited(shared_settings={}).webvid(
         ROW,
         num_video_query_token=7,

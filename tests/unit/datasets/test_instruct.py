@@ -141,7 +141,7 @@ def test_a_clip_and_its_times_come_before_the_first_question(folder: Folder) -> 
     assert media.frames.shape == (3, 2, 2, 2)
 
 
-def test_chinese_instructions_hold_no_english_sentence_on_times(folder: Folder) -> None:
+def test_chinese_instructions_contain_no_english_sentence_on_times(folder: Folder) -> None:
     folder.clips("1.mp4", content=TIMES)
     data = folder.videochat([{"video": "1.mp4", "QA": [{"q": "有什么？", "a": "猫"}]}], chinese=True)
     assert sample_text(data) == "\n\n###Human: <Video>@@@@@@@@</Video> 有什么？\n###Assistant: 猫\n###"
@@ -258,11 +258,11 @@ def test_truncation_inside_or_before_an_image_makes_a_bad_record(folder: Folder,
         data.sample(0, rng())
 
 
-def test_every_sample_holds_each_of_its_media_in_full(folder: Folder) -> None:
+def test_every_sample_contains_each_of_its_media_in_full(folder: Folder) -> None:
     folder.clips("COCO_train2014_1.jpg")
-    said = turns("Count.", "1 2 3", "<image>\nWhat is it?", "A cat.")
+    conversation = turns("Count.", "1 2 3", "<image>\nWhat is it?", "A cat.")
     for max_context in range(1, 120, 3):
-        data = folder.limited(max_context=max_context).llava([{"image": "1.jpg", "conversations": said}])
+        data = folder.limited(max_context=max_context).llava([{"image": "1.jpg", "conversations": conversation}])
         try:
             sample = data.sample(0, rng())
         except BadRecord:

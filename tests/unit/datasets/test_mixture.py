@@ -20,7 +20,7 @@ sizes = st.lists(st.integers(1, 30), min_size=1, max_size=4)
 
 @st.composite
 def mixtures(draw: st.DrawFn) -> Mixture:
-    """Data sets of some sizes, in some shares, one of which is not zero."""
+    """Data sets of any sizes and shares, at least one of them not zero."""
     lengths = draw(sizes)
     ratios = draw(st.lists(st.integers(0, 100), min_size=len(lengths), max_size=len(lengths)).filter(any))
     return mixture(lengths, ratios, draw(seeds))
@@ -40,7 +40,7 @@ def plan(**changes: Any) -> BatchPlan:
 
 
 @given(mixtures(), st.integers(1, 200), st.integers(0, 5))
-def test_every_epoch_holds_each_data_set_in_its_exact_share(mixed: Mixture, n: int, epoch: int) -> None:
+def test_every_epoch_contains_each_data_set_in_its_exact_share(mixed: Mixture, n: int, epoch: int) -> None:
     drawn = Counter(draw.dataset for draw in mixed.epoch_draws(epoch, n))
     assert drawn.total() == n
     for dataset, share in enumerate(mixed.shares):
@@ -48,7 +48,7 @@ def test_every_epoch_holds_each_data_set_in_its_exact_share(mixed: Mixture, n: i
         assert floor(exact) <= drawn[dataset] <= floor(exact) + (exact.denominator > 1)
 
 
-def test_what_is_left_over_goes_to_the_largest_remainders() -> None:
+def test_leftover_samples_go_to_the_largest_remainders() -> None:
     drawn = Counter(draw.dataset for draw in mixture([50] * 4, [50, 30, 19, 1]).epoch_draws(0, 33))
     # exact: 16.5, 9.9, 6.27, 0.33
     assert drawn == {0: 17, 1: 10, 2: 6}
@@ -97,12 +97,12 @@ def test_a_run_resumed_at_any_step_draws_what_the_whole_run_would_have(
 
 
 @given(mixtures(), st.integers(1, 3))
-def test_the_number_of_batches_is_known_beforehand(mixed: Mixture, accumulation: int) -> None:
+def test_the_number_of_batches_is_known_in_advance(mixed: Mixture, accumulation: int) -> None:
     sampler = RankBatches(mixed, plan(accumulation=accumulation), 0, range(4, 9))
     assert len(sampler) == len(list(sampler))
 
 
-def test_the_seed_and_the_epoch_decide_the_order_and_nothing_else_does() -> None:
+def test_only_the_seed_and_the_epoch_decide_the_order() -> None:
     mixed = mixture([40, 20], [2, 1])
     assert mixed.epoch_draws(1, 30) == mixture([40, 20], [2, 1]).epoch_draws(1, 30)
     assert mixed.epoch_draws(1, 30) != mixed.epoch_draws(2, 30)
@@ -126,10 +126,10 @@ def test_data_sets_are_interleaved_not_one_after_the_other() -> None:
 
 
 @pytest.mark.parametrize("ratios", [[0.0, 0.0], [float("inf"), 1.0], [float("nan"), 1.0]])
-def test_shares_that_add_up_to_nothing_are_refused(ratios: list[float]) -> None:
+def test_shares_that_sum_to_zero_are_refused(ratios: list[float]) -> None:
     with pytest.raises(ConfigError, match=r"sample_ratio"):
         mixture([3, 3], ratios)
 
 
-def test_a_data_set_of_no_share_is_never_drawn() -> None:
+def test_a_data_set_with_share_zero_is_never_drawn() -> None:
     assert {draw.dataset for draw in mixture([5, 5], [0, 1]).epoch_draws(0, 50)} == {1}

@@ -44,7 +44,7 @@ class FakeAudio:
 
 
 def engine(folder: Path, *, audio: bool = False) -> Engine:
-    """A tiny model of fixed random weights, in use."""
+    """A tiny model with fixed random weights, ready for inference."""
     torch.manual_seed(0)
     settings: dict[str, Any] = dict(tiny.AUDIO) if audio else {}
     model = tiny.model(tiny.write_decoder(folder), **settings).eval()

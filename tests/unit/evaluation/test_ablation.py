@@ -34,7 +34,7 @@ def answers(engine: Engine, batch_size: int = 3, clips: tuple[str, ...] = CLIPS,
     }
 
 
-def test_frames_without_an_ablation_give_the_answers_of_a_dialogue(engine):
+def test_without_ablation_the_answers_are_those_of_a_dialogue(engine):
     given = answers(engine)
     for clip in CLIPS:
         chat = Chat(engine)
@@ -42,7 +42,7 @@ def test_frames_without_an_ablation_give_the_answers_of_a_dialogue(engine):
         assert chat.ask("What colour?", SHORT) == given[clip]
 
 
-def test_each_ablation_changes_answers_and_none_depends_on_the_batch(engine):
+def test_each_ablation_changes_answers_whatever_the_batch_size(engine):
     ablations = [
         {"sound": "own"},
         {},
@@ -56,26 +56,26 @@ def test_each_ablation_changes_answers_and_none_depends_on_the_batch(engine):
 
 
 @pytest.mark.parametrize("sound", ["none", "silence"])
-def test_black_frames_and_silence_leave_clips_of_one_length_alike(engine, sound):
+def test_with_black_frames_and_silence_clips_of_one_length_are_equal(engine, sound):
     given = answers(engine, frames="black", sound=sound)
     assert given["long.mp4"] == given["other.mp4"]
 
 
-def test_the_sound_of_another_clip_replaces_the_clips_own(engine):
+def test_the_audio_of_another_clip_replaces_the_clips_own(engine):
     alone = answers(engine, frames="none", sound="own")
     swapped = answers(engine, frames="none", sound="own", sound_from={"long.mp4": "other.mp4"})
     assert alone["long.mp4"] != alone["other.mp4"]
     assert swapped["long.mp4"] == alone["other.mp4"] == swapped["other.mp4"]
 
 
-def test_a_clip_without_a_track_is_an_error_if_its_sound_is_asked_for(engine):
+def test_requiring_audio_of_a_clip_without_a_track_is_an_error(engine):
     given = answers(engine, clips=("long.mp4", "mute.mp4"), sound="own")
     assert given["mute.mp4"] == "clips/mute.mp4: no sound track"
     assert given["long.mp4"] == answers(engine, sound="own")["long.mp4"]
 
 
 @pytest.mark.parametrize("sound", ["own", "silence"])
-def test_a_model_without_an_audio_branch_refuses_sound(tmp_path, sound):
+def test_a_model_without_an_audio_branch_refuses_audio(tmp_path, sound):
     file = InputAblation(sound=sound).file("clips", "long.mp4")
     with pytest.raises(VideoLlamaError, match="the model has no audio branch"):
         file.read(build(tmp_path).reader)

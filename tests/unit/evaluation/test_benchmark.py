@@ -35,7 +35,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(key="m", engine=build(tmp_path_factory.mktemp("decoder")))
 
 
-def test_scores_are_of_the_answers_and_failed_questions_are_reported(model, tmp_path):
+def test_answers_are_scored_and_failed_questions_are_reported(model, tmp_path):
     result = evaluate(Lengths(), model, tmp_path / "a.jsonl", settings=SHORT)
     assert result is not None
     assert sorted(result.outcomes.answers) == [0, 1, 2, 3]
@@ -60,6 +60,6 @@ def test_a_second_run_answers_nothing_again(model, tmp_path):
     assert again == first
 
 
-def test_torch_stays_in_the_mode_it_was_in(model, tmp_path):
+def test_torchs_grad_mode_is_restored(model, tmp_path):
     evaluate(Lengths(), model, tmp_path / "a.jsonl", settings=SHORT)
     assert torch.is_grad_enabled()

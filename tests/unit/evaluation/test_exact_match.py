@@ -1,4 +1,4 @@
-"""Questions whose answer must be given word for word: read, ordered and scored."""
+"""Questions scored by exact match: reading, ordering and scoring."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def test_a_question_without_an_answer_counts_as_wrong():
 
 
 @pytest.mark.parametrize(("answer", "right"), [("Red", True), (" red\n", True), ("red.", False), ("it is red", False)])
-def test_case_and_outer_white_space_are_ignored_and_nothing_else(answer, right):
+def test_only_case_and_outer_white_space_are_ignored(answer, right):
     assert is_right(answer, "red") is right
 
 
-def test_questions_on_one_clip_follow_each_other():
+def test_questions_on_one_clip_are_consecutive():
     items = question_items(QUESTIONS, "clips")
     assert [item.id for item in items] == [
         f"{clip}-{n}" for clip in ("long.mp4", "other.mp4", "short.mp4") for n in (0, 1)

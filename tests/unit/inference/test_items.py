@@ -1,4 +1,4 @@
-"""The list of questions: what a line may be, and what is said of one that is not."""
+"""The list of questions: valid lines, and the reports of invalid ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def read(
     return read_items(path, media_dir, use_audio)
 
 
-def test_each_kind_of_file_is_read_and_other_keys_are_left_alone(tmp_path):
+def test_each_kind_of_file_is_read_and_other_keys_are_ignored(tmp_path):
     content = (
         GOOD
         + '\n\n{"id": 7, "image": "/abs/p.jpg", "question": " Was?\\n", "answer": "x"}\r\n{"id": -1, "audio": "ü.wav", "question": "?"}'
@@ -33,11 +33,11 @@ def test_each_kind_of_file_is_read_and_other_keys_are_left_alone(tmp_path):
     ]
 
 
-def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(tmp_path):
+def test_a_byte_order_mark_is_not_part_of_the_first_line(tmp_path):
     assert isinstance(read(tmp_path, b"\xef\xbb\xbf" + GOOD.encode())[0], Item)
 
 
-def test_an_address_is_not_looked_for_in_the_folder(tmp_path):
+def test_a_url_is_not_joined_to_the_folder(tmp_path):
     (item,) = read(tmp_path, '{"id": 1, "video": "https://host/clip.mp4", "question": "?"}', "media")
     assert item.asked == FileQuestion(File("video", "https://host/clip.mp4"), "?")
 
@@ -64,7 +64,7 @@ def test_an_address_is_not_looked_for_in_the_folder(tmp_path):
         ('{"id": "a", "video": "v", "question": "?"}', "a", "line 3: the id 'a' is that of line 1 already"),
     ],
 )  # fmt: skip
-def test_a_bad_line_says_what_is_wrong_with_it_and_the_others_stay(tmp_path, line, known, problem):
+def test_a_bad_line_is_reported_and_the_others_are_read(tmp_path, line, known, problem):
     line = line if isinstance(line, bytes) else line.encode()
     first, bad, last = read(tmp_path, GOOD.encode() + b"\n\n" + line + b"\n" + GOOD.replace('"a"', '"z"').encode())
     assert isinstance(first, Item)
@@ -75,12 +75,12 @@ def test_a_bad_line_says_what_is_wrong_with_it_and_the_others_stay(tmp_path, lin
     assert len(bad.problem) < 300
 
 
-def test_one_and_the_text_of_one_are_two_ids(tmp_path):
+def test_the_number_1_and_the_text_1_are_two_ids(tmp_path):
     content = "\n".join(GOOD.replace('"a"', id) for id in ("1", '"1"'))
     assert [item.id for item in read(tmp_path, content) if isinstance(item, Item)] == [1, "1"]
 
 
-def test_null_is_what_is_not_there(tmp_path):
+def test_null_equals_a_missing_key(tmp_path):
     (item,) = read(tmp_path, '{"id": 1, "video": null, "image": "p.jpg", "audio": null, "question": "?"}')
     assert item == Item(1, FileQuestion(File("image", "p.jpg"), "?"))
 
@@ -97,11 +97,11 @@ def test_null_is_what_is_not_there(tmp_path):
         b"\0\n\xff",
     ],
 )
-def test_what_is_no_list_of_questions_at_all_is_refused(tmp_path, content):
+def test_a_file_that_is_no_list_of_questions_is_refused(tmp_path, content):
     with pytest.raises(DataError, match=r"q\.jsonl: no line can be used.*Expected JSONL in UTF-8"):
         read(tmp_path, content)
 
 
-def test_a_folder_is_no_list(tmp_path):
+def test_a_folder_in_place_of_a_list_is_refused(tmp_path):
     with pytest.raises(DataError, match="Is a directory"):
         read_items(tmp_path, "", None)

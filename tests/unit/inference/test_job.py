@@ -1,4 +1,4 @@
-"""A job from Python: what is asked again, what is not, and what is refused. As a command: tests/integration/test_infer.py."""
+"""A job from Python: what is asked again, and what is refused. As a command: tests/integration/test_infer.py."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Unbuilt:
 NO_MODEL = Unbuilt()
 
 
-def test_outcomes_are_what_the_file_says(model, tmp_path):
+def test_outcomes_equal_the_lines_of_the_output(model, tmp_path):
     outcomes = job(tmp_path, model=model).run()
     lines = [json.loads(line) for line in (tmp_path / "out/a.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [1, "two", None, None, 5]
@@ -63,7 +63,7 @@ def test_answered_questions_need_no_model(model, tmp_path, batch_size):
     assert job(tmp_path, batch_size=batch_size).run() == first
 
 
-def test_new_questions_are_added_to_the_answers_there_are(model, tmp_path, capsys):
+def test_new_questions_are_added_to_existing_answers(model, tmp_path, capsys):
     job(tmp_path, model=model).run()
     assert len(job(tmp_path, [*ITEMS, item(6, "c.mp4")], model=model).run().answers) == 4
     assert "3 of 6 questions are answered already" in capsys.readouterr().err
@@ -72,7 +72,7 @@ def test_new_questions_are_added_to_the_answers_there_are(model, tmp_path, capsy
 @pytest.mark.parametrize(
     "change", [{"model": Unbuilt("other")}, {"settings": GenerationSettings(max_new_tokens=5)}, {"items": ITEMS[1:]}]
 )
-def test_answers_to_something_else_are_not_overwritten(model, tmp_path, change):
+def test_answers_to_other_questions_are_not_overwritten(model, tmp_path, change):
     job(tmp_path, model=model).run()
     before = (tmp_path / "out/a.jsonl").read_bytes()
     with pytest.raises(OutputError, match="holds something else already"):
@@ -82,7 +82,7 @@ def test_answers_to_something_else_are_not_overwritten(model, tmp_path, change):
 
 def test_a_question_of_another_kind_of_file_is_another_question(model, tmp_path):
     class Mirrored(File):
-        """The same fields, read in another way."""
+        """The same fields, read by different processors."""
 
     first = [Item(1, FileQuestion(File("video", "a.mp4"), "What is it?"))]
     other = [Item(1, FileQuestion(Mirrored("video", "a.mp4"), "What is it?"))]

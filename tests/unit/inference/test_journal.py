@@ -1,4 +1,4 @@
-"""Journals: what they hold after whatever end their process came to."""
+"""Journals: their content however their process ended."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from video_llama.inference.journal import Journal
 
 
 def read_journals(output: Path) -> dict[str, dict[str, str]]:
-    """What is read, without the times."""
+    """The records, without their times."""
     return {key: {k: v for k, v in one.items() if k != "time"} for key, one in module.read_journals(output).items()}
 
 
-def test_what_all_processes_wrote_is_read(tmp_path):
+def test_the_records_of_all_processes_are_read(tmp_path):
     output = tmp_path / "a[1].jsonl"
     for rank in (0, 1):
         with Journal(output, rank) as journal:
@@ -33,7 +33,7 @@ def test_what_all_processes_wrote_is_read(tmp_path):
     assert read_journals(tmp_path / "other.jsonl") == {}
 
 
-def test_an_answer_stands_above_an_error_and_what_is_later_above_what_is_earlier(tmp_path):
+def test_an_answer_replaces_an_error_and_a_later_record_an_earlier_one(tmp_path):
     output = tmp_path / "a.jsonl"
     with Journal(output, 0) as journal:
         journal.append([{"key": "k", "error": "1"}, {"key": "e", "error": "1"}])
@@ -45,7 +45,7 @@ def test_an_answer_stands_above_an_error_and_what_is_later_above_what_is_earlier
 
 
 @pytest.mark.parametrize("n_bytes", range(1, 100))
-def test_a_journal_cut_anywhere_gives_whole_records_and_goes_on(tmp_path, n_bytes):
+def test_a_journal_cut_anywhere_gives_whole_records_and_can_be_extended(tmp_path, n_bytes):
     output = tmp_path / "a.jsonl"
     with Journal(output, 0) as journal:
         journal.append([{"key": "one", "answer": "1"}, {"key": "two", "answer": "2"}])
@@ -63,7 +63,7 @@ def test_a_journal_cut_anywhere_gives_whole_records_and_goes_on(tmp_path, n_byte
     )
 
 
-def test_lines_that_are_no_records_are_left_out(tmp_path):
+def test_lines_that_are_not_records_are_skipped(tmp_path):
     output = tmp_path / "a.jsonl"
     (tmp_path / "a.jsonl.journal0").write_bytes(
         b'\n[]\n3\n"key"\n\xff\n{"answer": "a"}\n{"key": "k", "answer": "a", "time": 1}\n'
@@ -81,13 +81,13 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
             journal.append([{"key": "k", "answer": "a"}])
 
 
-def test_a_disk_that_is_full_at_the_end_too_gives_one_error(tmp_path):
+def test_a_disk_that_stays_full_gives_one_error(tmp_path):
     (tmp_path / "a.jsonl.journal0").symlink_to("/dev/full")
     with pytest.raises(VideoLlamaError, match="No space left"), Journal(tmp_path / "a.jsonl", 0) as journal:
         journal.append([{"key": "k", "answer": "a"}])
 
 
-def test_two_runs_do_not_write_one_output(tmp_path):
+def test_two_runs_cannot_write_one_output(tmp_path):
     output = tmp_path / "a.jsonl"
     with Journal(output, 0) as first:
         with pytest.raises(VideoLlamaError, match=r"a\.jsonl: another run is writing it"):

@@ -1,4 +1,4 @@
-"""Keys: the same for the same question to the same model, and for nothing else."""
+"""Keys: equal for the same question to the same model only."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_whatever_changes_the_model_changes_the_key(option):
     assert key(option) != key()
 
 
-def test_a_file_that_is_none_of_the_models_changes_nothing(tmp_path, monkeypatch):
+def test_a_file_that_does_not_belong_to_the_model_changes_no_key(tmp_path, monkeypatch):
     weights = Path("video_llama/toy/weights").resolve()
     monkeypatch.chdir(tmp_path)
     (tmp_path / "eval_configs").symlink_to(Path(__file__).parents[3] / "eval_configs")
@@ -68,11 +68,11 @@ def test_a_file_that_is_none_of_the_models_changes_nothing(tmp_path, monkeypatch
     assert key(f"paths.weights={weights}") == first
 
 
-def test_one_and_the_text_of_one_are_two_ids():
+def test_the_number_1_and_the_text_1_are_two_ids():
     assert key(id=1) != key(id="1")
 
 
-def test_files_of_the_model_that_change_in_their_place_change_the_key(tmp_path):
+def test_overwriting_a_file_of_the_model_changes_the_key(tmp_path):
     decoder = tmp_path / "decoder"
     decoder.symlink_to(Path("video_llama/toy/weights/decoder").resolve())
     branch = tmp_path / "branch.safetensors"

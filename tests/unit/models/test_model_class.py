@@ -75,4 +75,4 @@ def test_a_derived_model_inherits_the_tools(decoder):
         pass
 
     assert isinstance(Derived, WeightsTools)
-    assert Derived.skeleton(tiny.config(decoder)).n_trained_parameters > 0
+    assert any(p.requires_grad for p in Derived.skeleton(tiny.config(decoder)).parameters())

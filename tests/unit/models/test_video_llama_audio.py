@@ -227,7 +227,7 @@ def test_frames_for_a_model_whose_audio_branch_alone_is_trained_are_refused(deco
 
 
 @pytest.mark.parametrize(
-    ("settings", "sight", "hearing"),
+    ("settings", "video", "audio_source"),
     [
         ({"equip_audio_branch": False, "frozen_audio_Qformer": True, "audio_encoder": None}, True, None),
         ({"frozen_audio_Qformer": True}, True, None),
@@ -237,9 +237,9 @@ def test_frames_for_a_model_whose_audio_branch_alone_is_trained_are_refused(deco
         ({"frozen_video_Qformer": True}, True, "sound"),
     ],
 )
-def test_a_sample_has_the_inputs_of_the_trained_branches(decoder, settings, sight, hearing):
+def test_a_sample_has_the_inputs_of_the_trained_branches(decoder, settings, video, audio_source):
     context = VideoLLaMA.sample_spec(tiny.config(decoder, **{**tiny.AUDIO, **settings}))
-    assert (context.modalities.video, context.modalities.audio_source) == (sight, hearing)
+    assert (context.modalities.video, context.modalities.audio_source) == (video, audio_source)
     has_audio = settings.get("equip_audio_branch", True)
     assert (context.audio_processor is not None) == has_audio
     assert ("audio" in context.tokens_per_slot) == has_audio

@@ -52,7 +52,7 @@ def digests(world: Path) -> dict[str, str]:
     return {str(path.relative_to(world)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def told(caption: str) -> Triple:
+def triple_of(caption: str) -> Triple:
     words = caption.rstrip(".").split()
     shape, colour, motion = (next(w for w in words if w in names) for names in (SHAPES, COLOURS, MOTIONS))
     return shape, colour, motion
@@ -85,7 +85,7 @@ def test_every_webvid_row_has_its_file(world):
 
 
 def test_captions_in_training_files_never_name_a_held_out_combination(world):
-    assert not any(is_held_out(told(row["name"])) for row in webvid_rows(world))
+    assert not any(is_held_out(triple_of(row["name"])) for row in webvid_rows(world))
 
 
 def test_captions_never_name_the_size(world):
@@ -145,7 +145,7 @@ def test_soundchat_asks_about_the_sound_of_each_clip(world):
     assert all([qa["q"] for qa in record["QA"]] == [SOUND_QUESTIONS["sound"]] for record in records)
 
 
-def test_avchat_asks_of_as_many_clips_with_their_own_sound_as_with_foreign_sound(world):
+def test_avchat_has_as_many_clips_with_their_own_sound_as_with_foreign_sound(world):
     records = load(world / "avchat/avchat_instruct.json")
     assert all((world / record["video"]).is_file() for record in records)
     rounds = [qa for record in records for qa in record["QA"]]
@@ -154,7 +154,7 @@ def test_avchat_asks_of_as_many_clips_with_their_own_sound_as_with_foreign_sound
     assert sorted(belongs) == ["No."] * (ARGUMENTS["n_clips"] // 3) + ["Yes."] * (ARGUMENTS["n_clips"] // 3)
 
 
-def test_a_sound_belongs_in_half_of_the_heldout_questions(world):
+def test_in_half_of_the_heldout_questions_the_sound_belongs_to_the_shape(world):
     questions = load(world / "heldout/sound_questions.json")
     assert len(questions) == 2 * ARGUMENTS["n_heldout"] * len(SOUND_QUESTIONS)
     assert len({q["id"] for q in questions}) == len(questions)
@@ -195,7 +195,7 @@ def test_a_folder_that_is_not_part_of_a_world_is_unchanged(tmp_path):
     assert (tmp_path / "webvid" / "mine.txt").read_text() == "precious"
 
 
-def test_other_arguments_replace_the_world(tmp_path):
+def test_other_arguments_make_a_new_world(tmp_path):
     write_world(tmp_path, n_clips=3, n_heldout=1, n_images=1)
     write_world(tmp_path, n_clips=2, n_heldout=1, n_images=1)
     assert len(webvid_rows(tmp_path)) == 2

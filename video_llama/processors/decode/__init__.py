@@ -35,12 +35,8 @@ class VideoReader(Protocol):
 
     n_frames: int
     """Frames that a player shows."""
-    fps: float
-    """Mean frame rate in the file's header, in frames per second. Frames may be unevenly spaced: see ``times``."""
     times: tuple[float, ...]
     """When each frame is shown, in seconds after the first one: ``times[0]`` is 0."""
-    duration: float
-    """From the start of the first frame to the end of the last, in seconds."""
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """Decode frames in the order of ``indices``, which may repeat.

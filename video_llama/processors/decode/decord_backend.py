@@ -33,10 +33,8 @@ class DecordReader:
         if self.n_frames == 0:
             raise DecodeError(path, "no frames")
         with decode_errors(path, "read its frame times"):
-            self.fps = float(self._reader.get_avg_fps())
             shown = self._reader.get_frame_timestamp(range(self.n_frames))
         self.times = tuple(float(t) for t in shown[:, 0] - shown[0, 0])
-        self.duration = float(shown[-1, 1] - shown[0, 0])
         deadline.check()
 
     def read(self, indices: Sequence[int]) -> Tensor:

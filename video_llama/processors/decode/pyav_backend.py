@@ -84,9 +84,6 @@ class PyavReader:
         else:
             self.times = tuple(i / float(rate or 25) for i in range(len(pts)))
         self._zero = time_zero(pts[0], self._time_base, file_format)
-        span = self.times[-1]
-        self.fps = float(rate) if rate else (self.n_frames - 1) / span if span else 25.0
-        self.duration = span + 1 / self.fps
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See ``VideoReader.read``."""

@@ -1,4 +1,4 @@
-"""What a sample takes of a file: as much as the branches that are trained ask for, sound before sight."""
+"""What training reads from a file: the input of each trained branch, audio before video."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from video_llama.common.types import Media
 from video_llama.processors.audio import ImageBindAudio
 from video_llama.processors.config import AudioConfig, ImageConfig, VideoConfig
 from video_llama.processors.image import Blip2ImageEval
-from video_llama.processors.media import read_media
+from video_llama.processors.media import read_training_media
 from video_llama.processors.video import AlproVideoEval
 
 AUDIO = ImageBindAudio(AudioConfig(n_segments=2))
@@ -29,13 +29,13 @@ PICTURE = Blip2ImageEval(ImageConfig(image_size=16))
 WAVEFORM = with_chirps(16_000, 1.0, [0.2])
 
 
-def modalities(hearing: Any, sight: bool = True) -> Modalities:
-    return Modalities(sight, hearing)
+def modalities(audio_source: Any, video: bool = True) -> Modalities:
+    return Modalities(video, audio_source)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image, clips with and without sound, sound alone, and a clip with a track that is damaged."""
+    """An image, clips with and without sound, sound alone, and a clip with a damaged track."""
     folder = tmp_path_factory.mktemp("media")
     Image.fromarray(picture(0)).save(folder / "image.jpg")
     write_sound(folder / "clip.mp4", WAVEFORM, 16_000, "aac", video=10)
@@ -54,13 +54,13 @@ def read(files: Path) -> Callable[..., list[Media]]:
 
     def run(name: str, wanted: Modalities, seed: int = 0) -> list[Media]:
         processor = PICTURE if name.endswith(".jpg") else VIDEO
-        return read_media(files / name, processor, wanted, AUDIO, np.random.default_rng(seed))
+        return read_training_media(files / name, processor, wanted, AUDIO, np.random.default_rng(seed))
 
     return run
 
 
 @pytest.mark.parametrize(
-    ("name", "hearing", "sight", "kinds"),
+    ("name", "audio_source", "video", "kinds"),
     [
         ("image.jpg", None, True, ["image"]),
         ("clip.mp4", None, True, ["video"]),
@@ -82,8 +82,8 @@ def read(files: Path) -> Callable[..., list[Media]]:
         ("alone.wav", "both", False, ["audio"]),
     ],
 )
-def test_a_file_gives_what_the_model_is_trained_on(read, name, hearing, sight, kinds):
-    media = read(name, modalities(hearing, sight))
+def test_a_file_gives_what_the_model_is_trained_on(read, name, audio_source, video, kinds):
+    media = read(name, modalities(audio_source, video))
     assert [item.kind for item in media] == kinds
     shapes = {
         "audio": (2, 1, 128, 204),
@@ -94,26 +94,26 @@ def test_a_file_gives_what_the_model_is_trained_on(read, name, hearing, sight, k
     assert [tuple(item.frames.shape) for item in media] == [shapes[kind] for kind in kinds]
 
 
-@pytest.mark.parametrize("sight", [True, False])
-def test_of_both_one_is_drawn_for_each_sample(read, sight):
-    drawn = [read("clip.mp4", modalities("both", sight), seed)[0].kind for seed in range(20)]
+@pytest.mark.parametrize("video", [True, False])
+def test_with_source_both_one_is_drawn_for_each_sample(read, video):
+    drawn = [read("clip.mp4", modalities("both", video), seed)[0].kind for seed in range(20)]
     assert {*drawn} == {"audio", "audio_frames"}
-    assert drawn == [read("clip.mp4", modalities("both", sight), seed)[0].kind for seed in range(20)]
+    assert drawn == [read("clip.mp4", modalities("both", video), seed)[0].kind for seed in range(20)]
 
 
-def test_frames_for_the_audio_branch_are_those_that_are_seen(read):
-    heard, seen = read("clip.mp4", modalities("frames"))
-    assert torch.equal(heard.frames, seen.frames)
-    assert heard.message == seen.message != ""
+def test_the_audio_branch_gets_the_video_branchs_frames(read):
+    audio, frames = read("clip.mp4", modalities("frames"))
+    assert torch.equal(audio.frames, frames.frames)
+    assert audio.message == frames.message != ""
 
 
-def test_sound_is_that_of_the_file(read, files):
-    heard, _ = read("clip.mp4", modalities("sound"))
-    assert torch.equal(heard.frames, AUDIO(files / "clip.mp4", np.random.default_rng(0)).frames)
+def test_the_audio_is_read_from_the_file(read, files):
+    audio, _ = read("clip.mp4", modalities("sound"))
+    assert torch.equal(audio.frames, AUDIO(files / "clip.mp4", np.random.default_rng(0)).frames)
 
 
 @pytest.mark.parametrize(
-    ("name", "hearing", "sight", "reason"),
+    ("name", "audio_source", "video", "reason"),
     [
         ("alone.wav", None, True, "sound alone, and the model is not trained on sound"),
         ("alone.wav", "frames", True, "sound alone, and the model is not trained on sound"),
@@ -122,15 +122,17 @@ def test_sound_is_that_of_the_file(read, files):
         ("empty.m4a", "sound", True, "no sound track, and nothing else that the model is trained on"),
     ],
 )
-def test_a_file_with_nothing_that_the_model_is_trained_on_is_a_bad_record(read, files, name, hearing, sight, reason):
+def test_a_file_with_nothing_that_the_model_is_trained_on_is_a_bad_record(
+    read, files, name, audio_source, video, reason
+):
     with pytest.raises(BadRecord) as caught:
-        read(name, modalities(hearing, sight))
+        read(name, modalities(audio_source, video))
     assert str(caught.value) == f"{files / name}: {reason}"
 
 
-def test_an_image_is_no_sound(read):
+def test_an_image_has_no_audio(read):
     with pytest.raises(DecodeError, match="neither video nor sound"):
-        read("image.jpg", modalities("sound", sight=False))
+        read("image.jpg", modalities("sound", video=False))
 
 
 def test_a_track_that_cannot_be_decoded_is_an_error_not_a_clip_without_sound(read):
@@ -139,9 +141,9 @@ def test_a_track_that_cannot_be_decoded_is_an_error_not_a_clip_without_sound(rea
     assert [item.kind for item in read("damaged.mkv", modalities(None))] == ["video"]
 
 
-def test_a_processor_that_opens_nothing_itself_is_heard_as_well(files):
+def test_a_processor_that_opens_no_file_itself_may_read_audio(files):
     def whole(path: Path, rng: np.random.Generator) -> Media:
         return VIDEO(path, rng)
 
-    media = read_media(files / "clip.mp4", whole, modalities("sound"), AUDIO, np.random.default_rng(0))
+    media = read_training_media(files / "clip.mp4", whole, modalities("sound"), AUDIO, np.random.default_rng(0))
     assert [item.kind for item in media] == ["audio", "video"]

@@ -39,16 +39,16 @@ TOY_IMAGEBIND = ImageBindConfig(
     patch_size=PATCH,
     out_embed_dim=64,
 )
-"""Sizes of the toy ImageBind; the toy YAMLs repeat them. The trunk for frames is as large as the toy ViT."""
+"""Sizes of the toy ImageBind; the toy YAMLs repeat them. The vision trunk has the size of the toy ViT."""
 IMAGEBIND_FILE = "imagebind.safetensors"
 PREFIX = "audio_encoder."
 """Name prefix in the file, as in the whole model."""
 
 N_CLIPS, FRAMES_PER_CLIP = 1800, 8
 SOUNDS_PER_KIND, FRAMES_PER_KIND = 2, 16
-"""In one batch. Sounds are learned long before frames, and each takes four times as long."""
+"""Per batch. Sounds are learned much sooner than frames, and each takes four times as long."""
 TEMPERATURE = 0.1
-"""Of the softmax over cosines."""
+"""Temperature of the softmax over cosines."""
 NOTHING = len(SHAPES)
 """The kind of silence and of a frame without a shape."""
 LOUDER = 0.3
@@ -67,7 +67,7 @@ def load_imagebind(weights: Path) -> ImageBind:
 
 @dataclass(frozen=True)
 class Clips:
-    """Decoded clips, or what is made up in their place, and their kind."""
+    """Decoded or made-up clips, and their kind."""
 
     frames: Tensor
     """uint8[N, T, 3, H, W]."""
@@ -86,8 +86,8 @@ def record(scene: Scene) -> tuple[Tensor, Tensor]:
         file = Path(folder) / "clip.mp4"
         write_clip(file, scene)
         reader = open_video(file)
-        heard = ImageBindAudio(AudioConfig(n_segments=1)).read_track(reader.sound()).frames
-        return reader.read(range(reader.n_frames)).permute(0, 3, 1, 2), heard[0]
+        audio = ImageBindAudio(AudioConfig(n_segments=1)).read_track(reader.sound()).frames
+        return reader.read(range(reader.n_frames)).permute(0, 3, 1, 2), audio[0]
 
 
 def make_clips(n_clips: int, seed: int, *, held_out: bool) -> Clips:
@@ -95,15 +95,15 @@ def make_clips(n_clips: int, seed: int, *, held_out: bool) -> Clips:
     frames, mel, kind = [], [], []
     rng = np.random.default_rng(seed)
     for scene in tqdm(scenes(n_clips, seed, held_out=held_out), total=n_clips, desc="clips"):
-        seen, heard = record(scene)
-        frames.append(seen[rng.choice(len(seen), FRAMES_PER_CLIP, replace=False)])
-        mel.append(heard)
+        vision, audio = record(scene)
+        frames.append(vision[rng.choice(len(vision), FRAMES_PER_CLIP, replace=False)])
+        mel.append(audio)
         kind.append(SHAPES.index(scene.shape))
     return Clips(torch.stack(frames), torch.stack(mel), torch.tensor(kind))
 
 
 def make_nothing(n_clips: int, seed: int) -> Clips:
-    """Make frames of one colour, half of them black, and sounds of hiss or, half of them, of one level throughout."""
+    """Make frames of one colour, half of them black, and sounds, half of them hiss and half of a constant level."""
     rng = torch.Generator().manual_seed(seed)
     colour = torch.randint(0, 130, (n_clips, FRAMES_PER_CLIP, 3, 1, 1), generator=rng)
     colour[: n_clips // 2] = 0
@@ -111,19 +111,19 @@ def make_nothing(n_clips: int, seed: int) -> Clips:
     for i in range(n_clips):
         loudness, level = (torch.rand((), generator=rng) for _ in range(2))
         hiss = torch.randn(1, round(SECONDS * SAMPLE_RATE), generator=rng) * 10 ** (-5 + 2.5 * loudness)
-        heard = spectrogram(hiss)
-        mel.append(torch.full_like(heard, -1.3 + 1.9 * level.item()) if i % 2 else heard)
+        audio = spectrogram(hiss)
+        mel.append(torch.full_like(audio, -1.3 + 1.9 * level.item()) if i % 2 else audio)
     frames = colour.expand(-1, -1, -1, SIDE, SIDE).to(torch.uint8)
     return Clips(frames, torch.stack(mel), torch.full((n_clips,), NOTHING))
 
 
 def join(*parts: Clips) -> Clips:
-    """Put clips one after the other."""
+    """Concatenate clips."""
     return Clips(*(torch.cat([getattr(p, name) for p in parts]) for name in Clips.__dataclass_fields__))
 
 
 def initialise(trunk: VisionTrunk, vit: dict[str, Tensor]) -> None:
-    """Start the trunk for frames from the toy ViT, which has the same blocks under other names.
+    """Initialise the vision trunk from the toy ViT, which has the same blocks under other names.
 
     Args:
         trunk: to be filled, except for its ``head``. Its ``pre_norm`` gives tokens about the spread of the ViT's.
@@ -161,7 +161,7 @@ def initialise(trunk: VisionTrunk, vit: dict[str, Tensor]) -> None:
 
 
 def draw(clips: Clips, per_kind: int) -> Clips:
-    """Draw clips, as many of each kind, with one frame of each."""
+    """Draw clips, equally many of each kind, with one frame of each."""
     members = [torch.nonzero(clips.kind == kind)[:, 0] for kind in range(NOTHING + 1)]
     index = torch.cat([those[torch.randint(len(those), (per_kind,))] for those in members])
     frame = torch.randint(FRAMES_PER_CLIP, (len(index),))
@@ -178,7 +178,7 @@ def vary_sounds(mel: Tensor) -> Tensor:
 def vary_frames(pixels: Tensor) -> Tensor:
     """Move frames, mirror every second one and swap their colour channels: uint8[N, 3, H, W] to the same shape.
 
-    None of it makes another shape of a shape. Without it, twice as many frames are taken for another shape.
+    This never turns one shape into another. Without it, twice as many frames are misclassified.
     """
     moved, _ = shifted(pixels)
     moved[::2] = moved[::2].flip(-1)
@@ -186,15 +186,15 @@ def vary_frames(pixels: Tensor) -> Tensor:
     return moved[torch.arange(len(moved))[:, None], channels]
 
 
-def loss_of(heard: Tensor, seen: Tensor, same: Tensor) -> Tensor:
-    """Return InfoNCE in both directions, where every pair of one kind belongs together.
+def loss_of(audio: Tensor, vision: Tensor, same: Tensor) -> Tensor:
+    """Return InfoNCE in both directions, where every pair of one kind is a match.
 
     Args:
-        heard: float[A, E], unit vectors of sounds.
-        seen: float[N, E], unit vectors of frames.
-        same: bool[A, N], whether sound and frame are of one kind; true somewhere in each row and column.
+        audio: float[A, E], unit vectors of sounds.
+        vision: float[N, E], unit vectors of frames.
+        same: bool[A, N], whether sound and frame are of one kind; each row and column has at least one true value.
     """
-    logits = heard @ seen.T / TEMPERATURE
+    logits = audio @ vision.T / TEMPERATURE
     by_sound = F.cross_entropy(logits, same / same.sum(1, keepdim=True))
     by_frame = F.cross_entropy(logits.T, same.T / same.T.sum(1, keepdim=True))
     return (by_sound + by_frame) / 2
@@ -203,8 +203,8 @@ def loss_of(heard: Tensor, seen: Tensor, same: Tensor) -> Tensor:
 @torch.no_grad()
 def embed(model: ImageBind, clips: Clips) -> tuple[Tensor, Tensor]:
     """Return the unit vectors of sounds, float[N, E], and of the first frame of each clip, float[N, E]."""
-    heard = torch.cat([model.audio(part) for part in clips.mel.split(64)])
-    return F.normalize(heard, dim=-1), torch.cat([model.vision(part) for part in clips.frames[:, 0].split(64)])
+    audio = torch.cat([model.audio(part) for part in clips.mel.split(64)])
+    return F.normalize(audio, dim=-1), torch.cat([model.vision(part) for part in clips.frames[:, 0].split(64)])
 
 
 def measure(model: ImageBind, known: Clips, unseen: Clips) -> dict[str, float]:
@@ -214,7 +214,7 @@ def measure(model: ImageBind, known: Clips, unseen: Clips) -> dict[str, float]:
         known: clips whose mean vectors represent each kind.
         unseen: clips to classify.
     Returns:
-        sound, sight: share of sounds whose kind is that of the nearest mean of known frames, and the reverse;
+        sound, frame: share of sounds whose kind is that of the nearest mean of known frames, and the reverse;
         retrieved: share of frames to which the nearest sound is of their kind; matching, other: mean cosine of a
         sound and a frame of one kind, and of two; lowest, highest: the extremes of these.
     """
@@ -222,12 +222,12 @@ def measure(model: ImageBind, known: Clips, unseen: Clips) -> dict[str, float]:
         F.normalize(torch.stack([vectors[known.kind == kind].mean(0) for kind in range(NOTHING + 1)]), dim=-1)
         for vectors in embed(model, known)
     ]
-    heard, seen = embed(model, unseen)
-    cosines = seen @ heard.T
+    audio, vision = embed(model, unseen)
+    cosines = vision @ audio.T
     same = unseen.kind[:, None] == unseen.kind
     right = {
-        "sound": (heard @ means[1].T).argmax(1) == unseen.kind,
-        "sight": (seen @ means[0].T).argmax(1) == unseen.kind,
+        "sound": (audio @ means[1].T).argmax(1) == unseen.kind,
+        "frame": (vision @ means[0].T).argmax(1) == unseen.kind,
         "retrieved": unseen.kind[cosines.argmax(1)] == unseen.kind,
     }
     return {
@@ -246,15 +246,15 @@ def train_imagebind(weights: Path, steps: int = 1000, lr: float = 1e-3) -> dict[
     unseen = join(make_clips(216, seed=22, held_out=True), make_nothing(36, seed=22))
     model = ImageBind(TOY_IMAGEBIND)
     initialise(model.vision, load_file(weights / VISION_FILE))
-    model.audio.log_scale.requires_grad_(False)  # it scales the length, which cosines ignore
+    model.audio.log_scale.requires_grad_(False)  # it only scales lengths, which cosines ignore
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.01)
     rate = schedule(optimizer, steps, warmup=50)
     bar = tqdm(range(steps), desc="imagebind", mininterval=10)
     for step in bar:
-        sounds, sights = draw(clips, SOUNDS_PER_KIND), draw(clips, FRAMES_PER_KIND)
-        heard = F.normalize(model.audio(vary_sounds(sounds.mel)), dim=-1)
-        seen = model.vision(vary_frames(sights.frames[:, 0]))
-        loss = loss_of(heard, seen, sounds.kind[:, None] == sights.kind)
+        sounds, images = draw(clips, SOUNDS_PER_KIND), draw(clips, FRAMES_PER_KIND)
+        audio = F.normalize(model.audio(vary_sounds(sounds.mel)), dim=-1)
+        vision = model.vision(vary_frames(images.frames[:, 0]))
+        loss = loss_of(audio, vision, sounds.kind[:, None] == images.kind)
         descend(rate, loss)
         if step % 200 == 0 or step == steps - 1:
             bar.write(f"imagebind {step}: loss {loss.item():.3f} {measure(model, unseen, unseen)}")
