@@ -18,6 +18,7 @@ from video_llama.common.registry import did_you_mean
 from video_llama.config.fields import UNSET
 from video_llama.config.problems import KeyPath, Problems, dotted
 from video_llama.config.shipped import PACKAGE
+from video_llama.config.source import map_strings
 
 _REFERENCE = re.compile(r"\$\{([\w.\[\]-]+)\}")
 _MISSING = re.compile(r"Missing mandatory value: (\S+)")
@@ -48,19 +49,11 @@ class Resolver:
 
     def resolve(self, data: dict[str, Any]) -> dict[str, Any]:
         """Return the data with every interpolation replaced; broken ones are reported with their key."""
+        # OmegaConf refuses the whole file if one text in it has bad grammar.
+        parsable = map_strings(lambda text: UNSET if "${" in text and _grammar_problem(text) else text, data)
         # Shipped YAMLs name files of the package, wherever it is installed and whatever the working directory.
-        root = OmegaConf.create({"package": str(PACKAGE), **self._without_bad_grammar(data, ())})
+        root = OmegaConf.create({"package": str(PACKAGE), **parsable})
         return {key: self._value(root, data, key, (key,)) for key in data}
-
-    def _without_bad_grammar(self, data: Any, path: KeyPath) -> Any:
-        """Return a copy of the data that OmegaConf accepts as a whole."""
-        if isinstance(data, dict):
-            return {key: self._without_bad_grammar(value, (*path, key)) for key, value in data.items()}
-        if isinstance(data, list):
-            return [self._without_bad_grammar(value, (*path, index)) for index, value in enumerate(data)]
-        if isinstance(data, str) and "${" in data and _grammar_problem(data):
-            return UNSET
-        return data
 
     def _value(self, container: DictConfig | ListConfig, raw: Any, key: Any, path: KeyPath) -> Any:
         """Return the resolved value under ``key``; ``raw`` is the container as written."""

@@ -1,7 +1,7 @@
 """One YAML to one typed, checked ``JobConfig``: dataclass defaults < YAML < ``--options``.
 
 Every problem is reported at once, with its file, line and key. What a Config may say of its fields is in
-``config_types``; those names can be imported from here.
+``fields``; those names can be imported from here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from video_llama.common.errors import ConfigError
 from video_llama.common.registry import DATASETS, MODELS, RUNNERS, import_problem, plugin_problems
 from video_llama.config.fields import (
     UNSET,
-    Constraint,
     ExistingPath,
     Registered,
     RegisteredKeys,
@@ -29,13 +28,12 @@ from video_llama.config.interpolation import Resolver
 from video_llama.config.problems import KeyPath, Problems, dotted
 from video_llama.config.serialize import plain, registered_class, registered_name
 from video_llama.config.shipped import find_config
-from video_llama.config.source import apply_options, read_yaml
+from video_llama.config.source import apply_options, map_strings, read_yaml
 from video_llama.config.validation import Context, unknown_keys, validate
 
 __all__ = [
     "UNSET",
     "ConfigError",
-    "Constraint",
     "ExistingPath",
     "InferenceConfig",
     "JobConfig",
@@ -85,7 +83,9 @@ class JobConfig:
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as a YAML that loads as an equal ``JobConfig``."""
-        return yaml.dump(_escaped(self.as_dict()), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+        return yaml.dump(
+            map_strings(_escaped, self.as_dict()), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, JobConfig) and self.as_dict() == other.as_dict()
@@ -121,15 +121,14 @@ def load_config(
     for key, near in misspelt.items():
         problems.add_unknown((key,), near)
     imports = _imports(problems, data.get("imports"))
-    elsewhere = also
     if need is None:
-        need, also = ["model"], tuple(SECTIONS)
+        need = ["model", *(name for name in SECTIONS if name in data and name != "model")]
     need = [*need, *(name for name in also if name in data and name not in need)]
     sections: dict[str, Any] = {}
     unset: dict[KeyPath, str] = {}
     for name, hint in SECTIONS.items():
         if name in need and name in data:
-            context = Context(has_files=name not in elsewhere)
+            context = Context(has_files=name not in also)
             sections[name] = validate(hint, data[name], (name,), problems, context)
             unset |= context.unset
         elif name in need and name not in misspelt.values():
@@ -137,10 +136,12 @@ def load_config(
     if not problems.found:
         _add_disagreements(problems, sections)
     _add_idle_options(problems, need)
-    if not allow_unset:
-        _add_unset(problems, unset)
+    needs = _needs(unset)
+    for origin, keys in needs.items() if not allow_unset else ():
+        problems.add(_parsed(origin), "is ???: set it before use" + (f"; {', '.join(keys)} needs it" if keys else ""))
     problems.raise_if_any()
-    return JobConfig(**sections, imports=imports, unset=_unset_lines(unset), warnings=_warnings(sections))
+    unset_lines = tuple(f"{origin} ({', '.join(keys)})" if keys else origin for origin, keys in needs.items())
+    return JobConfig(**sections, imports=imports, unset=unset_lines, warnings=_warnings(sections))
 
 
 def _imports(problems: Problems, value: Any) -> tuple[str, ...]:
@@ -183,25 +184,11 @@ def _add_idle_options(problems: Problems, need: Sequence[str]) -> None:
             problems.add(path, f"not used here, where only {', '.join(need)} is read")
 
 
-def _add_unset(problems: Problems, unset: dict[KeyPath, str]) -> None:
-    for origin, keys in _by_origin(unset).items():
-        for_others = [key for key in keys if key != origin]
-        needed = f"; {', '.join(for_others)} needs it" if for_others else ""
-        problems.add(_parsed(origin), f"is ???: set it before use{needed}")
-
-
-def _unset_lines(unset: dict[KeyPath, str]) -> tuple[str, ...]:
-    return tuple(
-        origin if keys == [origin] else f"{origin} ({', '.join(key for key in keys if key != origin)})"
-        for origin, keys in _by_origin(unset).items()
-    )
-
-
-def _by_origin(unset: dict[KeyPath, str]) -> dict[str, list[str]]:
-    """Return, for each key that holds ``???``, the keys that need it."""
-    needs: dict[str, list[str]] = {}
+def _needs(unset: dict[KeyPath, str]) -> dict[str, list[str]]:
+    """Return, for each key that holds ``???``, the other keys that need it."""
+    needs: dict[str, list[str]] = {origin: [] for origin in unset.values()}
     for path, origin in unset.items():
-        needs.setdefault(origin, []).append(dotted(path))
+        needs[origin] += [dotted(path)] if dotted(path) != origin else []
     return needs
 
 
@@ -209,19 +196,13 @@ def _parsed(key: str) -> KeyPath:
     return tuple(int(part) if part.isdecimal() else part for part in re.split(r"[.\[\]]+", key.rstrip("]")))
 
 
+def _escaped(text: str) -> str:
+    """Return a text with ``${`` written so that OmegaConf leaves it alone."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
 class _Dumper(yaml.SafeDumper):
     """YAML without anchors: a value used twice is written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
-
-
-def _escaped(data: Any) -> Any:
-    """Return the data with ``${`` in strings written so that OmegaConf leaves it alone."""
-    if isinstance(data, dict):
-        return {key: _escaped(value) for key, value in data.items()}
-    if isinstance(data, list):
-        return [_escaped(value) for value in data]
-    if isinstance(data, str):
-        return re.sub(r"(\\*)\$\{", r"\1\1\\${", data)
-    return data

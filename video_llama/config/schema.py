@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from video_llama.common.registry import Registry
 from video_llama.config.fields import UNSET, Constraint, Registered, RegisteredKeys, RegisteredName
-from video_llama.config.hints import fixed_length, mark, split, takes_null
+from video_llama.config.hints import default_of, fixed_length, mark, split, takes_null
 from video_llama.config.loader import SECTIONS, JobConfig
 from video_llama.config.serialize import plain
 from video_llama.config.validation import NUMBER
@@ -135,7 +135,7 @@ class _Schemas:
             members = [f for f in fields(cls) if f.init]
             properties = {f.name: self._member(f, hints[f.name], docs.get(f.name)) for f in members}
             required = [
-                f.name for f in members if _default(f) is MISSING and not getattr(mark(hints[f.name]), "default", 0)
+                f.name for f in members if default_of(f) is MISSING and not getattr(mark(hints[f.name]), "default", 0)
             ]
             self.defs[name] = {
                 "type": "object" if required and not partial else ["object", "null"],
@@ -147,7 +147,7 @@ class _Schemas:
         return {"$ref": f"#/$defs/{name}"}
 
     def _member(self, member: Field[Any], hint: Any, doc: str | None) -> Schema:
-        default = _default(member)
+        default = default_of(member)
         if is_dataclass(default) and mark(hint) is None:
             schema: Schema = {"if": {"$ref": "#/$defs/reference"}, "else": self._config(type(default), partial=True)}
         else:
@@ -191,7 +191,3 @@ class _Schemas:
     def _named(self, registry: Registry[Any], name: str, key: str) -> Schema:
         config = registry.config(name)
         return self._config(config, key) if config is not None else {}
-
-
-def _default(member: Field[Any]) -> Any:
-    return member.default_factory() if member.default_factory is not MISSING else member.default

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,11 +29,10 @@ class _Loader(yaml.SafeLoader):
 
 @dataclass
 class _Reader:
-    """Builds data from YAML nodes; notes the line of each key, and keys given twice."""
+    """Builds data from YAML nodes; notes in ``problems`` the line of each key, and keys given twice."""
 
     loader: _Loader
-    lines: dict[KeyPath, int] = field(default_factory=dict)
-    problems: list[tuple[int, str]] = field(default_factory=list)
+    problems: Problems
     _open: set[int] = field(default_factory=set)
 
     def value(self, node: Node, path: KeyPath) -> Any:
@@ -46,12 +46,8 @@ class _Reader:
         return data
 
     def sequence(self, node: Node, path: KeyPath) -> list[Any]:
-        items = []
-        for index, item in enumerate(node.value):
-            here = (*path, index)
-            self.lines[here] = _line(item)
-            items.append(self.value(item, here))
-        return items
+        self.problems.locations |= {(*path, index): _line(item) for index, item in enumerate(node.value)}
+        return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
 
     def mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
         merged: dict[str, Any] = {}
@@ -64,13 +60,13 @@ class _Reader:
                 continue
             line = _line(key_node)
             if not isinstance(key_node, ScalarNode):
-                self.problems.append((line, f"{dotted(path)}: a key must be a plain word"))
+                self.problems.add_line(line, f"{dotted(path)}: a key must be a plain word")
                 continue
             key: str = key_node.value  # as written, so that a key such as `no` stays a word
             here = (*path, key)
             if key in own:
-                self.problems.append((line, f"{dotted(here)}: given twice, on lines {own[key]} and {line}"))
-            own[key] = self.lines[here] = line
+                self.problems.add_line(line, f"{dotted(here)}: given twice, on lines {own[key]} and {line}")
+            own[key] = self.problems.locations[here] = line
             merged[key] = self.value(value_node, here)
         return merged
 
@@ -91,13 +87,12 @@ def _line(node: Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _parse(text: str) -> tuple[Any, _Reader]:
-    """Return the data of one YAML document and what was noted while reading it; None for an empty one."""
+def _parse(text: str, problems: Problems) -> Any:
+    """Return the data of one YAML document, None for an empty one; note in ``problems`` what is found on the way."""
     loader = _Loader(text)
-    reader = _Reader(loader)
     try:
         node = loader.get_single_node()
-        return (None if node is None else reader.value(node, ())), reader
+        return None if node is None else _Reader(loader, problems).value(node, ())
     finally:
         loader.dispose()
 
@@ -110,7 +105,7 @@ def read_yaml(problems: Problems) -> dict[str, Any]:
     """
     try:
         with open(problems.file, encoding="utf-8-sig") as file:
-            data, reader = _parse(file.read())
+            data = _parse(file.read(), problems)
     except FileNotFoundError:
         raise ConfigError([f"{problems.file}: no such file"]) from None
     except OSError as error:
@@ -123,9 +118,6 @@ def read_yaml(problems: Problems) -> dict[str, Any]:
         raise ConfigError([f"{problems.file}: the file is empty"])
     if not isinstance(data, dict):
         raise ConfigError([f"{problems.file}:1  expected a mapping of sections (model, datasets, run)"])
-    problems.locations.update(reader.lines)
-    for line, problem in reader.problems:
-        problems.add_line(line, problem)
     return data
 
 
@@ -146,7 +138,7 @@ def apply_options(data: dict[str, Any], options: Iterable[str], problems: Proble
             problems.add_option(option, "expected key=value, such as run.max_epoch=3")
             continue
         try:
-            value, _ = _parse(text)
+            value = _parse(text, Problems(option))
         except (yaml.YAMLError, ValueError) as error:
             problems.add_option(option, _syntax_problem(key, error))
             continue
@@ -191,14 +183,13 @@ def _used_path(path: tuple[str, ...], data: dict[str, Any]) -> bool:
     """Return whether the file has, or refers to, a key of the free block ``paths``: a misspelt one has no effect."""
     if len(path) > 1 and path[1] in (data.get("paths") or {}):
         return True
-    reference = "${" + ".".join(path[:2])
-    return any(text.split(reference, 1)[1][:1] in (".", "}", "[") for text in strings(data) if reference in text)
+    return re.search(re.escape("${" + ".".join(path[:2])) + r"[.}\[]", str(data)) is not None
 
 
-def strings(data: Any) -> Iterator[str]:
-    """Yield every string in nested mappings and lists."""
-    if isinstance(data, str):
-        yield data
-    elif isinstance(data, dict | list):
-        for item in data.values() if isinstance(data, dict) else data:
-            yield from strings(item)
+def map_strings(change: Callable[[str], Any], data: Any) -> Any:
+    """Return nested mappings and lists with every string value changed."""
+    if isinstance(data, dict):
+        return {key: map_strings(change, value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [map_strings(change, value) for value in data]
+    return change(data) if isinstance(data, str) else data

@@ -355,6 +355,12 @@ def test_values_of_any_type_may_be_unset(folder: Folder) -> None:
     assert folder.load(MODEL + "run: {max_epoch: '???'}\n", allow_unset=True).unset == ("run.max_epoch",)
 
 
+def test_an_unknown_data_set_is_refused_even_if_it_is_still_to_be_set(folder: Folder) -> None:
+    assert folder.problems(MODEL + "datasets: {webvd: '???'}\n", allow_unset=True) == [
+        "mine.yaml:2  datasets.webvd: 'webvd' is not a registered dataset. Known: webvid. Did you mean webvid?"
+    ]
+
+
 def test_a_class_without_settings_cannot_be_configured(folder: Folder) -> None:
     with MODELS.scoped():
         MODELS.register("plain")(type("Plain", (), {}))

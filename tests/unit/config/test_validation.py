@@ -203,6 +203,39 @@ def test_right_values_of_every_kind_are_built_as_their_types() -> None:
     assert [registered_name(PROCESSORS, p) for p in config.processors] == ["alpro_video_eval", "alpro_video_train"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outer:
+    needy: Needy = Needy(need="n", also=1.0, inner=Inner(size=5))
+    items: list[int] | str = "none"
+    bounded: Annotated[int, Ge(1)] | str = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "config"),
+    [
+        ({"also": 4}, Needy(need="n", also=4.0, inner=Inner(size=5))),
+        ({"inner": {"names": ["a"]}}, Needy(need="n", also=1.0, inner=Inner(size=5, names=("a",)))),
+        ({}, Needy(need="n", also=1.0, inner=Inner(size=5))),
+    ],
+)
+def test_a_mapping_takes_what_it_leaves_out_from_the_default_of_its_field(value: Any, config: Any) -> None:
+    assert validate(Outer, {"needy": value}, (), Problems("file"), Context()) == Outer(needy=config)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        ({"items": [1, "x"]}, "items[1]: expected an integer, got the string 'x'"),
+        ({"items": 1}, "items: expected a list or a string, got the integer 1"),
+        ({"bounded": 0}, "bounded: must be at least 1, got 0"),
+    ],
+)
+def test_a_value_whose_type_fits_one_of_several_is_judged_by_that_one(value: Any, problem: str) -> None:
+    problems = Problems("file")
+    assert validate(Outer, value, (), problems, Context()) is None
+    assert problems.found == [(0, f"file  {problem}")]
+
+
 KINDS = {"flag": bool, "count": int, "text": str, "grid": list, "inner": dict, "needy": dict, "several": list}
 WORDS = {bool: "true or false", int: "an integer", str: "a string", list: "a list", dict: "a mapping"}
 VALUES = st.recursive(
