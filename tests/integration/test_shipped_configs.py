@@ -15,7 +15,7 @@ from tools.toy_pretrain.imagebind import TOY_IMAGEBIND
 from video_llama.config.loader import ConfigError, JobConfig, load_config
 from video_llama.config.shipped import CONFIGS as PACKAGED
 from video_llama.config.shipped import PACKAGE, shipped_configs
-from video_llama.conversation.loading import inference_config
+from video_llama.conversation.processors import inference_config
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.runners.config import CosineConfig
 

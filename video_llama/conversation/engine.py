@@ -22,8 +22,8 @@ from video_llama.config.loader import InferenceConfig, load_config
 from video_llama.config.serialize import registered_class
 from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile, FeatureCache, file_key
 from video_llama.conversation.generation import generate, generate_tokens
-from video_llama.conversation.loading import build_processors, inference_config, with_defaults
 from video_llama.conversation.oom import within_memory
+from video_llama.conversation.processors import build_processors, inference_config, with_defaults
 from video_llama.conversation.session import Session
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.processors.media import MediaReader

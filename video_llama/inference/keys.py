@@ -13,7 +13,7 @@ from typing import Any
 from video_llama import __version__
 from video_llama.config.loader import InferenceConfig, JobConfig
 from video_llama.config.serialize import named_paths, plain
-from video_llama.conversation.loading import inference_config
+from video_llama.conversation.processors import inference_config
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.inference.items import Item
 

@@ -10,7 +10,7 @@ from tests import tiny
 from video_llama.common.registry import PROCESSORS
 from video_llama.config.loader import InferenceConfig, JobConfig
 from video_llama.config.serialize import plain, remember_name
-from video_llama.conversation.loading import build_processors, inference_config, with_defaults
+from video_llama.conversation.processors import build_processors, inference_config, with_defaults
 from video_llama.datasets.config import CCSBUAlignConfig, ProcessorsConfig, WebVidConfig
 from video_llama.processors.config import ImageConfig, VideoConfig, VideoTrainConfig
 from video_llama.processors.image import Blip2ImageEval
