@@ -24,7 +24,7 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def context(tokenizer: Tokenizer) -> SampleSpec:
+def spec(tokenizer: Tokenizer) -> SampleSpec:
     """What a Vicuna decoder of 512 tokens asks of samples, with 8 tokens for an image or clip."""
     return SampleSpec(
         tokenizer=tokenizer,

@@ -50,7 +50,7 @@ class Text:
 
     def sample(self, kind: str, golden: dict[str, Any], label_mask: str) -> Sample:
         """Our data set's sample of a golden's record."""
-        context = SampleSpec(
+        spec = SampleSpec(
             tokenizer=self.tokenizer,
             template=MODEL_TYPES[golden["model_type"]],
             tokens_per_slot=self.slots,
@@ -62,7 +62,7 @@ class Text:
         self.folder.mkdir(exist_ok=True)
         path = self.folder / str(len(list(self.folder.iterdir())))
         path.mkdir()
-        folder = Folder(path, context)
+        folder = Folder(path, spec)
         if kind == "video":
             folder.clips("1.mp4", content=golden["msg"])
             data: Any = folder.videochat([{"video": "1.mp4", "QA": golden["QA"]}])

@@ -25,7 +25,7 @@ class Dataset(ABC):
 
     Args:
         config: its section of the YAML.
-        context: what the model needs of samples.
+        spec: what the model needs of samples.
         name: its key in the YAML, for messages.
 
     Raises:
@@ -35,13 +35,13 @@ class Dataset(ABC):
 
     Config: type = DatasetConfig
 
-    def __init__(self, config: Any, context: SampleSpec, name: str) -> None:
-        problems = [f"datasets.{name}.{key}: {m}" for key, m in config.disagreements(context.shared_settings)]
+    def __init__(self, config: Any, spec: SampleSpec, name: str) -> None:
+        problems = [f"datasets.{name}.{key}: {m}" for key, m in config.disagreements(spec.shared_settings)]
         if config.build_info is None:
             problems.append(f"datasets.{name}.build_info: needed for training, and not given")
         if problems:
             raise ConfigError(problems)
-        self.config, self.context, self.name = config, context, name
+        self.config, self.spec, self.name = config, spec, name
         self.vis_processor = make_processor(config.vis_processor.train)
         self.records: Sequence[Any] = self.read_records()
         if not self.records:
@@ -76,7 +76,7 @@ class Dataset(ABC):
             BadRecord: the file has nothing that the model is trained on.
             DecodeError: it cannot be read.
         """
-        return read_training_media(path, self.vis_processor, self.context.modalities, self.context.audio_processor, rng)
+        return read_training_media(path, self.vis_processor, self.spec.modalities, self.spec.audio_processor, rng)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -101,7 +101,7 @@ class Dataset(ABC):
         Raises:
             BadRecord: nothing that carries loss fits into the context, or an image or clip does not.
         """
-        encoded = encode(pieces, self.context.tokenizer, self.context.tokens_per_slot)
+        encoded = encode(pieces, self.spec.tokenizer, self.spec.tokens_per_slot)
         return self.truncated_sample(index, encoded, media, max_length=max_length, max_targets=max_targets)
 
     def truncated_sample(
@@ -114,7 +114,7 @@ class Dataset(ABC):
         max_targets: int | None = None,
     ) -> Sample:
         """Make a sample of token ids and labels, as ``tokenized`` does."""
-        length, limit = len(encoded.labels), min(self.context.max_context, max_length or self.context.max_context)
+        length, limit = len(encoded.labels), min(self.spec.max_context, max_length or self.spec.max_context)
         if max_targets is not None:
             limit = min(limit, encoded.labels.count(IGNORE_LABEL) + max_targets)
         if (reason := _unusable(encoded, limit)) is not None:

@@ -31,8 +31,8 @@ class CaptionRecord(NamedTuple):
 class CaptionDataset(Dataset):
     """An image or clip, a random prompt for it, and its caption as the target."""
 
-    def __init__(self, config: Any, context: SampleSpec, name: str) -> None:
-        super().__init__(config, context, name)
+    def __init__(self, config: Any, spec: SampleSpec, name: str) -> None:
+        super().__init__(config, spec, name)
         if config.text_processor is None:
             raise ConfigError([f"datasets.{name}.text_processor: needed for captions, and not given"])
         self.text_processor = make_processor(config.text_processor.train)
@@ -49,16 +49,16 @@ class CaptionDataset(Dataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Draw a prompt, clean the caption, and read the image or clip."""
-        record, context = self.records[index], self.context
+        record, spec = self.records[index], self.spec
         if not record.path:
             raise BadRecord(record.location)
         text = self.text_processor(record.caption, rng)
         if text in ("", self.no_words):
             raise BadRecord(f"{record.location}: the caption {record.caption!r} is empty after cleaning")
-        prompt = context.caption_prompts[rng.integers(len(context.caption_prompts))]
+        prompt = spec.caption_prompts[rng.integers(len(spec.caption_prompts))]
         media = self.read_media(self.media_folder / record.path, rng)
-        segments = caption(prompt, text, context.template.end_sym, *media)
-        return self.tokenized(index, segments, media, max_targets=context.max_txt_len)
+        segments = caption(prompt, text, spec.template.end_sym, *media)
+        return self.tokenized(index, segments, media, max_targets=spec.max_txt_len)
 
 
 @DATASETS.register("webvid")

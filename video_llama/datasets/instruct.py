@@ -39,12 +39,12 @@ class InstructDataset(Dataset):
 
     def instruct(self, index: int, turns: Sequence[tuple[str, str]], media: Sequence[Media]) -> Sample:
         """Render turns in the training layout and tokenise them."""
-        context, template = self.context, self.context.template
-        tokens = (context.tokenizer, context.tokens_per_slot)
+        spec, template = self.spec, self.spec.template
+        tokens = (spec.tokenizer, spec.tokens_per_slot)
         encoded = encode(conversation(template, template.training, turns, media), *tokens)
-        if context.label_mask == "original":
+        if spec.label_mask == "original":
             encoded = original_labels(template, encoded, turns, media, *tokens)
-        return self.truncated_sample(index, encoded, media, max_length=context.max_instruct_len)
+        return self.truncated_sample(index, encoded, media, max_length=spec.max_instruct_len)
 
 
 @DATASETS.register("llava_instruct")

@@ -21,5 +21,5 @@ def _fake_processors() -> Iterator[None]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, context: SampleSpec) -> Folder:
-    return Folder(tmp_path, context)
+def folder(tmp_path: Path, spec: SampleSpec) -> Folder:
+    return Folder(tmp_path, spec)

@@ -87,11 +87,11 @@ CAPTIONS = TextProcessorConfig(train=CaptionConfig())
 class Folder:
     """A user's data: writes annotations and media, and makes data sets of them.
 
-    ``context`` is what the model asks for; settings given to a method go into the data set's section of the YAML.
+    ``spec`` is what the model asks for; settings given to a method go into the data set's section of the YAML.
     """
 
     path: Path
-    context: SampleSpec
+    spec: SampleSpec
     media: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -123,7 +123,7 @@ class Folder:
             self.table("0.csv", rows, ("videoid", "page_dir", "name"))
         files = FilesConfig(anno_dir=str(self.path / "annotations"), videos_dir=str(self.media))
         defaults = {"build_info": files, "vis_processor": CLIPS, "text_processor": CAPTIONS}
-        return WebVid(WebVidConfig(**(defaults | settings)), self.context, "webvid")
+        return WebVid(WebVidConfig(**(defaults | settings)), self.spec, "webvid")
 
     def cc_sbu_align(self, content: Any, **settings: Any) -> CCSBUAlign:
         """Make an image caption set over ``filter_cap.json``."""
@@ -131,21 +131,21 @@ class Folder:
         (self.path / "cc" / "image").mkdir(exist_ok=True)
         storage = StorageConfig(storage=str(self.path / "cc"))
         defaults = {"build_info": storage, "vis_processor": IMAGES, "text_processor": CAPTIONS}
-        return CCSBUAlign(CCSBUAlignConfig(**(defaults | settings)), self.context, "cc_sbu_align")
+        return CCSBUAlign(CCSBUAlignConfig(**(defaults | settings)), self.spec, "cc_sbu_align")
 
     def llava(self, content: Any, **settings: Any) -> LlavaInstruct:
         """Make a LLaVA set over ``instruct.json``."""
         config = LlavaInstructConfig(
             **({"build_info": self._instructions(content), "vis_processor": IMAGES} | settings)
         )
-        return LlavaInstruct(config, self.context, "llava_instruct")
+        return LlavaInstruct(config, self.spec, "llava_instruct")
 
     def videochat(self, content: Any, chinese: bool = False, **settings: Any) -> WebVidInstruct:
         """Make a VideoChat set over ``instruct.json``."""
         config = WebVidInstructConfig(
             **({"build_info": self._instructions(content), "vis_processor": CLIPS} | settings)
         )
-        return (WebVidInstructZh if chinese else WebVidInstruct)(config, self.context, "webvid_instruct")
+        return (WebVidInstructZh if chinese else WebVidInstruct)(config, self.spec, "webvid_instruct")
 
     def _instructions(self, content: Any) -> FilesConfig:
         file = self.file("instruct.json", content if isinstance(content, str | bytes) else json.dumps(content))
@@ -153,7 +153,7 @@ class Folder:
 
     def limited(self, **changes: Any) -> Folder:
         """The same folder for a model with another sample spec."""
-        self.context = replace(self.context, **changes)
+        self.spec = replace(self.spec, **changes)
         return self
 
 
@@ -165,7 +165,7 @@ def sample_text(dataset: Dataset, index: int = 0) -> str:
 def target_text(dataset: Dataset, index: int = 0) -> str:
     """The text of a sample's labels."""
     labels = dataset.sample(index, np.random.default_rng(0)).labels.tolist()
-    return dataset.context.tokenizer.decode([label for label in labels if label >= 0])
+    return dataset.spec.tokenizer.decode([label for label in labels if label >= 0])
 
 
 def read(dataset: Dataset, ids: list[int]) -> Iterator[str]:
@@ -175,7 +175,7 @@ def read(dataset: Dataset, ids: list[int]) -> Iterator[str]:
         if i >= 0:
             words.append(i)
             continue
-        yield dataset.context.tokenizer.decode(words)
+        yield dataset.spec.tokenizer.decode(words)
         words = []
         if i != -1000:
             yield "@"
