@@ -285,10 +285,10 @@ def chat(loaded: Chat) -> Chat:
 def test_sound_comes_before_frames_in_the_prompt_and_in_the_media(chat, media, name):
     shown = chat.upload(video=media[name])
     assert [item.kind for item in chat.session.media] == ["audio", "video"]
-    assert [tuple(group.frames.shape) for group in chat._encoded] == [(1, 2, 12), (1, 4, 4, 16)]
+    assert [tuple(group.data.shape) for group in chat._encoded] == [(1, 2, 12), (1, 4, 4, 16)]
     assert [int(group.slots) for group in chat._encoded] == [-1, -2]
-    assert shown.audio.frames.shape == (2, 1, 128, 204)
-    assert bool(shown.audio.frames.isfinite().all())
+    assert shown.audio.data.shape == (2, 1, 128, 204)
+    assert bool(shown.audio.data.isfinite().all())
     chat.session.ask(QUESTION)
     assert chat.session.turns[0].text.startswith("Close your eyes, open your ears")
 
@@ -303,7 +303,7 @@ def test_an_answer_depends_on_the_sound(chat, media):
     def prompt(**files: Any) -> torch.Tensor:
         chat.reset()
         chat.upload(**files)
-        return chat._encoded[0].frames
+        return chat._encoded[0].data
 
     assert not torch.allclose(prompt(video=media["with sound"]), prompt(video=media["with a silent track"]), atol=0.1)
 

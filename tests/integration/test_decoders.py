@@ -24,7 +24,13 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[VideoLLaMA]:
     """The models that a test has built."""
     models: list[VideoLLaMA] = []
     freeze = VideoLLaMA.freeze  # the last step of building
-    monkeypatch.setattr(VideoLLaMA, "freeze", lambda model: (models.append(model), freeze(model))[1])
+
+    def record(model: VideoLLaMA) -> None:
+        freeze(model)
+        if not next(model.parameters()).is_meta:
+            models.append(model)
+
+    monkeypatch.setattr(VideoLLaMA, "freeze", record)
     return models
 
 
@@ -33,7 +39,7 @@ def logits(model: VideoLLaMA, chat: Chat, media: Media) -> torch.Tensor:
     """A model's logits for the tokens after a clip."""
     slots = [slot_id(0)] * chat.engine.spec.tokens_per_slot["video"]
     ids = torch.tensor([[*slots, *(token.id for token in chat.engine.spec.tokenizer.encode("It is red. 你好"))]])
-    group = MediaGroup("video", media.frames[None], torch.tensor([0]), torch.tensor([slot_id(0)]))
+    group = MediaGroup("video", media.data[None], torch.tensor([0]), torch.tensor([slot_id(0)]))
     return model.decoder.lm(inputs_embeds=model.embed_prompt(ids, [group])).logits
 
 

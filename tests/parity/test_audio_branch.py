@@ -37,9 +37,9 @@ def stages_of(model: VideoLLaMA, kind: MediaKind, given: Tensor) -> Stages:
     stages.out_of(branch, "inputs_llama")
     rows = torch.arange(len(given))
     (encoded,) = model.encode_frozen([MediaGroup(kind, frames, rows, torch.full_like(rows, slot_id(0)))])
-    branch(encoded.frames)
+    branch(encoded.data)
     stages.stop()
-    stages["imagebind_finalout"] = encoded.frames
+    stages["imagebind_finalout"] = encoded.data
     stages["audio_feature"] = rearrange(stages["audio_feature"], "(b t) d -> b t d", b=len(given))
     stages["trunk_block0_out_LBD"] = rearrange(stages["trunk_block0_out"], "b l d -> l b d")
     stages["atts_llama"] = attention_to_media(model, kind, len(given))

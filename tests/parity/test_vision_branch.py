@@ -42,7 +42,7 @@ def stages_of(model: VideoLLaMA, images: Tensor) -> Stages:
     rows = torch.arange(len(images))
     with recorded(model) as stages:
         (encoded,) = model.encode_frozen([MediaGroup("video", images, rows, torch.full_like(rows, slot_id(0)))])
-        model.video_branch(encoded.frames)
+        model.video_branch(encoded.data)
     return stages
 
 

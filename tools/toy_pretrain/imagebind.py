@@ -86,7 +86,7 @@ def record(scene: Scene) -> tuple[Tensor, Tensor]:
         file = Path(folder) / "clip.mp4"
         write_clip(file, scene)
         reader = open_video(file)
-        audio = ImageBindAudio(AudioConfig(n_segments=1)).read_track(reader.sound()).frames
+        audio = ImageBindAudio(AudioConfig(n_segments=1)).read_track(reader.sound()).data
         return reader.read(range(reader.n_frames)).permute(0, 3, 1, 2), audio[0]
 
 

@@ -1,1 +1,1 @@
-"""The command line, ``video-llama COMMAND``: one module a command."""
+"""The command line, ``video-llama COMMAND``: a module for each command, and what they share."""

@@ -77,7 +77,7 @@ def say(chat: Chat, question: str, settings: GenerationSettings, stats: bool, *,
 def show(chat: Chat, *, use_audio: bool | None = None, **file: str | Path | None) -> None:
     """Upload a file, and print what the model gets from it. See ``Chat.upload``."""
     upload = chat.upload(use_audio=use_audio, **file)
-    parts = [f"{upload.frames.frames.shape[1]} frames"] if upload.frames and upload.frames.kind == "video" else []
+    parts = [f"{upload.frames.data.shape[1]} frames"] if upload.frames and upload.frames.kind == "video" else []
     if chat.engine.has_audio:
         parts.append(f"sound: {upload.audio_status}")
     (path,) = (path for path in file.values() if path is not None)

@@ -77,7 +77,8 @@ class AudioEncoder(Protocol):
 
     @staticmethod
     def own_weights(config: Any) -> dict[str, Tensor]:
-        """Return the tensors that the encoder brings, by their names in the module; empty if a model key names them."""
+        """Return the pretrained tensors, by their names in the module. Empty: it has none, or a ``model`` key names their
+        file."""
 
     def encode_audio(self, segments: Tensor) -> Tensor:
         """Map segments of sound, float[N, S, ...], to float[N, S, E]."""
@@ -132,7 +133,7 @@ class AudioProcessor(Protocol):
         """Read the sound of a file: a clip's, or sound alone."""
 
     def read_track(self, track: Any) -> Media:
-        """Read the segments of an open audio track: ``frames`` float[S, ...]."""
+        """Read the segments of an open audio track: ``data`` float[S, ...]."""
 
     def segment(self, waveform: Tensor) -> Tensor:
         """Make the encoder's input of one segment, float[C, L] of up to 2 s; always of the same shape."""

@@ -26,8 +26,8 @@ class Media:
     """One image, clip or sound, made by a processor."""
 
     kind: MediaKind
-    frames: Tensor
-    """uint8[3, T, H, W]; an image is a clip of one frame. Sound: float[S, ...], the encoder's input of S segments."""
+    data: Tensor
+    """Frames: uint8[3, T, H, W]; an image is a clip of one frame. Sound: float[S, ...], the encoder's input of S segments."""
     message: str = ""
     """Text about it in the prompt, such as the times of its frames; may be empty."""
     times: tuple[float, ...] = ()
@@ -64,7 +64,7 @@ class MediaGroup:
     """Media of one kind and shape, from anywhere in a batch."""
 
     kind: MediaKind
-    frames: Tensor
+    data: Tensor
     """Media as they are, uint8[N, 3, T, H, W] or float[N, S, ...], or features after the frozen encoders:
     float[N, T, Q, D] for the vision-language branch, float[N, S, E] for the audio-language branch."""
     rows: Tensor
@@ -72,11 +72,11 @@ class MediaGroup:
     slots: Tensor
     """int64[N]: the slot id of each item within its row."""
     encoded: bool = False
-    """``frames`` is the frozen encoders' output."""
+    """``data`` is the frozen encoders' output."""
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> MediaGroup:
         """Return the group with a function applied to its tensors."""
-        return replace(self, frames=change(self.frames), rows=change(self.rows), slots=change(self.slots))
+        return replace(self, data=change(self.data), rows=change(self.rows), slots=change(self.slots))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Questions to a type hint: what it takes and which marks it carries."""
+"""Inspection of type hints: the values they accept, and their marks."""
 
 from __future__ import annotations
 

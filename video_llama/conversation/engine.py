@@ -146,11 +146,11 @@ class Engine:
         """
         alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for k, item in enumerate(media):
-            alike[item.kind, item.frames.shape].append(k)
+            alike[item.kind, item.data.shape].append(k)
         groups = [
             MediaGroup(
                 media[members[0]].kind,
-                torch.stack([media[k].frames for k in members]),
+                torch.stack([media[k].data for k in members]),
                 torch.zeros(len(members), dtype=torch.int64),
                 torch.tensor([slot_id(k) for k in members]),
             )
@@ -241,11 +241,11 @@ def in_rows(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:
     found: dict[tuple[int, str, int], list[tuple[int, MediaGroup]]] = defaultdict(list)
     for row, groups in enumerate(rows):
         for k, group in enumerate(groups):
-            found[k, group.kind, group.frames.shape[1]].append((row, group))
+            found[k, group.kind, group.data.shape[1]].append((row, group))
     return [
         MediaGroup(
             members[0][1].kind,
-            torch.cat([group.frames for _, group in members]),
+            torch.cat([group.data for _, group in members]),
             torch.tensor([row for row, _ in members]),
             torch.full((len(members),), slot_id(k)),
             encoded=True,

@@ -196,7 +196,7 @@ def _of_row(media: Sequence[MediaGroup], row: int) -> list[MediaGroup]:
         mine = group.rows == row
         if mine.any():
             rows = torch.zeros_like(group.rows[mine])
-            own.append(replace(group, frames=group.frames[mine], rows=rows, slots=group.slots[mine]))
+            own.append(replace(group, data=group.data[mine], rows=rows, slots=group.slots[mine]))
     return own
 
 

@@ -1,4 +1,4 @@
-"""The base of data sets: records by index, each of which becomes a sample or a named failure."""
+"""Base class of data sets: turns annotation records into training samples, or reports why it cannot."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Dataset(ABC):
             pieces: its prompt and answers.
             media: the items of the slots.
             max_length: limit of the sample, in tokens, if less than the decoder's context.
-            max_targets: limit of the tokens after the context.
+            max_targets: limit of the tokens after the prompt, that is of caption or answer.
         Raises:
             BadRecord: nothing that carries loss fits into the context, or an image or clip does not.
         """
@@ -129,7 +129,7 @@ class Dataset(ABC):
 
 
 def make_processor(config: Any) -> Any:
-    """Build the processor that a config belongs to."""
+    """Build the processor of a Config."""
     return registered_class(PROCESSORS, config)(config)
 
 

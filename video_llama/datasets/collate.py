@@ -26,7 +26,7 @@ def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
         n = len(sample.input_ids)
         input_ids[row, :n], labels[row, :n], attention_mask[row, :n] = sample.input_ids, sample.labels, 1
         for k, media in enumerate(sample.media):
-            groups[media.kind, media.frames.shape].append((row, slot_id(k), media))
+            groups[media.kind, media.data.shape].append((row, slot_id(k), media))
     return Batch(
         ids=tuple(s.id for s in samples),
         input_ids=input_ids,
@@ -42,7 +42,7 @@ def _group(items: list[tuple[int, int, Media]]) -> MediaGroup:
     rows, slots, media = zip(*items, strict=True)
     return MediaGroup(
         kind=media[0].kind,
-        frames=torch.stack([m.frames for m in media]),
+        data=torch.stack([m.data for m in media]),
         rows=torch.tensor(rows),
         slots=torch.tensor(slots),
     )

@@ -99,14 +99,14 @@ def spectrogram_image(log_energy: Tensor, peak: float) -> NDArray[np.uint8]:
 
 
 def _frames(seen: Media) -> Iterable[tuple[str, str, str]]:
-    for i, frame in enumerate(rearrange(seen.frames, "c t h w -> t h w c").numpy()):
+    for i, frame in enumerate(rearrange(seen.data, "c t h w -> t h w c").numpy()):
         time = f"{seen.times[i]:.1f} s" if seen.times else ""
         yield data_url(frame), f"frame {i + 1}" + (f", at {time}" if time else ""), time
 
 
 def _segments(heard: Media) -> Iterable[tuple[str, str, str]]:
     """Yield the distinct segments: the model gets a short track as the same segment several times."""
-    segments = {start: _log_energy(segment) for segment, start in zip(heard.frames, heard.times, strict=True)}
+    segments = {start: _log_energy(segment) for segment, start in zip(heard.data, heard.times, strict=True)}
     peak = max(float(segment.max()) for segment in segments.values())
     for start, segment in segments.items():
         time = f"{start:.1f}–{start + SEGMENT_SECONDS:.1f} s"
@@ -133,7 +133,7 @@ def _strip(title: str, caption: str, images: Iterable[tuple[str, str, str]], css
 
 
 def _frame_count(seen: Media) -> str:
-    return "1 image" if seen.kind == "image" else _count(seen.frames.shape[1], "frame")
+    return "1 image" if seen.kind == "image" else _count(seen.data.shape[1], "frame")
 
 
 def _count(n: int, noun: str) -> str:

@@ -62,7 +62,7 @@ class AblatedClip(File):
         audio = self._read_audio(reader)
         frames = None if self.frames == "none" else reader.read("video", self.path, use_audio=False).frames
         if frames is not None and self.frames == "black":
-            frames = replace(frames, frames=torch.zeros_like(frames.frames))
+            frames = replace(frames, data=torch.zeros_like(frames.data))
         return FileMedia(frames, audio, AUDIO_OFF if audio is None else AUDIO_USED)
 
     def _read_audio(self, reader: MediaReader) -> Media | None:

@@ -147,7 +147,7 @@ class VideoLLaMAConfig:
 
     audio_source: Literal["frames", "sound", "both"] = "sound"
     """Input of the audio branch in training. frames: those of the clip or image, through ImageBind's vision trunk, as in the
-    original; both: for each sample one of the two, drawn at random. In use it is sound."""
+    original; both: for each sample one of the two, drawn at random. Inference uses sound."""
 
     audio_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s that are read from an audio track."""

@@ -199,7 +199,7 @@ class VideoLLaMA(nn.Module):
         """
         raw = [group for group in media if not group.encoded]
         for group in raw:
-            self._branch(group.kind).check_length(group.frames.shape[1 if group.kind == "audio" else 2])
+            self._branch(group.kind).check_length(group.data.shape[1 if group.kind == "audio" else 2])
         visual = self._encode_frames([group for group in raw if group.kind in ("image", "video")])
         audio = iter([self._encode_audio(group) for group in raw if group.kind in ("audio", "audio_frames")])
         return tuple(
@@ -224,33 +224,33 @@ class VideoLLaMA(nn.Module):
         if not groups:
             return iter(())
         trained = torch.is_grad_enabled() and (is_trainable(self.vision) or is_trainable(self.qformer))
-        with contextlib.nullcontext() if trained else torch.no_grad(), _no_autocast(groups[0].frames):
-            frames = torch.cat([rearrange(group.frames, "n c t h w -> (n t) c h w") for group in groups])
+        with contextlib.nullcontext() if trained else torch.no_grad(), _no_autocast(groups[0].data):
+            frames = torch.cat([rearrange(group.data, "n c t h w -> (n t) c h w") for group in groups])
             queries = self.qformer(self.vision(frames))
-        parts = queries.split([group.frames.shape[0] * group.frames.shape[2] for group in groups])
+        parts = queries.split([group.data.shape[0] * group.data.shape[2] for group in groups])
         return iter(
-            replace(group, frames=rearrange(part, "(n t) q d -> n t q d", t=group.frames.shape[2]), encoded=True)
+            replace(group, data=rearrange(part, "(n t) q d -> n t q d", t=group.data.shape[2]), encoded=True)
             for group, part in zip(groups, parts, strict=True)
         )
 
     @torch.no_grad()
     def _encode_audio(self, group: MediaGroup) -> MediaGroup:
         """Run the audio encoder over sound, or over the frames that replace it."""
-        with _no_autocast(group.frames):
+        with _no_autocast(group.data):
             if group.kind == "audio_frames":
                 # the config's check refuses frames for any other encoder
-                vectors = cast("FrameEncoder", self.audio_encoder).encode_frames(group.frames)
+                vectors = cast("FrameEncoder", self.audio_encoder).encode_frames(group.data)
             else:
-                vectors = self.audio_encoder.encode_audio(group.frames)
+                vectors = self.audio_encoder.encode_audio(group.data)
                 if self.config.audio_scale is not None:
                     vectors = F.normalize(vectors, dim=-1) * self.config.audio_scale
-        return replace(group, frames=vectors, encoded=True)
+        return replace(group, data=vectors, encoded=True)
 
     def embed_prompt(self, input_ids: Tensor, media: Sequence[MediaGroup]) -> Tensor:
         """Return float[B, L, H]: token embeddings with the media in their slots."""
         embeds = self.decoder.embed(input_ids)
         for group in self.encode_frozen(media):
-            embeds = splice(embeds, input_ids, self._branch(group.kind)(group.frames), group.rows, group.slots)
+            embeds = splice(embeds, input_ids, self._branch(group.kind)(group.data), group.rows, group.slots)
         return embeds
 
     def forward(self, batch: Batch) -> ModelOutput:

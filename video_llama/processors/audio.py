@@ -48,7 +48,7 @@ class SegmentProcessor(ABC):
         """Read the segments of an open track.
 
         Returns:
-            Media: frames float32[S, ...], the stacked results of ``segment``.
+            Media: data float32[S, ...], the stacked results of ``segment``.
 
         Raises:
             DecodeError: a long track cannot be decoded again.

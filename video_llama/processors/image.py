@@ -27,7 +27,7 @@ class Blip2ImageTrain:
         """Read and crop an image; ``rng`` draws the crop.
 
         Returns:
-            Media: frames uint8[3, 1, S, S], S = ``image_size``.
+            Media: data uint8[3, 1, S, S], S = ``image_size``.
         Raises:
             DecodeError: the file cannot be read.
         """

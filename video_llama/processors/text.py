@@ -20,7 +20,7 @@ class BlipCaption:
         self.config = config
 
     def __call__(self, text: str, rng: np.random.Generator | None = None) -> str:
-        """Clean a caption. Without any words in it, the result is the prompt. ``rng``, which all processors take, is not used."""
+        """Clean a caption; one without words gives the prompt alone. ``rng`` is not used."""
         return self.config.prompt + clean_caption(text, self.config.max_words)
 
 

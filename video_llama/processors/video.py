@@ -21,7 +21,7 @@ def read_clip(video: VideoReader, config: VideoConfig, rng: np.random.Generator)
     """Read the sampled frames of an open clip, each scaled to a square regardless of its aspect.
 
     Returns:
-        Media: frames uint8[3, T, S, S], T = ``min(n_frms, frames in the file)``, S = ``image_size``.
+        Media: data uint8[3, T, S, S], T = ``min(n_frms, frames in the file)``, S = ``image_size``.
     Raises:
         DecodeError: the file cannot be read.
     """
@@ -72,7 +72,7 @@ class AlproVideoTrain(VideoProcessor):
         media = read_clip(video, self.config, rng)
         side = self.config.image_size
         box = random_box(side, side, self.config.min_scale, self.config.max_scale, rng)
-        return Media("video", resize_clip(crop(media.frames, box), side), media.message, media.times)
+        return Media("video", resize_clip(crop(media.data, box), side), media.message, media.times)
 
 
 @PROCESSORS.register("alpro_video_eval")

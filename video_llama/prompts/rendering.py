@@ -28,7 +28,7 @@ def in_tags(media: Media, index: int) -> str:
 
 
 def _is_still(media: Media) -> bool:
-    return media.kind == "image" or (media.kind == "audio_frames" and media.frames.shape[1] == 1)
+    return media.kind == "image" or (media.kind == "audio_frames" and media.data.shape[1] == 1)
 
 
 def audio_and_video(visual: Media, index: int) -> str:

@@ -1,4 +1,4 @@
-"""What takes part in a run beside the training loop: the ``Callback`` base class, and the ``Run`` that it is handed."""
+"""The ``Callback`` base class, and the ``Run`` that its hooks receive."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Callback:
         """Act before a step, whose index is ``run.state.step``, on this process's micro-batches."""
 
     def metrics(self, run: Run, step: StepMetrics) -> Mapping[str, float | None]:
-        """Return what to log of a step beside its standard metrics, by name; ``run.state`` counts the step already.
+        """Return extra metrics of a step, by name. ``run.state`` already includes the step.
 
         The values go into ``metrics.jsonl``, onto the console, and to every ``after_step`` in ``metrics.added``. Only
         the first process logs, so a sum over all processes takes ``run.world.all_reduce_sum``.

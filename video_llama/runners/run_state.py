@@ -61,7 +61,7 @@ class StepMetrics:
     replaced: int
     """Bad records, replaced by others."""
     truncated: int
-    """Samples whose text was cut to ``model.max_txt_len``."""
+    """Samples whose text was cut at the end, to fit ``max_txt_len``, ``max_instruct_len`` or the decoder's context."""
     data_seconds: float = 0.0
     """The part of ``seconds`` that this process waited for its batches."""
     seconds: float = 0.0

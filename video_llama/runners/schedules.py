@@ -13,7 +13,7 @@ from video_llama.runners.config import ConstantConfig, CosineConfig, RunConfig, 
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleContext:
-    """What a run says to every schedule."""
+    """Settings of the run that all schedules share."""
 
     init_lr: float
     min_lr: float = 0.0

@@ -38,7 +38,7 @@ def read(kind: str, n_frames: int) -> Callable[..., Media]:
     def processor(path: str | Path, rng: np.random.Generator) -> Media:
         if "broken" in str(path):
             raise DecodeError(str(path), "it is broken")
-        frames = tiny.sample(str(path), n_frames).media[0].frames
+        frames = tiny.sample(str(path), n_frames).media[0].data
         return Media(kind, frames, "Look.", tuple(float(t) for t in range(n_frames)))
 
     return processor

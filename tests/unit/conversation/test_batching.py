@@ -80,7 +80,7 @@ def test_a_file_is_read_and_encoded_once_for_two_batches(chat, monkeypatch):
     frozen, processor = chat.engine.model.encode_frozen, chat.engine.video_processor
 
     def encode_frozen(groups: Any) -> Any:
-        encoded.extend(len(group.frames) for group in groups if not group.encoded)
+        encoded.extend(len(group.data) for group in groups if not group.encoded)
         return frozen(groups)
 
     monkeypatch.setattr(chat.engine.model, "encode_frozen", encode_frozen)
@@ -165,7 +165,7 @@ def test_a_batch_that_runs_out_of_memory_is_split(chat, monkeypatch, caplog, whe
     work, sizes = getattr(owner, where), []
 
     def limited(*args: Any, **kwargs: Any) -> Any:
-        size = len(kwargs["inputs_embeds"]) if where == "generate" else len(args[0][0].frames)
+        size = len(kwargs["inputs_embeds"]) if where == "generate" else len(args[0][0].data)
         sizes.append(size)
         if size > fits:
             raise torch.OutOfMemoryError("CUDA out of memory.")

@@ -133,7 +133,7 @@ def test_a_file_that_changed_or_has_another_kind_is_encoded_again(chat, clip):
     os.utime(clip, ns=(0, 0))
     chat.upload(video=clip)
     chat.engine.video_processor = read("video", 3)
-    assert chat.upload(video=clip).frames.frames.shape[1] == 3
+    assert chat.upload(video=clip).frames.data.shape[1] == 3
     assert len(calls) == 4
 
 

@@ -83,11 +83,11 @@ def test_features_of_a_model_in_training_are_not_kept(decoder, tmp_path):
     engine = Engine.from_model(model)
     engine.video_processor = lambda path, rng: tiny.sample("clip", 4).media[0]
     (tmp_path / "clip.mp4").write_bytes(b"frames")
-    first = engine.encode_file("video", tmp_path / "clip.mp4").groups[0].frames
+    first = engine.encode_file("video", tmp_path / "clip.mp4").groups[0].data
     with torch.no_grad():
         for parameter in model.qformer.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    assert not torch.equal(engine.encode_file("video", tmp_path / "clip.mp4").groups[0].frames, first)
+    assert not torch.equal(engine.encode_file("video", tmp_path / "clip.mp4").groups[0].data, first)
 
 
 @pytest.mark.parametrize(("source", "has_audio"), [("frames", False), ("sound", True), ("both", True)])

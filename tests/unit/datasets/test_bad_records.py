@@ -31,7 +31,7 @@ def same(a: Sample, b: Sample) -> bool:
         for x, y in [
             (a.input_ids, b.input_ids),
             (a.labels, b.labels),
-            *((m.frames, n.frames) for m, n in zip(a.media, b.media, strict=True)),
+            *((m.data, n.data) for m, n in zip(a.media, b.media, strict=True)),
         ]
     )
 
@@ -116,5 +116,5 @@ def test_a_draw_of_a_mixture_is_the_same_in_every_worker(folder: Folder) -> None
 
 def test_a_record_is_read_with_a_different_rng_in_each_epoch(folder: Folder) -> None:
     mixture = Mixture([webvid(folder, good=1)], [1.0], seed=7)
-    brightness = {int(mixture[RecordRef(0, 0, epoch)].media[0].frames[0, 0, 0, 0]) for epoch in range(30)}
+    brightness = {int(mixture[RecordRef(0, 0, epoch)].media[0].data[0, 0, 0, 0]) for epoch in range(30)}
     assert len(brightness) > 15

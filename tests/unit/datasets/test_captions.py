@@ -186,7 +186,7 @@ def test_real_clips_are_read_by_the_real_processor(folder: Folder) -> None:
         ("1", "p", "a red circle"), vis_processor=clips
     )
     (media,) = webvid.sample(0, rng()).media
-    assert media.frames.shape == (3, 3, 32, 32)
+    assert media.data.shape == (3, 3, 32, 32)
     assert media.times == (0.0, 0.625, 1.25)
 
 
@@ -214,7 +214,7 @@ def test_an_image_becomes_a_prompt_around_it_and_its_caption(folder: Folder) -> 
     folder.file("cc/image/2.jpg")
     assert sample_text(data) == "###Human: <Image>@@@@@@@@</Image> Describe it. ###Assistant:  a cat###"
     assert data.sample(0, rng()).id == "cc_sbu_align/0001.jpg"
-    assert data.sample(1, rng()).media[0].frames.shape == (3, 1, 2, 2)
+    assert data.sample(1, rng()).media[0].data.shape == (3, 1, 2, 2)
 
 
 def test_real_images_are_read_by_the_real_processor(folder: Folder) -> None:
@@ -225,8 +225,8 @@ def test_real_images_are_read_by_the_real_processor(folder: Folder) -> None:
     Image.new("RGB", (SIDE, SIDE), (128, 128, 128)).save(folder.path / "cc" / "image" / "1.jpg")
     (media,) = data.sample(0, rng()).media
     assert (media.kind, media.message) == ("image", "")
-    assert media.frames.shape == (3, 1, 32, 32)
-    assert bool((media.frames == 128).all())
+    assert media.data.shape == (3, 1, 32, 32)
+    assert bool((media.data == 128).all())
 
 
 @pytest.mark.parametrize(

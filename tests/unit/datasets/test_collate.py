@@ -32,7 +32,7 @@ def media_of(batch: Batch, row: int) -> dict[int, tuple[str, torch.Tensor]]:
     return {
         int(slot): (group.kind, frames)
         for group in batch.media
-        for frames, r, slot in zip(group.frames, group.rows, group.slots, strict=True)
+        for frames, r, slot in zip(group.data, group.rows, group.slots, strict=True)
         if r == row
     }
 
@@ -61,7 +61,7 @@ def test_every_sample_can_be_read_back_out_of_a_batch(contents: list[tuple[int, 
         for k, media in enumerate(s.media):
             kind, frames = found[slot_id(k)]
             assert kind == media.kind
-            assert torch.equal(frames, media.frames)
+            assert torch.equal(frames, media.data)
 
 
 def test_images_clips_of_two_lengths_and_plain_text_fit_in_one_batch() -> None:
@@ -75,13 +75,13 @@ def test_images_clips_of_two_lengths_and_plain_text_fit_in_one_batch() -> None:
         ],
         PAD,
     )
-    groups = {(g.kind, g.frames.shape[2]): (g.rows.tolist(), g.slots.tolist()) for g in batch.media}
+    groups = {(g.kind, g.data.shape[2]): (g.rows.tolist(), g.slots.tolist()) for g in batch.media}
     assert groups == {
         ("image", 1): ([0, 3], [-1, -2]),
         ("video", 8): ([2, 4], [-1, -1]),
         ("video", 4): ([3], [-1]),
     }
-    assert all(g.frames.dtype == torch.uint8 and not g.encoded for g in batch.media)
+    assert all(g.data.dtype == torch.uint8 and not g.encoded for g in batch.media)
 
 
 def test_a_clip_of_one_frame_is_not_an_image() -> None:
@@ -119,7 +119,7 @@ def test_audio_of_two_lengths_and_frames_instead_of_it_fit_in_one_batch() -> Non
         ],
         PAD,
     )
-    groups = {(g.kind, tuple(g.frames.shape[1:3])): (g.rows.tolist(), g.slots.tolist()) for g in batch.media}
+    groups = {(g.kind, tuple(g.data.shape[1:3])): (g.rows.tolist(), g.slots.tolist()) for g in batch.media}
     assert groups == {
         ("audio", (8, 1)): ([0, 1], [-1, -1]),
         ("video", (3, 8)): ([0, 2], [-2, -2]),

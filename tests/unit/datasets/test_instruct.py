@@ -57,7 +57,7 @@ def test_an_image_replaces_its_token(folder: Folder) -> None:
     )
     sample = data.sample(0, rng())
     assert sample.id == "llava_instruct/[0]"
-    assert [(m.kind, m.frames.shape) for m in sample.media] == [("image", (3, 1, 2, 2))]
+    assert [(m.kind, m.data.shape) for m in sample.media] == [("image", (3, 1, 2, 2))]
 
 
 def test_an_image_may_come_in_a_later_question(folder: Folder) -> None:
@@ -138,7 +138,7 @@ def test_a_clip_and_its_times_come_before_the_first_question(folder: Folder) -> 
     )
     assert target_text(data) == "A cat.\n### It can.\n###"
     (media,) = data.sample(0, rng()).media
-    assert media.frames.shape == (3, 2, 2, 2)
+    assert media.data.shape == (3, 2, 2, 2)
 
 
 def test_chinese_instructions_contain_no_english_sentence_on_times(folder: Folder) -> None:

@@ -22,7 +22,7 @@ from video_llama.processors.decode import SAMPLE_RATE
 def read_frames(path: str | Path, rng: np.random.Generator) -> Media:
     """Two frames for short.mp4, four for any other file, different for each name."""
     name = Path(path).name
-    return Media("video", tiny.sample(name, 2 if name == "short.mp4" else 4).media[0].frames, "Look.")
+    return Media("video", tiny.sample(name, 2 if name == "short.mp4" else 4).media[0].data, "Look.")
 
 
 class FakeAudio:

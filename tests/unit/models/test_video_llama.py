@@ -50,7 +50,7 @@ def test_every_medium_affects_the_loss(model):
     for s in (IMAGE, PAIR, CLIP, sample("album", 1, 4, 1)):
         for k, seen in enumerate(s.media):
             other = [*s.media]
-            other[k] = replace(seen, frames=255 - seen.frames)
+            other[k] = replace(seen, data=255 - seen.data)
             changed = replace(s, media=tuple(other))
             assert not torch.isclose(model(batch(s)).loss_sum, model(batch(changed)).loss_sum, rtol=1e-4)
 
@@ -79,8 +79,7 @@ def test_stored_features_replace_their_frames(model):
 
 def test_features_have_frames_and_queries_as_their_axes(model):
     by_frames = {
-        g.frames.shape[2]: e.frames
-        for g, e in zip(EVERYTHING.media, model.encode_frozen(EVERYTHING.media), strict=True)
+        g.data.shape[2]: e.data for g, e in zip(EVERYTHING.media, model.encode_frozen(EVERYTHING.media), strict=True)
     }
     assert {t: tuple(f.shape[1:]) for t, f in by_frames.items()} == {t: (t, 4, 16) for t in (1, 2, 4)}
 

@@ -73,8 +73,8 @@ def test_a_batch_of_all_kinds_has_the_token_weighted_loss_and_gradients_of_its_s
 def test_every_sound_and_every_frame_affects_the_loss(model):
     for s in SAMPLES:
         for k, item in enumerate(s.media):
-            other = 255 - item.frames if item.frames.dtype == torch.uint8 else item.frames.flip(0, 2)
-            media = [*s.media[:k], replace(item, frames=other), *s.media[k + 1 :]]
+            other = 255 - item.data if item.data.dtype == torch.uint8 else item.data.flip(0, 2)
+            media = [*s.media[:k], replace(item, data=other), *s.media[k + 1 :]]
             changed = replace(s, media=tuple(media))
             assert not torch.isclose(model(batch(s)).loss_sum, model(batch(changed)).loss_sum, rtol=1e-4), s.id
 
@@ -82,7 +82,7 @@ def test_every_sound_and_every_frame_affects_the_loss(model):
 def test_stored_features_replace_sound_and_frames(model):
     features = model.encode_frozen(EVERYTHING.media)
     assert [g.kind for g in features] == [g.kind for g in EVERYTHING.media]
-    assert {tuple(g.frames.shape[1:]) for g in features if g.kind.startswith("audio")} == {
+    assert {tuple(g.data.shape[1:]) for g in features if g.kind.startswith("audio")} == {
         (1, 12),
         (2, 12),
         (3, 12),
@@ -94,15 +94,15 @@ def test_stored_features_replace_sound_and_frames(model):
 
 def test_frames_and_sound_go_in_with_the_lengths_of_their_encoders(model):
     heard, seen = model.encode_frozen(batch(sample("a", sound(2), as_sound("b", 4))).media)
-    torch.testing.assert_close(heard.frames.norm(dim=-1), torch.full((1, 2), 20.0))
-    torch.testing.assert_close(seen.frames.norm(dim=-1), torch.ones(1, 4))
+    torch.testing.assert_close(heard.data.norm(dim=-1), torch.full((1, 2), 20.0))
+    torch.testing.assert_close(seen.data.norm(dim=-1), torch.ones(1, 4))
 
 
 def test_the_scale_is_the_length_of_the_vectors_of_sound(decoder):
     scaled = tiny.model(decoder, **BOTH, audio_scale=1.0).eval()
     heard, seen = scaled.encode_frozen(batch(sample("a", sound(2), as_sound("b", 4))).media)
-    torch.testing.assert_close(heard.frames.norm(dim=-1), torch.ones(1, 2))
-    torch.testing.assert_close(seen.frames.norm(dim=-1), torch.ones(1, 4))
+    torch.testing.assert_close(heard.data.norm(dim=-1), torch.ones(1, 2))
+    torch.testing.assert_close(seen.data.norm(dim=-1), torch.ones(1, 4))
 
 
 def test_a_sound_of_more_segments_than_positions_is_refused_before_anything_runs(model):

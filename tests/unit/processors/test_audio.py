@@ -50,20 +50,20 @@ def test_any_audio_file_gives_the_requested_number_of_segments(tmp_path, name, n
     rate, channels, seconds, codec = FILES[name]
     path = write_sound(tmp_path / name, with_chirps(rate, seconds, [0.0] * (seconds > 0.1), channels), rate, codec)
     heard = read(path, n_segments=n_segments)
-    assert heard.frames.shape == (n_segments, 1, 128, 204)
-    assert heard.frames.dtype == torch.float32
-    assert heard.frames.isfinite().all()
+    assert heard.data.shape == (n_segments, 1, 128, 204)
+    assert heard.data.dtype == torch.float32
+    assert heard.data.isfinite().all()
     gap = max(seconds - 2, 0) / n_segments
     assert heard.times == pytest.approx([gap * i for i in range(n_segments)], abs=0.01)
     in_each = 198 if seconds >= 2 else max(1, round((seconds - 0.015) * 100))
-    assert filled(heard.frames[-1]) == pytest.approx(in_each, abs=1)
+    assert filled(heard.data[-1]) == pytest.approx(in_each, abs=1)
 
 
 def test_a_segment_covers_two_seconds_from_its_start(tmp_path):
     path = write_sound(tmp_path / "a.wav", with_chirps(SAMPLE_RATE, 10.0, [5.5]), SAMPLE_RATE, "pcm_s16le")
     heard = read(path, n_segments=4)
     assert heard.times == (0.0, 2.0, 4.0, 6.0)
-    loudness = heard.frames[:, 0, :, :198].mean(1)
+    loudness = heard.data[:, 0, :, :198].mean(1)
     assert loudness[2].argmax() in range(148, 155)
     assert loudness[2].max() > loudness[[0, 1, 3]].max() + 0.1
 
@@ -72,12 +72,12 @@ def test_the_track_of_an_open_video_gives_the_same_segments_as_its_file(tmp_path
     path = write_sound(tmp_path / "a.mp4", with_chirps(48_000, 3.0, [0.5]), 48_000, "aac", video=10)
     processor = PROCESSORS.get("imagebind_audio")
     heard = processor(processor.Config(n_segments=3)).read_track(open_video(path).sound())
-    assert torch.equal(heard.frames, read(path, n_segments=3).frames)
+    assert torch.equal(heard.data, read(path, n_segments=3).data)
 
 
 def test_a_silent_track_has_the_lowest_energy(tmp_path):
     path = write_sound(tmp_path / "a.mp4", np.zeros((2, 96_000), np.float32), 48_000, "aac", video=5)
-    heard = read(path, n_segments=2).frames[..., :190]
+    heard = read(path, n_segments=2).data[..., :190]
     assert (heard == heard[0, 0, 0, 0]).all()
     assert heard[0, 0, 0, 0] == spectrogram(tone(440)).min()
 

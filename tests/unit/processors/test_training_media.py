@@ -91,7 +91,7 @@ def test_a_file_gives_what_the_model_is_trained_on(read, name, audio_source, vid
         "image": (3, 1, 16, 16),
         "video": (3, 3, 16, 16),
     }
-    assert [tuple(item.frames.shape) for item in media] == [shapes[kind] for kind in kinds]
+    assert [tuple(item.data.shape) for item in media] == [shapes[kind] for kind in kinds]
 
 
 @pytest.mark.parametrize("video", [True, False])
@@ -103,13 +103,13 @@ def test_with_source_both_one_is_drawn_for_each_sample(read, video):
 
 def test_the_audio_branch_gets_the_video_branchs_frames(read):
     audio, frames = read("clip.mp4", modalities("frames"))
-    assert torch.equal(audio.frames, frames.frames)
+    assert torch.equal(audio.data, frames.data)
     assert audio.message == frames.message != ""
 
 
 def test_the_audio_is_read_from_the_file(read, files):
     audio, _ = read("clip.mp4", modalities("sound"))
-    assert torch.equal(audio.frames, AUDIO(files / "clip.mp4", np.random.default_rng(0)).frames)
+    assert torch.equal(audio.data, AUDIO(files / "clip.mp4", np.random.default_rng(0)).data)
 
 
 @pytest.mark.parametrize(

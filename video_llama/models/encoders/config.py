@@ -53,7 +53,7 @@ class ImageBindConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class WhisperConfig:
-    """Which Whisper."""
+    """Settings of the Whisper encoder."""
 
     takes_frames: ClassVar[bool] = False
     processor: ClassVar[str] = "waveform_audio"

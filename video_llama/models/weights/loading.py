@@ -28,7 +28,8 @@ from video_llama.common.errors import WeightsError
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.lora import alpha_of
-from video_llama.models.encoders.factory import own_weights
+from video_llama.models.encoders.config import ImageBindConfig
+from video_llama.models.encoders.factory import encoder_class, own_weights
 
 log = logging.getLogger(__name__)
 
@@ -244,6 +245,11 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
                 *(line for file in sources for line in size_differences(file, config)),
             ]
             raise WeightsError("\n".join(lines))
+        if not sources and part == "audio_encoder" and not isinstance(config.audio_encoder_config, ImageBindConfig):
+            raise WeightsError(
+                f"the audio encoder is frozen and would be random: own_weights of {encoder_class(config).__name__} returns "
+                f"none of its {len(own)} tensors"
+            )
         if files and not sources and "_branch." in part and not config.is_trained(part):
             advice = "name its file: model.ckpt"
             if part.startswith(AUDIO_PARTS):
@@ -253,7 +259,7 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
                 )
             raise WeightsError(f"{part} is frozen, and in no file: it would answer at random. To fix this, {advice}")
         if files and not sources and part == "decoder":
-            log.info("the adapters of the decoder are in no file: they start from no effect")
+            log.info("the adapters of the decoder are in no file: they are new, and have no effect yet")
         elif files and not sources:
             level = logging.WARNING if config.ckpt else logging.INFO
             log.log(level, "%s is in no file: it starts at random", part)

@@ -224,7 +224,7 @@ def test_a_branch_without_adapters_starts_new_ones_and_says_so(decoder, tmp_path
     write_weights(tmp_path / "branch.safetensors", plain.trainable_state())
     with caplog.at_level(logging.INFO):
         model = VideoLLaMA.from_config(tiny.config(decoder, lora=LORA, ckpt=str(tmp_path / "branch.safetensors")))
-    assert "the adapters of the decoder are in no file: they start from no effect" in caplog.text
+    assert "the adapters of the decoder are in no file: they are new, and have no effect yet" in caplog.text
     assert torch.equal(logits(model.decoder), logits(plain.decoder))
 
 

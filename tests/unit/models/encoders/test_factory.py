@@ -104,6 +104,14 @@ def test_a_wrong_setting_is_reported_with_its_key(tmp_path, encoder, message):
 
 
 @pytest.mark.usefixtures("_loudness")
+def test_a_plug_in_encoder_without_its_weights_is_refused(decoder, monkeypatch):
+    monkeypatch.setattr(Loudness, "own_weights", staticmethod(lambda config: {}))
+    message = "the audio encoder is frozen and would be random: own_weights of Loudness returns none of its 1 tensors"
+    with pytest.raises(WeightsError, match=message):
+        VideoLLaMA.from_config(tiny.config(decoder, **tiny.AUDIO | {"audio_encoder": LoudnessConfig()}))
+
+
+@pytest.mark.usefixtures("_loudness")
 def test_a_plug_in_encoder_is_used_with_its_own_weights(decoder):
     settings = {**tiny.AUDIO, "audio_encoder": LoudnessConfig()}
     config = tiny.config(decoder, vit_ckpt="v", q_former_model="q", **settings)
@@ -113,5 +121,5 @@ def test_a_plug_in_encoder_is_used_with_its_own_weights(decoder):
     model = VideoLLaMA.from_config(config).eval()
     tone = torch.randn(2, 32_000)
     (group,) = model.encode_frozen(batch(sample("heard", Media("audio", tone))).media)
-    torch.testing.assert_close(group.frames, 3 * tone.std(-1)[None, :, None])
+    torch.testing.assert_close(group.data, 3 * tone.std(-1)[None, :, None])
     assert not [name for name in model.trainable_state() if name.startswith("audio_encoder")]

@@ -31,7 +31,7 @@ def test_only_the_trunks_of_the_inputs_are_built(inputs, trunk):
 
 
 def test_each_segment_becomes_a_vector_of_length_20():
-    segments = torch.stack([tiny.sound(3).frames, tiny.sound(3, seed=1).frames])
+    segments = torch.stack([tiny.sound(3).data, tiny.sound(3, seed=1).data])
     vectors = built().encode_audio(segments)
     assert vectors.shape == (2, 3, 12)
     torch.testing.assert_close(vectors.norm(dim=-1), torch.full((2, 3), 20.0))
@@ -44,7 +44,7 @@ def test_each_frame_becomes_a_vector_of_length_1():
 
 
 def test_segments_and_frames_are_encoded_independently_and_in_order():
-    encoder, segments, clip = built(), torch.stack([tiny.sound(3).frames] * 2), frames(3)
+    encoder, segments, clip = built(), torch.stack([tiny.sound(3).data] * 2), frames(3)
     torch.testing.assert_close(encoder.encode_audio(segments)[1, 2], encoder.encode_audio(segments[1:, 2:])[0, 0])
     torch.testing.assert_close(encoder.encode_frames(clip)[1, 2], encoder.encode_frames(clip[1:, :, 2:])[0, 0])
     assert not torch.allclose(encoder.encode_audio(segments)[0, 0], encoder.encode_audio(segments)[0, 1], atol=1e-3)

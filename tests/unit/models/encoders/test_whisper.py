@@ -119,10 +119,10 @@ def test_segments_are_two_seconds_of_all_channels(tmp_path, seconds, channels):
     path = write_sound(tmp_path / "a.wav", waveform, 16_000, "pcm_f32le")
     read = WaveformAudio(AudioConfig(n_segments=2))(path, np.random.default_rng(0))
     assert read.kind == "audio"
-    assert read.frames.shape == (2, 32_000)
+    assert read.data.shape == (2, 32_000)
     mean = torch.from_numpy(waveform).mean(0)[:32_000]
-    torch.testing.assert_close(read.frames[0, : len(mean)], mean)
-    assert not read.frames[0, len(mean) :].any()
+    torch.testing.assert_close(read.data[0, : len(mean)], mean)
+    assert not read.data[0, len(mean) :].any()
 
 
 # A model around it
