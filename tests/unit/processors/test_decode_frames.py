@@ -52,6 +52,7 @@ def test_frames_equal_those_of_sequential_decoding(tmp_path, name):
     assert np.array_equal(read_one_by_one(path), shown)
     assert np.array_equal(video.read([40, 7, 7, 0]).numpy(), shown[[40, 7, 7, 0]])
     assert video.times == pytest.approx([i / 25 for i in range(45)], abs=1e-3)
+    assert video.duration == pytest.approx(45 / 25, abs=1e-3)
     assert bool(video.why_in_order) == (name in IN_ORDER)
 
 

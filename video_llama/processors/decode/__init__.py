@@ -37,6 +37,8 @@ class VideoReader(Protocol):
     """Frames that a player shows."""
     times: tuple[float, ...]
     """When each frame is shown, in seconds after the first one: ``times[0]`` is 0."""
+    duration: float
+    """From the start of the first frame to the end of the last, in seconds."""
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """Decode frames in the order of ``indices``, which may repeat.

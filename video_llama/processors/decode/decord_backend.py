@@ -35,6 +35,7 @@ class DecordReader:
         with decode_errors(path, "read its frame times"):
             shown = self._reader.get_frame_timestamp(range(self.n_frames))
         self.times = tuple(float(t) for t in shown[:, 0] - shown[0, 0])
+        self.duration = float(shown[-1, 1] - shown[0, 0])
         deadline.check()
 
     def read(self, indices: Sequence[int]) -> Tensor:

@@ -84,6 +84,8 @@ class PyavReader:
         else:
             self.times = tuple(i / float(rate or 25) for i in range(len(pts)))
         self._zero = time_zero(pts[0], self._time_base, file_format)
+        span = self.times[-1]
+        self.duration = span + (1 / float(rate) if rate else span / (self.n_frames - 1) if span else 0.04)
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See ``VideoReader.read``."""
