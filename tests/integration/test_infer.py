@@ -241,7 +241,7 @@ FEW = (
 
 @pytest.fixture
 def few(media, infer, tmp_path) -> Path:
-    """A folder with three questions, of which only the first could be answered."""
+    """A folder with three questions; only the first can be answered."""
     shutil.copy(min(media.glob("1*.mp4")), tmp_path / "clip.mp4")
     write(tmp_path, list(FEW))
     code, out, err = infer(tmp_path, tmp_path)

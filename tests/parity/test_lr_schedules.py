@@ -32,7 +32,7 @@ def ours_of(golden: dict[str, Any]) -> Schedule:
     return cls(cls.Config(**own), ScheduleContext(total_steps=epochs * settings["steps_per_epoch"], **settings))
 
 
-def steps_that_warm_up_anew(schedule: Schedule) -> range:
+def steps_in_restarted_warm_up(schedule: Schedule) -> range:
     """The steps of a warm-up after the first epoch."""
     steps = schedule.context.steps_per_epoch
     return range(steps, max(steps, schedule.context.warmup_steps))
@@ -48,8 +48,8 @@ def as_the_original(schedule: Schedule, step: int) -> float:
 def test_rates_are_the_originals(goldens) -> None:
     for name, golden in goldens.items():
         schedule = ours_of(golden)
-        anew = steps_that_warm_up_anew(schedule)
-        rates = [as_the_original(schedule, k) if k in anew else schedule(k) for k in range(len(golden["lr"]))]
+        restarted = steps_in_restarted_warm_up(schedule)
+        rates = [as_the_original(schedule, k) if k in restarted else schedule(k) for k in range(len(golden["lr"]))]
         assert len(rates) == schedule.context.total_steps, name
         assert rates == pytest.approx(golden["lr"], rel=1e-9), name
 
@@ -57,6 +57,6 @@ def test_rates_are_the_originals(goldens) -> None:
 def test_warmup_continues_past_the_first_epoch(goldens) -> None:
     for golden in goldens.values():
         schedule = ours_of(golden)
-        for step in steps_that_warm_up_anew(schedule):
+        for step in steps_in_restarted_warm_up(schedule):
             risen = (schedule.context.init_lr - schedule(0)) * step / schedule.context.warmup_steps
             assert schedule(step) == pytest.approx(schedule(0) + risen, rel=1e-9)

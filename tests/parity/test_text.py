@@ -115,7 +115,7 @@ def test_every_string_has_the_originals_ids_and_decodes_as_in_the_original(text:
 def as_the_original_decodes(text: Text, ids: list[int]) -> str:
     """Our decoding, with the spaces that the original's library put beside placeholders and before special tokens.
 
-    The latter stands before the stretch that a special token ends.
+    The latter goes before the segment that a special token ends.
     """
     if (placeholder := text.goldens["image_patch_token_id"]) in ids:
         at = ids.index(placeholder)

@@ -62,7 +62,7 @@ class LlavaInstruct(InstructDataset):
         n_tokens = sum(question.count(IMAGE_TOKEN) for question, _ in turns)
         if n_tokens != (1 if image else 0):
             raise self.bad(
-                index, f"its questions hold {IMAGE_TOKEN} {n_tokens} times, for {'one' if image else 'no'} image"
+                index, f"its questions contain {IMAGE_TOKEN} {n_tokens} times, for {'one' if image else 'no'} image"
             )
         if not image:
             return self.instruct(index, turns, [])

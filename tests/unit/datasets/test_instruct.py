@@ -99,13 +99,13 @@ def test_a_missing_image_is_named_by_its_full_path(folder: Folder) -> None:
         ({"conversations": [{"from": "system", "value": "S"}, *turns("A", "B")]}, "must alternate from human to gpt"),
         (
             {"image": "1.jpg", "conversations": turns("What?", "A cat.")},
-            "questions hold <image> 0 times, for one image",
+            "questions contain <image> 0 times, for one image",
         ),
         (
             {"image": "1.jpg", "conversations": turns("<image>?", "A cat.", "<image>!", "Yes.")},
-            "questions hold <image> 2 times, for one image",
+            "questions contain <image> 2 times, for one image",
         ),
-        ({"conversations": turns("<image>?", "A cat.")}, "questions hold <image> 1 times, for no image"),
+        ({"conversations": turns("<image>?", "A cat.")}, "questions contain <image> 1 times, for no image"),
         ({"image": ["1.jpg", "2.jpg"], "conversations": turns("<image>?", "A cat.")}, "a file name under 'image'"),
         ({"image": 7, "conversations": turns("<image>?", "A cat.")}, "a file name under 'image', found 7"),
         ({"image": "/", "conversations": turns("<image>?", "A cat.")}, "a file name under 'image', found '/'"),
