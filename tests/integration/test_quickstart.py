@@ -128,7 +128,7 @@ def test_the_same_seed_gives_the_same_figures(first, report, tmp_path, monkeypat
 
 def test_a_folder_with_other_content_is_refused(tmp_path):
     (tmp_path / "stage1").mkdir()
-    with pytest.raises(DataError, match="holds something else than a quickstart"):
+    with pytest.raises(DataError, match="contains something other than a quickstart"):
         claim(tmp_path)
     claim(tmp_path / "new")
     for name in ("world", "stage1"):

@@ -69,7 +69,7 @@ def test_both_branches_train_resume_and_chat(world, tmp_path, audio_options, tra
 def test_the_audio_branch_alone_trains_without_the_weights_of_the_frame_encoder(
     world, tmp_path, audio_options, train, source
 ):
-    data = ["datasets.cc_sbu_align.sample_ratio=0"] if source == "sound" else []  # its pictures make no sound
+    data = ["datasets.cc_sbu_align.sample_ratio=0"] if source == "sound" else []  # its images have no sound
     options = [
         f"paths.world={world}",
         *audio_options,

@@ -96,7 +96,7 @@ def test_inspection_names_the_decoder_that_a_file_is_for(files: Path, size: str,
     code, out, _ = command("inspect-weights", files / f"{size}.pth")
     assert code == 0
     assert "a Video-LLaMA vision-branch file" in out
-    assert f"decoder width: {WIDTHS[size]} (LLaMA {size} and what is made from it)" in out
+    assert f"decoder width: {WIDTHS[size]} (LLaMA {size} and its derivatives)" in out
     assert f"ignored: {34 if size == '7B' else 42} not used by the model" in out
     found = json.loads(command("inspect-weights", files / f"{size}.pth", "--json").out)
     assert (found["kind"], found["decoder_width"], found["tensors"]) == ("vision_branch", WIDTHS[size], 58)
@@ -144,7 +144,7 @@ def test_a_decoder_folder_can_be_inspected(files: Path, command) -> None:
 def test_a_decoder_folder_is_compared_with_the_trained_weights_of_a_config(files: Path, command) -> None:
     words = ["inspect-weights", files / "13B", "--cfg-path", CONFIG]
     code, out, _ = command(*words)
-    assert (code, out.splitlines()[-1]) == (0, f"{CONFIG} names no trained weights to compare it with")
+    assert (code, out.splitlines()[-1]) == (0, f"{CONFIG} names no trained weights to compare with")
     code, out, err = command(*words, "--options", f"model.ckpt={files / '13B.pth'}")
     assert code == 0, err
     assert out.endswith(f"as model.llama_model of {CONFIG}:\n  it fits\n")
