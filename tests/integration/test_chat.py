@@ -106,6 +106,14 @@ def test_the_other_video_backend_gives_the_same_answer(command, clip):
             ["--question", COLOUR, "--options", "inference.video.image_size=224"],
             "inference.video.image_size: 224, but model.image_size is 64",
         ),
+        (
+            ["--question", COLOUR, "--options", "model.freeze_vit=false", "model.vit_ckpt=null"],
+            "vision is in no file: it would answer at random. To fix this, name its file, model.vit_ckpt",
+        ),
+        (
+            ["--question", COLOUR, "--options", "inference.video=blip_caption", "inference.image=imagebind_audio"],
+            "inference.video: this processor reads captions, not clips",
+        ),
         (["--question", COLOUR, "--device", "cuda"], "device cuda: torch sees no GPU"),
         (["--question", COLOUR, "--device", "gpu"], "device 'gpu': expected cpu, cuda"),
         (["--question", COLOUR, "--device", "cpu:7"], "device 'cpu:7': expected cpu, cuda"),

@@ -207,7 +207,7 @@ def test_chat_needs_the_files_that_training_the_audio_branch_alone_does_not(ask,
     options = [*(f"model.{setting}" for setting in AUDIO_ALONE), f"model.{key}=null"]
     code, out, err = ask(with_audio, "--video", media["with sound"], "--options", *options)
     assert (code, out) == (1, "")
-    assert f"{with_audio}: for use, model.{key}: the " in err
+    assert f"{with_audio}: for inference, model.{key}: the " in err
     assert "is frozen and has no weights: name their file" in err
 
 

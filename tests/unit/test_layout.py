@@ -34,7 +34,7 @@ def test_no_module_is_longer_than_400_lines_and_the_median_is_readable():
     assert 80 <= statistics.median(sizes.values()) <= 160
 
 
-def test_a_module_name_means_one_thing():
+def test_no_two_packages_have_a_module_of_one_name():
     packages = defaultdict(list)
     for path in MODULES:
         if path.relative_to(ROOT).as_posix() not in COMMAND_MODULES:

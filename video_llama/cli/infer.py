@@ -1,4 +1,4 @@
-"""``video-llama infer``: answer a file of questions on many files, in batches."""
+"""``video-llama infer``: answer a file of questions about many files, in batches."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ COMMANDS = {
     "train": Command("video_llama.cli.train", "train a model from one YAML"),
     "chat": Command("video_llama.cli.chat", "chat with a model about videos, images and sound"),
     "demo": Command("video_llama.demo.command", "chat in the browser"),
-    "infer": Command("video_llama.cli.infer", "answer a file of questions on many files, in batches"),
+    "infer": Command("video_llama.cli.infer", "answer a file of questions about many files, in batches"),
     "evaluate": Command("video_llama.cli.evaluate", "score a model on a benchmark"),
     "schema": Command("video_llama.cli.schema", "print the JSON Schema of the YAML files, for editors"),
     "inspect-weights": Command(

@@ -1,4 +1,4 @@
-"""A dialogue in a terminal, or with one question per line from a pipe: streams answers to stdout, the rest to stderr."""
+"""A dialogue in a terminal, or with one question per line from a pipe: questions and answers on stdout, the rest on stderr."""
 
 from __future__ import annotations
 

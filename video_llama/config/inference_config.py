@@ -21,6 +21,10 @@ class InferenceConfig:
     image: Annotated[Any, Registered(PROCESSORS, key="name")] | None = None
     """Processor of images, by registered name. null: that of datasets.*.vis_processor, else blip2_image_eval."""
 
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield a processor that reads something else."""
+        yield from misplaced(self, video="clips", image="images")
+
     def disagreements(self, model: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """Yield (dotted key, message) for each setting that contradicts the model's.
 
@@ -30,6 +34,19 @@ class InferenceConfig:
         for kind in ("video", "image"):
             for key, message in processor_disagreements(getattr(self, kind), model):
                 yield f"{kind}.{key}", message
+
+
+def misplaced(config: Any, **wanted: str) -> Iterable[tuple[str, str]]:
+    """Yield (key, message) for each processor that reads the wrong thing.
+
+    Args:
+        config: holds the Configs of processors; one from outside need not say what it ``reads``.
+        wanted: for each key, what its processor must read: clips, images, sound or captions, or two of them with "or".
+    """
+    for key, expected in wanted.items():
+        reads = getattr(getattr(config, key), "reads", expected)
+        if reads not in (expected, *expected.split(" or ")):
+            yield key, f"this processor reads {reads}, not {expected}"
 
 
 def processor_disagreements(processor: Any, model: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

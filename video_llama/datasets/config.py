@@ -11,7 +11,7 @@ from annotated_types import Ge
 
 from video_llama.common.registry import PROCESSORS
 from video_llama.config.fields import ExistingPath, Registered
-from video_llama.config.inference_config import processor_disagreements
+from video_llama.config.inference_config import misplaced, processor_disagreements
 from video_llama.processors.config import CaptionConfig
 
 
@@ -25,6 +25,10 @@ class ProcessorsConfig:
     eval: Annotated[Any, Registered(PROCESSORS, key="name")] | None = None
     """Processor for inference. null: the one for training, without its randomness."""
 
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield a processor that reads something else."""
+        yield from misplaced(self, train="clips or images", eval="clips or images")
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextProcessorConfig:
@@ -32,6 +36,10 @@ class TextProcessorConfig:
 
     train: Annotated[Any, Registered(PROCESSORS, key="name")]
     """Processor of captions, by registered name."""
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield a processor that reads something else."""
+        yield from misplaced(self, train="captions")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -258,6 +258,8 @@ class VideoLLaMAConfig:
     def for_inference(self) -> VideoLLaMAConfig:
         """Return the config of the same model in use: nothing is trained, so no part may start at random.
 
+        Encoders that were trained may be in ``ckpt``, so they need no file of their own here.
+
         Raises:
             ConfigError: a setting that inference needs is missing.
         """
@@ -267,8 +269,14 @@ class VideoLLaMAConfig:
             self, frozen_video_Qformer=True, frozen_llama_proj=True, frozen_audio_Qformer=True, audio_source="sound"
         )
         if problems := list(frozen.check()):  # training may leave out what inference needs
-            raise ConfigError([f"for use, model.{key}: {message}" for key, message in problems])
-        return frozen
+            raise ConfigError([f"for inference, model.{key}: {message}" for key, message in problems])
+        return replace(frozen, freeze_vit=True, freeze_qformer=True, drop_path_rate=0.0)
+
+    @property
+    def trains_nothing(self) -> bool:
+        """Whether all encoders and branches are frozen, as for inference."""
+        parts = ("vision", "qformer", "video_branch.qformer", "video_branch.to_decoder", "audio_branch")
+        return not any(map(self.is_trained, parts))
 
     @property
     def audio_inputs(self) -> tuple[AudioInput, ...]:

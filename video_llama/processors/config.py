@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
@@ -17,6 +17,8 @@ Sampling = Literal["uniform", "headtail"]
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig:
     """Settings for reading a clip."""
+
+    reads: ClassVar[str] = "clips"
 
     n_frms: Annotated[int, Ge(1)] = 8
     """Frames taken from a clip; all of them if it has fewer."""
@@ -62,6 +64,8 @@ class VideoTrainConfig(RandomCropConfig, VideoConfig):
 class ImageConfig:
     """Settings for reading an image."""
 
+    reads: ClassVar[str] = "images"
+
     image_size: Annotated[int, Ge(1)] = 224
     """Side of the square image, in pixels."""
 
@@ -75,6 +79,8 @@ class ImageTrainConfig(RandomCropConfig, ImageConfig):
 class AudioConfig:
     """Settings for reading a sound track."""
 
+    reads: ClassVar[str] = "sound"
+
     n_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s at equal distances; they overlap in a track shorter than 2 S seconds."""
 
@@ -85,6 +91,8 @@ class AudioConfig:
 @dataclass(frozen=True, kw_only=True)
 class CaptionConfig:
     """Settings for cleaning a caption."""
+
+    reads: ClassVar[str] = "captions"
 
     prompt: str = ""
     """Text put before every caption, unchanged."""

@@ -107,7 +107,7 @@ class RunConfig:
     """No effect: a run does not evaluate."""
 
     num_workers: Annotated[int, Ge(0)] = 4
-    """Loader processes beside each training process; 0: none."""
+    """Loader processes for each training process; 0: none."""
 
     amp: bool = True
     """Mixed precision in the trained parts."""
@@ -128,7 +128,7 @@ class RunConfig:
     """The run stops when more than this share of its samples, resumed or not, had to be replaced."""
 
     callbacks: tuple[Annotated[Any, Registered(CALLBACKS, key="name")], ...] = ()
-    """Callbacks beside the standard ones, in the order in which they are called."""
+    """Callbacks in addition to the standard ones, in the order in which they are called."""
 
     evaluate: bool = False
     """Must be false: a run does not evaluate."""
@@ -158,8 +158,8 @@ class RunConfig:
         if self.evaluate:
             yield (
                 "evaluate",
-                "evaluation during a run is not available yet. Set it to false, and ask the trained model with "
-                "video-llama infer.",
+                "evaluation during a run is not available yet. Set it to false, and score the trained model with "
+                "video-llama evaluate.",
             )
         if self.min_lr > self.init_lr:
             yield "min_lr", f"{self.min_lr} is above init_lr, {self.init_lr}"

@@ -36,7 +36,9 @@ def read_run(path: str, config: RunConfig, plan: BatchPlan) -> dict[str, Any]:
     if content["seed"] != config.seed:
         raise WeightsError(f"run.seed: {config.seed}, but {path} is of a run with {content['seed']}")
     if bool(content["scaler"]) != config.fp16:
-        raise WeightsError(f"run.amp_dtype: {path} is of a run with{'' if content['scaler'] else 'out'} fp16; keep it")
+        raise WeightsError(
+            f"run.amp_dtype: {path} comes from a run with{'' if content['scaler'] else 'out'} fp16; use the same setting"
+        )
     steps, samples = content["steps_per_epoch"], content["samples_per_step"]
     if (steps, samples) != (plan.steps_per_epoch, plan.samples_per_step):
         raise WeightsError(

@@ -107,7 +107,7 @@ class RunnerBase:
         """Return the micro-batches of one step.
 
         Raises:
-            TrainingError: the data are no good; what a loader process raised comes without its traceback.
+            TrainingError: the data cannot be used; what a loader process raised comes without its traceback.
         """
         try:
             return list(itertools.islice(micro_batches, self.plan.accumulation))
@@ -130,7 +130,7 @@ class RunnerBase:
         )
         loss = self.backward(batches, n_targets)
         grad_norm = self.gather_gradients()
-        if not self.scaler.is_enabled():  # it skips such a step by itself, and scales less from then on
+        if not self.scaler.is_enabled():  # the scaler skips such a step, and lowers the scale
             _finite(grad_norm, "the norm of the gradients", step, batches)
         self.apply_gradients()
         (loss_sum,) = self.world.all_reduce_sum(loss)
@@ -158,7 +158,7 @@ class RunnerBase:
             with torch.autocast(self.world.device.type, dtype=dtype, enabled=self.config.amp):
                 loss = self.model(batch.to(self.world.device)).loss_sum
             losses.append(loss.detach())
-            if loss.requires_grad:  # text alone meets nothing that is trained
+            if loss.requires_grad:  # a batch of text uses no trained part
                 self.scaler.scale(loss / n_targets).backward()
         values = torch.stack(losses).tolist()  # once a step: each reading waits for the device
         return sum(_finite(value, "the loss", self.state.step, [b]) for value, b in zip(values, batches, strict=True))
@@ -170,7 +170,7 @@ class RunnerBase:
         return float(nn.utils.clip_grad_norm_(self.trainables, self.config.max_grad_norm or float("inf")))
 
     def apply_gradients(self) -> None:
-        """Take the step, and forget the gradients."""
+        """Take the step, and clear the gradients."""
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -8,7 +8,9 @@ import pytest
 
 from tests.unit.datasets.folder import CLIPS, FakeClip, Folder
 from video_llama.common.errors import ConfigError
-from video_llama.datasets.config import ProcessorsConfig
+from video_llama.config.loader import InferenceConfig
+from video_llama.datasets.config import ProcessorsConfig, TextProcessorConfig
+from video_llama.processors.config import AudioConfig, CaptionConfig, ImageConfig, VideoConfig
 
 ROW = ("1", "p", "a cat")
 
@@ -62,6 +64,24 @@ def test_frames_of_another_size_than_the_models_are_refused(folder: Folder) -> N
     assert problems(folder, vis_processor=processors) == [
         "datasets.webvid.vis_processor.train.image_size: 336, but model.image_size is 224"
     ]
+
+
+@pytest.mark.parametrize(
+    ("config", "messages"),
+    [
+        (ProcessorsConfig(train=CaptionConfig()), [("train", "this processor reads captions, not clips or images")]),
+        (
+            ProcessorsConfig(train=VideoConfig(), eval=AudioConfig()),
+            [("eval", "this processor reads sound, not clips or images")],
+        ),
+        (TextProcessorConfig(train=ImageConfig()), [("train", "this processor reads images, not captions")]),
+        (InferenceConfig(video=ImageConfig()), [("video", "this processor reads images, not clips")]),
+        (InferenceConfig(video=VideoConfig(), image=ImageConfig()), []),
+        (ProcessorsConfig(train=FakeClip.Config()), []),
+    ],
+)
+def test_a_processor_that_reads_something_else_is_refused(config: Any, messages: list[tuple[str, str]]) -> None:
+    assert list(config.check()) == messages
 
 
 def test_training_needs_files(folder: Folder) -> None:

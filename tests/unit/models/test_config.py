@@ -89,7 +89,7 @@ def test_nothing_is_trained_in_use(decoder):
     ("settings", "message"),
     [
         ({}, "model.ckpt is not set: the branch would answer at random"),
-        ({"ckpt": "c"}, "for use, model.vit_ckpt: the frame encoder is frozen and has no weights"),
+        ({"ckpt": "c"}, "for inference, model.vit_ckpt: the frame encoder is frozen and has no weights"),
     ],
 )
 def test_use_is_refused_if_a_part_would_answer_at_random(decoder, settings, message):

@@ -39,6 +39,8 @@ AUDIO_PARTS = ("audio_branch.", "audio_encoder.")
 TRUNKS = {"sound": "audio_encoder.audio.", "frames": "audio_encoder.vision."}
 """Name prefixes of ImageBind's trunks, by their input."""
 IMAGEBIND = "imagebind_ckpt_path"
+ENCODER_FILES = {"vision": "model.vit_ckpt", "qformer": "model.q_former_model"}
+"""Keys of the files of the frame encoder and the image Q-Former."""
 DECODER = "decoder."
 """Name prefix of the decoder's tensors; a file trained with LoRA holds some."""
 
@@ -258,6 +260,11 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
                     "imagebind_ckpt_path or audio_encoder"
                 )
             raise WeightsError(f"{part} is frozen, and in no file: it would answer at random. To fix this, {advice}")
+        if not sources and part in ENCODER_FILES and config.trains_nothing:
+            raise WeightsError(
+                f"{part} is in no file: it would answer at random. To fix this, name its file, {ENCODER_FILES[part]}, or a "
+                "checkpoint that holds it"
+            )
         if files and not sources and part == "decoder":
             log.info("the adapters of the decoder are in no file: they are new, and have no effect yet")
         elif files and not sources:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tests import tiny
 from tests.tiny import batch, sample
-from video_llama.common.errors import ConfigError
+from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.common.types import Media
 from video_llama.config.loader import load_config
