@@ -33,7 +33,7 @@ def test_the_merged_decoder_gives_the_answers_of_the_one_with_adapters(run, worl
     expected, found = (logits(chat.engine.model, merged, media) for chat in (with_adapters, merged))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     unadapted = Chat.from_config(run / "config.yaml", [f"model.ckpt={tmp_path / 'merged/branch.pth'}"], "cpu")
-    assert not torch.allclose(logits(unadapted.model, merged, media), expected, atol=1e-3)
+    assert not torch.allclose(logits(unadapted.engine.model, merged, media), expected, atol=1e-3)
 
     code, out, err = command(*words)
     assert (code, out) == (1, "")
