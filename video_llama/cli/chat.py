@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 
-from video_llama.cli.options import add_generation_flags, generation_settings
+from video_llama.cli.options import add_generation_flags, add_model_flags, generation_settings
 from video_llama.common.errors import VideoLlamaError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--cfg-path", required=True, metavar="YAML", help="such as eval_configs/toy.yaml")
-    parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
+    add_model_flags(parser)
     media = parser.add_mutually_exclusive_group()
     media.add_argument("--video", metavar="FILE", help="clip to ask about")
     media.add_argument("--image", metavar="FILE", help="image to ask about")
@@ -30,7 +29,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="question to ask; repeat for a dialogue. Without it, questions are read from the terminal",
     )
     add_generation_flags(parser)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU if there is one")
     parser.add_argument("--json", action="store_true", help="print one JSON object: answers, frame_times, sound")
     parser.add_argument("--stats", action="store_true", help="print time and size of each answer on stderr")
 

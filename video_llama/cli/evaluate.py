@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import yaml
 
-from video_llama.cli.options import add_generation_flags, generation_settings
+from video_llama.cli.options import add_generation_flags, add_model_flags, generation_settings
 from video_llama.common.errors import ConfigError, OutputError, VideoLlamaError
 from video_llama.common.registry import BENCHMARKS, import_problem
 
@@ -20,8 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "An evaluation that was killed resumes with the same command. Under torchrun, processes with a GPU each share the "
         "questions."
     )
-    parser.add_argument("--cfg-path", required=True, metavar="YAML", help="such as eval_configs/toy.yaml")
-    parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
+    add_model_flags(parser)
     parser.add_argument(
         "--benchmark",
         nargs="+",
@@ -33,7 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, type=Path, metavar="JSONL", help="file that gets the answers")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="questions answered at once")
     add_generation_flags(parser)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU if there is one")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from video_llama.cli.options import add_generation_flags, generation_settings
+from video_llama.cli.options import add_generation_flags, add_model_flags, generation_settings
 from video_llama.common.errors import OutputError, VideoLlamaError
 
 if TYPE_CHECKING:
@@ -20,8 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "A job that was killed resumes with the same command, which also retries failed questions. Under torchrun, as in "
         "`torchrun --nproc_per_node=8 --no-python video-llama infer ...`, processes with a GPU each share the questions."
     )
-    parser.add_argument("--cfg-path", required=True, metavar="YAML", help="such as eval_configs/toy.yaml")
-    parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
+    add_model_flags(parser)
     parser.add_argument(
         "--input",
         required=True,
@@ -51,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="require the sound of clips, or ignore it. Default: use it if there is any",
     )
     add_generation_flags(parser)
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU if there is one")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Flags for generation settings, shared by all commands that generate answers."""
+"""Flags shared by all commands that generate answers: the model, and generation settings."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import argparse
 from dataclasses import fields
 
 from video_llama.conversation.settings import GenerationSettings
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose a model and its device."""
+    parser.add_argument(
+        "--cfg-path", required=True, metavar="YAML", help="the model: a file, or a shipped name such as toy"
+    )
+    parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU if there is one (default)")
 
 
 def add_generation_flags(parser: argparse.ArgumentParser) -> None:
