@@ -1,4 +1,7 @@
-"""A setting that nothing reads would be accepted and do nothing."""
+"""Every setting is read somewhere: one that is not would be accepted and do nothing.
+
+The test compares names: an unread field that shares its name with another attribute of the package is not found.
+"""
 
 from __future__ import annotations
 
