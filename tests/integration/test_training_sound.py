@@ -24,9 +24,7 @@ WITHOUT_FRAME_ENCODER = ["model.vit_ckpt=null", "model.q_former_model=null"]
 def audio_options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Options that give a toy YAML a tiny random ImageBind and an audio branch."""
     path = tmp_path_factory.mktemp("imagebind") / "imagebind.safetensors"
-    write_weights(
-        path, {f"audio_encoder.{n}": t for n, t in ImageBind(tiny.IMAGEBIND, True, True).state_dict().items()}
-    )
+    write_weights(path, {f"audio_encoder.{n}": t for n, t in ImageBind(tiny.IMAGEBIND).state_dict().items()})
     encoder = (
         f"{{name: imagebind_huge, audio: {TRUNK}, vision: {TRUNK}, image_size: 32, patch_size: 16, out_embed_dim: 12}}"
     )
