@@ -6,6 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -103,7 +104,10 @@ class Engine:
             inference: how files are read; None: by the default processors, at the model's image size.
         """
         processors = build_processors(with_defaults(inference or InferenceConfig(), model.config.image_size))
-        return cls(model, type(model).sample_spec(model.config), *processors, cached_files=0)
+        spec = type(model).sample_spec(model.config)
+        if spec.modalities.audio_source == "frames":  # the encoder was built without its trunk for sound
+            spec = replace(spec, audio_processor=None)
+        return cls(model, spec, *processors, cached_files=0)
 
     @property
     def has_audio(self) -> bool:

@@ -38,8 +38,8 @@ def own_weights(config: VideoLLaMAConfig) -> dict[str, Tensor]:
 
 
 def audio_processor(config: VideoLLaMAConfig) -> AudioProcessor | None:
-    """Return the processor that turns an open audio track into the encoder's input; None if the model takes no sound."""
-    if not config.equip_audio_branch or "sound" not in config.audio_inputs:
+    """Return the processor that turns an open audio track into the encoder's input; None without an audio branch."""
+    if not config.equip_audio_branch:
         return None
     processor: Any = PROCESSORS.get(config.audio_encoder_config.processor)
     built: AudioProcessor = processor(processor.Config(n_segments=config.audio_segments))

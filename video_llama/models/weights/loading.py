@@ -260,7 +260,7 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
                     "imagebind_ckpt_path or audio_encoder"
                 )
             raise WeightsError(f"{part} is frozen, and in no file: it would answer at random. To fix this, {advice}")
-        if not sources and part in ENCODER_FILES and config.trains_nothing:
+        if files and not sources and part in ENCODER_FILES and config.trains_nothing:
             raise WeightsError(
                 f"{part} is in no file: it would answer at random. To fix this, name its file, {ENCODER_FILES[part]}, or a "
                 "checkpoint that holds it"
