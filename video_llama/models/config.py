@@ -147,8 +147,8 @@ class VideoLLaMAConfig:
 
     audio_source: Literal["frames", "sound", "both"] | None = None
     """Input of the audio branch in training. frames: those of the clip or image, through ImageBind's vision trunk, as in the
-    original; both: for each sample one of the two, drawn at random. null: frames, as published YAMLs mean it, or sound if the
-    audio encoder takes no frames. Inference uses sound."""
+    original; both: for each sample one of the two, drawn at random. null: frames, as published YAMLs mean it, or sound if
+    the encoder takes no frames. Inference uses sound."""
 
     audio_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s that are read from an audio track."""
@@ -308,13 +308,9 @@ class VideoLLaMAConfig:
         return shared
 
     def warnings(self) -> Iterable[tuple[str, str]]:
-        """Yield (key, message) for each setting whose default may not be what is meant."""
+        """Yield (key, message) for each default that may not be what is meant."""
         if self.audio_source is None and self.modalities.audio_source == "frames":
-            yield (
-                "audio_source",
-                "not set: the audio branch trains on frames, as in the original. Set it to frames, or to sound or both "
-                "to train it on the clips' sound.",
-            )
+            yield "audio_source", "not set: the audio branch trains on frames, as in the original. Others: sound, both"
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other, and frozen parts without weights."""

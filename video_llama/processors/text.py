@@ -21,11 +21,16 @@ class BlipCaption:
 
     def __call__(self, text: str, rng: np.random.Generator | None = None) -> str:
         """Clean a caption; one without words gives the prompt alone. ``rng`` is not used."""
-        return self.config.prompt + " ".join(_words(text)[: self.config.max_words])
+        return self.config.prompt + clean_caption(text, self.config.max_words)
 
     def shortens(self, text: str) -> bool:
         """Return whether a caption has more than ``max_words`` words."""
         return self.config.max_words is not None and len(_words(text)) > self.config.max_words
+
+
+def clean_caption(caption: str, max_words: int | None) -> str:
+    """Return the first words of a caption, cleaned; ``None``: all."""
+    return " ".join(_words(caption)[:max_words])
 
 
 def _words(caption: str) -> list[str]:

@@ -274,3 +274,22 @@ def test_a_missing_annotation_file_is_named(folder: Folder, tmp_path: Path) -> N
 
     with pytest.raises(DataError, match=rf"{tmp_path}/filter_cap\.json: cannot be read: .*No such file"):
         folder.cc_sbu_align({}, build_info=StorageConfig(storage=str(tmp_path)))
+
+
+# --- long captions
+
+
+def test_a_long_caption_is_trained_whole(folder: Folder) -> None:
+    folder.clips("p/1.mp4")
+    text = " ".join(["red"] * 120)
+    webvid = folder.limited(max_txt_len=1000, max_context=2000).webvid(("1", "p", text))
+    assert target_text(webvid) == f"{text}###"
+    assert not webvid.sample(0, rng()).truncated
+
+
+def test_a_caption_that_max_words_shortens_counts_as_truncated(folder: Folder) -> None:
+    folder.clips("p/1.mp4")
+    captions = TextProcessorConfig(train=CaptionConfig(max_words=2))
+    webvid = folder.webvid(("1", "p", "one two three"), ("1", "p", "one two."), text_processor=captions)
+    assert target_text(webvid) == target_text(webvid, 1) == "one two###"
+    assert [webvid.sample(i, rng()).truncated for i in (0, 1)] == [True, False]
