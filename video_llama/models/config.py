@@ -346,10 +346,7 @@ class VideoLLaMAConfig:
         """Yield contradictions in the audio branch's settings."""
         if not self.equip_audio_branch:
             if not self.frozen_audio_Qformer:
-                yield (
-                    "frozen_audio_Qformer",
-                    "false, but equip_audio_branch is false: there is no audio branch to train",
-                )
+                yield "frozen_audio_Qformer", "false, but equip_audio_branch is false: no audio branch to train"
             if self.imagebind_ckpt_path is not None:
                 yield "imagebind_ckpt_path", "has no effect without an audio branch. Set equip_audio_branch: true."
         elif not isinstance(self.audio_encoder_config, ImageBindConfig):
