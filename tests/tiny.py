@@ -71,6 +71,7 @@ def config(decoder: Path, dropout: float = 0.0, **changes: Any) -> VideoLLaMACon
         "vit_args": {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 16, "mlp_ratio": 2.0},
         "vit_precision": "fp32",
         "image_size": SIDE,
+        "audio_source": "sound",
         "qformer": QFormerConfig(
             hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, dropout=dropout
         ),

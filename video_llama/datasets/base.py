@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from video_llama.common.distributed import process_numbers
 from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.config import DatasetConfig
 from video_llama.processors.media import read_training_media
+from video_llama.processors.span import Span
 from video_llama.prompts.labels import Encoded, Slot, TextSegment, encode
 from video_llama.prompts.sample_spec import SampleSpec
+
+log = logging.getLogger(__name__)
 
 
 class Dataset(ABC):
@@ -69,14 +74,25 @@ class Dataset(ABC):
             DecodeError: its media cannot be read.
         """
 
-    def read_media(self, path: Path, rng: np.random.Generator) -> list[Media]:
+    def report(self, message: str) -> None:
+        """Log a message about the annotations, once for all processes."""
+        _, rank, _ = process_numbers()
+        if rank == 0:
+            log.warning("datasets.%s: %s", self.name, message)
+
+    def read_media(self, path: Path, rng: np.random.Generator, span: Span | None = None) -> list[Media]:
         """Read what the model is trained on: input of the audio branch, then of the video branch.
+
+        Args:
+            path: the file.
+            rng: source of all randomness.
+            span: the part of a clip or a sound that is read; None: the whole file.
 
         Raises:
             BadRecord: the file has nothing that the model is trained on.
             DecodeError: it cannot be read.
         """
-        return read_training_media(path, self.vis_processor, self.spec.modalities, self.spec.audio_processor, rng)
+        return read_training_media(path, self.vis_processor, self.spec.modalities, self.spec.audio_processor, rng, span)
 
     def __len__(self) -> int:
         return len(self.records)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -11,9 +12,11 @@ import numpy as np
 from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Sample
-from video_llama.datasets.annotations import read_json, read_table
+from video_llama.datasets.annotations import TABLES, read_json, read_table, table_files, uncompressed, unread_files
 from video_llama.datasets.base import Dataset, make_processor
 from video_llama.datasets.config import CCSBUAlignConfig, WebVidConfig
+from video_llama.datasets.placeholders import is_blank, placeholders
+from video_llama.datasets.record_keys import unread_keys
 from video_llama.prompts.rendering import caption
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -53,12 +56,16 @@ class CaptionDataset(Dataset):
         if not record.path:
             raise BadRecord(record.location)
         text = self.text_processor(record.caption, rng)
-        if text in ("", self.no_words):
+        if is_blank(text) or is_blank(record.caption) or text == self.no_words:
             raise BadRecord(f"{record.location}: the caption {record.caption!r} is empty after cleaning")
+        if unfilled := placeholders(record.caption):
+            raise BadRecord(f"{record.location}: the caption contains {unfilled[0][0]}, and no file goes there")
         prompt = spec.caption_prompts[rng.integers(len(spec.caption_prompts))]
         media = self.read_media(self.media_folder / record.path, rng)
         segments = caption(prompt, text, spec.template.end_sym, *media)
-        return self.tokenized(index, segments, media, max_targets=spec.max_txt_len)
+        sample = self.tokenized(index, segments, media, max_targets=spec.max_txt_len)
+        shortens = getattr(self.text_processor, "shortens", None)
+        return replace(sample, truncated=sample.truncated or (shortens is not None and shortens(record.caption)))
 
 
 @DATASETS.register("webvid")
@@ -68,16 +75,28 @@ class WebVid(CaptionDataset):
     Config = WebVidConfig
 
     def read_records(self) -> Sequence[CaptionRecord]:
-        """Read all CSV and TSV files of the annotation folder, in the order of their names."""
+        """Read all tables in and below the annotation folder, in the order of their names."""
         source = Path(self.source)
-        files = sorted(f for f in source.iterdir() if f.suffix in (".csv", ".tsv")) if source.is_dir() else [source]
+        files = table_files(source)[0] if source.is_dir() else [source]
         if not files:
-            raise DataError(f"datasets.{self.name}.build_info.anno_dir: no .csv or .tsv file in {source}")
+            raise DataError(f"datasets.{self.name}.build_info.anno_dir: no {' or '.join(TABLES)} file in {source}")
+        if source.is_dir():
+            _check_once(files)
+            if (unread := unread_files(source)) is not None:
+                self.report(f"{source}: {unread}")
         return [
             CaptionRecord(str(PurePosixPath(page_dir, f"{videoid}.mp4")), text, f"{file}:{line}")
             for file in files
             for line, (videoid, page_dir, text) in read_table(file, ("videoid", "page_dir", "name"))
         ]
+
+
+def _check_once(files: Sequence[Path]) -> None:
+    """Refuse a table that is there as it is and compressed."""
+    seen: dict[Path, Path] = {}
+    for file in files:
+        if (other := seen.setdefault(uncompressed(file), file)) != file:
+            raise DataError(f"{file}: the same table as {other}? Remove or rename one: all tables of a folder are read")
 
 
 @DATASETS.register("cc_sbu_align")
@@ -98,9 +117,11 @@ class CCSBUAlign(CaptionDataset):
 
     def read_records(self) -> Sequence[CaptionRecord]:
         """Read ``annotations``."""
-        annotations = read_json(Path(self.source), dict).get("annotations")
+        annotations = read_json(Path(self.source), dict, lines_under="annotations").get("annotations")
         if not isinstance(annotations, list):
             raise DataError(f"{self.source}: no list under 'annotations'")
+        if unread := unread_keys(annotations, ("image_id", "caption"), {}):
+            self.report(f"{self.source}: keys that are not read: {'; '.join(unread)}")
         records = []
         for i, entry in enumerate(annotations):
             location = f"{self.source}: annotations[{i}]"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
@@ -12,6 +13,7 @@ from annotated_types import Ge
 from video_llama.common.registry import PROCESSORS
 from video_llama.config.fields import ExistingPath, Registered
 from video_llama.config.inference_config import misplaced, processor_disagreements
+from video_llama.datasets.annotations import unread_files
 from video_llama.processors.config import CaptionConfig
 
 
@@ -48,7 +50,7 @@ class ConversationTextConfig(TextProcessorConfig):
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield any processor but the published one."""
-        if self.train != CaptionConfig():
+        if self.train not in (CaptionConfig(), CaptionConfig(max_words=50)):
             yield "train", "has no effect on conversations, which are not cleaned. Leave text_processor out."
 
 
@@ -150,6 +152,12 @@ class WebVidConfig(CaptionsConfig):
     build_info: FilesConfig | None = None
     """Paths of the annotations and the clips."""
 
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Yield the files of the annotation folder that are not read."""
+        folder = Path(self.build_info.anno_dir) if self.build_info else None
+        if folder is not None and folder.is_dir() and (unread := unread_files(folder)) is not None:
+            yield "build_info.anno_dir", unread
+
 
 @dataclass(frozen=True, kw_only=True)
 class StorageConfig:
@@ -174,14 +182,20 @@ class CCSBUAlignConfig(CaptionsConfig):
 class LlavaInstructConfig(ConversationsConfig):
     """LLaVA: ``[{"image", "conversations": [{"from": "human" | "gpt", "value"}]}]``; records without image are text."""
 
-    data_type: Literal["images"] = "images"
-    """Kind of media."""
+    data_type: Literal["images", "video"] | None = None
+    """Kind of media. null: what the vis_processor reads."""
 
     build_info: FilesConfig | None = None
     """Paths of the annotations and the images."""
 
     image_prefix: str = "COCO_train2014_"
-    """Put before each file name of the annotations; LLaVA names COCO images without it."""
+    """Put before each file name of the annotations; LLaVA names COCO images without it. Clips have no prefix."""
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield a ``data_type`` that the processor does not read."""
+        reads = getattr(self.vis_processor.train, "reads", None)
+        if self.data_type and reads in ("images", "clips") and (reads == "images") != (self.data_type == "images"):
+            yield "data_type", f"{self.data_type}, but its vis_processor reads {reads}"
 
 
 @dataclass(frozen=True, kw_only=True)

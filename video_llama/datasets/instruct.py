@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from video_llama.common.errors import BadRecord
+from video_llama.common.errors import BadRecord, DecodeError
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Media, Sample
-from video_llama.datasets.annotations import read_json
+from video_llama.datasets.annotations import ENDS, STARTS, read_json
 from video_llama.datasets.base import Dataset
 from video_llama.datasets.config import LlavaInstructConfig, WebVidInstructConfig
+from video_llama.datasets.placeholders import FileKind, fills, is_blank, placeholders
+from video_llama.datasets.record_keys import (
+    MEDIA_KEYS,
+    KeyProblem,
+    check_keys,
+    file_of,
+    span_of,
+    unread_keys,
+)
+from video_llama.processors.media import AUDIO_SUFFIXES
 from video_llama.prompts.labels import clean, encode
 from video_llama.prompts.original_mask import original_labels
 from video_llama.prompts.rendering import conversation, presented
 
-IMAGE_TOKEN = "<image>"
+Turns = list[tuple[str, str]]
 
 
 class InstructDataset(Dataset):
     """A JSON list of conversations, with or without an image or clip."""
 
+    keys: ClassVar[tuple[str, ...]] = ()
+    """Keys of a record that are read. Empty: other keys are not reported."""
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The key of each list of objects in a record, and the keys of these that are read."""
+
     def read_records(self) -> Sequence[Any]:
-        """Read the annotation file."""
-        return read_json(Path(self.source), list)
+        """Read the annotation file, and report keys that nothing reads."""
+        records = read_json(Path(self.source), list)
+        if self.keys and (unread := unread_keys(records, self.keys, self.parts)):
+            self.report(f"{self.source}: keys that are not read: {'; '.join(unread)}")
+        return records
 
     def record_id(self, index: int) -> str:
         """Return the index in the file."""
@@ -37,8 +57,49 @@ class InstructDataset(Dataset):
         """Return the error for a record."""
         return BadRecord(f"{self.source}: {self.record_id(index)}: {reason}")
 
+    @contextmanager
+    def naming(self, index: int) -> Iterator[None]:
+        """Turn problems with the keys of a record into errors that name it."""
+        try:
+            yield
+        except KeyProblem as problem:
+            raise self.bad(index, str(problem)) from problem
+
+    def check_record(self, index: int) -> None:
+        """Refuse keys that would change what a record means and are not read."""
+        record = self.records[index]
+        with self.naming(index):
+            check_keys(record, self.keys)
+            for part, keys in self.parts.items():
+                for entry in record[part]:
+                    check_keys(entry, keys)
+
+    def placed(self, index: int, turns: Turns, media: Sequence[Media], kind: FileKind) -> Turns:
+        """Put the media at the placeholder in the questions or, if there is none, before the first question.
+
+        Raises:
+            BadRecord: there are several placeholders, or one for another kind of media.
+        """
+        found = [(k, place) for k, (question, _) in enumerate(turns) for place in placeholders(question)]
+        if len(found) > 1 or any(not fills(kind, place[0]) for _, place in found):
+            names = " and ".join(dict.fromkeys(place[0] for _, place in found))
+            raise self.bad(index, f"its questions contain {names} {len(found)} times, for one {kind}")
+        k, (start, end) = (found[0][0], found[0][1].span()) if found else (0, (0, 0))
+        question, answer = turns[k]
+        with_media = (question[:start] + presented(media) + question[end:], answer)
+        return [*turns[:k], with_media, *turns[k + 1 :]]
+
     def instruct(self, index: int, turns: Sequence[tuple[str, str]], media: Sequence[Media]) -> Sample:
-        """Render turns in the training layout and tokenise them."""
+        """Render turns in the training layout and tokenise them.
+
+        Raises:
+            BadRecord: an answer is empty, or a text has a placeholder that no media fill.
+        """
+        for question, answer in turns:
+            if is_blank(answer):
+                raise self.bad(index, f"the answer to {_MARKER.sub('', question)!r:.80} is empty: {answer!r:.80}")
+            if unfilled := placeholders(_MARKER.sub("", question)) or placeholders(answer):
+                raise self.bad(index, f"its text contains {unfilled[0][0]}, and no file goes there")
         spec, template = self.spec, self.spec.template
         tokens = (spec.tokenizer, spec.tokens_per_slot)
         encoded = encode(conversation(template, template.training, turns, media), *tokens)
@@ -47,30 +108,66 @@ class InstructDataset(Dataset):
         return self.truncated_sample(index, encoded, media, max_length=spec.max_instruct_len)
 
 
+_MARKER = re.compile("(?:<(Image|Video)>)?\ufdd0\\d+\ufdd1(?:</(Image|Video)>)?")
+"""A media item in a rendered question; see ``prompts.labels.marker``."""
+
+
 @DATASETS.register("llava_instruct")
 class LlavaInstruct(InstructDataset):
-    """LLaVA-Instruct-150K, in its published layout."""
+    """LLaVA-Instruct-150K, in its published layout, also with clips or sound in place of images."""
 
     Config = LlavaInstructConfig
+    keys = ("id", "conversations", *MEDIA_KEYS, *STARTS, *ENDS)
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"conversations": ("from", "value")}
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Read the image, if any, and put it at ``<image>``."""
+        """Read the file, if any, and put it at its placeholder."""
         turns = self._turns(index)
-        image = self.records[index].get("image")
-        if image and not (isinstance(image, str) and Path(image).name):
-            raise self.bad(index, f"expected a file name under 'image', found {image!r:.80}")
-        n_tokens = sum(question.count(IMAGE_TOKEN) for question, _ in turns)
-        if n_tokens != (1 if image else 0):
-            raise self.bad(
-                index, f"its questions contain {IMAGE_TOKEN} {n_tokens} times, for {'one' if image else 'no'} image"
-            )
-        if not image:
+        self.check_record(index)
+        with self.naming(index):
+            file, span = file_of(self.records[index], MEDIA_KEYS, self.keys), span_of(self.records[index])
+        if file is None:
+            if found := [place[0] for question, _ in turns for place in placeholders(question)]:
+                raise self.bad(index, f"its questions contain {found[0]} {len(found)} times, for no file")
+            if span is not None:
+                raise self.bad(index, "a span of seconds, and no clip")
             return self.instruct(index, turns, [])
-        path = Path(self.config.build_info.videos_dir, image)
-        media = self.read_media(path.with_name(self.config.image_prefix + path.name), rng)
-        return self.instruct(index, [(q.replace(IMAGE_TOKEN, presented(media)), a) for q, a in turns], media)
+        reads = getattr(self.config.vis_processor.train, "reads", None)
+        if file.kind == "image" and span is not None:
+            raise self.bad(index, f"a span of seconds, and an image under {file.key!r}")
+        if reads in _READ_AS and file.kind in _READ_AS.values() and file.kind != _READ_AS[reads]:
+            raise self.bad(
+                index,
+                f"{file.name!r:.80} under {file.key!r}, and the vis_processor reads {reads}. Give records with "
+                f"{file.key!r} an entry of their own under datasets, with a vis_processor for them.",
+            )
+        if file.kind == "audio" and Path(file.name).suffix.lower() not in AUDIO_SUFFIXES:
+            raise self.bad(
+                index, f"{file.name!r:.80} under {file.key!r}; sound files end in {', '.join(AUDIO_SUFFIXES)}"
+            )
+        if not any(placeholders(question) for question, _ in turns):
+            raise self.bad(index, f"its questions contain <{file.kind}> 0 times, for one {file.kind}")
+        path = Path(self.config.build_info.videos_dir, file.name)
+        media = self.read_media(self._with_prefix(path) if file.kind == "image" else path, rng, span)
+        return self.instruct(index, self.placed(index, turns, media, file.kind), media)
 
-    def _turns(self, index: int) -> list[tuple[str, str]]:
+    def _with_prefix(self, path: Path) -> Path:
+        """Return an image's path with ``image_prefix`` before its name.
+
+        Raises:
+            DecodeError: there is no such file, but there is one with another prefix.
+        """
+        prefix = self.config.image_prefix
+        path, named = path.with_name(prefix + path.name), path
+        if not path.exists():
+            for other in {"", LlavaInstructConfig.image_prefix} - {prefix}:
+                if (there := named.with_name(other + named.name)).exists():
+                    raise DecodeError(
+                        str(path), f"no such file, but there is {there.name}: set image_prefix: {other!r} for it"
+                    )
+        return path
+
+    def _turns(self, index: int) -> Turns:
         """Pair the questions and answers of a record."""
         record = self.records[index]
         turns = record.get("conversations") if isinstance(record, dict) else None
@@ -83,35 +180,50 @@ class LlavaInstruct(InstructDataset):
         return [(clean(q["value"]), clean(a["value"])) for q, a in zip(turns[::2], turns[1::2], strict=True)]
 
 
+_READ_AS: dict[str, FileKind] = {"images": "image", "clips": "video"}
+"""What a processor says that it reads, and the kind of file."""
+
+
 @DATASETS.register("webvid_instruct")
 class WebVidInstruct(InstructDataset):
     """VideoChat-Instruct-11K. The first question starts with the clip and the times of its frames, or with its audio."""
 
     Config = WebVidInstructConfig
     with_times = True
+    keys = ("id", "video", "QA", *STARTS, *ENDS)
+    parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"QA": ("i", "q", "a")}
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Read the clip and put it before the first question."""
+        """Read the clip, or a span of it, and put it before the first question or at its placeholder."""
         turns = self._turns(index)
+        self.check_record(index)
+        with self.naming(index):
+            span = span_of(self.records[index])
         video = self.records[index].get("video")
         if not isinstance(video, str) or not video:
             raise self.bad(index, "no file name under 'video'")
-        media = self.read_media(Path(self.config.build_info.videos_dir, video), rng)
+        media = self.read_media(Path(self.config.build_info.videos_dir, video), rng, span)
         if not self.with_times:
             media = [replace(item, message="") for item in media]
-        first_question, first_answer = turns[0]
-        turns[0] = (presented(media) + first_question, first_answer)
-        return self.instruct(index, turns, media)
+        return self.instruct(index, self.placed(index, turns, media, "video"), media)
 
-    def _turns(self, index: int) -> list[tuple[str, str]]:
-        """Read the questions and answers of a record."""
+    def _turns(self, index: int) -> Turns:
+        """Read the questions and answers of a record; an instruction goes before the first question that has it."""
         record = self.records[index]
         pairs = record.get("QA") if isinstance(record, dict) else None
         if not isinstance(pairs, list) or not pairs:
             raise self.bad(index, "no list under 'QA'")
         if not all(isinstance(p, dict) and isinstance(p.get("q"), str) and isinstance(p.get("a"), str) for p in pairs):
             raise self.bad(index, "a question without texts under 'q' and 'a'")
-        return [(clean(p["q"]), clean(p["a"])) for p in pairs]
+        if not all(isinstance(p.get("i") or "", str) for p in pairs):
+            raise self.bad(index, "an instruction under 'i' that is not a text")
+        turns, last = Turns(), ""
+        for pair in pairs:
+            instruction = (pair.get("i") or "").strip()
+            texts = [instruction if instruction != last else "", pair["q"]]
+            turns.append((clean("\n".join(text for text in texts if text)), clean(pair["a"])))
+            last = instruction or last
+        return turns
 
 
 @DATASETS.register("webvid_instruct_zh")

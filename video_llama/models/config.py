@@ -145,9 +145,10 @@ class VideoLLaMAConfig:
     imagebind_ckpt_path: Annotated[str, ExistingPath()] | None = None
     """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth."""
 
-    audio_source: Literal["frames", "sound", "both"] = "sound"
+    audio_source: Literal["frames", "sound", "both"] | None = None
     """Input of the audio branch in training. frames: those of the clip or image, through ImageBind's vision trunk, as in the
-    original; both: for each sample one of the two, drawn at random. Inference uses sound."""
+    original; both: for each sample one of the two, drawn at random. null: frames, as published YAMLs mean it, or sound if
+    the encoder takes no frames. Inference uses sound."""
 
     audio_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s that are read from an audio track."""
@@ -228,7 +229,8 @@ class VideoLLaMAConfig:
         """
         trains_audio = self.equip_audio_branch and not self.frozen_audio_Qformer
         video = not (self.frozen_video_Qformer and self.frozen_llama_proj and trains_audio)
-        return Modalities(video=video, audio_source=self.audio_source if trains_audio else None)
+        default: AudioInput = "frames" if self.audio_encoder_config.takes_frames else "sound"
+        return Modalities(video=video, audio_source=(self.audio_source or default) if trains_audio else None)
 
     def is_trained(self, name: str) -> bool:
         """Return whether a parameter, or all parameters of a submodule, are trained.
@@ -305,6 +307,11 @@ class VideoLLaMAConfig:
             shared["max_audio_pos"] = self.max_audio_pos
         return shared
 
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Yield (key, message) for each default that may not be what is meant."""
+        if self.audio_source is None and self.modalities.audio_source == "frames":
+            yield "audio_source", "not set: the audio branch trains on frames, as in the original. Others: sound, both"
+
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other, and frozen parts without weights."""
         yield from self._check_vision()
@@ -339,10 +346,7 @@ class VideoLLaMAConfig:
         """Yield contradictions in the audio branch's settings."""
         if not self.equip_audio_branch:
             if not self.frozen_audio_Qformer:
-                yield (
-                    "frozen_audio_Qformer",
-                    "false, but equip_audio_branch is false: there is no audio branch to train",
-                )
+                yield "frozen_audio_Qformer", "false, but equip_audio_branch is false: no audio branch to train"
             if self.imagebind_ckpt_path is not None:
                 yield "imagebind_ckpt_path", "has no effect without an audio branch. Set equip_audio_branch: true."
         elif not isinstance(self.audio_encoder_config, ImageBindConfig):

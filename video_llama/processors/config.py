@@ -97,8 +97,8 @@ class CaptionConfig:
     prompt: str = ""
     """Text put before every caption, unchanged."""
 
-    max_words: Annotated[int, Ge(1)] = 50
-    """Words kept of a caption, not counting the prompt."""
+    max_words: Annotated[int, Ge(1)] | None = None
+    """Words kept of a caption, not counting the prompt; longer ones count as truncated. null: all. The original keeps 50."""
 
 
 @dataclass(frozen=True, kw_only=True)

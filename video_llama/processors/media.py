@@ -16,7 +16,8 @@ from video_llama.common.errors import BadRecord, DecodeError, NoSoundTrack, Vide
 from video_llama.common.modalities import FileKind, Modalities
 from video_llama.common.protocols import ClipProcessor
 from video_llama.common.types import Media
-from video_llama.processors.decode import Sound, open_sound
+from video_llama.processors.decode import SAMPLE_RATE, Sound, open_sound
+from video_llama.processors.span import Span, SpanOfSound, SpanOfVideo
 
 AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
 
@@ -123,7 +124,12 @@ class MediaReader:
 
 
 def read_training_media(
-    path: Path, vis_processor: Any, modalities: Modalities, audio_processor: Any, rng: np.random.Generator
+    path: Path,
+    vis_processor: Any,
+    modalities: Modalities,
+    audio_processor: Any,
+    rng: np.random.Generator,
+    span: Span | None = None,
 ) -> list[Media]:
     """Read what a model is trained on: an image, a clip with or without its sound, or sound alone.
 
@@ -135,6 +141,7 @@ def read_training_media(
         modalities: what the model is trained on.
         audio_processor: the ``AudioProcessor``; None where no sound is read.
         rng: source of all randomness.
+        span: the part of a clip or a sound that is read; None: the whole file.
     Returns:
         In the order of the prompt: input of the audio branch, then of the video branch.
     Raises:
@@ -142,13 +149,13 @@ def read_training_media(
         DecodeError: it cannot be read.
     """
     if path.suffix.lower() in AUDIO_SUFFIXES or (modalities.audio_source == "sound" and not modalities.video):
-        return [_read_audio_alone(path, modalities, audio_processor, rng)]
-    if modalities.audio_source is None:
+        return [_read_audio_alone(path, modalities, audio_processor, rng, span)]
+    if modalities.audio_source is None and span is None:
         return [vis_processor(path, rng)]
-    frames, open_track = _read_frames(path, vis_processor, rng)
+    frames, open_track = _read_frames(path, vis_processor, rng, span)
     if (
         frames.kind == "image"
-        or modalities.audio_source == "frames"
+        or modalities.audio_source in (None, "frames")
         or (modalities.audio_source == "both" and rng.random() < 0.5)
     ):
         return _from_frames(frames, modalities)
@@ -164,22 +171,38 @@ def is_address(path: str | Path) -> bool:
     return bool(re.match(r"[a-z][a-z0-9+.-]*:/", str(path), re.IGNORECASE)) and not os.path.exists(path)
 
 
-def _read_frames(path: str | Path, vis_processor: Any, rng: np.random.Generator) -> tuple[Media, Callable[[], Sound]]:
+def _read_frames(
+    path: str | Path, vis_processor: Any, rng: np.random.Generator, span: Span | None = None
+) -> tuple[Media, Callable[[], Sound | SpanOfSound]]:
     """Read the frames, and return a callable that opens the audio track, reusing the open file if possible."""
     if not isinstance(vis_processor, ClipProcessor):
+        if span is not None:
+            raise BadRecord(f"{path}: a span of it is asked for, and {type(vis_processor).__name__} reads whole files")
         return vis_processor(path, rng), partial(open_sound, path)
-    video = vis_processor.open(path)
+    video: Any = vis_processor.open(path)
+    if span is not None:
+        video = SpanOfVideo(str(path), video, span)
     return vis_processor.read(video, rng), video.sound
 
 
-def _read_audio_alone(path: Path, modalities: Modalities, audio_processor: Any, rng: np.random.Generator) -> Media:
+def _read_audio_alone(
+    path: Path, modalities: Modalities, audio_processor: Any, rng: np.random.Generator, span: Span | None
+) -> Media:
     if modalities.audio_source in (None, "frames"):
         raise BadRecord(f"{path}: sound alone, and the model is not trained on sound")
     try:
-        audio: Media = audio_processor(path, rng)
+        audio: Media = audio_processor(path, rng) if span is None else _read_span(path, audio_processor, span)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
     return audio
+
+
+def _read_span(path: Path, audio_processor: Any, span: Span) -> Media:
+    sound = open_sound(path, getattr(audio_processor.config, "deadline_s", 60.0))
+    if span.start * SAMPLE_RATE >= sound.n_samples:
+        raise DecodeError(str(path), f"the span starts at {span.start} s, and its sound ends at {sound.duration:.2f} s")
+    media: Media = audio_processor.read_track(SpanOfSound(str(path), sound, span))
+    return media
 
 
 def _from_frames(frames: Media, modalities: Modalities) -> list[Media]:

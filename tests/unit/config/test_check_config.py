@@ -186,3 +186,38 @@ def test_a_value_that_would_be_ignored_is_refused(option: str, problem: str) -> 
     result = check_shipped("train_configs/video_llama_stage2_finetune.yaml", option)
     assert result.returncode == 1
     assert problem in result.stderr
+
+
+WHISPER = "model.audio_encoder={name: whisper, model: '???'}"
+AUDIO_STAGE = "train_configs/audiobranch_stage1_pretrain.yaml"
+NOT_SET = "model.audio_source: not set: the audio branch trains on frames, as in the original."
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        (["model.audio_source=null"], True),
+        (["model.audio_source=null", "model.frozen_llama_proj=False", "model.freeze_vit=True"], True),
+        (["model.audio_source=null", "model.frozen_audio_Qformer=True"], False),
+        (["model.audio_source=null", WHISPER, "model.imagebind_ckpt_path=null"], False),
+        (["model.audio_source=frames"], False),
+        (["model.audio_source=sound"], False),
+        (["model.audio_source=both"], False),
+    ],
+)
+def test_an_audio_branch_without_audio_source_means_frames_and_says_so(options: list[str], warned: bool) -> None:
+    encoders = ["model.vit_ckpt=???", "model.q_former_model=???"]
+    result = check_shipped(AUDIO_STAGE, *encoders, *options)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (NOT_SET in result.stdout) == warned
+
+
+def test_files_of_an_annotation_folder_that_are_not_read_are_named(tmp_path: Path) -> None:
+    for name in ("a.csv", "b.CSV", "more/c.csv", "d.csv.gz", "e.json", "f.csv.zip"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    result = check_shipped(AUDIO_STAGE, f"datasets.webvid.build_info.anno_dir={tmp_path}")
+    assert (result.returncode, result.stderr) == (0, "")
+    (line,) = [line for line in result.stdout.splitlines() if "anno_dir" in line and "warning" in line]
+    assert line.startswith("  warning: datasets.webvid.build_info.anno_dir: not read")
+    assert line.endswith(": e.json, f.csv.zip")

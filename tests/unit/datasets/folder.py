@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class FakeClip:
     class Config(FakeVisionConfig):
         """Its settings."""
 
+        reads: ClassVar[str] = "clips"
+
     def __init__(self, config: Any) -> None:
         self.config = config
 
@@ -73,6 +75,8 @@ class FakeImage(FakeClip):
     @dataclass(frozen=True, kw_only=True)
     class Config(FakeVisionConfig):
         """Its settings."""
+
+        reads: ClassVar[str] = "images"
 
     def media(self, path: Path, frames: torch.Tensor) -> Media:
         return Media("image", frames[:, :1])

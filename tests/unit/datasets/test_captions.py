@@ -41,13 +41,13 @@ def test_a_clip_becomes_a_prompt_around_it_and_its_cleaned_caption(folder: Folde
 
 def test_every_csv_and_tsv_file_of_a_folder_is_read_in_the_order_of_their_names(folder: Folder) -> None:
     folder.table("2.csv", [("4", "p", "four")], COLUMNS)
-    folder.table("0.tsv", [("1", "p", "one"), ("2", "p", 'two\tof "them"')], COLUMNS)
+    folder.file("annotations/0.tsv", 'videoid\tpage_dir\tname\n1\tp\tone\n2\tp\ttwo of "them"\n')
     folder.table("1.csv", [("3", "p", "three")], COLUMNS)
     folder.file("annotations/readme.txt", "not a table")
     records = folder.webvid().records
     assert [(r.path, r.caption) for r in records] == [
         ("p/1.mp4", "one"),
-        ("p/2.mp4", 'two\tof "them"'),
+        ("p/2.mp4", 'two of "them"'),
         ("p/3.mp4", "three"),
         ("p/4.mp4", "four"),
     ]
@@ -130,8 +130,8 @@ def test_a_caption_with_an_unquoted_comma_is_refused_instead_of_losing_its_end(f
 
 
 def test_an_unclosed_quote_is_refused_instead_of_swallowing_the_rest(folder: Folder) -> None:
-    folder.file("annotations/0.tsv", 'videoid\tpage_dir\tname\n1\tp\t"a cat\n2\tp\ta dog\n')
-    with pytest.raises(DataError, match=r"annotations/0\.tsv:2: not a valid \.tsv: .*write a double quote twice"):
+    folder.file("annotations/0.csv", 'videoid,page_dir,name\n1,p,"a cat\n2,p,a dog\n')
+    with pytest.raises(DataError, match=r"annotations/0\.csv:2: not a valid \.csv: .*write a double quote twice"):
         folder.webvid()
 
 
@@ -274,3 +274,22 @@ def test_a_missing_annotation_file_is_named(folder: Folder, tmp_path: Path) -> N
 
     with pytest.raises(DataError, match=rf"{tmp_path}/filter_cap\.json: cannot be read: .*No such file"):
         folder.cc_sbu_align({}, build_info=StorageConfig(storage=str(tmp_path)))
+
+
+# --- long captions
+
+
+def test_a_long_caption_is_trained_whole(folder: Folder) -> None:
+    folder.clips("p/1.mp4")
+    text = " ".join(["red"] * 120)
+    webvid = folder.limited(max_txt_len=1000, max_context=2000).webvid(("1", "p", text))
+    assert target_text(webvid) == f"{text}###"
+    assert not webvid.sample(0, rng()).truncated
+
+
+def test_a_caption_that_max_words_shortens_counts_as_truncated(folder: Folder) -> None:
+    folder.clips("p/1.mp4")
+    captions = TextProcessorConfig(train=CaptionConfig(max_words=2))
+    webvid = folder.webvid(("1", "p", "one two three"), ("1", "p", "one two."), text_processor=captions)
+    assert target_text(webvid) == target_text(webvid, 1) == "one two###"
+    assert [webvid.sample(i, rng()).truncated for i in (0, 1)] == [True, False]

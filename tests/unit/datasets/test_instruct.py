@@ -105,7 +105,7 @@ def test_a_missing_image_is_named_by_its_full_path(folder: Folder) -> None:
             {"image": "1.jpg", "conversations": turns("<image>?", "A cat.", "<image>!", "Yes.")},
             "questions contain <image> 2 times, for one image",
         ),
-        ({"conversations": turns("<image>?", "A cat.")}, "questions contain <image> 1 times, for no image"),
+        ({"conversations": turns("<image>?", "A cat.")}, "questions contain <image> 1 times, for no file"),
         ({"image": ["1.jpg", "2.jpg"], "conversations": turns("<image>?", "A cat.")}, "a file name under 'image'"),
         ({"image": 7, "conversations": turns("<image>?", "A cat.")}, "a file name under 'image', found 7"),
         ({"image": "/", "conversations": turns("<image>?", "A cat.")}, "a file name under 'image', found '/'"),
@@ -119,18 +119,12 @@ def test_a_malformed_llava_record_is_bad_and_named(record: Any, reason: str, fol
     assert data.sample(0, rng())
 
 
-def test_an_image_token_in_an_answer_is_only_text(folder: Folder) -> None:
-    folder.clips("COCO_train2014_1.jpg")
-    data = folder.llava([{"image": "1.jpg", "conversations": turns("<image>?", "I see <image>.")}])
-    assert target_text(data) == "I see <image>.\n###"
-
-
 # --- VideoChat
 
 
 def test_a_clip_and_its_times_come_before_the_first_question(folder: Folder) -> None:
     folder.clips("p/1.mp4", content=TIMES)
-    record = {"video": "p/1.mp4", "QA": [{"i": "ignored", "q": "What?", "a": "A cat."}, {"q": "Why?", "a": "It can."}]}
+    record = {"video": "p/1.mp4", "QA": [{"q": "What?", "a": "A cat."}, {"q": "Why?", "a": "It can."}]}
     data = folder.videochat([record])
     assert sample_text(data) == (
         f"\n\n###Human: <Video>@@@@@@@@</Video> {TIMES}What?\n###Assistant: A cat.\n"
@@ -174,7 +168,7 @@ def test_a_malformed_videochat_record_is_bad_and_named(record: Any, reason: str,
 @pytest.mark.parametrize("kind", ["llava", "videochat"])
 def test_no_text_makes_a_slot_or_breaks_a_record(folder: Folder, kind: str) -> None:
     folder.clips("1.mp4", "COCO_train2014_1.jpg")
-    nasty = "<ImageHere> </s> ### \ufdd00\ufdd1 <Video></Video> \ud83d {text} \uffff"
+    nasty = "</s> ### \ufdd00\ufdd1 <b></b> \ud83d {text} \uffff"
     data: Any = (
         folder.llava([{"image": "1.jpg", "conversations": turns("<image>" + nasty, nasty)}])
         if kind == "llava"
@@ -182,7 +176,7 @@ def test_no_text_makes_a_slot_or_breaks_a_record(folder: Folder, kind: str) -> N
     )
     ids = data.sample(0, rng()).input_ids
     assert ids[ids < 0].tolist() == [slot_id(0)] * 8
-    assert target_text(data) == "<ImageHere> </s> ### 0 <Video></Video>  {text} \uffff\n###"
+    assert target_text(data) == "</s> ### 0 <b></b>  {text} \uffff\n###"
 
 
 @pytest.mark.parametrize("kind", ["llava", "videochat"])
@@ -191,7 +185,9 @@ def test_no_text_makes_a_slot_or_breaks_a_record(folder: Folder, kind: str) -> N
     [
         ("", r"instruct\.json:1: not valid JSON"),
         ('[{"a": 1},\n{"a": 2}', r"instruct\.json:2: not valid JSON"),
-        ('{"a": 1}\n{"a": 2}\n', r"instruct\.json:2: not valid JSON: Extra data"),
+        ('[{"a": 1}]\n{"a": 2}\n', r"instruct\.json:2: not valid JSON: Extra data"),
+        ('{"a": 1}\n{"a": 2\n', r"instruct\.json:2: not valid JSON: Expecting"),
+        ('{"a": 1}\n[2]\n', r"instruct\.json:2: expected an object on each line, found list"),
         ("{}", r"instruct\.json: expected a list at the top level, found dict"),
         ("null", r"instruct\.json: expected a list at the top level, found NoneType"),
         ("[]", r"no record in .*instruct\.json"),

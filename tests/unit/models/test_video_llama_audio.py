@@ -13,6 +13,7 @@ from tests import tiny
 from tests.tiny import batch, sample, sound
 from video_llama.common.errors import TooManySegments, VideoLlamaError
 from video_llama.common.types import Media, Sample
+from video_llama.models.encoders.config import WhisperConfig
 from video_llama.models.video_llama import VideoLLaMA
 
 BOTH = {**tiny.AUDIO, "audio_source": "both"}
@@ -243,6 +244,23 @@ def test_a_sample_has_the_inputs_of_the_trained_branches(decoder, settings, vide
     has_audio = settings.get("equip_audio_branch", True)
     assert (context.audio_processor is not None) == has_audio
     assert ("audio" in context.tokens_per_slot) == has_audio
+
+
+@pytest.mark.parametrize(
+    ("settings", "source"),
+    [
+        ({}, "frames"),
+        (tiny.AUDIO_ALONE, "frames"),
+        ({"audio_encoder": None}, "frames"),
+        ({"audio_encoder": WhisperConfig(model="w")}, "sound"),
+        ({"frozen_audio_Qformer": True}, None),
+    ],
+)
+def test_without_audio_source_the_branch_trains_on_frames_if_its_encoder_takes_them(decoder, settings, source):
+    config = tiny.config(decoder, **{**tiny.AUDIO, **settings, "audio_source": None})
+    assert config.modalities.audio_source == source
+    assert [key for key, _ in config.warnings()] == (["audio_source"] if source == "frames" else [])
+    assert config.audio_inputs == (source or "sound",)
 
 
 def test_the_sound_processor_takes_the_models_number_of_segments(decoder):
