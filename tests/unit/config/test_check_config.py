@@ -161,8 +161,9 @@ def test_a_published_key_without_effect_is_a_warning() -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert [line.removeprefix("  warning: ") for line in result.stdout.splitlines()[1:3]] == [
+        "option --options datasets.llava_instruct.text_processor.train.name=blip_caption  "
         "datasets.llava_instruct.text_processor: has no effect on conversations, which are not cleaned",
-        "run.batch_size_eval: has no effect: a run does not evaluate",
+        "option --options run.batch_size_eval=4  run.batch_size_eval: has no effect: a run does not evaluate",
     ]
 
 
