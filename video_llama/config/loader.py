@@ -142,13 +142,14 @@ def load_config(
             problems.add_line(None, f"{name}: the section is missing")
     if not problems.found:
         _add_disagreements(problems, sections)
+        _add_undrawn(problems, {} if "datasets" in also else sections.get("datasets", {}))
     _add_idle_options(problems, need)
     needs = _needs(unset)
     for origin, keys in needs.items() if not allow_unset else ():
         problems.add(_parsed(origin), "is ???: set it before use" + (f"; {', '.join(keys)} needs it" if keys else ""))
     problems.raise_if_any()
     unset_lines = tuple(f"{origin} ({', '.join(keys)})" if keys else origin for origin, keys in needs.items())
-    _add_warnings(problems, sections)
+    _add_warnings(problems, {name: section for name, section in sections.items() if name not in also})
     problems.warn_of_swallowed([*need, "imports", "paths"])
     warnings = tuple(text for _, text in sorted(problems.warned, key=lambda warning: warning[0]))
     return JobConfig(**sections, imports=imports, unset=unset_lines, warnings=warnings, places=problems)
@@ -174,6 +175,14 @@ def _add_disagreements(problems: Problems, sections: dict[str, Any]) -> None:
     for path, config in configs.items():
         for key, message in config.disagreements(shared_settings) if hasattr(config, "disagreements") else ():
             problems.add((*path, *key.split(".")), message)
+
+
+def _add_undrawn(problems: Problems, datasets: dict[str, Any]) -> None:
+    """A mixture whose shares are all 0 has nothing to draw."""
+    shares = {name: getattr(config, "sample_ratio", None) for name, config in datasets.items()}
+    if shares and not any(share != 0 for share in shares.values()):
+        for name in shares:
+            problems.add(("datasets", name, "sample_ratio"), "0, as in every data set: nothing would be drawn")
 
 
 def _add_warnings(problems: Problems, sections: dict[str, Any]) -> None:
