@@ -55,7 +55,7 @@ def train(cfg_path: str, options: Sequence[str] = (), *, allow_changed: bool = F
         output = open_output(job.run.output_dir, world, job.to_yaml(), job.run.resume_ckpt_path)
         if job.run.resume_ckpt_path:
             check_changes(job.run.resume_ckpt_path, job, allowed=allow_changed)
-        elif allow_changed:
+        elif allow_changed and world.is_main:
             log.warning("warning: --allow-changed has no effect: run.resume_ckpt_path is not set")
         model_class = registered_class(MODELS, job.model)
         spec = model_class.sample_spec(job.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import typing
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def check_changes(path: str, job: JobConfig, *, allowed: bool) -> None:
     Args:
         path: the checkpoint.
         job: the config of the run that resumes.
-        allowed: log the changes, instead of refusing them.
+        allowed: log the changes instead of refusing them.
     Raises:
         TrainingError: settings that alter training differ, and that is not allowed.
         WeightsError: the file is not a checkpoint.
@@ -49,7 +50,7 @@ def check_changes(path: str, job: JobConfig, *, allowed: bool) -> None:
             f"run.resume_ckpt_path: {path} is of a run with other settings:\n{listed}\n"
             "Restore them, or resume with the new ones: --allow-changed"
         )
-    log.warning("resuming %s with changed settings:\n%s", path, listed)
+    log.info("resuming %s with changed settings:\n%s", path, listed)
 
 
 def changed_settings(saved: str, job: JobConfig) -> Iterator[str]:
@@ -107,7 +108,5 @@ def _defaults(config: Any) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """Return a value as a YAML has it, on one line."""
-    if value is _ABSENT:
-        return "absent"
-    return yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+    """Return a value on one line."""
+    return "absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
