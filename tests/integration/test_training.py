@@ -82,7 +82,9 @@ def test_a_run_resumed_with_changed_settings_needs_a_flag_and_lists_them(world, 
     assert len(losses(tmp_path / "resumed")) == 2
 
 
-def test_settings_without_effect_are_reported_before_the_run_and_by_check_config(world, tmp_path, train, command, caplog):
+def test_settings_without_effect_are_reported_before_the_run_and_by_check_config(
+    world, tmp_path, train, command, caplog
+):
     run = [f"paths.world={world}", "run.max_epoch=1", "run.batch_size_train=32", "run.iters_per_epoch=null"]
     run += ["run.warmup_steps=1000"]
     warning = "option --options run.warmup_steps=1000  run.warmup_steps: 1000, but the run has "

@@ -67,7 +67,7 @@ def _idle_settings(config: JobConfig) -> list[str]:
     if config.unset or config.run is None or not config.datasets:
         return []
     from video_llama.datasets.mixture import build_mixture
-    from video_llama.runners.idle_settings import idle_settings
+    from video_llama.runners.effects import idle_settings
 
     mixture = build_mixture(config.datasets, spec, getattr(config.run, "seed", 0))
     return idle_settings(config, spec, mixture, getattr(config.run, "world_size", 1))

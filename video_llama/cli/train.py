@@ -46,7 +46,7 @@ def train(cfg_path: str, options: Sequence[str] = (), *, allow_changed: bool = F
     from video_llama.config.serialize import registered_class
     from video_llama.datasets.mixture import build_mixture
     from video_llama.runners.changes import check_changes
-    from video_llama.runners.idle_settings import idle_settings
+    from video_llama.runners.effects import idle_settings
     from video_llama.runners.output import open_output
 
     world = join_world(job.run.device)

@@ -25,7 +25,7 @@ from video_llama.config.fields import (
 )
 from video_llama.config.inference_config import InferenceConfig
 from video_llama.config.interpolation import Resolver
-from video_llama.config.options import apply_options
+from video_llama.config.overrides import apply_options
 from video_llama.config.problems import KeyPath, Problems, dotted
 from video_llama.config.serialize import plain, registered_class, registered_name
 from video_llama.config.shipped import find_config

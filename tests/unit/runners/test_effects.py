@@ -12,7 +12,7 @@ from video_llama.config.loader import JobConfig
 from video_llama.datasets.mixture import Mixture
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.runners.config import ConstantConfig, RunConfig, StepDecayConfig
-from video_llama.runners.idle_settings import idle_settings
+from video_llama.runners.effects import idle_settings
 
 BASE: dict[str, Any] = {"init_lr": 0.1, "max_epoch": 2, "batch_size_train": 2, "output_dir": "out"}
 
