@@ -37,7 +37,14 @@ YAMLS = {
 """The changes to a YAML that each section prints."""
 ALL = [title for title, changes in YAMLS.items() if changes and title != "Data set"]
 SHORT: dict[str, Any] = {
-    "run": {"max_epoch": 1, "iters_per_epoch": 2, "batch_size_train": 2, "warmup_steps": 0, "output_dir": "run"}
+    "run": {
+        "max_epoch": 1,
+        "iters_per_epoch": 2,
+        "batch_size_train": 2,
+        "warmup_steps": 0,
+        "warmup_lr": -1.0,
+        "output_dir": "run",
+    }
 }
 CAPTIONS = "ring.mp4: a red ring\nsquare.mp4: a blue square\n"
 RIDDLES = [{"riddle": "What has a neck but no head?", "solution": "A bottle."}]

@@ -56,6 +56,46 @@ def test_stage_2_starts_from_the_branch_of_stage_1_and_resumes_bit_for_bit(world
     assert all(torch.equal(t, resumed[name]) for name, t in straight.items())
 
 
+def test_a_run_resumed_with_changed_settings_needs_a_flag_and_lists_them(world, tmp_path, train, command, caplog):
+    run = [f"paths.world={world}", *SHORT, "run.max_epoch=2"]
+    assert train(STAGE_1, *run, f"run.output_dir={tmp_path / 'straight'}").code == 0
+    checkpoint = tmp_path / "straight/checkpoint_0.pth"
+    changed = ["run.init_lr=2e-3", "run.lr_sched=constant_lr", "run.min_lr=0", "run.weight_decay=0.1"]
+    words = ["train", "--cfg-path", STAGE_1, "--options", *run, f"run.output_dir={tmp_path / 'resumed'}"]
+    words += [f"run.resume_ckpt_path={checkpoint}", *changed]
+    code, _, err = command(*words)
+    assert code == 1
+    lines = err.splitlines()
+    assert f"error: run.resume_ckpt_path: {checkpoint} is of a run with other settings:" in lines
+    assert "  run.init_lr: 0.001 in the checkpoint, 0.002 now" in lines
+    assert "  run.weight_decay: 0.05 in the checkpoint, 0.1 now" in lines
+    assert [line.split(":")[0] for line in lines if "in the checkpoint" in line] == [
+        "  run.lr_sched.name",
+        "  run.init_lr",
+        "  run.min_lr",
+        "  run.weight_decay",
+    ]
+    assert not (tmp_path / "resumed/metrics.jsonl").exists()
+    code, _, err = command(*words, "--allow-changed")
+    assert code == 0, err
+    assert "  run.init_lr: 0.001 in the checkpoint, 0.002 now" in caplog.text.splitlines()
+    assert len(losses(tmp_path / "resumed")) == 2
+
+
+def test_settings_without_effect_are_reported_before_the_run_and_by_check_config(
+    world, tmp_path, train, command, caplog
+):
+    run = [f"paths.world={world}", "run.max_epoch=1", "run.batch_size_train=32", "run.iters_per_epoch=null"]
+    run += ["run.warmup_steps=1000"]
+    warning = "option --options run.warmup_steps=1000  run.warmup_steps: 1000, but the run has "
+    code, out, err = command("check-config", STAGE_1, "--options", *run)
+    assert (code, err) == (0, "")
+    assert f"  warning: {warning}" in out
+    code, _, err = train(STAGE_1, *run, f"run.output_dir={tmp_path / 'run'}")
+    assert code == 0, err
+    assert f"warning: {warning}" in caplog.text
+
+
 def test_the_config_that_a_run_saved_starts_the_same_run(world, tmp_path, train):
     assert train(STAGE_1, f"paths.world={world}", f"run.output_dir={tmp_path / 'a'}", *SHORT).code == 0
     assert train(tmp_path / "a" / "config.yaml", f"run.output_dir={tmp_path / 'b'}").code == 0

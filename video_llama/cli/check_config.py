@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "files",
         nargs="+",
         metavar="FILE",
-        help="YAML file. The weights files that it names are not opened; see inspect-weights",
+        help="YAML file. Annotations that it names are read; weights files are not opened, see inspect-weights",
     )
     parser.add_argument(
         "--options", nargs="*", default=[], metavar="KEY=VALUE", help="settings that override the file: run.max_epoch=3"
@@ -37,27 +37,37 @@ def _check(file: str, options: list[str]) -> bool:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return False
-    if problems := _model_problems(config):
+    try:
+        warnings = [*config.warnings, *_idle_settings(config)]
+    except VideoLlamaError as error:
+        problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         print(*(f"{file}  {problem}" for problem in problems), sep="\n", file=sys.stderr)
         return False
     print(f"{file}: ok")
-    for warning in config.warnings:
+    for warning in warnings:
         print(f"  warning: {warning}")
     if config.unset:
         print(f"  to set before use: {', '.join(config.unset)}")
     return True
 
 
-def _model_problems(config: JobConfig) -> list[str]:
-    """Return the problems of the decoder folder and of the model's settings; none while a setting is ???."""
+def _idle_settings(config: JobConfig) -> list[str]:
+    """Check the decoder folder, the model's settings and the annotations, as far as no setting is ???.
+
+    Returns:
+        A line for each setting that turns out to have no effect.
+    Raises:
+        VideoLlamaError: something cannot be used.
+    """
     if any("model." in setting for setting in config.unset):
         return []
     model_class: Any = registered_class(MODELS, config.model)  # slow to import
-    try:
-        model_class.sample_spec(config.model)
-        model_class.skeleton(config.model)
-    except ConfigError as error:
-        return error.problems
-    except VideoLlamaError as error:
-        return [str(error)]
-    return []
+    spec = model_class.sample_spec(config.model)
+    model_class.skeleton(config.model)
+    if config.unset or config.run is None or not config.datasets:
+        return []
+    from video_llama.datasets.mixture import build_mixture
+    from video_llama.runners.effects import idle_settings
+
+    mixture = build_mixture(config.datasets, spec, getattr(config.run, "seed", 0))
+    return idle_settings(config, spec, mixture, getattr(config.run, "world_size", 1))

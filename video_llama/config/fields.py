@@ -3,6 +3,7 @@
 ``Annotated[Any, Registered(PROCESSORS, key="name")]``   a mapping whose ``name`` picks a registered class
 ``Annotated[str, RegisteredName(LR_SCHEDULERS)]``         a string that some class is registered under
 ``Annotated[str, ExistingPath()]``                        a path that must be there once it is set
+``Annotated[int, Operational()]``                         a setting that does not alter what is learnt
 ``Annotated[int, Ge(1)]``                                 a bound, of ``annotated_types``
 """
 
@@ -53,6 +54,11 @@ class RegisteredName:
     def problem(self, value: str) -> str | None:
         """Return the known names and the nearest one when nothing has the name."""
         return None if value in self.registry else str(self.registry.unknown(value))
+
+
+@dataclass(frozen=True)
+class Operational:
+    """A setting of where and how fast a run goes, which may differ when the run is resumed."""
 
 
 @dataclass(frozen=True)

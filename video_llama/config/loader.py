@@ -25,10 +25,11 @@ from video_llama.config.fields import (
 )
 from video_llama.config.inference_config import InferenceConfig
 from video_llama.config.interpolation import Resolver
+from video_llama.config.overrides import apply_options
 from video_llama.config.problems import KeyPath, Problems, dotted
 from video_llama.config.serialize import plain, registered_class, registered_name
 from video_llama.config.shipped import find_config
-from video_llama.config.source import apply_options, map_strings, read_yaml
+from video_llama.config.source import map_strings, read_yaml
 from video_llama.config.validation import Context, unknown_keys, validate
 
 __all__ = [
@@ -70,7 +71,13 @@ class JobConfig:
     unset: tuple[str, ...] = ()
     """What is still ``???``: ``paths.llama (model.llama_model)``."""
     warnings: tuple[str, ...] = ()
-    """Settings without effect: ``run.batch_size_eval: has no effect ...``."""
+    """Settings without effect: ``mine.yaml:40  run.batch_size_eval: has no effect ...``."""
+    places: Problems | None = field(default=None, repr=False)
+    """Where each key is written; None for a config made in Python."""
+
+    def warning(self, key: str, message: str) -> str:
+        """Return a line for a setting without effect that only shows in use: place, dotted key and message."""
+        return f"{key}: {message}" if self.places is None else self.places.warning(key, message)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the resolved configuration as plain data, defaults filled in."""
@@ -135,13 +142,17 @@ def load_config(
             problems.add_line(None, f"{name}: the section is missing")
     if not problems.found:
         _add_disagreements(problems, sections)
+        _add_undrawn(problems, {} if "datasets" in also else sections.get("datasets", {}))
     _add_idle_options(problems, need)
     needs = _needs(unset)
     for origin, keys in needs.items() if not allow_unset else ():
         problems.add(_parsed(origin), "is ???: set it before use" + (f"; {', '.join(keys)} needs it" if keys else ""))
     problems.raise_if_any()
     unset_lines = tuple(f"{origin} ({', '.join(keys)})" if keys else origin for origin, keys in needs.items())
-    return JobConfig(**sections, imports=imports, unset=unset_lines, warnings=_warnings(sections))
+    _add_warnings(problems, {name: section for name, section in sections.items() if name not in also})
+    problems.warn_of_swallowed([*need, "imports", "paths"])
+    warnings = tuple(text for _, text in sorted(problems.warned, key=lambda warning: warning[0]))
+    return JobConfig(**sections, imports=imports, unset=unset_lines, warnings=warnings, places=problems)
 
 
 def _imports(problems: Problems, value: Any) -> tuple[str, ...]:
@@ -166,15 +177,21 @@ def _add_disagreements(problems: Problems, sections: dict[str, Any]) -> None:
             problems.add((*path, *key.split(".")), message)
 
 
-def _warnings(sections: dict[str, Any]) -> tuple[str, ...]:
-    """Return a line for each setting that a Config accepts and has no use for."""
-    configs = {f"datasets.{name}": config for name, config in (sections.get("datasets") or {}).items()}
-    configs |= {name: config for name, config in sections.items() if name != "datasets"}
-    return tuple(
-        f"{name}.{key}: {message}"
-        for name, config in configs.items()
-        for key, message in (config.warnings() if hasattr(config, "warnings") else ())
-    )
+def _add_undrawn(problems: Problems, datasets: dict[str, Any]) -> None:
+    """A mixture whose shares are all 0 has nothing to draw."""
+    shares = {name: getattr(config, "sample_ratio", None) for name, config in datasets.items()}
+    if shares and not any(share != 0 for share in shares.values()):
+        for name in shares:
+            problems.add(("datasets", name, "sample_ratio"), "0, as in every data set: nothing would be drawn")
+
+
+def _add_warnings(problems: Problems, sections: dict[str, Any]) -> None:
+    """Warn of each setting that a Config accepts and has no use for."""
+    configs: dict[KeyPath, Any] = {("datasets", name): config for name, config in sections.get("datasets", {}).items()}
+    configs |= {(name,): config for name, config in sections.items() if name != "datasets"}
+    for path, config in configs.items():
+        for key, message in config.warnings() if hasattr(config, "warnings") else ():
+            problems.warn((*path, *key.split(".")), message)
 
 
 def _add_idle_options(problems: Problems, need: Sequence[str]) -> None:

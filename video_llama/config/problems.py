@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 from video_llama.common.errors import ConfigError
+
+_TAKEN_FOR = {"#": "a comment", "&": "an anchor"}
 
 KeyPath = tuple[str | int, ...]
 """Where a value sits in the configuration: keys, and indices of lists."""
@@ -25,29 +28,53 @@ class Problems:
     """The line of each key, or the text of the option that set it."""
     origins: dict[KeyPath, str] = field(default_factory=dict)
     """The keys that an interpolated value comes from."""
+    swallowed: dict[KeyPath, str] = field(default_factory=dict)
+    """The keys whose value is null because it starts with ``#``, a comment, or ``&``, an anchor."""
     found: list[tuple[float, str]] = field(default_factory=list)
     """Sort key (the line; options come last) and text."""
+    warned: list[tuple[float, str]] = field(default_factory=list)
+    """The same for settings that are accepted and have no effect."""
 
     def add(self, path: KeyPath, message: str) -> None:
         """Add a problem with a value, at the location of its key or of the nearest block around it."""
         text = f"{dotted(path)}: {message}"
         if path in self.origins:
             text += f" (from {self.origins[path]})"
-        self._add_key(path, text)
+        if path in self.swallowed:
+            text += f". {self._quote_it(path)}"
+        self.found.append(self._placed(path, text))
+
+    def warn(self, path: KeyPath, message: str) -> None:
+        """Add a setting that is accepted and has no effect."""
+        self.warned.append(self._placed(path, f"{dotted(path)}: {message}"))
+
+    def warn_of_swallowed(self, sections: Container[str]) -> None:
+        """Warn of the keys in these sections that are null by accident."""
+        for path in self.swallowed:
+            if path and path[0] in sections:
+                self.warn(path, f"reads as null. {self._quote_it(path)}")
+
+    def warning(self, key: str, message: str) -> str:
+        """Return the line of a warning about a dotted key."""
+        return self._placed(tuple(key.split(".")), f"{key}: {message}")[1]
+
+    def _quote_it(self, path: KeyPath) -> str:
+        sign = self.swallowed[path]
+        return f"YAML takes '{sign}' for the start of {_TAKEN_FOR[sign]}: quote the value, or write null."
 
     def add_unknown(self, path: KeyPath, near: str | None) -> None:
         """Add an unknown key, and the known one that it probably misspells."""
         suggestion = f" Did you mean {dotted((*path[:-1], near))}?" if near else ""
-        self._add_key(path, f"{dotted(path)}: unknown key.{suggestion}")
+        self.found.append(self._placed(path, f"{dotted(path)}: unknown key.{suggestion}"))
 
-    def _add_key(self, path: KeyPath, text: str) -> None:
+    def _placed(self, path: KeyPath, text: str) -> tuple[float, str]:
+        """Return the sort key of a key's place, and the text with that place in front."""
         while path and path not in self.locations:
             path = path[:-1]
         location = self.locations.get(path)
         if isinstance(location, str):
-            self.add_option(location, text)
-        else:
-            self.add_line(location, text)
+            return float("inf"), f"option --options {location}  {text}"
+        return location or 0, f"{self.file if location is None else f'{self.file}:{location}'}  {text}"
 
     def add_line(self, line: int | None, message: str) -> None:
         """Add a problem with a line of the file, or with the whole file."""
@@ -61,6 +88,7 @@ class Problems:
     def move(self, path: KeyPath, option: str) -> None:
         """Note that an option replaces the value at ``path``."""
         self.locations = {p: location for p, location in self.locations.items() if p[: len(path)] != path}
+        self.swallowed = {p: sign for p, sign in self.swallowed.items() if p[: len(path)] != path}
         self.locations[path] = option
 
     def raise_if_any(self) -> None:

@@ -1,9 +1,9 @@
-"""YAML text and ``--options`` to plain data, with the location of every key."""
+"""YAML text to plain data, with the location of every key."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,11 +11,11 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from video_llama.common.errors import ConfigError
-from video_llama.common.registry import did_you_mean
 from video_llama.config.problems import KeyPath, Problems, dotted
 
 MERGE_TAG = "tag:yaml.org,2002:merge"
 TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
+PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,17 +33,28 @@ class _Reader:
 
     loader: _Loader
     problems: Problems
+    lines: list[str]
     _open: set[int] = field(default_factory=set)
 
     def value(self, node: Node, path: KeyPath) -> Any:
         if isinstance(node, ScalarNode):
-            return self.loader.construct_object(node)
+            return self.scalar(node, path)
         if id(node) in self._open:
             raise yaml.MarkedYAMLError(problem="an anchor that contains itself", problem_mark=node.start_mark)
         self._open.add(id(node))
         data = self.mapping(node, path) if isinstance(node, MappingNode) else self.sequence(node, path)
         self._open.remove(id(node))
         return data
+
+    def scalar(self, node: ScalarNode, path: KeyPath) -> Any:
+        """Return the value of a scalar; note one that is null only because YAML reads its text as something else."""
+        value = self.loader.construct_object(node)
+        if value is None and not node.value:
+            mark = node.start_mark
+            rest = self.lines[mark.line][mark.column :].lstrip() if mark.line < len(self.lines) else ""
+            if rest.startswith(("#", "&")):
+                self.problems.swallowed[path] = rest[0]
+        return value
 
     def sequence(self, node: Node, path: KeyPath) -> list[Any]:
         self.problems.locations |= {(*path, index): _line(item) for index, item in enumerate(node.value)}
@@ -87,12 +98,30 @@ def _line(node: Node) -> int:
     return int(node.start_mark.line) + 1
 
 
-def _parse(text: str, problems: Problems) -> Any:
+def parse_yaml(text: str, problems: Problems) -> Any:
     """Return the data of one YAML document, None for an empty one; note in ``problems`` what is found on the way."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
-        return None if node is None else _Reader(loader, problems).value(node, ())
+        return None if node is None else _Reader(loader, problems, text.splitlines()).value(node, ())
+    finally:
+        loader.dispose()
+
+
+def parse_plain(text: str) -> Any:
+    """Return a null, truth value or number that YAML writes without quotes, or the text, unchanged.
+
+    Times (1:30) and numbers that start with 0 (010) are texts here; YAML 1.1 would turn them into 90 and 8.
+    """
+    word = text.strip()
+    loader = _Loader("")
+    try:
+        tag = loader.resolve(ScalarNode, word, (True, False))
+        if tag not in PLAIN_TAGS or (text and not word) or re.search(r":|^[+-]?0[\d_]", word):
+            return text
+        return loader.construct_object(ScalarNode(tag, word))
+    except ValueError:  # such as 0x_
+        return text
     finally:
         loader.dispose()
 
@@ -105,7 +134,7 @@ def read_yaml(problems: Problems) -> dict[str, Any]:
     """
     try:
         with open(problems.file, encoding="utf-8-sig") as file:
-            data = _parse(file.read(), problems)
+            data = parse_yaml(file.read(), problems)
     except FileNotFoundError:
         raise ConfigError([f"{problems.file}: no such file"]) from None
     except OSError as error:
@@ -113,7 +142,7 @@ def read_yaml(problems: Problems) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ConfigError([f"{problems.file}: not UTF-8 text (byte {error.start})"]) from None
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError([_syntax_problem(problems.file, error)]) from None
+        raise ConfigError([syntax_problem(problems.file, error)]) from None
     if data is None:
         raise ConfigError([f"{problems.file}: the file is empty"])
     if not isinstance(data, dict):
@@ -121,69 +150,13 @@ def read_yaml(problems: Problems) -> dict[str, Any]:
     return data
 
 
-def _syntax_problem(file: str, error: Exception) -> str:
+def syntax_problem(file: str, error: Exception) -> str:
+    """Return what is wrong with text that is not YAML, and its line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         context = f" ({error.context})" if error.context else ""
         hint = "; inside { } or [ ], write '???' with its quotes" if "found '?'" in str(error.problem) else ""
         return f"{file}:{error.problem_mark.line + 1}  not valid YAML: {error.problem}{context}{hint}"
     return f"{file}: not valid YAML: {str(error).splitlines()[0]}"
-
-
-def apply_options(data: dict[str, Any], options: Iterable[str], problems: Problems) -> None:
-    """Set ``a.b=value`` of each option in the data; a mapping is merged, anything else replaced."""
-    for option in options:
-        key, equals, text = option.partition("=")
-        path = tuple(key.replace("[", ".").replace("]", "").split("."))
-        if not equals or not all(path):
-            problems.add_option(option, "expected key=value, such as run.max_epoch=3")
-            continue
-        try:
-            value = _parse(text, Problems(option))
-        except (yaml.YAMLError, ValueError) as error:
-            problems.add_option(option, _syntax_problem(key, error))
-            continue
-        if path[0] == "paths" and not _used_path(path, data):
-            known = [f"paths.{name}" for name in data.get("paths") or ()]
-            problems.add_option(option, f"{key}: unknown key.{did_you_mean(key, known)}")
-        else:
-            _assign(data, path, value, option, problems)
-
-
-def _assign(data: dict[str, Any], path: tuple[str, ...], value: Any, option: str, problems: Problems) -> None:
-    here: Any = data
-    walked: KeyPath = ()
-    for depth, part in enumerate(path):
-        index = int(part) if isinstance(here, list) and part.isdecimal() else part
-        if isinstance(here, list) and not (isinstance(index, int) and index < len(here)):
-            problems.add_option(option, f"{dotted(walked)}: a list of {len(here)} has no item '{part}'")
-            return
-        if not isinstance(here, list | dict):
-            problems.add_option(option, f"{dotted(walked)}: has no keys; it is set to {here!r}")
-            return
-        walked = (*walked, index)
-        if depth == len(path) - 1:
-            _put(here, index, value, walked, option, problems)
-            return
-        if isinstance(here, dict) and here.get(part) is None:
-            here[part] = {}
-        here = here[index]
-
-
-def _put(holder: Any, key: str | int, value: Any, path: KeyPath, option: str, problems: Problems) -> None:
-    there = isinstance(key, int) or key in holder
-    if there and isinstance(holder[key], dict) and isinstance(value, dict):
-        for name, inner in value.items():
-            _put(holder[key], name, inner, (*path, name), option, problems)
-        return
-    holder[key] = value
-    problems.move(path, option)
-
-
-def _used_path(path: tuple[str, ...], data: dict[str, Any]) -> bool:
-    """Return whether the file has, or refers to, a key of the free block ``paths``: a misspelt one has no effect."""
-    if len(path) > 1 and path[1] in (data.get("paths") or {}):
-        return True
-    return re.search(re.escape("${" + ".".join(path[:2])) + r"[.}\[]", str(data)) is not None
 
 
 def map_strings(change: Callable[[str], Any], data: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -30,6 +31,8 @@ from video_llama.conversation.settings import GenerationSettings
 from video_llama.processors.media import MediaReader
 from video_llama.prompts.labels import encode
 from video_llama.prompts.sample_spec import SampleSpec
+
+log = logging.getLogger(__name__)
 
 
 class Prompt(NamedTuple):
@@ -86,6 +89,8 @@ class Engine:
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)  # where quantised decoders are loaded
         job = load_config(cfg_path, options, also=("datasets", "inference"))
+        for warning in job.warnings:
+            log.warning("warning: %s", warning)
         model_class: Any = registered_class(MODELS, job.model)
         try:
             config = job.model.for_inference()

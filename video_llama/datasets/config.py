@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -87,6 +88,16 @@ class DatasetConfig:
     model_type: str | None = None
     """Repeats model.model_type, with or without its pretrain_; must agree with it."""
 
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield a share that is no number to divide by."""
+        if math.isinf(self.sample_ratio):
+            yield "sample_ratio", "must be finite, got inf"
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Yield (dotted key, message) for each setting without effect."""
+        if self.sample_ratio == 0:
+            yield "sample_ratio", "0: nothing is drawn from this data set"
+
     def disagreements(self, model: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         """Yield (dotted key, message) for each setting that contradicts the model's.
 
@@ -138,6 +149,7 @@ class ConversationsConfig(DatasetConfig):
 
     def warnings(self) -> Iterable[tuple[str, str]]:
         """Yield (dotted key, message) for each setting without effect."""
+        yield from super().warnings()
         if self.text_processor is not None:
             yield "text_processor", "has no effect on conversations, which are not cleaned"
 
@@ -176,6 +188,16 @@ class CCSBUAlignConfig(CaptionsConfig):
 
     build_info: StorageConfig | None = None
     """Paths of the annotations and the images."""
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Yield (dotted key, message) for each setting without effect."""
+        yield from super().warnings()
+        for split in ("train", "eval"):
+            if getattr(getattr(self.vis_processor, split), "reads", None) == "clips":
+                yield (
+                    f"vis_processor.{split}.n_frms",
+                    f"has no effect: this data set holds images. Use a processor of images, such as blip2_image_{split}",
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,18 +6,21 @@ replaced by another one, which the seed chooses; the sample carries the reason t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
 from video_llama.common.errors import BadRecord, ConfigError, DecodeError, TrainingError
+from video_llama.common.registry import DATASETS
 from video_llama.common.types import Replaced, Sample
+from video_llama.config.serialize import registered_class
 from video_llama.datasets.base import Dataset
+from video_llama.prompts.sample_spec import SampleSpec
 
 ATTEMPTS = 10
 
@@ -93,6 +96,12 @@ class Mixture(TorchDataset[Sample]):
     def __len__(self) -> int:
         return sum(len(d) for d, share in zip(self.datasets, self.shares, strict=True) if share)
 
+    def undrawn(self, n: int) -> list[str]:
+        """Return the data sets that have a share, but one too small for a single draw in an epoch of n."""
+        counts = _apportion(self.shares, n)
+        drawn = zip(self.datasets, self.shares, counts, strict=True)
+        return [dataset.name for dataset, share, count in drawn if share and not count]
+
     def epoch_draws(self, epoch: int, n: int) -> list[RecordRef]:
         """Return the n draws of an epoch, each data set with its exact share.
 
@@ -119,6 +128,16 @@ class Mixture(TorchDataset[Sample]):
         return sample_or_replacement(
             self.datasets[ref.dataset], ref.record, [_SAMPLE, self.seed, ref.dataset, ref.visit]
         )
+
+
+def build_mixture(configs: Mapping[str, Any], spec: SampleSpec, seed: int) -> Mixture:
+    """Read the annotations of the ``datasets`` section, and mix them.
+
+    Raises:
+        ConfigError, DataError: see ``Dataset`` and ``Mixture``.
+    """
+    datasets = [registered_class(DATASETS, config)(config, spec, name) for name, config in configs.items()]
+    return Mixture(datasets, [config.sample_ratio for config in configs.values()], seed)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
+from video_llama.common.errors import VideoLlamaError
 from video_llama.demo.limits import PageLimits
 from video_llama.demo.server import ServerConfig, serve
 from video_llama.processors.config import UploadLimits
@@ -18,7 +19,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--cfg-path", default="toy", metavar="YAML", help="the model: a file, or a shipped name (default: %(default)s)")
     add("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
-    add("--gpu-id", type=int, metavar="N", help="GPU to use (default: the first one, or the CPU if there is none)")
+    add(
+        "--model_type",
+        "--model-type",
+        metavar="NAME",
+        help="conversation template of the decoder, in place of the YAML's model_type and the texts that belong to it",
+    )
+    add(
+        "--gpu-id",
+        "--gpu_id",
+        type=int,
+        metavar="N",
+        help="GPU to use (default: the first one, or the CPU if there is none)",
+    )
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 exposes it (default: %(default)s)")
     add("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     add("--camera", action="store_true", help="offer recording from the webcam and the microphone")
@@ -49,11 +62,24 @@ def _value_of(config: type, field: str) -> Callable[[str], Any]:
     return parse
 
 
+def _template_options(model_type: str | None, options: Sequence[str]) -> list[str]:
+    """Return the options that replace the YAML's template, and what it says of that template's texts.
+
+    Raises:
+        VideoLlamaError: the options name a template too.
+    """
+    if model_type is None:
+        return []
+    if any(option.partition("=")[0] == "model.model_type" for option in options):
+        raise VideoLlamaError("--model_type and --options model.model_type=... are both given: leave one out")
+    return [f"model.model_type={model_type}", "model.end_sym=null", "model.prompt_template=null"]
+
+
 def run(args: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
     config = ServerConfig(
         cfg_path=args.cfg_path,
-        options=args.options,
+        options=[*_template_options(args.model_type, args.options), *args.options],
         device="auto" if args.gpu_id is None else f"cuda:{args.gpu_id}",
         host=args.host,
         port=args.port,

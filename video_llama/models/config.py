@@ -13,9 +13,10 @@ from annotated_types import Ge, Interval
 from video_llama.common.errors import ConfigError
 from video_llama.common.modalities import AudioInput, MediaKind, Modalities
 from video_llama.common.registry import AUDIO_ENCODERS
-from video_llama.config.fields import ExistingPath, Registered
+from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Quantization
 from video_llama.models.encoders.config import ImageBindConfig
+from video_llama.models.idle_settings import idle_settings
 from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template, foreign_text
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class VideoLLaMAConfig:
     drop_path_rate: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Stochastic depth of a trained frame encoder."""
 
-    use_grad_checkpoint: bool = False
+    use_grad_checkpoint: Annotated[bool, Operational()] = False
     """Recompute activations of the decoder, and of a trained frame encoder, in the backward pass."""
 
     freeze_vit: bool = True
@@ -318,6 +319,10 @@ class VideoLLaMAConfig:
         yield from self._check_audio()
         yield from self._check_prompts()
         yield from self._check_decoder()
+
+    def warnings(self) -> Iterable[tuple[str, str]]:
+        """Yield (key, message) for each setting without effect."""
+        yield from idle_settings(self)
 
     def _check_vision(self) -> Iterable[tuple[str, str]]:
         """Yield contradictions in the settings of the frame encoder and the image Q-Former."""

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from annotated_types import Ge, Gt, Interval
 
 from video_llama.common.registry import VIDEO_BACKENDS
-from video_llama.config.fields import RegisteredName
+from video_llama.config.fields import Operational, RegisteredName
 
 Sampling = Literal["uniform", "headtail"]
 
@@ -32,7 +32,7 @@ class VideoConfig:
     video_backend: Annotated[str, RegisteredName(VIDEO_BACKENDS)] = "pyav"
     """Library that decodes; decord is for comparison with the original."""
 
-    deadline_s: Annotated[float, Ge(0)] = 60.0
+    deadline_s: Annotated[float, Ge(0), Operational()] = 60.0
     """Time that opening a file may take, and again decoding its frames, in seconds."""
 
 
@@ -84,7 +84,7 @@ class AudioConfig:
     n_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s at equal distances; they overlap in a track shorter than 2 S seconds."""
 
-    deadline_s: Annotated[float, Ge(0)] = 60.0
+    deadline_s: Annotated[float, Ge(0), Operational()] = 60.0
     """Time that opening a file may take, and decoding a long track again, in seconds."""
 
 
@@ -114,5 +114,5 @@ class UploadLimits:
     megapixels: Annotated[float, Gt(0)] = 34
     """Largest image or video frame, in millions of pixels; the default admits 8K."""
 
-    deadline_s: Annotated[float, Ge(0)] = 60.0
+    deadline_s: Annotated[float, Ge(0), Operational()] = 60.0
     """Time that measuring a file may take, in seconds."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Interval
 
 from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS
-from video_llama.config.fields import ExistingPath, Registered
+from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.config.serialize import registered_name, remember_name
 
 STANDARD_CALLBACKS = ("bad_samples", "jsonl", "console", "checkpoint")
@@ -106,7 +107,7 @@ class RunConfig:
     batch_size_eval: Annotated[int, Ge(1)] | None = None
     """No effect: a run does not evaluate."""
 
-    num_workers: Annotated[int, Ge(0)] = 4
+    num_workers: Annotated[int, Ge(0), Operational()] = 4
     """Loader processes for each training process; 0: none."""
 
     amp: bool = True
@@ -118,13 +119,13 @@ class RunConfig:
     seed: Annotated[int, Ge(0)] = 42
     """Decides initial weights, order and every random choice."""
 
-    output_dir: str
+    output_dir: Annotated[str, Operational()]
     """Folder for checkpoints, metrics.jsonl and the resolved config, in the working directory."""
 
     resume_ckpt_path: Annotated[str, ExistingPath(kind="file")] | None = None
     """A checkpoint of this run to resume from."""
 
-    max_bad_fraction: Annotated[float, Interval(ge=0, le=1)] = 0.05
+    max_bad_fraction: Annotated[float, Interval(ge=0, le=1), Operational()] = 0.05
     """The run stops when more than this share of its samples, resumed or not, had to be replaced."""
 
     callbacks: tuple[Annotated[Any, Registered(CALLBACKS, key="name")], ...] = ()
@@ -136,16 +137,16 @@ class RunConfig:
     train_splits: tuple[Literal["train"], ...] = ("train",)
     """Splits to train on."""
 
-    device: str = "cuda"
+    device: Annotated[str, Operational()] = "cuda"
     """cuda or cpu."""
 
-    world_size: Annotated[int, Ge(1)] = 1
+    world_size: Annotated[int, Ge(1), Operational()] = 1
     """Processes; 1: as many as torchrun starts."""
 
     dist_url: Literal["env://"] = "env://"
     """How processes meet: through torchrun's environment."""
 
-    distributed: bool = True
+    distributed: Annotated[bool, Operational()] = True
     """Whether several processes may train together."""
 
     @property
@@ -167,8 +168,13 @@ class RunConfig:
             yield "device", f"{self.device!r} is neither cpu, nor cuda, nor cuda:1 and so on"
         if self.warmup_lr > self.init_lr:
             yield "warmup_lr", f"{self.warmup_lr} is above init_lr, {self.init_lr}"
+        for key in ("init_lr", "min_lr", "warmup_lr", "weight_decay", "max_grad_norm"):
+            if not math.isfinite(getattr(self, key)):
+                yield key, f"must be finite, got {getattr(self, key)}"
         if self.device == "cpu" and self.fp16:
             yield "amp_dtype", "fp16 needs a GPU; on the CPU use bf16, or amp: false"
+        if self.world_size > 1 and not self.distributed:
+            yield "world_size", f"{self.world_size}, but distributed is false"
         yield from self._check_schedule()
         yield from self._check_callbacks()
 
@@ -196,3 +202,38 @@ class RunConfig:
         """Yield (key, message) for each setting without effect."""
         if self.batch_size_eval is not None:
             yield "batch_size_eval", "has no effect: a run does not evaluate"
+        if self.amp_dtype != "bf16" and not self.amp:
+            yield "amp_dtype", "has no effect with amp: false"
+        yield from self._idle_rates()
+        if self.iters_per_epoch is not None:
+            yield from self.idle_steps(self.iters_per_epoch)
+
+    def _idle_rates(self) -> Iterable[tuple[str, str]]:
+        if self.init_lr == 0:
+            yield "init_lr", "0: no step changes anything"
+        has_warmup = 0 <= self.warmup_lr < self.init_lr
+        if self.warmup_steps and not has_warmup:
+            start = "not set" if self.warmup_lr < 0 else "no lower than init_lr"
+            yield "warmup_steps", f"nothing warms up: the rate is init_lr from the first step, as warmup_lr is {start}"
+        if has_warmup and not self.warmup_steps:
+            yield "warmup_lr", "has no effect: warmup_steps is 0"
+        if isinstance(self.lr_sched, StepDecayConfig):
+            decay = self.lr_decay_rate if self.lr_decay_rate != 1.0 else self.lr_sched.lr_decay_rate
+            if decay == 1.0 and self.min_lr:
+                yield "min_lr", "has no effect: lr_decay_rate is 1, so the rate never falls"
+            if decay != 1.0 and self.max_epoch == 1:
+                yield "lr_decay_rate", "has no effect: the run ends after its first epoch"
+
+    def idle_steps(self, steps_per_epoch: int) -> Iterable[tuple[str, str]]:
+        """Yield (key, message) for each number of steps that the run does not reach."""
+        total = self.max_epoch * steps_per_epoch
+        if self.warmup_steps >= total:
+            yield "warmup_steps", f"{self.warmup_steps}, but the run has {total} steps: it never leaves its warm-up"
+
+    def steps_per_epoch(self, records: int, processes: int) -> int:
+        """Return the optimiser steps of an epoch: ``iters_per_epoch``, or as many as go once through all records."""
+        return self.iters_per_epoch or max(1, records // self.samples_per_step(processes))
+
+    def samples_per_step(self, processes: int) -> int:
+        """Return the samples of an optimiser step, over all processes."""
+        return self.batch_size_train * self.accum_grad_iters * processes

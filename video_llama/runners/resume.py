@@ -49,6 +49,6 @@ def read_run(path: str, config: RunConfig, plan: BatchPlan) -> dict[str, Any]:
     if content["step"] >= config.max_epoch * steps:
         raise WeightsError(
             f"run.resume_ckpt_path: {path} is of epoch {content['step'] // steps - 1}, the last of this run's "
-            f"{config.max_epoch}: nothing is left to do. Raise run.max_epoch to go on."
+            f"{config.max_epoch}: nothing is left to do. Raise run.max_epoch, with --allow-changed, to go on."
         )
     return content

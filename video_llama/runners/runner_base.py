@@ -70,12 +70,11 @@ class RunnerBase:
         world.broadcast(p.data for p in self.trainables)
         self.optimizer = build_optimizer(model, config.init_lr, config.weight_decay, config.beta2)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.fp16)
-        samples_per_step = config.batch_size_train * config.accum_grad_iters * world.size
         self.plan = BatchPlan(
             batch_size=config.batch_size_train,
             accumulation=config.accum_grad_iters,
             world_size=world.size,
-            steps_per_epoch=config.iters_per_epoch or max(1, len(mixture) // samples_per_step),
+            steps_per_epoch=config.steps_per_epoch(len(mixture), world.size),
         )
         self.total_steps = config.max_epoch * self.plan.steps_per_epoch
         self.learning_rate = build_schedule(config, self.plan.steps_per_epoch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import types
@@ -161,14 +162,57 @@ def test_a_published_key_without_effect_is_a_warning() -> None:
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert [line.removeprefix("  warning: ") for line in result.stdout.splitlines()[1:3]] == [
+        "option --options datasets.llava_instruct.text_processor.train.name=blip_caption  "
         "datasets.llava_instruct.text_processor: has no effect on conversations, which are not cleaned",
-        "run.batch_size_eval: has no effect: a run does not evaluate",
+        "option --options run.batch_size_eval=4  run.batch_size_eval: has no effect: a run does not evaluate",
     ]
+
+
+def test_settings_without_effect_are_warnings_with_the_line_of_their_key(tmp_path: Path) -> None:
+    shipped = (ROOT / "train_configs/video_llama_stage2_finetune.yaml").read_text()
+    settings = {
+        "warmup_steps": "3000",
+        "prompt_path": "null",
+        "sample_ratio": "0",
+    }
+    for key, value in settings.items():
+        shipped = re.sub(rf"(?m)^( +{key}:) .*", rf"\1 {value}", shipped, count=1)
+    text = shipped.replace("name: blip2_image_train", "name: alpro_video_train\n        n_frms: 3", 1)
+    (tmp_path / "mine.yaml").write_text(text)
+    result = check_shipped(str(tmp_path / "mine.yaml"), "run.warmup_lr=1e-6")
+    assert result.stderr == ""
+    lines = text.splitlines()
+    found = {}
+    for warning in result.stdout.splitlines()[1:-1]:
+        place, _, message = warning.removeprefix("  warning: ").partition("  ")
+        line = lines[int(place.rpartition(":")[2]) - 1]
+        key = message.split(": ")[0]
+        assert line.strip().startswith(key.rpartition(".")[2])
+        found[key] = message
+    assert set(found) == {
+        "model.prompt_template",
+        "datasets.cc_sbu_align.sample_ratio",
+        "datasets.cc_sbu_align.vis_processor.train.n_frms",
+        "run.warmup_steps",
+    }
+    assert found["run.warmup_steps"].endswith("3000, but the run has 3000 steps: it never leaves its warm-up")
+
+
+@pytest.mark.parametrize("name", ["cc_sbu_align", "llava_instruct", "webvid_instruct"])
+def test_shares_that_are_all_zero_are_refused_with_the_line_of_each(name: str) -> None:
+    zero = [f"datasets.{n}.sample_ratio=0" for n in ("cc_sbu_align", "llava_instruct", "webvid_instruct")]
+    result = check_shipped("train_configs/video_llama_stage2_finetune.yaml", *zero)
+    assert result.returncode == 1
+    assert f"datasets.{name}.sample_ratio=0  datasets.{name}.sample_ratio: 0, as in every data set" in result.stderr
 
 
 @pytest.mark.parametrize(
     ("option", "problem"),
     [
+        ("run.iters_per_epoch=0", "run.iters_per_epoch: must be at least 1, got 0"),
+        ("run.min_lr=1", "run.min_lr: 1.0 is above init_lr"),
+        ("run.init_lr=.nan", "run.init_lr: "),
+        ("datasets.llava_instruct.sample_ratio=.inf", "datasets.llava_instruct.sample_ratio: must be finite, got inf"),
         ("run.evaluate=True", "run.evaluate: evaluation during a run is not available yet."),
         ("run.task=captioning", "run.task: expected one of video_text_pretrain"),
         ("run.dist_url=tcp://host", "run.dist_url: expected one of env://"),

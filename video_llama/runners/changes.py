@@ -1,0 +1,112 @@
+"""Settings that differ between a checkpoint's run and the one that resumes it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import typing
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+import yaml
+
+from video_llama.checkpoints.io import read_checkpoint
+from video_llama.common.errors import TrainingError
+from video_llama.config.fields import ExistingPath, Operational
+from video_llama.config.hints import arms, default_of, split
+from video_llama.config.loader import JobConfig
+from video_llama.config.problems import KeyPath, dotted
+from video_llama.config.serialize import plain
+
+log = logging.getLogger(__name__)
+
+SECTIONS = ("model", "datasets", "run")
+"""The sections that decide what is learnt."""
+
+_ABSENT = object()
+
+
+def check_changes(path: str, job: JobConfig, *, allowed: bool) -> None:
+    """Compare the config in a checkpoint with that of the run that resumes.
+
+    Args:
+        path: the checkpoint.
+        job: the config of the run that resumes.
+        allowed: log the changes instead of refusing them.
+    Raises:
+        TrainingError: settings that alter training differ, and that is not allowed.
+        WeightsError: the file is not a checkpoint.
+    """
+    saved = read_checkpoint(path).get("config")
+    if saved is None:
+        return  # the runner says what else is missing
+    changes = list(changed_settings(saved, job))
+    if not changes:
+        return
+    listed = "\n".join(f"  {change}" for change in changes)
+    if not allowed:
+        raise TrainingError(
+            f"run.resume_ckpt_path: {path} is of a run with other settings:\n{listed}\n"
+            "Restore them, or resume with the new ones: --allow-changed"
+        )
+    log.info("resuming %s with changed settings:\n%s", path, listed)
+
+
+def changed_settings(saved: str, job: JobConfig) -> Iterator[str]:
+    """Yield a line for each setting that alters training and is not what it was: key, old and new value.
+
+    Paths, and fields that are ``Operational`` or published without effect, are left out. A setting that an older version
+    did not have counts if it is not the default.
+
+    Args:
+        saved: the resolved YAML of the run before.
+        job: the config of the run now.
+    """
+    old, new = yaml.safe_load(saved) or {}, yaml.safe_load(job.to_yaml())
+    for section in SECTIONS:
+        yield from _changes(getattr(job, section), old.get(section), new.get(section), (section,))
+    before, now = (list(data.get("datasets") or {}) for data in (old, new))
+    if before != now and sorted(before) == sorted(now):
+        yield f"datasets: in the order {', '.join(before)} in the checkpoint, {', '.join(now)} now"
+
+
+def _changes(config: Any, old: Any, new: Any, path: KeyPath) -> Iterator[str]:
+    """Yield the changes in the value at ``path``, whose Config is given if it has one."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        skipped, defaults = _skipped(config), _defaults(config)
+        for key in [*new, *(key for key in old if key not in new)]:
+            before, now = (data.get(key, _ABSENT) for data in (old, new))
+            if key in skipped or (before is _ABSENT and key in defaults and defaults[key] == now):
+                continue
+            inner = config.get(key) if isinstance(config, dict) else getattr(config, key, None)
+            yield from _changes(inner, before, now, (*path, key))
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (before, now) in enumerate(zip(old, new, strict=True)):
+            inner = config[index] if isinstance(config, list | tuple) else None
+            yield from _changes(inner, before, now, (*path, index))
+    elif old != new:
+        yield f"{dotted(path)}: {_shown(old)} in the checkpoint, {_shown(new)} now"
+
+
+def _skipped(config: Any) -> set[str]:
+    """Return the fields of a Config that do not alter training."""
+    if not is_dataclass(config):
+        return set()
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    marks = {name: [m for arm in (hint, *arms(hint)) for m in split(arm)[1]] for name, hint in hints.items()}
+    free = {name for name, found in marks.items() if any(isinstance(m, ExistingPath | Operational) for m in found)}
+    return free | set(getattr(config, "PUBLISHED", ()))
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """Return the defaults of a Config's fields, as a YAML has them."""
+    if not is_dataclass(config):
+        return {}
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    return {member.name: plain(hints[member.name], default_of(member)) for member in fields(config)}
+
+
+def _shown(value: Any) -> str:
+    """Return a value on one line."""
+    return "absent" if value is _ABSENT else json.dumps(value, ensure_ascii=False)
