@@ -76,34 +76,34 @@ def contradiction(directory: str | Path, tokenizer: Tokenizer, template: Templat
     library = _library(tokenizer)
     if not library.chat_template:
         return None
-    chosen = _between_turns(template, tokenizer)
+    chosen = _between_turns(template, library)
     try:
-        own = _plain(_around_markers(_program(library), 3)[1:3], tokenizer)
+        own = _plain(_around_markers(_program(library), 3)[1:3], library)
     except _Unusable as reason:
         source = str(library.chat_template)
         missing = [text for text in chosen if text not in "".join(source.split())]
         return f"writes {missing[0]!r}, which the chat template of {directory} does not ({reason})" if missing else None
     if own == chosen:
         return None
-    fitting = [name for name, other in MODEL_TYPES.items() if _between_turns(other, tokenizer) == own]
+    fitting = [name for name, other in MODEL_TYPES.items() if _between_turns(other, library) == own]
     return (
         f"writes {chosen[0]!r} and {chosen[1]!r} after questions and answers, but the chat template of {directory} writes "
         f"{own[0]!r} and {own[1]!r}. Choose {'|'.join(fitting) or 'auto'}, unless the branch was trained with this one"
     )
 
 
-def _between_turns(template: Template, tokenizer: Tokenizer) -> tuple[str, ...]:
+def _between_turns(template: Template, library: Any) -> tuple[str, ...]:
     """Return the text after a question and after an answer."""
 
     def write(turns: Turns) -> str:
         return "".join(span.text for span in template.render(template.chat, turns))
 
-    return _plain(_around_markers(write, 3)[1:3], tokenizer)
+    return _plain(_around_markers(write, 3)[1:3], library)
 
 
-def _plain(parts: Sequence[str], tokenizer: Tokenizer) -> tuple[str, ...]:
+def _plain(parts: Sequence[str], library: Any) -> tuple[str, ...]:
     """Return texts without white space, and without the tokens that begin and end all texts."""
-    names = _library(tokenizer).special_tokens_map
+    names = library.special_tokens_map
     tokens = "|".join(re.escape(names[name]) for name in ("bos_token", "eos_token") if names.get(name))
     return tuple("".join(re.sub(tokens, "", part).split()) for part in parts)
 
