@@ -41,7 +41,7 @@ class VideoLLaMAConfig:
     """Refuse a model_type that differs from the chat template of the decoder's tokenizer, instead of warning about it."""
 
     literal_special_tokens: Literal["text", "original"] = "text"
-    """Special tokens, such as </s>, in questions, answers and captions. text: text; original: special tokens, as there."""
+    """What </s> and other special tokens are in questions, answers and captions: text; or special tokens, as in the original."""
 
     vit_model: str = "eva_clip_g"
     """Frame encoder: eva_clip_g, or timm/<name> for any other timm vision transformer."""
