@@ -153,7 +153,7 @@ def test_texts_and_lengths_measured_in_the_original_are_the_same(text: Text) -> 
         turns = [(pair["q"], pair["a"]) for pair in golden["QA"]]
         turns[0] = (tagged(media[0], 0) + turns[0][0], turns[0][1])
         places = PLACEHOLDER * text.goldens["num_video_query_token"]
-        assert [s.replace(marker(0), places) for s in measured_texts(turns)] == golden["segment_texts"]
+        assert [s.text.replace(marker(0), places) for s in measured_texts(turns)] == golden["segment_texts"]
         lengths = measured_lengths(turns, media, text.tokenizer, text.slots)
         assert [min(length, LONGEST) for length in lengths] == golden["segment_lens"]
         whole = "".join(span.text for span in VICUNA.render(VICUNA.training, turns))

@@ -17,43 +17,13 @@ from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Quantization
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.idle_settings import idle_settings
+from video_llama.models.qformer_config import QFormerConfig as QFormerConfig
 from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template, foreign_text
 
 if TYPE_CHECKING:
     from video_llama.models.decoder.folder import DecoderFolder
 
 Precision = Literal["fp16", "bf16", "fp32"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class QFormerConfig:
-    """Size of a Q-Former; the defaults are BLIP-2's."""
-
-    hidden_size: Annotated[int, Ge(1)] = 768
-    """D: width of the queries."""
-
-    num_hidden_layers: Annotated[int, Ge(1)] = 12
-    """Layers of the image Q-Former; the video Q-Former has ``fusion_head_layers``."""
-
-    num_attention_heads: Annotated[int, Ge(1)] = 12
-    """Heads of each attention."""
-
-    intermediate_size: Annotated[int, Ge(1)] = 3072
-    """Width of the feed-forward layers."""
-
-    cross_attention_frequency: Annotated[int, Ge(1)] = 2
-    """The image Q-Former attends to its source in every n-th layer."""
-
-    dropout: Annotated[float, Interval(ge=0, le=1)] = 0.1
-    """Dropout of a Q-Former in training mode; frozen ones never drop."""
-
-    def check(self) -> Iterable[tuple[str, str]]:
-        """Yield the settings that contradict each other."""
-        if self.hidden_size % self.num_attention_heads:
-            yield (
-                "num_attention_heads",
-                f"{self.num_attention_heads} heads do not divide hidden_size {self.hidden_size}",
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +37,12 @@ class VideoLLaMAConfig:
         "pretrain_vicuna"
     )
     """Conversation template of the decoder. auto: the chat template of its tokenizer."""
+
+    strict_template: bool = False
+    """Refuse a model_type that differs from the chat template of the decoder's tokenizer, instead of warning about it."""
+
+    literal_special_tokens: Literal["text", "original"] = "text"
+    """What </s> and other special tokens are in questions, answers and captions: text; or special tokens, as in the original."""
 
     vit_model: str = "eva_clip_g"
     """Frame encoder: eva_clip_g, or timm/<name> for any other timm vision transformer."""
@@ -98,7 +74,7 @@ class VideoLLaMAConfig:
     num_query_token: Annotated[int, Ge(1)] = 32
     """Q: queries of the image Q-Former, for each frame."""
 
-    qformer: QFormerConfig = QFormerConfig()
+    qformer: QFormerConfig = field(default_factory=QFormerConfig)
     """Size of the image Q-Former; the video Q-Former has the same widths."""
 
     freeze_qformer: bool = True

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from video_llama.common.errors import ConfigError
 from video_llama.models.config import VideoLLaMAConfig
-from video_llama.prompts.chat_template import chat_template
+from video_llama.prompts.chat_template import chat_template, contradiction
 from video_llama.prompts.labels import PLACEHOLDER
 from video_llama.prompts.templates import Template, foreign_text
 from video_llama.prompts.tokenizer import Tokenizer
+
+log = logging.getLogger(__name__)
 
 
 def choose_template(config: VideoLLaMAConfig, tokenizer: Tokenizer) -> Template:
@@ -31,6 +34,11 @@ def choose_template(config: VideoLLaMAConfig, tokenizer: Tokenizer) -> Template:
                 f"{config.llama_model} is {end_token!r}. Choose auto, if it has a chat template, or vicuna."
             ]
         )
+    if (problem := contradiction(config.llama_model, tokenizer, config.template)) is not None:
+        message = f"model.model_type: {config.model_type} {problem}."
+        if config.strict_template:
+            raise ConfigError([message])
+        log.warning("%s", message)
     return config.template
 
 

@@ -127,6 +127,7 @@ class VideoLLaMA(nn.Module):
         folder = config.decoder_folder
         folder.check()
         tokenizer = folder.tokenizer()
+        tokenizer.literal_special_tokens = config.literal_special_tokens
         template = choose_template(config, tokenizer)
         return SampleSpec(
             tokenizer=tokenizer,

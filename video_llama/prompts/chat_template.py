@@ -11,14 +11,13 @@ text around the markers is the layout, if it is the same in each turn:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from video_llama.common.errors import ConfigError, WeightsError
+from video_llama.common.errors import ConfigError
 from video_llama.prompts.labels import marker
 from video_llama.prompts.templates import MODEL_TYPES, Layout, Template
 from video_llama.prompts.tokenizer import HuggingFaceTokenizer, SentencePieceTokenizer, Tokenizer
@@ -46,12 +45,74 @@ def chat_template(directory: str | Path, tokenizer: Tokenizer) -> Template:
         ConfigError: it has no chat template, or one that follows no layout.
         WeightsError: the file with its chat template cannot be read.
     """
-    library = _library(Path(directory), tokenizer)
+    library = _library(tokenizer)
     others = "|".join(name for name in MODEL_TYPES if not name.startswith("pretrain_"))
     if not library.chat_template:
         raise ConfigError(
             [f"model.model_type: auto, but the tokenizer of {directory} has no chat template. Choose {others}."]
         )
+
+    try:
+        if "strftime_now" in library.chat_template and "date_string" not in library.chat_template:
+            raise _Unusable("it writes today's date, so that a prompt would be another every day")
+        return _take_apart(_program(library), _special_tokens(library), tokenizer)
+    except _Unusable as reason:
+        raise ConfigError(
+            [f"model.model_type: auto cannot use the chat template of {directory}: {reason}. Choose {others}."]
+        ) from reason
+
+
+def contradiction(directory: str | Path, tokenizer: Tokenizer, template: Template) -> str | None:
+    """Return how a chosen template differs from a decoder's own chat template. None: not, or the decoder has none.
+
+    Only the text between questions and answers counts: neither white space nor start and end tokens, nor the system
+    message, which is free.
+
+    Args:
+        directory: the decoder.
+        tokenizer: its tokenizer.
+        template: the chosen one.
+    """
+    library = _library(tokenizer)
+    if not library.chat_template:
+        return None
+    chosen = _between_turns(template, library)
+    try:
+        own = _plain(_around_markers(_program(library), 3)[1:3], library)
+    except _Unusable as reason:
+        source = str(library.chat_template)
+        missing = [text for text in chosen if text not in "".join(source.split())]
+        return f"writes {missing[0]!r}, which the chat template of {directory} does not ({reason})" if missing else None
+    if own == chosen:
+        return None
+    fitting = [name for name, other in MODEL_TYPES.items() if _between_turns(other, library) == own]
+    return (
+        f"writes {chosen[0]!r} and {chosen[1]!r} after questions and answers, but the chat template of {directory} writes "
+        f"{own[0]!r} and {own[1]!r}. Choose {'|'.join(fitting) or 'auto'}, unless the branch was trained with this one"
+    )
+
+
+def _between_turns(template: Template, library: Any) -> tuple[str, ...]:
+    """Return the text after a question and after an answer."""
+
+    def write(turns: Turns) -> str:
+        return "".join(span.text for span in template.render(template.chat, turns))
+
+    return _plain(_around_markers(write, 3)[1:3], library)
+
+
+def _plain(parts: Sequence[str], library: Any) -> tuple[str, ...]:
+    """Return texts without white space, and without the tokens that begin and end all texts."""
+    names = library.special_tokens_map
+    tokens = "|".join(re.escape(names[name]) for name in ("bos_token", "eos_token") if names.get(name))
+    return tuple("".join(re.sub(tokens, "", part).split()) for part in parts)
+
+
+def _program(library: Any) -> Callable[[Turns], str]:
+    """Return the program of a tokenizer: turns to text; with a last answer of None, the prompt for one.
+
+    It raises _Unusable.
+    """
 
     def write(turns: Turns) -> str:
         messages = [
@@ -68,14 +129,7 @@ def chat_template(directory: str | Path, tokenizer: Tokenizer) -> Template:
             raise _Unusable(f"it fails ({' '.join(str(error).split())[:200]})") from error
         return str(text)
 
-    try:
-        if "strftime_now" in library.chat_template and "date_string" not in library.chat_template:
-            raise _Unusable("it writes today's date, so that a prompt would be another every day")
-        return _take_apart(write, _special_tokens(library), tokenizer)
-    except _Unusable as reason:
-        raise ConfigError(
-            [f"model.model_type: auto cannot use the chat template of {directory}: {reason}. Choose {others}."]
-        ) from reason
+    return write
 
 
 def _take_apart(write: Callable[[Turns], str], special: set[str], tokenizer: Tokenizer) -> Template:
@@ -161,8 +215,8 @@ def _check_on_odd_texts(write: Callable[[Turns], str], template: Template, start
         raise _Unusable("it changes what people write")
 
 
-def _library(directory: Path, tokenizer: Tokenizer) -> Any:
-    """Return a transformers tokenizer that runs the folder's chat template."""
+def _library(tokenizer: Tokenizer) -> Any:
+    """Return a transformers tokenizer that runs the chat template."""
     if isinstance(tokenizer, HuggingFaceTokenizer):
         return tokenizer.library
     from tokenizers import Tokenizer as FastTokenizer
@@ -170,22 +224,12 @@ def _library(directory: Path, tokenizer: Tokenizer) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     assert isinstance(tokenizer, SentencePieceTokenizer)
-    settings, program = directory / "tokenizer_config.json", directory / "chat_template.jinja"
-    known = json.loads(settings.read_text(encoding="utf-8")) if settings.is_file() else {}
-    try:
-        written = program.read_text(encoding="utf-8") if program.is_file() else known.get("chat_template")
-    except ValueError as error:
-        raise WeightsError(f"{program}: not UTF-8 text ({error})") from error
-    names = {number: text for text, number in tokenizer.special.items()}
     library = PreTrainedTokenizerFast(
         tokenizer_object=FastTokenizer(models.BPE()),  # only writes text; our own tokenizer encodes it
-        chat_template=written,
-        bos_token=names[tokenizer.bos_id],
-        eos_token=names[tokenizer.eos_id],
-        unk_token=names[tokenizer.pad_id],
+        chat_template=tokenizer.files.chat_template,
+        **tokenizer.names,
     )
-    added = known.get("added_tokens_decoder", {}).values()
-    library.add_tokens([token["content"] for token in added if token.get("special")], special_tokens=True)
+    library.add_tokens([*tokenizer.special, *tokenizer.files.declared], special_tokens=True)
     return library
 
 

@@ -60,12 +60,13 @@ def encode(
 
 def _tokens_with_loss(segment: TextSegment, tokenizer: Tokenizer) -> list[tuple[Token, bool]]:
     """Tokenise a segment; return each token, and whether it carries loss."""
-    trained, start = [], 0
+    trained, literal, start = [], [], 0
     for span in segment.spans:
         if span.trained:
             trained.append((start, start + len(span.text)))
+        literal.append((start + span.literal[0], start + span.literal[1]))
         start += len(span.text)
-    tokens = tokenizer.encode("".join(span.text for span in segment.spans))
+    tokens = tokenizer.encode("".join(span.text for span in segment.spans), literal)
     # of the byte tokens of one character, only the last has a width, hence start >= a as well as end > a
     return [(t, any((t.start >= a or t.end > a) and t.start < b for a, b in trained)) for t in tokens]
 
@@ -83,17 +84,18 @@ def media_segments(spans: Sequence[Span], slots: Sequence[Slot]) -> list[TextSeg
     segments: list[TextSegment | Slot] = []
     run: list[Span] = []
     for span in spans:
-        rest = span.text
+        rest = span
         if span.trained and run and run[-1].text.endswith(" "):
             segments.append(_segment(run))
             run = []
-        while (found := _next_marker(rest, len(slots))) is not None:
+        while (found := _next_marker(rest.text, len(slots))) is not None:
             at, k = found
-            before = rest[:at] if slots[k].kind in ("audio", "audio_frames") else rest[:at].rstrip()
-            run.append(Span(before, span.trained))
+            before, after = rest.text[:at], rest.text[at + len(marker(k)) :]
+            end = at if slots[k].kind in ("audio", "audio_frames") else len(before.rstrip())
+            run.append(rest.cut(0, end))
             segments += [_segment(run), slots[k]]
-            run, rest = [], rest[at + len(marker(k)) :].lstrip()
-        run.append(Span(rest, span.trained))
+            run, rest = [], rest.cut(len(rest.text) - len(after.lstrip()), len(rest.text))
+        run.append(rest)
     segments.append(_segment(run))
     return [s for s in segments if isinstance(s, Slot) or s.spans]
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from video_llama.common.modalities import MediaKind
 from video_llama.common.types import IGNORE_LABEL, Media
 from video_llama.prompts.labels import Encoded, Slot, encode, media_segments
-from video_llama.prompts.templates import LLAMA_2, Span, Template
+from video_llama.prompts.templates import LLAMA_2, Span, Template, filled
 from video_llama.prompts.tokenizer import Tokenizer
 
 _OPENING, _QUESTION, _ANSWER = "\n\n", "###Human: {text}\n", "###Assistant: {text}\n"
@@ -24,10 +24,10 @@ _UNMASKED = 2
 """Tokens at the start of each question that carry loss."""
 
 
-def measured_texts(turns: Sequence[tuple[str, str]]) -> list[str]:
+def measured_texts(turns: Sequence[tuple[str, str]]) -> list[Span]:
     """Return the texts that the original tokenises alone: the opening, then each question and answer."""
-    pairs = [(_QUESTION.replace("{text}", q), _ANSWER.replace("{text}", a)) for q, a in turns]
-    return [_OPENING, *(text for pair in pairs for text in pair)]
+    pairs = [(filled(_QUESTION, q), filled(_ANSWER, a)) for q, a in turns]
+    return [Span(_OPENING), *(text for pair in pairs for text in pair)]
 
 
 def measured_lengths(
@@ -39,7 +39,7 @@ def measured_lengths(
     """Return the length of each of ``measured_texts`` in tokens, including its start token."""
     slots = [Slot(k, item.kind) for k, item in enumerate(media)]
     return [
-        len(encode(media_segments([Span(text)], slots), tokenizer, tokens_per_slot).input_ids)
+        len(encode(media_segments([text], slots), tokenizer, tokens_per_slot).input_ids)
         for text in measured_texts(turns)
     ]
 

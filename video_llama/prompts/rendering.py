@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from video_llama.common.types import Media
 from video_llama.prompts.labels import PLACEHOLDER, Slot, TextSegment, clean, marker, media_segments
-from video_llama.prompts.templates import Layout, Span, Template
+from video_llama.prompts.templates import Layout, Span, Template, filled
 
 WITH_AUDIO = "Close your eyes, open your ears and you imagine only based on the sound that: {}. "
 WITH_VIDEO = "Close your ears, open your eyes and you see that {}.  "
@@ -65,7 +65,7 @@ def caption(prompt: str, text: str, end_sym: str, *media: Media) -> list[TextSeg
         *_context(before),
         *(Slot(k, item.kind) for k, item in enumerate(media)),
         *_context(after),
-        TextSegment((Span(clean(text) + end_sym, trained=True),)),
+        TextSegment((filled("{text}" + end_sym, clean(text), trained=True),)),
     ]
 
 

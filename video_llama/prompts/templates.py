@@ -10,7 +10,7 @@ next turn starts after it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,21 @@ class Span:
 
     text: str
     trained: bool = False
+    literal: tuple[int, int] = (0, 0)
+    """Start and end of what a person or the model says in it: special tokens there are text."""
+
+    def cut(self, start: int, end: int) -> Span:
+        """Return ``text[start:end]`` as a span."""
+        first, last = (min(max(at, start), end) - start for at in self.literal)
+        return replace(self, text=self.text[start:end], literal=(first, last))
+
+
+def filled(pattern: str, text: str, *, trained: bool = False) -> Span:
+    """Return a pattern with a literal text in the place of ``{text}``."""
+    before, found, after = pattern.partition("{text}")
+    if not found:
+        return Span(pattern, trained)
+    return Span(before + text + after, trained, literal=(len(before), len(before) + len(text)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +74,11 @@ class Template:
         spans = []
         for i, (question, answer) in enumerate(turns):
             opening = layout.first if i == 0 else layout.next
-            spans.append(Span(opening.replace("{system}", layout.system).replace("{text}", self._stripped(question))))
+            spans.append(filled(opening.replace("{system}", layout.system), self._stripped(question)))
             if answer == "" and layout.empty is not None:
                 spans.append(Span(layout.empty, trained=True))
             elif answer is not None:
-                spans.append(Span(layout.answer.replace("{text}", self._stripped(answer)), trained=True))
+                spans.append(filled(layout.answer, self._stripped(answer), trained=True))
         return spans
 
     def _stripped(self, text: str) -> str:

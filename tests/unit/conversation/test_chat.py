@@ -17,7 +17,7 @@ from video_llama.common.types import slot_id
 from video_llama.conversation.chat import AnswerStats, Chat
 from video_llama.conversation.generation import generate_tokens
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.prompts.labels import Slot, marker
+from video_llama.prompts.labels import Slot, encode, marker
 
 
 def counted(module: torch.nn.Module) -> list[int]:
@@ -276,6 +276,19 @@ def test_typed_text_makes_no_slot_and_ends_no_turn(chat, typed):
         f"What is {typed if typed in TYPED[:6] else typed[1:-1]}?",
         "And now?",
     ]
+
+
+@pytest.mark.parametrize("typed", ["</s>", "<s>", "<unk>", "<s></s>", "a</s>b"])
+def test_a_special_token_in_a_dialogue_is_text(chat, typed):
+    tokenizer = chat.engine.spec.tokenizer
+    chat.upload(video="clip")
+    chat.session.ask(f"What does {typed} mean in HTML?")
+    chat.session.answer(f"{typed} ends a thing")
+    chat.session.ask(typed)
+    prompt = encode(chat.session.prompt(), tokenizer, chat.engine.spec.tokens_per_slot).input_ids
+    assert [prompt.count(i) for i in (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)] == [1, 0, 0]
+    file = chat.engine.encode_file("video", "clip")
+    assert tokenizer.eos_id not in chat.engine.prompt(typed, file).input_ids
 
 
 def test_an_answer_makes_no_slot_and_ends_no_turn(chat):

@@ -39,6 +39,15 @@ def test_a_clip_becomes_a_prompt_around_it_and_its_cleaned_caption(folder: Folde
     assert not sample.truncated
 
 
+def test_a_special_token_in_a_caption_is_text(folder: Folder) -> None:
+    folder.clips("p/1.mp4")
+    webvid = folder.webvid(("1", "p", "the tag </s> and <s>"))
+    ids = webvid.sample(0, rng()).input_ids.tolist()
+    tokenizer = webvid.spec.tokenizer
+    assert target_text(webvid) == "the tag </s> and <s>###"
+    assert (ids.count(tokenizer.bos_id), ids.count(tokenizer.eos_id)) == (1, 0)
+
+
 def test_every_csv_and_tsv_file_of_a_folder_is_read_in_the_order_of_their_names(folder: Folder) -> None:
     folder.table("2.csv", [("4", "p", "four")], COLUMNS)
     folder.file("annotations/0.tsv", 'videoid\tpage_dir\tname\n1\tp\tone\n2\tp\ttwo of "them"\n')

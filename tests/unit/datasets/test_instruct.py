@@ -177,6 +177,7 @@ def test_no_text_makes_a_slot_or_breaks_a_record(folder: Folder, kind: str) -> N
     ids = data.sample(0, rng()).input_ids
     assert ids[ids < 0].tolist() == [slot_id(0)] * 8
     assert target_text(data) == "</s> ### 0 <b></b>  {text} \uffff\n###"
+    assert not {folder.spec.tokenizer.eos_id, folder.spec.tokenizer.pad_id} & set(ids.tolist())
 
 
 @pytest.mark.parametrize("kind", ["llava", "videochat"])

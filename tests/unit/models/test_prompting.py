@@ -128,6 +128,84 @@ def test_the_originals_label_mask_needs_one_of_its_templates(decoder: Path, mode
     assert VideoLLaMA.sample_spec(config).label_mask == "original"
 
 
+# --- The decoder's own chat template beside a chosen one
+
+INST = (
+    "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %} {{ m.content }} {{ eos_token }}{% endif %}{% endfor %}"
+)
+HUMAN = (
+    "{% for m in messages %}{% if m.role == 'user' %}###Human: {{ m.content }}{% else %}###Assistant: {{ m.content }}"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}###Assistant:{% endif %}"
+)
+BOT = (
+    "{% for m in messages %}{% if m.role == 'user' %}<human>:{{ m.content }}\n{% else %}<bot>:{{ m.content }}</s>\n"
+    "{% endif %}{% endfor %}{% if add_generation_prompt %}<bot>:{% endif %}"
+)
+FAILS = "{{ raise_exception('no') }}{# [/INST] [INST] #}"
+
+
+def llama_with(decoder: Path, folder: Path, chat: str) -> Path:
+    shutil.copytree(decoder, folder, dirs_exist_ok=True)
+    (folder / "chat_template.jinja").write_text(chat)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("chat", "model_type", "said"),
+    [
+        (INST, "llama_v2", None),
+        (INST, "pretrain_llama_v2", None),
+        (INST, "auto", None),
+        (INST, "pretrain_vicuna", "pretrain_vicuna writes '###Assistant:' and '###Human:' after questions and answers"),
+        (INST, "vicuna", "writes '[/INST]' and '[INST]'. Choose pretrain_llama_v2|llama_v2, unless the branch"),
+        (INST, "ziya", "ziya writes '<bot>:' and '<human>:'"),
+        (HUMAN, "vicuna", None),
+        (HUMAN, "llama_v2", "writes '###Assistant:' and '###Human:'. Choose pretrain_vicuna|vicuna, unless"),
+        (BOT, "ziya", None),
+        (BOT, "billa", "billa writes 'Assistant:' and 'Human:'"),
+        (CHAT, "llama_v2", "'<|im_end|><|im_start|>assistant' and '<|im_end|><|im_start|>user'. Choose auto, unless"),
+        (FAILS, "llama_v2", None),
+        (FAILS, "vicuna", "vicuna writes '###Assistant:', which the chat template of"),
+    ],
+)
+def test_a_model_type_that_differs_from_the_decoders_own_template_is_reported(
+    decoder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, chat: str, model_type: str, said: str | None
+) -> None:
+    folder = llama_with(decoder, tmp_path, chat)
+    VideoLLaMA.sample_spec(tiny.config(folder, model_type=model_type))
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == (said is not None)
+    if said is None:
+        VideoLLaMA.sample_spec(tiny.config(folder, model_type=model_type, strict_template=True))
+        return
+    assert said in messages[0]
+    assert problems(folder, model_type=model_type, strict_template=True) == messages
+
+
+def test_a_tokenizer_of_another_family_has_a_template_of_its_own_too(
+    chatty: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    VideoLLaMA.sample_spec(tiny.config(chatty, model_type="vicuna"))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("model.model_type: vicuna writes '###Assistant:' and '###Human:'")
+
+
+def test_a_decoder_without_a_chat_template_fits_every_model_type(
+    decoder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for model_type in ("vicuna", "llama_v2", "ziya", "billa"):
+        VideoLLaMA.sample_spec(tiny.config(decoder, model_type=model_type, strict_template=True))
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("setting", ["text", "original"])
+def test_the_setting_of_special_tokens_in_texts_reaches_the_tokenizer(decoder: Path, setting: str) -> None:
+    tokenizer = VideoLLaMA.sample_spec(tiny.config(decoder, literal_special_tokens=setting)).tokenizer
+    ids = [token.id for token in tokenizer.encode("a </s>", literal=[(0, 6)])]
+    assert (tokenizer.eos_id in ids) == (setting == "original")
+
+
 def test_check_config_checks_the_template_against_the_tokenizer(
     decoder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -211,10 +211,9 @@ def test_a_program_file_that_is_not_text_is_named(tmp_path: Path) -> None:
         template_of(folder)
 
 
-def test_special_tokens_that_a_llama_tokenizer_does_not_know_are_noticed(tmp_path: Path) -> None:
-    added = {"480": {"content": "<|im_end|>", "special": True}}
+def test_special_tokens_without_an_id_are_noticed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"writes '<\|im_end\|>', which is not one token"):
-        template_of(llama(tmp_path, CHATML, added_tokens_decoder=added))
+        template_of(llama(tmp_path, CHATML, additional_special_tokens=["<|im_end|>"]))
 
 
 # --- Programs that cannot be used

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -60,7 +59,7 @@ def trained_runs(encoded: Encoded) -> list[list[int]]:
 
 def as_decoded(text: str) -> str:
     """What is left of a text that went through a LLaMA tokenizer and back: it has a character of its own for spaces."""
-    return re.sub("<s>|<unk>", "", text).replace("\u2581", " ")
+    return text.replace("\u2581", " ")
 
 
 @given(templates, dialogues)
@@ -160,7 +159,8 @@ def test_of_a_caption_sample_the_caption_and_its_end_symbol_carry_loss(tokenizer
     encoded = encode(caption(prompt, text, "###", IMAGE), tokenizer, SLOTS)
     (run,) = trained_runs(encoded)
     assert tokenizer.decode(run) == as_decoded(clean(text) + "###")
-    assert encoded.input_ids[-len(run) :] == run == [t.id for t in tokenizer.encode(clean(text) + "###")]
+    said = tokenizer.encode(clean(text) + "###", literal=[(0, len(clean(text)))])
+    assert encoded.input_ids[-len(run) :] == run == [t.id for t in said]
     assert encoded.input_ids.count(slot_id(0)) == SLOTS["image"] == sum(i < 0 for i in encoded.input_ids)
 
 

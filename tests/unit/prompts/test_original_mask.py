@@ -51,7 +51,7 @@ def test_under_llama_2_the_labels_are_ours(tokenizer: Tokenizer, said: list[tupl
 def test_the_measured_texts_are_the_dialogue_without_its_last_symbol(tokenizer: Tokenizer) -> None:
     turns = [("Q1", "A1"), ("Q2", "A2")]
     whole = "".join(span.text for span in VICUNA.render(VICUNA.training, turns))
-    assert "".join(measured_texts(turns)) + "###" == whole
+    assert "".join(span.text for span in measured_texts(turns)) + "###" == whole
     assert measured_lengths(turns, [], tokenizer, SLOTS)[0] == len([tokenizer.bos_id, *tokenizer.encode("\n\n")])
 
 
