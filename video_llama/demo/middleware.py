@@ -78,8 +78,8 @@ class RequestFilter:
         self, app: App, host: str, max_upload: int, origins: Collection[str] = (), root_path: str = ""
     ) -> None:
         self.app, self._max_upload, self._origins, self._root_path = app, max_upload, frozenset(origins), root_path
-        known = LOOPBACK_HOSTS | {_hostname(origin) for origin in origins}
-        self._hosts = known if host in LOOPBACK_HOSTS else None
+        self._public_hosts = {_hostname(origin) for origin in origins} - LOOPBACK_HOSTS
+        self._hosts = LOOPBACK_HOSTS | self._public_hosts if host in LOOPBACK_HOSTS else None
         self._headers = [(name.encode(), value.encode()) for name, value in security_headers(origins).items()]
         self._logged: set[str] = set()
 
@@ -107,7 +107,7 @@ class RequestFilter:
         if refusal is None and not path:
             query = scope.get("query_string", b"")
             location = quote(root_path).encode() + b"/" + (b"?" + query if query else b"")
-            await _respond(send_with_headers, 307, "The page is one slash further.", (b"location", location))
+            await _respond(send_with_headers, 307, "The page is at the path with a slash.", (b"location", location))
         elif refusal is None:
             try:
                 await self.app({**scope, "root_path": root_path}, receive, send_with_headers)
@@ -119,7 +119,9 @@ class RequestFilter:
             status, reason = refusal
             if status in (403, 421):
                 self._log(reason)
-            await _respond(send_with_headers, status, reason, (b"connection", b"close"))
+            await _respond(
+                send_with_headers, status, reason, (b"connection", b"close"), lambda: self._discard(headers, receive)
+            )
 
     def refusal(
         self, method: str, path: str, headers: dict[bytes, bytes], scheme: str = "http"
@@ -132,12 +134,15 @@ class RequestFilter:
             scheme: http or https.
         """
         host = headers.get(b"host", b"").decode("latin-1")
-        if self._hosts is not None and (name := _hostname(f"//{host}")) not in self._hosts:
+        name = _hostname(f"//{host}")
+        if self._hosts is not None and name not in self._hosts:
             if not name:
                 return 421, "The request names no valid host."
             return 421, f"Unknown host {host}. {_how_to_allow(f'{scheme}://{host}')}"
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and origin not in self._origins and not _is_at(origin, host):
+        # The Host of a proxy may lack the port: at a public host, only the stated origins count as the page's own.
+        is_own = origin in self._origins or (name not in self._public_hosts and _is_at(origin, host))
+        if origin and not is_own:
             if not _hostname(origin):
                 return 403, f"Requests from the origin {origin} are not allowed: open the page in a tab of its own."
             return 403, f"Requests from {origin} are not allowed. {_how_to_allow(origin)}"
@@ -152,6 +157,13 @@ class RequestFilter:
             return 413, f"Too large: the limit is {self._max_upload / 1e6:g} MB per file."
         return None
 
+    async def _discard(self, headers: dict[bytes, bytes], receive: Receive) -> None:
+        """Read the body of a refused request, if it may be that long: a proxy that cannot send it may drop the response."""
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and 0 < int(length) <= self._max_upload + MULTIPART_OVERHEAD:
+            while (await receive()).get("more_body"):
+                pass
+
     def _log(self, reason: str) -> None:
         """Log the reason for a refusal, once: behind a proxy, the browser may not show it."""
         if reason not in self._logged and len(self._logged) < MAX_LOGGED:
@@ -159,10 +171,21 @@ class RequestFilter:
             log.warning("refused a request: %s", ascii(reason)[1:-1])
 
 
-async def _respond(send: Send, status: int, text: str, header: tuple[bytes, bytes]) -> None:
-    headers = [(b"content-type", b"text/plain; charset=utf-8"), header]
+async def _respond(
+    send: Send,
+    status: int,
+    text: str,
+    header: tuple[bytes, bytes],
+    before_the_end: Callable[[], Awaitable[None]] | None = None,
+) -> None:
+    """Send a response, and do something else before it is marked as complete."""
+    body = text.encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode()), header]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": text.encode()})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    if before_the_end:
+        await before_the_end()
+    await send({"type": "http.response.body"})
 
 
 def _how_to_allow(origin: str) -> str:

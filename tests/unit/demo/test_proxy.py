@@ -77,11 +77,14 @@ def ask(app_filter, method, path, headers, scheme="http"):
     async def send(message):
         sent.append(message)
 
+    async def receive():
+        return {"type": "http.request", "body": bytes(10)}
+
     app_filter.app = app
     headers = [(name.encode(), value.encode()) for name, value in headers]
     scope = {"type": "http", "method": method, "path": path, "headers": headers, "scheme": scheme, "root_path": ""}
-    asyncio.run(app_filter(scope, None, send))
-    start, body = sent
+    asyncio.run(app_filter(scope, receive, send))
+    start, body = sent[:2]
     return start["status"], dict(start["headers"]), body["body"].decode(), reached[0] if reached else None
 
 
@@ -144,7 +147,14 @@ def test_the_flag_in_a_refusal_admits_the_host(scheme, listening):
 def test_an_allowed_origin_does_not_admit_its_other_scheme_or_port():
     app_filter = RequestFilter(None, "127.0.0.1", 1000, origins=("https://video.example",))
     for origin in ("http://video.example", "https://video.example:8443", "https://www.video.example"):
-        assert ask(app_filter, "GET", "/config", [("host", "127.0.0.1:7860"), ("origin", origin)])[0] == 403
+        for host in ("127.0.0.1:7860", "video.example", "video.example:8443"):
+            assert ask(app_filter, "GET", "/config", [("host", host), ("origin", origin)])[0] == 403
+
+
+def test_the_page_still_works_at_its_own_address():
+    app_filter = RequestFilter(None, "127.0.0.1", 1000, origins=("http://localhost:9000",), root_path="/video")
+    headers = [("host", "localhost:7860"), ("origin", "http://localhost:7860"), ("content-length", "10")]
+    assert ask(app_filter, "POST", f"{API}/upload", headers)[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/video", "/video/"])
