@@ -214,6 +214,7 @@ def test_a_browser_can_use_the_page_behind_nginx(nginx, clip, tmp_path):
             page.on("pageerror", lambda error: problems.append(str(error)))  # noqa: B023
             page.on("response", lambda r: r.status >= 400 and problems.append(f"{r.status} {r.url}"))  # noqa: B023
             page.goto(nginx.url(name).rstrip("/"))
+            playwright.expect(page.locator("#send")).to_be_visible(timeout=20_000)
             page.set_input_files("#file input[type=file]", tmp_path / "red.mp4")
             playwright.expect(page.locator("#model-input .frames img")).to_have_count(4, timeout=20_000)
             playwright.expect(page.locator("#preview video")).to_have_js_property("readyState", 4, timeout=20_000)

@@ -40,6 +40,9 @@ MAX_REQUEST = 64 * 1024
 MULTIPART_OVERHEAD = 16 * 1024
 """What an upload may hold besides the file, in bytes."""
 
+CSP_SOURCE = re.compile(r"https?://[a-z0-9.-]+(:\d+)?")
+"""Origins that a content security policy can name."""
+
 MAX_LOGGED = 50
 """Most refused hosts and origins that are logged, each once."""
 
@@ -50,7 +53,8 @@ def security_headers(origins: Collection[str] = ()) -> dict[str, str]:
     Args:
         origins: sites that may show the page in a frame. None may if this is empty.
     """
-    frame_ancestors = " ".join(["'self'", *origins]) if origins else "'none'"
+    names = [origin for origin in origins if CSP_SOURCE.fullmatch(origin)]
+    frame_ancestors = " ".join(["'self'", *names]) if names else "'none'"
     return {
         # Whatever is injected into the page, nothing is loaded from or sent to another host.
         "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "

@@ -194,7 +194,8 @@ def test_a_refusal_is_logged_once_and_the_log_is_bounded(caplog):
 def test_only_allowed_sites_may_frame_the_page():
     for origins, ancestors in (
         ((), "'none'"),
-        (("https://a.example", "http://b:1"), "'self' https://a.example http://b:1"),
+        (("https://a.example", "http://b:1", "http://a_b", "http://[::1]:2"), "'self' https://a.example http://b:1"),
+        (("http://a_b",), "'none'"),
     ):
         app_filter = RequestFilter(None, "127.0.0.1", 1000, origins=origins)
         policy = ask(app_filter, "GET", "/", [("host", "localhost")])[1][b"content-security-policy"].decode()
