@@ -39,9 +39,10 @@ def main() -> int:
             counts[found.kind] += 1
             if args.only is not None or (found.is_finding and found.group not in findings):
                 print(f"file {found.number}, {found.name}: {found.kind}: {found.detail}", flush=True)
-            if not found.is_finding:
-                continue
             files = reader.folder / str(found.number)
+            if not found.is_finding:
+                shutil.rmtree(files, ignore_errors=True)
+                continue
             if args.keep and found.group not in findings:
                 shutil.copytree(files, args.keep / f"{args.reader}_{args.seed}_{found.number}", dirs_exist_ok=True)
             shutil.rmtree(files)

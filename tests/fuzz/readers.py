@@ -225,8 +225,9 @@ def _ffmpeg(path: Path, kind: str) -> str:
     """Return the first error that FFmpeg raises or logs while it decodes a file's best stream of a kind."""
     level = av.logging.get_level()
     av.logging.set_level(av.logging.ERROR)
+    av.logging.set_skip_repeated(False)
     try:
-        with av.logging.Capture() as logged, av.open(f"file:{path}") as container:
+        with av.logging.Capture() as logged, av.open(f"file:{path}", metadata_errors="replace") as container:
             stream = container.streams.best(kind)
             if stream is None:
                 return f"FFmpeg: no {kind}"

@@ -29,13 +29,14 @@ class Outcome(NamedTuple):
     number: int
     name: str
     kind: str
-    """refused, accepted or reported; or a finding: crash, hang, traceback, nameless, wrong value, broken."""
+    """refused, accepted or reported; unjudged, if the judge crashed; or a finding: crash, hang, traceback, nameless (an error
+    that does not name the file), wrong value, broken (but accepted)."""
     detail: str = ""
 
     @property
     def is_finding(self) -> bool:
         """Whether this must not happen."""
-        return self.kind not in ("refused", "accepted", "reported")
+        return self.kind not in ("refused", "accepted", "reported", "unjudged")
 
     @property
     def group(self) -> str:
@@ -69,10 +70,7 @@ def outcome(reader: Reader, path: Path, number: int) -> Outcome:
         return Outcome(number, path.name, "traceback", traceback.format_exc())
     finally:
         logging.getLogger("video_llama").removeHandler(log)
-    if report:
-        return Outcome(number, path.name, "reported", report)
-    why = reader.broken(path)
-    return Outcome(number, path.name, "broken" if why else "accepted", why)
+    return Outcome(number, path.name, "reported" if report else "accepted", report)
 
 
 class _Log(logging.Handler):
@@ -94,6 +92,10 @@ def read_all(reader: Reader, seed: int, numbers: Iterable[int], pipe: Connection
         path = file_of(reader, seed, number)
         pipe.send((number, path))
         found = outcome(reader, path, number)
+        if found.kind == "accepted":
+            pipe.send(found._replace(kind="unjudged"))
+            why = reader.broken(path)
+            found = found._replace(kind="broken", detail=why) if why else found
         if not found.is_finding:
             shutil.rmtree(path.parent)
         pipe.send(found)
@@ -110,21 +112,25 @@ def fuzz(reader: Reader, seed: int, numbers: range, end: float) -> Iterator[Outc
         process = context.Process(target=read_all, args=(reader, seed, numbers, theirs), daemon=True)
         process.start()
         theirs.close()
-        number, path = numbers[0], Path()
+        number, path, unjudged = numbers[0], Path(), None
         try:
             while time.monotonic() < end:
                 if not ours.poll(reader.hang_s):
                     yield Outcome(number, path.name, "hang", f"not read within {reader.hang_s:g} s")
                     break
                 message = ours.recv()
-                if isinstance(message, Outcome):
-                    yield message
-                    number += 1
-                else:
+                if not isinstance(message, Outcome):
                     number, path = message
+                elif message.kind == "unjudged":
+                    unjudged = message
+                else:
+                    yield message
+                    number, unjudged = number + 1, None
         except EOFError:  # it has read everything, or died
             process.join()
-            if process.exitcode:
+            if unjudged:
+                yield unjudged
+            elif process.exitcode:
                 yield Outcome(number, path.name, "crash", f"the process ended with code {process.exitcode}")
         finally:
             process.kill()
