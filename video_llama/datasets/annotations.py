@@ -58,6 +58,8 @@ def read_json(path: Path, expected: type) -> Any:
         raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
     except IsADirectoryError as error:
         raise DataError(f"{path}: a folder; expected a JSON file") from error
+    except RecursionError as error:
+        raise DataError(f"{path}: not readable as JSON: lists or objects are nested too deeply") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, expected):

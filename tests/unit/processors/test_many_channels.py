@@ -1,9 +1,7 @@
-"""Sound of many channels: PyAV cannot convert frames of eight planes or more."""
+"""Sound of many channels: PyAV itself crashes on frames of eight planes or more."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -43,12 +41,6 @@ def write_tones(path: Path, codec: str, layout: str) -> int:
 )
 def test_every_channel_is_read(tmp_path, name, codec, layout):
     n_channels = write_tones(tmp_path / name, codec, layout)
-    read = (
-        "from tests.unit.processors.test_many_channels import *; import sys; print(open_sound(sys.argv[1]).n_channels)"
-    )
-    command = [sys.executable, "-c", read, str(tmp_path / name)]  # a crash would take the tests with it
-    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
-    assert (result.returncode, result.stdout.strip()) == (0, str(n_channels)), result.stderr
     peaks = waveform_of(open_sound(tmp_path / name))[:, 2000:6000].abs().amax(1)
     assert len(peaks) == n_channels
     if codec not in ("libopus", "ac3", "aac"):  # these reorder channels, or filter the low-frequency one
