@@ -98,7 +98,11 @@ class Pictures(Reader):
             *(("d.png", colour.convert("P"), {"transparency": 3}), ("e.png", colour.convert("1"), {})),
             *(("a.webp", colour, {"lossless": True}), ("b.webp", colour, {"quality": 60})),
             *(("a.bmp", colour, {}), ("a.gif", colour, {}), ("a.tif", colour, {"compression": "tiff_lzw"})),
-            *(("b.tif", grey, {}), ("c.tif", colour.convert("F"), {}), ("d.tif", colour.convert("LAB"), {})),
+            *(
+                ("b.tif", grey, {}),
+                ("c.tif", colour.convert("F"), {}),
+                ("d.tif", Image.merge("LAB", colour.split()), {}),
+            ),
             ("a.ppm", colour, {}),
             ("b.gif", colour, {"save_all": True, "append_images": [colour.rotate(90)], "duration": 100}),
         ]

@@ -24,7 +24,10 @@ httpx = pytest.importorskip("httpx", reason="this needs httpx, which gradio brin
 pytest.importorskip("gradio", reason="the web page needs gradio: pip install -e '.[demo]'")
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(NGINX is None, reason="these tests need nginx (on Debian: apt install nginx-light)")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(NGINX is None, reason="these tests need nginx (on Debian: apt install nginx-light)"),
+]
 
 API = "gradio_api"
 COLOUR = "What colour is the shape?"

@@ -83,7 +83,7 @@ def _samples(frame: av.AudioFrame) -> NDArray[Any]:
     if not frame.format.is_planar:
         return frame.to_ndarray().reshape(-1, n_channels).T
     dtype = format_dtypes[frame.format.name]
-    return np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in frame.planes[:n_channels]])
+    return np.stack([np.frombuffer(memoryview(plane), dtype, frame.samples) for plane in frame.planes[:n_channels]])
 
 
 def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, path: str) -> Iterator[Samples]:
