@@ -176,7 +176,7 @@ def read_json(path: Path, expected: type, lines_under: str | None = None) -> Any
     except IsADirectoryError as error:
         raise DataError(f"{path}: a folder; expected a JSON file") from error
     except RecursionError as error:
-        raise DataError(f"{path}: not valid JSON: nested too deeply") from error
+        raise DataError(f"{path}: not readable as JSON: lists or objects are nested too deeply") from error
     except (*_UNREADABLE, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     else:

@@ -30,9 +30,13 @@ Updates = dict[Any, Any]
 
 
 class Page(gr.Blocks):
-    """Blocks that refuse a request naming any file but an upload; gradio itself would fetch a URL."""
+    """Blocks that work behind a proxy, and refuse a request naming any file but an upload: gradio would fetch a URL."""
 
     uploads: Any = None
+
+    def get_config_file(self) -> Any:
+        """Make the browser use the origin in its address bar, which the server behind a proxy cannot know."""
+        return {**super().get_config_file(), "is_colab": True}  # the one case in which gradio does so
 
     async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
         """Check a request before gradio processes it."""

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from video_llama.common.errors import VideoLlamaError
 from video_llama.demo.limits import PageLimits
+from video_llama.demo.proxy import Origin, RootPath
 from video_llama.demo.server import ServerConfig, serve
 from video_llama.processors.config import UploadLimits
 
@@ -34,6 +35,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 exposes it (default: %(default)s)")
     add("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    add(
+        "--allow-origin",
+        type=_checked(Origin),
+        action="append",
+        default=[],
+        metavar="URL",
+        help="address of a reverse proxy or tunnel through which browsers open the page, such as https://video.example; "
+        "may be repeated",
+    )
+    add(
+        "--root-path",
+        type=_checked(RootPath),
+        default="",
+        metavar="PATH",
+        help="path of the page behind a reverse proxy, such as /video (default: the root)",
+    )
     add("--camera", action="store_true", help="offer recording from the webcam and the microphone")
     for flag, config, field, text in (
         ("--max-megabytes", UploadLimits, "megabytes", "largest file, in MB"),
@@ -42,22 +59,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         add(
             flag,
-            type=_value_of(config, field),
+            type=_checked(get_type_hints(config, include_extras=True)[field]),
             default=getattr(config, field),
             metavar="N",
             help=f"{text} (default: %(default)s)",
         )
 
 
-def _value_of(config: type, field: str) -> Callable[[str], Any]:
-    """Return an argparse type that parses a value of a Config's field and checks its bounds."""
-    adapter = TypeAdapter(get_type_hints(config, include_extras=True)[field])
+def _checked(hint: Any) -> Callable[[str], Any]:
+    """Return an argparse type that parses a value and checks what the type hint demands."""
+    adapter = TypeAdapter(hint)
 
     def parse(text: str) -> Any:
         try:
             return adapter.validate_python(text)
         except ValidationError as error:
-            raise argparse.ArgumentTypeError(f"{text}: {error.errors()[0]['msg']}") from error
+            raise argparse.ArgumentTypeError(
+                f"{text}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
+            ) from error
 
     return parse
 
@@ -83,6 +102,8 @@ def run(args: argparse.Namespace) -> int:
         device="auto" if args.gpu_id is None else f"cuda:{args.gpu_id}",
         host=args.host,
         port=args.port,
+        allow_origins=args.allow_origin,
+        root_path=args.root_path,
         camera=args.camera,
         max_queue=args.max_waiting,
         limits=PageLimits(upload=UploadLimits(megabytes=args.max_megabytes, minutes=args.max_minutes)),

@@ -34,6 +34,10 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int | None = None
     """None: the first free one from 7860."""
+    allow_origins: Sequence[str] = ()
+    """Origins from which browsers may use the page besides its own, such as that of a reverse proxy; see ``parse_origin``."""
+    root_path: str = ""
+    """Path of the page behind a reverse proxy; see ``parse_root_path``."""
     camera: bool = False
     """Offer recording from the webcam and the microphone."""
     max_queue: Annotated[int, Ge(1)] = 32
@@ -50,8 +54,12 @@ def serve(config: ServerConfig) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is deleted then too
     with running_server(config) as url:
         print(f"Open {url} in a browser. Press Ctrl-C to stop.", flush=True)
+        for origin in config.allow_origins:
+            print(f"Its address behind a proxy or a tunnel: {origin}{config.root_path}/", flush=True)
         if config.host not in LOOPBACK_HOSTS:
             print("Anyone who can reach this machine can use the page: there is no password.", flush=True)
+        elif config.allow_origins:
+            print("Anyone who can reach the proxy can use the page: there is no password.", flush=True)
         threading.Event().wait()
 
 
@@ -114,10 +122,17 @@ def _launch(config: ServerConfig, engine: Any, sessions: Any) -> Any:
     examples = write_examples(sessions.examples, has_audio=engine.has_audio)
     page = build_page(sessions, _model_info(config, engine), examples, camera=config.camera, max_queue=config.max_queue)
     max_upload = config.limits.upload.megabytes * 1_000_000
-    request_filter = Middleware(RequestFilter, host=config.host, max_upload=max_upload)
+    request_filter = Middleware(
+        RequestFilter,
+        host=config.host,
+        max_upload=max_upload,
+        origins=tuple(config.allow_origins),
+        root_path=config.root_path,
+    )
     page.launch(
         server_name=config.host,
         server_port=config.port,
+        root_path=config.root_path,
         max_file_size=max_upload,
         app_kwargs={"middleware": [request_filter], "docs_url": None, "redoc_url": None, "openapi_url": None},
         theme=theme(),

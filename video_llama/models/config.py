@@ -285,7 +285,8 @@ class VideoLLaMAConfig:
         return shared
 
     def warnings(self) -> Iterable[tuple[str, str]]:
-        """Yield (key, message) for each default that may not be what is meant."""
+        """Yield (key, message) for each setting without effect, and for a default that may not be what is meant."""
+        yield from idle_settings(self)
         if self.audio_source is None and self.modalities.audio_source == "frames":
             yield "audio_source", "not set: the audio branch trains on frames, as in the original. Others: sound, both"
 
@@ -295,10 +296,6 @@ class VideoLLaMAConfig:
         yield from self._check_audio()
         yield from self._check_prompts()
         yield from self._check_decoder()
-
-    def warnings(self) -> Iterable[tuple[str, str]]:
-        """Yield (key, message) for each setting without effect."""
-        yield from idle_settings(self)
 
     def _check_vision(self) -> Iterable[tuple[str, str]]:
         """Yield contradictions in the settings of the frame encoder and the image Q-Former."""

@@ -106,7 +106,7 @@ def exchange(path):
 
 @pytest.mark.parametrize(("path", "status"), [("/", 200), ("/nothing", 404)])
 def test_every_response_forbids_loading_from_other_hosts(path, status):
-    start, body = exchange(path)
+    start, body = exchange(path)[:2]
     assert start["status"] == status
     assert b"default-src 'self'" in dict(start["headers"])[b"content-security-policy"]
     assert (body["body"] == b"page") == (status == 200)
@@ -129,3 +129,21 @@ def test_a_file_deleted_while_it_is_sent_is_not_an_error(path, raised):
     with pytest.raises(FileNotFoundError) if raised else contextlib.nullcontext():
         asyncio.run(request)
     assert sent == ["http.response.start"]
+
+
+@pytest.mark.parametrize(("length", "n_read"), [(b"900", 3), (b"90000", 0), (b"-1", 0), (b"", 0)])
+def test_the_body_of_a_refused_request_is_read_after_the_refusal_if_it_may_be_that_long(length, n_read):
+    """Otherwise the connection is reset, and a proxy may lose the refusal."""
+    order = []
+
+    async def receive():
+        order.append("read")
+        return {"type": "http.request", "body": bytes(300), "more_body": order.count("read") < 3}
+
+    async def send(message):
+        order.append("end" if message.get("more_body") is None and "body" in message["type"] else message["type"])
+
+    headers = [(b"host", b"localhost"), (b"origin", b"https://evil.example"), (b"content-length", length)]
+    scope = {"type": "http", "method": "POST", "path": "/gradio_api/upload", "headers": headers}
+    asyncio.run(RequestFilter(None, "127.0.0.1", max_upload=1000)(scope, receive, send))
+    assert order == ["http.response.start", "http.response.body", *["read"] * n_read, "end"]

@@ -66,9 +66,13 @@ def test_a_missing_package_is_reported_with_the_command_that_installs_it(package
         ("--max-waiting", -1, "should be greater than or equal to 1"),
         ("--max-minutes", 0, "should be greater than 0"),
         ("--max-minutes", "long", "should be a valid number"),
+        ("--allow-origin", "video.example", "give the scheme and the host"),
+        ("--allow-origin", "https://video.example/video", "and the path with --root-path"),
+        ("--root-path", "https://video.example/video", "the host belongs in --allow-origin"),
+        ("--root-path", "/gradio_api", "the page itself uses /gradio_api"),
     ],
 )
-def test_a_limit_that_is_no_positive_number_is_refused_with_its_flag(start, capsys, flag, value, message):
+def test_a_value_that_cannot_be_used_is_refused_with_its_flag(start, capsys, flag, value, message):
     with pytest.raises(SystemExit) as exit_:
         start(flag, value)
     assert exit_.value.code == 2

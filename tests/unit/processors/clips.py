@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import Flags
 
 from video_llama.processors.decode.pyav_backend import to_rgb
 
@@ -39,6 +40,7 @@ def write_clip(
         draw: returns the frame of an index: uint8[64, 96, 3].
     """
     with av.open(str(path), "w") as container:
+        container.flags |= Flags.bitexact.value  # no random ids
         stream = container.add_stream(codec, rate=rate, options=dict(options))
         stream.width, stream.height, stream.pix_fmt = 96, 64, pix_fmt
         stream.codec_context.thread_count = 1

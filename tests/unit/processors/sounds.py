@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.container import Flags
 from torch import Tensor
 
 from tests.unit.processors.clips import picture
@@ -54,6 +55,7 @@ def write_sound(
         options: codec options.
     """
     with av.open(str(path), "w", options={"movflags": movflags} if movflags else {}) as container:
+        container.flags |= Flags.bitexact.value  # no random ids
         if video:
             pictures = container.add_stream(vcodec, rate=25)
             pictures.width, pictures.height, pictures.pix_fmt = 96, 64, "yuv420p"

@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import av
 import numpy as np
 import torch
+from av.audio.frame import format_dtypes
 from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import resample
@@ -59,9 +61,7 @@ class SoundFrame:
 
 def frame_of(frame: av.AudioFrame) -> SoundFrame:
     """Convert a frame of any sample format and any number of channels."""
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    samples = _samples(frame)
     if samples.dtype.kind != "f":
         scale = 2.0 ** (8 * samples.itemsize - 1)
         samples = samples / scale - (1 if samples.dtype.kind == "u" else 0)
@@ -71,6 +71,19 @@ def frame_of(frame: av.AudioFrame) -> SoundFrame:
     if 0 < tick < 0.001 and frame.duration:
         n_meant = round(frame.duration * tick * frame.sample_rate)
     return SoundFrame(samples.astype(np.float32, copy=False), frame.sample_rate, start, n_meant)
+
+
+def _samples(frame: av.AudioFrame) -> NDArray[Any]:
+    """Return the samples of a frame, [C, n], in its own format.
+
+    PyAV's ``to_ndarray`` finds the number of planes by a null pointer behind them. From 8 planes on there is none, and it
+    crashes, on any 7.1 AAC track for one.
+    """
+    n_channels = frame.layout.nb_channels
+    if not frame.format.is_planar:
+        return frame.to_ndarray().reshape(-1, n_channels).T
+    dtype = format_dtypes[frame.format.name]
+    return np.stack([np.frombuffer(memoryview(plane), dtype, frame.samples) for plane in frame.planes[:n_channels]])
 
 
 def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, path: str) -> Iterator[Samples]:
