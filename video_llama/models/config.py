@@ -16,6 +16,7 @@ from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.config.fields import ExistingPath, Registered
 from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Quantization
 from video_llama.models.encoders.config import ImageBindConfig
+from video_llama.processors.config import MAX_LOST, Channels
 from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template, foreign_text
 
 if TYPE_CHECKING:
@@ -151,6 +152,13 @@ class VideoLLaMAConfig:
 
     audio_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s that are read from an audio track."""
+
+    audio_channels: Channels = "mix"
+    """What is used of a track of several channels: their mean, or the first alone, as in the original."""
+
+    audio_max_lost: Annotated[float, Interval(ge=0, le=1)] = MAX_LOST
+    """Largest fraction of a track that may be damaged or missing. The rest is used, and what is lost is reported; a track
+    with more damage is an error. 0: none."""
 
     max_audio_pos: Annotated[int, Ge(1)] = 8
     """Longest sound, in segments; or longest clip, in frames, if the audio branch takes frames."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,10 @@ from video_llama.common.errors import BadRecord, DecodeError, NoSoundTrack, Vide
 from video_llama.common.modalities import FileKind, Modalities
 from video_llama.common.protocols import ClipProcessor
 from video_llama.common.types import Media
+from video_llama.processors.config import AudioConfig
 from video_llama.processors.decode import Sound, open_sound
+
+log = logging.getLogger(__name__)
 
 AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
 
@@ -25,12 +29,15 @@ AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
 class AudioStatus:
     """What happened to the sound of a file."""
 
-    state: Literal["used", "no track", "off", "failed"]
+    state: Literal["used", "silent", "no track", "off", "failed"]
+    """silent: used, and digital silence from start to end."""
     reason: str = ""
-    """Why decoding failed."""
+    """Why decoding failed, or what is lost of a sound that is used."""
 
     def __str__(self) -> str:
-        return self.reason or self.state
+        if self.state == "failed":
+            return self.reason
+        return f"{self.state}; {self.reason}" if self.reason else self.state
 
 
 AUDIO_USED, AUDIO_OFF, NO_AUDIO_TRACK = AudioStatus("used"), AudioStatus("off"), AudioStatus("no track")
@@ -92,7 +99,9 @@ class MediaReader:
         if kind == "image":
             return FileMedia(frames=self.image(path, rng))
         self.require_audio()
-        return FileMedia(audio=self.audio(path, rng), audio_status=AUDIO_USED)
+        config = _audio_config(self.audio)
+        sound = open_sound(path, config.deadline_s, config.max_lost)
+        return FileMedia(audio=self.audio.read_track(sound), audio_status=_status(sound, config))
 
     def require_audio(self) -> None:
         """Raise VideoLlamaError if the model has no audio branch."""
@@ -107,9 +116,11 @@ class MediaReader:
             self.require_audio()
         if use_audio is False or self.audio is None:
             return FileMedia(frames=self.video(path, rng))
-        frames, open_track = _read_frames(path, self.video, rng)
+        config = _audio_config(self.audio)
+        frames, open_track = _read_frames(path, self.video, config.max_lost, rng)
         try:
-            return FileMedia(frames, self.audio.read_track(open_track()), AUDIO_USED)
+            sound = open_track()
+            return FileMedia(frames, self.audio.read_track(sound), _status(sound, config))
         except NoSoundTrack as error:
             if use_audio:
                 raise VideoLlamaError(
@@ -145,7 +156,8 @@ def read_training_media(
         return [_read_audio_alone(path, modalities, audio_processor, rng)]
     if modalities.audio_source is None:
         return [vis_processor(path, rng)]
-    frames, open_track = _read_frames(path, vis_processor, rng)
+    max_lost = _audio_config(audio_processor).max_lost
+    frames, open_track = _read_frames(path, vis_processor, max_lost, rng)
     if (
         frames.kind == "image"
         or modalities.audio_source == "frames"
@@ -153,9 +165,11 @@ def read_training_media(
     ):
         return _from_frames(frames, modalities)
     try:
-        audio = audio_processor.read_track(open_track())
+        sound = open_track()
     except NoSoundTrack:
         return _from_frames(frames, modalities)
+    _log_loss(sound)
+    audio = audio_processor.read_track(sound)
     return [audio, frames] if modalities.video else [audio]
 
 
@@ -164,22 +178,48 @@ def is_address(path: str | Path) -> bool:
     return bool(re.match(r"[a-z][a-z0-9+.-]*:/", str(path), re.IGNORECASE)) and not os.path.exists(path)
 
 
-def _read_frames(path: str | Path, vis_processor: Any, rng: np.random.Generator) -> tuple[Media, Callable[[], Sound]]:
+def _audio_config(audio_processor: Any) -> AudioConfig:
+    """Return the settings of a processor, or the defaults for one that has its own kind of Config."""
+    config = getattr(audio_processor, "config", None)
+    return config if isinstance(config, AudioConfig) else AudioConfig()
+
+
+def _status(sound: Sound, config: AudioConfig) -> AudioStatus:
+    return AudioStatus("silent" if sound.is_silent(config.channels) else "used", sound.loss)
+
+
+def _read_frames(
+    path: str | Path, vis_processor: Any, max_lost: float, rng: np.random.Generator
+) -> tuple[Media, Callable[[], Sound]]:
     """Read the frames, and return a callable that opens the audio track, reusing the open file if possible."""
     if not isinstance(vis_processor, ClipProcessor):
-        return vis_processor(path, rng), partial(open_sound, path)
+        return vis_processor(path, rng), partial(open_sound, path, max_lost=max_lost)
     video = vis_processor.open(path)
-    return vis_processor.read(video, rng), video.sound
+    return vis_processor.read(video, rng), partial(video.sound, max_lost)
 
 
 def _read_audio_alone(path: Path, modalities: Modalities, audio_processor: Any, rng: np.random.Generator) -> Media:
     if modalities.audio_source in (None, "frames"):
         raise BadRecord(f"{path}: sound alone, and the model is not trained on sound")
+    config = _audio_config(audio_processor)
     try:
-        audio: Media = audio_processor(path, rng)
+        sound = open_sound(path, config.deadline_s, config.max_lost)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
+    _log_loss(sound)
+    audio: Media = audio_processor.read_track(sound)
     return audio
+
+
+def _log_loss(sound: Sound) -> None:
+    """Log what is lost of the sound of a file, once."""
+    if sound.loss:
+        _log_once(f"{sound.path}: {sound.loss}")
+
+
+@cache
+def _log_once(line: str) -> None:
+    log.warning(line)
 
 
 def _from_frames(frames: Media, modalities: Modalities) -> list[Media]:

@@ -43,6 +43,10 @@ def check_indices(indices: list[int], n_frames: int) -> None:
             raise IndexError(f"frame {i} of a video of {n_frames} frames")
 
 
+class TornFile(DecodeError):
+    """A file whose packets end before it says they do, or cannot be told apart from there on."""
+
+
 class Deadline:
     """The time that one operation on a file may take, from now on."""
 
@@ -116,7 +120,12 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def read_packets(container: InputContainer, streams: Iterable[Stream], deadline: Deadline) -> Iterator[av.Packet]:
-    """Yield the packets of the streams without decoding them, checking the deadline before each."""
+    """Yield the packets of the streams without decoding them, checking the deadline before each.
+
+    Raises:
+        TornFile: the rest of the file is damaged or missing.
+        DecodeError: it cannot be read otherwise, or the deadline passed.
+    """
     demuxed = container.demux(*streams)
     while True:
         deadline.check()
@@ -137,4 +146,4 @@ def _read_errors(deadline: Deadline, doing: str, why: str) -> Iterator[None]:
         except av.error.ExitError as error:
             raise deadline.passed() from error
         except av.error.InvalidDataError as error:
-            raise DecodeError(deadline.path, f"cannot {doing}: {why}") from error
+            raise TornFile(deadline.path, f"cannot {doing}: {why}") from error

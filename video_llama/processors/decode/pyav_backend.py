@@ -26,6 +26,7 @@ from torch import Tensor
 
 from video_llama.common.errors import DecodeError
 from video_llama.common.registry import VIDEO_BACKENDS
+from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound
 from video_llama.processors.decode.media_file import (
     Deadline,
@@ -100,9 +101,9 @@ class PyavReader:
             raise DecodeError(self.path, "frames change size in the middle of the video")
         return torch.from_numpy(np.stack([frames[i] for i in wanted]))
 
-    def sound(self) -> Sound:
+    def sound(self, max_lost: float = MAX_LOST) -> Sound:
         """See ``VideoReader.sound``."""
-        return Sound(self.path, self._zero, Deadline(self.path, self._deadline_s))
+        return Sound(self.path, self._zero, Deadline(self.path, self._deadline_s), max_lost)
 
     def _read(self, wanted: set[int], deadline: Deadline) -> Frames:
         """Decode frames by index, from the keyframes they need."""
