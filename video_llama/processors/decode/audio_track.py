@@ -268,11 +268,15 @@ def _first_frame_at(path: str, deadline: Deadline) -> float | None:
         if stream is None or stream.codec_context is None:
             return None
         stream.codec_context.thread_count = 1
-        for packet in chain(read_packets(container, [stream], deadline), [None]):
-            try:
+        try:
+            first_dts = None
+            for packet in chain(read_packets(container, [stream], deadline), [None]):
+                if first_dts is None and packet is not None:
+                    first_dts = packet.dts
                 frames = stream.codec_context.decode(packet)
-            except av.error.FFmpegError:
-                return None
-            if frames:
-                return time_zero(frames[0].pts, stream.time_base, container.format.name)
+                if frames:
+                    tick = first_dts if container.format.name == "avi" else frames[0].pts
+                    return time_zero(tick, stream.time_base)
+        except (av.error.FFmpegError, TornFile):
+            return None
     return None
