@@ -185,7 +185,7 @@ def _audio_config(audio_processor: Any) -> AudioConfig:
 
 
 def _status(sound: Sound, config: AudioConfig) -> AudioStatus:
-    return AudioStatus("silent" if sound.is_silent(config.channels) else "used", sound.loss)
+    return AudioStatus("silent" if sound.is_silent(config.channels) else "used", str(sound.losses))
 
 
 def _read_frames(
@@ -213,8 +213,8 @@ def _read_audio_alone(path: Path, modalities: Modalities, audio_processor: Any, 
 
 def _log_loss(sound: Sound) -> None:
     """Log what is lost of the sound of a file, once."""
-    if sound.loss:
-        _log_once(f"{sound.path}: {sound.loss}")
+    if losses := str(sound.losses):
+        _log_once(f"{sound.path}: {losses}")
 
 
 @cache

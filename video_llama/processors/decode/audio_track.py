@@ -27,6 +27,7 @@ from video_llama.processors.decode.media_file import (
     read_packets,
     video_stream,
 )
+from video_llama.processors.decode.ogg import chain_links
 from video_llama.processors.decode.packets import time_zero
 from video_llama.processors.decode.waveform import (
     MAX_KERNEL,
@@ -46,16 +47,27 @@ MAY_END_ANYWHERE = frozenset({"wav", "au"})
 """Formats that programs write to a pipe, without knowing the final length."""
 
 
-def decode_track(path: str, deadline: Deadline, losses: Losses) -> Iterator[SoundFrame]:
+DECLARES_LENGTH = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flac"})
+"""Formats whose header says how long the file is; FFmpeg estimates it for others."""
+
+SLACK = 0.25
+"""A file may end this many seconds before its header says."""
+
+
+def decode_track(
+    path: str, deadline: Deadline, losses: Losses, part: tuple[int, int] | None = None
+) -> Iterator[SoundFrame]:
     """Yield the frames of the track that a player would choose, all with the rate and the channels of the first.
 
     Packets that cannot be decoded, and the end of a file that is cut short, are skipped and counted in ``losses``.
 
+    Args:
+        part: where to start and to end in the file, in bytes.
     Raises:
         NoSoundTrack: the file has none.
         DecodeError: the file cannot be opened, or the deadline passed.
     """
-    with opened(path, deadline, "sound") as container:
+    with opened(path, deadline, "sound", part=part) as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, AudioStream):
             raise NoSoundTrack(path)
@@ -70,23 +82,24 @@ def decode_track(path: str, deadline: Deadline, losses: Losses) -> Iterator[Soun
 def _frames(
     path: str, stream: AudioStream, packets: Iterator[av.Packet], losses: Losses, counted: bool
 ) -> Iterator[SoundFrame]:
-    first, usual = None, 0.0
+    first = None
     for number, packet in enumerate(chain(packets, [None]), 1):
         try:
             with decode_errors(path, f"decode packet {number} of its sound"):
-                decoded = [frame_of(frame, counted) for frame in stream.codec_context.decode(packet)]
+                decoded = [
+                    frame_of(frame, losses.since_last_frame(), counted) for frame in stream.codec_context.decode(packet)
+                ]
         except DecodeError as error:
-            losses.add(_seconds(packet) or usual, error.reason)
+            losses.skip(_seconds(packet), error.reason)
             continue
         for frame in decoded:
             first = first or frame
             seconds = frame.samples.shape[1] / frame.rate
             if (frame.rate, len(frame.samples)) == (first.rate, len(first.samples)):
-                usual = max(usual, seconds)
-                losses.heard += seconds
+                losses.hear(seconds)
                 yield frame
             else:
-                losses.add(
+                losses.skip(
                     seconds,
                     f"its sound changes in packet {number}: from {len(first.samples)} channels at {first.rate} Hz"
                     f" to {len(frame.samples)} at {frame.rate} Hz",
@@ -104,20 +117,22 @@ def _packets(container: InputContainer, stream: AudioStream, deadline: Deadline,
             if packet.stream_index != stream.index:
                 continue
             if is_torn:
-                losses.add(_seconds(packet), "damaged or cut short in a packet of its sound")
+                losses.skip(_seconds(packet), "damaged or cut short in a packet of its sound")
             else:
                 yield packet
         torn = "cut short" if is_torn else ""
     except TornFile as error:
         torn = error.reason
-    if torn:
-        losses.add(_missing(container, stream, ends), torn)
+    missing = _missing(container, stream, ends)
+    if torn or (missing > SLACK and container.format.name in DECLARES_LENGTH):
+        losses.miss(missing, torn or "it ends before the header of its file says")
 
 
 def _missing(container: InputContainer, stream: AudioStream, ends: Mapping[int, float]) -> float:
     """Return the seconds of the track after its last packet, by the header of a file that is cut short; 0 if unknown."""
-    if stream.duration and stream.time_base:
-        return max(0.0, float((stream.duration + (stream.start_time or 0)) * stream.time_base) - ends[stream.index])
+    length = stream.frames if container.format.name == "avi" else stream.duration  # AVI's duration is an estimate
+    if length and stream.time_base:
+        return max(0.0, float((length + (stream.start_time or 0)) * stream.time_base) - ends[stream.index])
     return max(0.0, (container.duration or 0) / av.time_base - max(ends.values()))
 
 
@@ -144,16 +159,14 @@ class Sound:
     n_channels: int
     n_samples: int
     """Length at 16 kHz, including silence before the first sample."""
-    lost_s: float
-    """Seconds of its sound that are damaged or missing. Where they are not at the end, there is silence instead."""
-    why_lost: str
-    """What is wrong with the first of them; empty if none are lost."""
+    losses: Losses
+    """What is damaged or missing. Where it is not at the end, there is silence instead."""
 
     def __init__(self, path: str, zero: float | None, deadline: Deadline, max_lost: float = MAX_LOST) -> None:
         self.path, self._zero, self._deadline_s = path, zero, deadline.seconds
         self.n_channels = self.n_samples = 0
         self._range: dict[Channels, tuple[float, float]] = {"mix": (inf, -inf), "first": (inf, -inf)}
-        losses = Losses()
+        self.losses = losses = Losses()
         blocks: list[Tensor] = []
         for block in self._blocks(deadline, losses):
             self.n_channels = len(block)
@@ -163,26 +176,17 @@ class Sound:
                 blocks.append(block)
             else:
                 blocks.clear()
-        self.lost_s, self.why_lost = losses.seconds, losses.reason
         if not self.n_samples:
-            raise DecodeError(path, self.why_lost or "its sound track holds no sound")
-        if self.why_lost and (losses.share > max_lost or not max_lost):
-            raise DecodeError(
-                path,
-                f"{self.why_lost}. Lost in all: {self.lost_s:.2f} s, {losses.share:.0%} of its sound;"
-                f" the limit is {max_lost:.0%}",
-            )
+            raise DecodeError(path, losses.reason or "its sound track holds no sound")
+        if losses.reason and (losses.share > max_lost or not max_lost):
+            lost = f"{losses.seconds:.2f} s, {losses.share:.0%} of its sound"
+            raise DecodeError(path, f"{losses.reason}. Lost in all: {lost}; the limit is {max_lost:.0%}")
         self._whole = torch.cat(blocks, 1) if blocks else None
 
     @property
     def duration(self) -> float:
         """Of the track, in seconds."""
         return self.n_samples / SAMPLE_RATE
-
-    @property
-    def loss(self) -> str:
-        """How much of the sound is lost, and why; empty if nothing is."""
-        return f"{self.lost_s:.2f} s of its sound lost: {self.why_lost}" if self.why_lost else ""
 
     def is_silent(self, channels: Channels) -> bool:
         """Return whether the track, or its first channel, is digital silence: it stays within half a step of 16 bits."""
@@ -225,16 +229,30 @@ class Sound:
             self._range[channels] = min(low, float(values.min())), max(high, float(values.max()))
 
     def _blocks(self, deadline: Deadline, losses: Losses) -> Iterator[Tensor]:
-        """Decode the track, and yield its waveform in blocks, float32[C, n]."""
-        frames = decode_track(self.path, deadline, losses)
+        """Decode the track, and yield its waveform in blocks, float32[C, n].
+
+        The streams of a chain follow each other. Those with other channels than the first are mixed to its number.
+        """
+        n_channels = 0
+        for number, link in enumerate(chain_links(self.path) or [None]):
+            frames = decode_track(self.path, deadline, losses, link)
+            try:
+                for block in self._joined(frames, self._zero if number == 0 else None, losses):
+                    deadline.check()
+                    n_channels = n_channels or len(block)
+                    yield block if len(block) == n_channels else mixed(block, "mix").expand(n_channels, -1)
+            except NoSoundTrack:
+                if number == 0:
+                    raise
+
+    def _joined(self, frames: Iterator[SoundFrame], zero: float | None, losses: Losses) -> Iterator[Tensor]:
+        """Join frames and resample them: float32[C, n] at a time."""
         first = next(frames, None)
         if first is None:
             return
         if kernel_size(first.rate) > MAX_KERNEL:
             raise DecodeError(self.path, f"sound at {first.rate} Hz: cannot be resampled, convert it to 16000 Hz")
-        on_time = on_clock(chain([first], frames), first.rate, self._zero, losses)
-        for block in resampled(on_time, first.rate):
-            deadline.check()
+        for block in resampled(on_clock(chain([first], frames), first.rate, zero, losses), first.rate):
             if not bool((block.abs() < MAX_AMPLITUDE).all()):
                 raise DecodeError(self.path, "its sound holds values that are NaN, infinite or absurdly large")
             yield block

@@ -60,7 +60,8 @@ SKIPS_UNREFERENCED = frozenset({"h264"})
 def _unknown_side_data(kind: type[SideDataType], value: object) -> SideDataType:
     """Make a member for a type of side data that FFmpeg knows and PyAV's enumeration lacks, such as EXIF."""
     member = object.__new__(kind)
-    member._name_, member._value_ = f"UNKNOWN_{value}", value
+    member._name_ = f"UNKNOWN_{value}"
+    member._value_ = value  # type: ignore[assignment]
     return member
 
 

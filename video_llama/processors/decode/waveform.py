@@ -53,6 +53,8 @@ class SoundFrame:
     """Time of the first sample by the file's clock, in seconds; None if the file does not say."""
     n_meant: int
     """Samples to play if this is the last frame: encoders pad it."""
+    skipped: float = 0.0
+    """Seconds in packets before it that could not be decoded."""
     counted: bool = False
     """``start`` is a count of samples, as in formats without gaps: one of a whole block means that frames were dropped, and
     shorter steps are rounding, as where Vorbis changes its block size."""
@@ -62,32 +64,52 @@ class Losses:
     """The sound of a track that could not be decoded."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self.heard = 0.0
-        """Seconds that were decoded."""
         self.reason = ""
-        """Why the first of it was lost."""
-        self._since = 0.0
+        """Why the first of it was lost; empty if nothing is."""
+        self.gaps = 0.0
+        """Seconds between two frames for which the file has no sound. Not counted as lost: recorders leave out silence."""
+        self._missing = self._heard = self._longest = self._since = 0.0
+        self._skipped: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        """How much is lost. What a skipped packet says of its length counts up to that of the longest decoded one."""
+        return self._missing + sum(min(seconds or self._longest, self._longest) for seconds in self._skipped)
 
     @property
     def share(self) -> float:
         """The fraction of the track that is lost."""
-        return self.seconds / (self.seconds + self.heard) if self.seconds else 0.0
+        return self.seconds / (self.seconds + self._heard) if self.reason else 0.0
 
-    def add(self, seconds: float, reason: str) -> None:
-        """Count lost sound."""
-        self.seconds += seconds
-        self._since += seconds
+    def hear(self, seconds: float) -> None:
+        """Count decoded sound, one frame at a time."""
+        self._heard += seconds
+        self._longest = max(self._longest, seconds)
+
+    def skip(self, seconds: float, reason: str) -> None:
+        """Count a packet that is not decoded. ``seconds``: its length; 0 if the file does not say."""
+        self._skipped.append(seconds)
+        self._since += seconds or self._longest
         self.reason = self.reason or reason
 
+    def miss(self, seconds: float, reason: str) -> None:
+        """Count sound that is not in the file."""
+        self._missing += seconds
+        self.reason = self.reason or reason
+
+    def __str__(self) -> str:
+        lost = f"{self.seconds:.2f} s of its sound lost: {self.reason}" if self.reason else ""
+        gaps = f"{self.gaps:.2f} s of silence where the file has no sound" if self.gaps else ""
+        return "; ".join(filter(None, [lost, gaps]))
+
     def since_last_frame(self) -> float:
-        """Return the seconds lost since the previous call."""
+        """Return the length of the packets skipped since the previous call, in seconds."""
         since, self._since = self._since, 0.0
         return since
 
 
-def frame_of(frame: av.AudioFrame, counted: bool) -> SoundFrame:
-    """Convert a frame of any sample format and any number of channels."""
+def frame_of(frame: av.AudioFrame, skipped: float, counted: bool) -> SoundFrame:
+    """Convert a frame of any sample format and any number of channels. For ``skipped`` and ``counted`` see the result."""
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
@@ -99,7 +121,7 @@ def frame_of(frame: av.AudioFrame, counted: bool) -> SoundFrame:
         start = frame.pts * tick
     if 0 < tick < 0.001 and frame.duration:
         n_meant = round(frame.duration * tick * frame.sample_rate)
-    return SoundFrame(samples.astype(np.float32, copy=False), frame.sample_rate, start, n_meant, counted)
+    return SoundFrame(samples.astype(np.float32, copy=False), frame.sample_rate, start, n_meant, skipped, counted)
 
 
 def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, losses: Losses) -> Iterator[Samples]:
@@ -118,7 +140,6 @@ def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, losses
         begin = frame.start if frame.start is not None else zero or 0.0
         zero = begin if zero is None else zero
         start = round((begin - zero) * rate) + shift
-        skipped = losses.since_last_frame()
         if end is not None:
             is_step = abs(start - end) >= block if frame.counted else abs(start - end) > JITTER * rate
             if frame.start is None or not is_step:
@@ -126,8 +147,13 @@ def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, losses
             elif end - start > (0 if frame.counted else max(block, STEP_BACK * rate)):
                 shift += end - start
                 start = end
-            elif frame.counted:
-                losses.add(max(0.0, (start - end) / rate - skipped), f"damaged: sound is missing at {end / rate:.2f} s")
+            elif not frame.counted:
+                gap = (start - end) / rate - frame.skipped
+                losses.gaps += gap if gap * rate >= block else 0.0
+            else:
+                losses.miss(
+                    max(0.0, (start - end) / rate - frame.skipped), f"damaged: sound is missing at {end / rate:.2f} s"
+                )
         for gap in range(written, start, SILENCE):
             yield np.zeros((len(frame.samples), min(SILENCE, start - gap)), np.float32)
         written = max(written, start)
@@ -138,13 +164,19 @@ def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, losses
 
 
 def _last_one_cut(frames: Iterable[SoundFrame]) -> Iterator[SoundFrame]:
+    """Yield frames, and cut the padding off the last one, and off one after which the clock starts again."""
     held = None
     for frame in frames:
         if held is not None:
-            yield held
+            starts_again = held.start is not None and frame.start is not None and frame.start < held.start
+            yield _cut(held) if starts_again else held
         held = frame
     if held is not None:
-        yield replace(held, samples=held.samples[:, : held.n_meant])
+        yield _cut(held)
+
+
+def _cut(frame: SoundFrame) -> SoundFrame:
+    return replace(frame, samples=frame.samples[:, : frame.n_meant])
 
 
 def kernel_size(rate: int) -> int:
