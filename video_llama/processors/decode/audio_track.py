@@ -86,13 +86,15 @@ def _frames(
     for number, packet in enumerate(chain(packets, [None]), 1):
         try:
             with decode_errors(path, f"decode packet {number} of its sound"):
-                decoded = [
-                    frame_of(frame, losses.since_last_frame(), counted) for frame in stream.codec_context.decode(packet)
-                ]
+                decoded = stream.codec_context.decode(packet)
         except DecodeError as error:
             losses.skip(_seconds(packet), error.reason)
             continue
-        for frame in decoded:
+        for made in decoded:
+            if made.is_corrupt:
+                losses.skip(made.samples / made.sample_rate, f"damaged: the decoder had to guess packet {number}")
+                continue
+            frame = frame_of(made, losses.since_last_frame(), counted)
             first = first or frame
             seconds = frame.samples.shape[1] / frame.rate
             if (frame.rate, len(frame.samples)) == (first.rate, len(first.samples)):
