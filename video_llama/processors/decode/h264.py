@@ -40,25 +40,32 @@ class FieldFinder:
         units = _units_of_box(extradata) if is_box else _units_by_start_code(extradata)
         headers = {_stream_header(_Bits(u)) for u in units if u and u[0] & 31 == SEQUENCE_PARAMETERS}
         self._header = headers.pop() if len(headers) == 1 else None
-        self.may_find = self._header is None or not self._header.only_frames
-        """False if no packet can hold a field."""
+
+    @property
+    def may_find(self) -> bool:
+        """Whether a packet may hold a field; if not, only keyframes need to be looked at, which may bring a new header."""
+        return self._header is None or not self._header.only_frames
 
     def is_field(self, packet: bytes) -> bool:
         """Return whether a packet holds a field, or may hold one, because the stream's header is missing."""
-        if self._header is None:
-            return True
-        if self._header.only_frames:
-            return False
         n = self._length_size
         for unit in _units_by_length(packet, n) if n else _units_by_start_code(packet):
-            if unit and unit[0] & 31 in SLICES:
-                bits = _Bits(unit[:HEADER_BYTES])
-                for _ in range(3):  # first macroblock, type, picture parameter set
-                    bits.unsigned()
-                bits.take(2 if self._header.has_colour_planes else 0)
-                bits.take(self._header.frame_num_bits)
-                return bool(bits.take(1))
-        return False
+            kind = unit[0] & 31 if unit else 0
+            if kind == SEQUENCE_PARAMETERS:
+                self._header = _stream_header(_Bits(unit))
+            elif kind in SLICES:
+                return self._header is None or (
+                    not self._header.only_frames and _is_field_slice(_Bits(unit[:HEADER_BYTES]), self._header)
+                )
+        return self.may_find
+
+
+def _is_field_slice(bits: _Bits, header: StreamHeader) -> bool:
+    for _ in range(3):  # first macroblock, type, picture parameter set
+        bits.unsigned()
+    bits.take(2 if header.has_colour_planes else 0)
+    bits.take(header.frame_num_bits)
+    return bool(bits.take(1))
 
 
 def _stream_header(bits: _Bits) -> StreamHeader:

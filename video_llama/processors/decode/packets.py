@@ -45,9 +45,11 @@ class Packet:
 
     @classmethod
     def of(cls, packet: av.Packet, fields: FieldFinder | None = None) -> Packet:
-        """Read the metadata of a demuxed packet. ``fields``: of an H.264 stream that may be coded in fields."""
+        """Read the metadata of a demuxed packet. ``fields``: of an H.264 stream."""
         header = packet.has_sidedata("new_extradata")
-        is_field = fields is not None and fields.is_field(bytes(packet))
+        is_field = False
+        if fields is not None and (fields.may_find or packet.is_keyframe):
+            is_field = fields.is_field(bytes(packet))
         shown = not packet.is_discard
         return cls(packet.pts, packet.is_keyframe, shown, packet.is_corrupt, header, packet.dts, is_field)
 

@@ -82,8 +82,6 @@ class PyavReader:
         with _opened(path, deadline) as (container, stream):
             self._codec = stream.codec_context.codec.canonical_name
             fields = FieldFinder(stream.codec_context.extradata or b"") if self._codec == "h264" else None
-            if fields is not None and not fields.may_find:
-                fields = None
             self._packets = [Packet.of(packet, fields) for packet in read_packets(container, [stream], deadline)]
             if self._packets and self._packets[-1].is_cut:
                 raise DecodeError(path, f"cut short in packet {len(self._packets)} of its video")
