@@ -157,8 +157,7 @@ class VideoLLaMAConfig:
     """What is used of a track of several channels: their mean, or the first alone, as in the original."""
 
     audio_max_lost: Annotated[float, Interval(ge=0, le=1)] = MAX_LOST
-    """Largest fraction of a track that may be damaged or missing. The rest is used, and what is lost is reported; a track
-    with more damage is an error. 0: none."""
+    """Largest fraction of a track that may be damaged or missing; what is lost is reported. 0: none."""
 
     max_audio_pos: Annotated[int, Ge(1)] = 8
     """Longest sound, in segments; or longest clip, in frames, if the audio branch takes frames."""
@@ -347,10 +346,8 @@ class VideoLLaMAConfig:
         """Yield contradictions in the audio branch's settings."""
         if not self.equip_audio_branch:
             if not self.frozen_audio_Qformer:
-                yield (
-                    "frozen_audio_Qformer",
-                    "false, but equip_audio_branch is false: there is no audio branch to train",
-                )
+                why = "false, but equip_audio_branch is false: there is no audio branch to train"
+                yield "frozen_audio_Qformer", why
             if self.imagebind_ckpt_path is not None:
                 yield "imagebind_ckpt_path", "has no effect without an audio branch. Set equip_audio_branch: true."
         elif not isinstance(self.audio_encoder_config, ImageBindConfig):
