@@ -104,9 +104,11 @@ class VisualProcessor(Protocol):
 class OpenClip(Protocol):
     """A clip that a ``ClipProcessor`` has opened."""
 
-    def sound(self) -> Any:
+    def sound(self, max_lost: float) -> Any:
         """Open its audio track, for ``AudioProcessor.read_track``.
 
+        Args:
+            max_lost: largest fraction of the track that may be damaged.
         Raises:
             NoSoundTrack: it has none.
             DecodeError: the track cannot be decoded.

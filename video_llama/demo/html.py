@@ -66,8 +66,11 @@ def player(file: ShownFile) -> str:
 def sound_status(file: ShownFile, *, has_audio: bool) -> str:
     """Return HTML that says whether the sound of a file was used, and if not, why."""
     status = file.media.audio_status
+    lost = f" {escape(status.reason)}." if status.reason else ""
     if status.state == "used":
-        return "<b>Sound: used.</b>"
+        return f"<b>Sound: used.</b>{lost}"
+    if status.state == "silent":
+        return f"<b>Sound: silent.</b> The track holds nothing but digital silence.{lost}"
     if status.state == "no track":
         return "<b>Sound: no track.</b> Answers rest on the frames."
     if status.state == "failed":

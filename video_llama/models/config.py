@@ -18,6 +18,7 @@ from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Quantiza
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.idle_settings import idle_settings
 from video_llama.models.qformer_config import QFormerConfig as QFormerConfig
+from video_llama.processors.config import MAX_LOST, Channels
 from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template, foreign_text
 
 if TYPE_CHECKING:
@@ -129,6 +130,12 @@ class VideoLLaMAConfig:
 
     audio_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s that are read from an audio track."""
+
+    audio_channels: Channels = "mix"
+    """What is used of a track of several channels: their mean, or the first alone, as in the original."""
+
+    audio_max_lost: Annotated[float, Interval(ge=0, le=1)] = MAX_LOST
+    """Largest fraction of a track that may be damaged or missing; what is lost is reported. 0: none."""
 
     max_audio_pos: Annotated[int, Ge(1)] = 8
     """Longest sound, in segments; or longest clip, in frames, if the audio branch takes frames."""

@@ -17,7 +17,7 @@ from torchaudio.compliance import kaldi
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import Media
 from video_llama.processors.config import AudioConfig
-from video_llama.processors.decode import SAMPLE_RATE, Sound, open_sound
+from video_llama.processors.decode import SAMPLE_RATE, Sound, mixed, open_sound
 
 SEGMENT_SECONDS = 2
 MEL_BINS, MEL_FRAMES = 128, 204
@@ -42,7 +42,7 @@ class SegmentProcessor(ABC):
             NoSoundTrack: the file has none.
             DecodeError: the file, or its track, cannot be read.
         """
-        return self.read_track(open_sound(path, self.config.deadline_s))
+        return self.read_track(open_sound(path, self.config.deadline_s, self.config.max_lost))
 
     def read_track(self, sound: Sound) -> Media:
         """Read the segments of an open track.
@@ -68,7 +68,7 @@ class ImageBindAudio(SegmentProcessor):
 
     def segment(self, waveform: Tensor) -> Tensor:
         """Return float[1, M, F]; see ``spectrogram``."""
-        return spectrogram(waveform)
+        return spectrogram(waveform if self.config.channels == "first" else mixed(waveform, "mix"))
 
 
 def segment_starts(duration: float, n_segments: int) -> list[float]:
@@ -125,8 +125,8 @@ def log_mel(waveform: Tensor) -> Tensor:
 
 @PROCESSORS.register("waveform_audio")
 class WaveformAudio(SegmentProcessor):
-    """Segments as waveforms: the mean of the channels, padded with silence."""
+    """Segments as waveforms, padded with silence."""
 
     def segment(self, waveform: Tensor) -> Tensor:
         """Return float[32000] of a segment, float[C, L]."""
-        return F.pad(waveform.mean(0), (0, SEGMENT_SECONDS * SAMPLE_RATE - waveform.shape[1]))
+        return F.pad(mixed(waveform, self.config.channels)[0], (0, SEGMENT_SECONDS * SAMPLE_RATE - waveform.shape[1]))

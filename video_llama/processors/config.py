@@ -13,6 +13,12 @@ from video_llama.config.fields import Operational, RegisteredName
 
 Sampling = Literal["uniform", "headtail"]
 
+Channels = Literal["mix", "first"]
+"""What is used of a sound of several channels: their mean, or the first alone."""
+
+MAX_LOST = 0.1
+"""Default of ``AudioConfig.max_lost``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class VideoConfig:
@@ -83,6 +89,12 @@ class AudioConfig:
 
     n_segments: Annotated[int, Ge(1)] = 8
     """S: segments of 2 s at equal distances; they overlap in a track shorter than 2 S seconds."""
+
+    channels: Channels = "mix"
+    """The mean of the channels, or the first alone, as in the original."""
+
+    max_lost: Annotated[float, Interval(ge=0, le=1)] = MAX_LOST
+    """Largest fraction of a track that may be damaged or missing; the rest of such a track is used. 0: none."""
 
     deadline_s: Annotated[float, Ge(0), Operational()] = 60.0
     """Time that opening a file may take, and decoding a long track again, in seconds."""

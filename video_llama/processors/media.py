@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,8 +17,11 @@ from video_llama.common.errors import BadRecord, DecodeError, NoSoundTrack, Vide
 from video_llama.common.modalities import FileKind, Modalities
 from video_llama.common.protocols import ClipProcessor
 from video_llama.common.types import Media
+from video_llama.processors.config import AudioConfig
 from video_llama.processors.decode import SAMPLE_RATE, Sound, open_sound
 from video_llama.processors.span import Span, SpanOfSound, SpanOfVideo
+
+log = logging.getLogger(__name__)
 
 AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
 
@@ -26,12 +30,15 @@ AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
 class AudioStatus:
     """What happened to the sound of a file."""
 
-    state: Literal["used", "no track", "off", "failed"]
+    state: Literal["used", "silent", "no track", "off", "failed"]
+    """silent: used, and digital silence from start to end."""
     reason: str = ""
-    """Why decoding failed."""
+    """Why decoding failed, or what is lost of a sound that is used."""
 
     def __str__(self) -> str:
-        return self.reason or self.state
+        if self.state == "failed":
+            return self.reason
+        return f"{self.state}; {self.reason}" if self.reason else self.state
 
 
 AUDIO_USED, AUDIO_OFF, NO_AUDIO_TRACK = AudioStatus("used"), AudioStatus("off"), AudioStatus("no track")
@@ -93,7 +100,9 @@ class MediaReader:
         if kind == "image":
             return FileMedia(frames=self.image(path, rng))
         self.require_audio()
-        return FileMedia(audio=self.audio(path, rng), audio_status=AUDIO_USED)
+        config = _audio_config(self.audio)
+        sound = open_sound(path, config.deadline_s, config.max_lost)
+        return FileMedia(audio=self.audio.read_track(sound), audio_status=_status(sound, config))
 
     def require_audio(self) -> None:
         """Raise VideoLlamaError if the model has no audio branch."""
@@ -108,9 +117,11 @@ class MediaReader:
             self.require_audio()
         if use_audio is False or self.audio is None:
             return FileMedia(frames=self.video(path, rng))
-        frames, open_track = _read_frames(path, self.video, rng)
+        config = _audio_config(self.audio)
+        frames, open_track = _read_frames(path, self.video, config.max_lost, rng)
         try:
-            return FileMedia(frames, self.audio.read_track(open_track()), AUDIO_USED)
+            sound = open_track()
+            return FileMedia(frames, self.audio.read_track(sound), _status(sound, config))
         except NoSoundTrack as error:
             if use_audio:
                 raise VideoLlamaError(
@@ -152,7 +163,8 @@ def read_training_media(
         return [_read_audio_alone(path, modalities, audio_processor, rng, span)]
     if modalities.audio_source is None and span is None:
         return [vis_processor(path, rng)]
-    frames, open_track = _read_frames(path, vis_processor, rng, span)
+    max_lost = _audio_config(audio_processor).max_lost
+    frames, open_track = _read_frames(path, vis_processor, max_lost, rng, span)
     if (
         frames.kind == "image"
         or modalities.audio_source in (None, "frames")
@@ -160,9 +172,11 @@ def read_training_media(
     ):
         return _from_frames(frames, modalities)
     try:
-        audio = audio_processor.read_track(open_track())
+        sound = open_track()
     except NoSoundTrack:
         return _from_frames(frames, modalities)
+    _log_loss(sound)
+    audio = audio_processor.read_track(sound)
     return [audio, frames] if modalities.video else [audio]
 
 
@@ -171,18 +185,28 @@ def is_address(path: str | Path) -> bool:
     return bool(re.match(r"[a-z][a-z0-9+.-]*:/", str(path), re.IGNORECASE)) and not os.path.exists(path)
 
 
+def _audio_config(audio_processor: Any) -> AudioConfig:
+    """Return the settings of a processor, or the defaults for one that has its own kind of Config."""
+    config = getattr(audio_processor, "config", None)
+    return config if isinstance(config, AudioConfig) else AudioConfig()
+
+
+def _status(sound: Sound | SpanOfSound, config: AudioConfig) -> AudioStatus:
+    return AudioStatus("silent" if sound.is_silent(config.channels) else "used", str(sound.losses))
+
+
 def _read_frames(
-    path: str | Path, vis_processor: Any, rng: np.random.Generator, span: Span | None = None
+    path: str | Path, vis_processor: Any, max_lost: float, rng: np.random.Generator, span: Span | None = None
 ) -> tuple[Media, Callable[[], Sound | SpanOfSound]]:
     """Read the frames, and return a callable that opens the audio track, reusing the open file if possible."""
     if not isinstance(vis_processor, ClipProcessor):
         if span is not None:
             raise BadRecord(f"{path}: a span of it is asked for, and {type(vis_processor).__name__} reads whole files")
-        return vis_processor(path, rng), partial(open_sound, path)
+        return vis_processor(path, rng), partial(open_sound, path, max_lost=max_lost)
     video: Any = vis_processor.open(path)
     if span is not None:
         video = SpanOfVideo(str(path), video, span)
-    return vis_processor.read(video, rng), video.sound
+    return vis_processor.read(video, rng), partial(video.sound, max_lost)
 
 
 def _read_audio_alone(
@@ -190,19 +214,30 @@ def _read_audio_alone(
 ) -> Media:
     if modalities.audio_source in (None, "frames"):
         raise BadRecord(f"{path}: sound alone, and the model is not trained on sound")
+    config = _audio_config(audio_processor)
     try:
-        audio: Media = audio_processor(path, rng) if span is None else _read_span(path, audio_processor, span)
+        sound: Any = open_sound(path, config.deadline_s, config.max_lost)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
+    _log_loss(sound)
+    if span is not None:
+        if span.start * SAMPLE_RATE >= sound.n_samples:
+            ends = f"its sound ends at {sound.duration:.2f} s"
+            raise DecodeError(str(path), f"the span starts at {span.start} s, and {ends}")
+        sound = SpanOfSound(str(path), sound, span)
+    audio: Media = audio_processor.read_track(sound)
     return audio
 
 
-def _read_span(path: Path, audio_processor: Any, span: Span) -> Media:
-    sound = open_sound(path, getattr(audio_processor.config, "deadline_s", 60.0))
-    if span.start * SAMPLE_RATE >= sound.n_samples:
-        raise DecodeError(str(path), f"the span starts at {span.start} s, and its sound ends at {sound.duration:.2f} s")
-    media: Media = audio_processor.read_track(SpanOfSound(str(path), sound, span))
-    return media
+def _log_loss(sound: Sound | SpanOfSound) -> None:
+    """Log what is lost of the sound of a file, once."""
+    if losses := str(sound.losses):
+        _log_once(f"{sound.path}: {losses}")
+
+
+@cache
+def _log_once(line: str) -> None:
+    log.warning(line)
 
 
 def _from_frames(frames: Media, modalities: Modalities) -> list[Media]:

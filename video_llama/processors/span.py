@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
+from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode import SAMPLE_RATE, VideoReader
 
 
@@ -46,9 +47,9 @@ class SpanOfVideo:
             raise IndexError(f"frames {list(indices)} of a span of {self.n_frames}")
         return self._video.read([self._first + i for i in indices])
 
-    def sound(self) -> SpanOfSound:
+    def sound(self, max_lost: float = MAX_LOST) -> SpanOfSound:
         """See ``VideoReader.sound``."""
-        return SpanOfSound(self._path, self._video.sound(), self._span)
+        return SpanOfSound(self._path, self._video.sound(max_lost), self._span)
 
 
 class SpanOfSound:

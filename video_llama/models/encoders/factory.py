@@ -42,5 +42,9 @@ def audio_processor(config: VideoLLaMAConfig) -> AudioProcessor | None:
     if not config.equip_audio_branch:
         return None
     processor: Any = PROCESSORS.get(config.audio_encoder_config.processor)
-    built: AudioProcessor = processor(processor.Config(n_segments=config.audio_segments))
+    built: AudioProcessor = processor(
+        processor.Config(
+            n_segments=config.audio_segments, channels=config.audio_channels, max_lost=config.audio_max_lost
+        )
+    )
     return built

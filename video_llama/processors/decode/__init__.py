@@ -12,7 +12,8 @@ from typing import Protocol
 from torch import Tensor
 
 from video_llama.common.registry import VIDEO_BACKENDS
-from video_llama.processors.decode.audio_track import Sound, open_sound
+from video_llama.processors.config import MAX_LOST
+from video_llama.processors.decode.audio_track import Sound, mixed, open_sound
 from video_llama.processors.decode.probe import Probed, probe
 from video_llama.processors.decode.still import read_image
 from video_llama.processors.decode.waveform import SAMPLE_RATE
@@ -23,6 +24,7 @@ __all__ = [
     "Probed",
     "Sound",
     "VideoReader",
+    "mixed",
     "open_sound",
     "open_video",
     "probe",
@@ -50,12 +52,14 @@ class VideoReader(Protocol):
             IndexError: there is no index, or one is not in ``range(n_frames)``.
         """
 
-    def sound(self) -> Sound:
+    def sound(self, max_lost: float = MAX_LOST) -> Sound:
         """Open the sound track of the file, on the clock of its frames: sample 0 is at ``times[0]``.
 
+        Args:
+            max_lost: see ``AudioConfig``.
         Raises:
             NoSoundTrack: the file has none.
-            DecodeError: the track cannot be decoded, or the deadline passed.
+            DecodeError: the track cannot be decoded, too much of it is damaged, or the deadline passed.
         """
 
 

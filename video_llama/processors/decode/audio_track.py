@@ -1,12 +1,13 @@
-"""The sound track of a file, decoded packet by packet. Damage is an error, and never becomes silence.
+"""The sound track of a file, decoded packet by packet. Damaged sound is counted, and refused if there is too much of it.
 
 Shapes: C channels, n samples at 16 kHz.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from math import inf
 from pathlib import Path
 
 import av
@@ -16,41 +17,57 @@ from av.container import InputContainer
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
+from video_llama.processors.config import MAX_LOST, Channels
 from video_llama.processors.decode.media_file import (
     Deadline,
+    TornFile,
     check_media_file,
     decode_errors,
     opened,
     read_packets,
     video_stream,
 )
+from video_llama.processors.decode.ogg import chain_links
 from video_llama.processors.decode.packets import time_zero
 from video_llama.processors.decode.waveform import (
     MAX_KERNEL,
     SAMPLE_RATE,
+    Losses,
     SoundFrame,
     frame_of,
     kernel_size,
     on_clock,
     resampled,
-    unbroken,
 )
 
 COUNTS_SAMPLES = frozenset({"flac", "ogg"})
-"""Formats whose time has no gaps, by FFmpeg's names. It silently drops frames that fail their checksums."""
+"""Formats whose clock counts samples, by FFmpeg's names. It silently drops frames that fail their checksums."""
 
 MAY_END_ANYWHERE = frozenset({"wav", "au"})
 """Formats that programs write to a pipe, without knowing the final length."""
 
 
-def decode_track(path: str, deadline: Deadline) -> Iterator[SoundFrame]:
+DECLARES_LENGTH = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flac"})
+"""Formats whose header says how long the file is; FFmpeg estimates it for others."""
+
+SLACK = 0.25
+"""A file may end this many seconds before its header says."""
+
+
+def decode_track(
+    path: str, deadline: Deadline, losses: Losses, part: tuple[int, int] | None = None
+) -> Iterator[SoundFrame]:
     """Yield the frames of the track that a player would choose, all with the rate and the channels of the first.
 
+    Packets that cannot be decoded, and the end of a file that is cut short, are skipped and counted in ``losses``.
+
+    Args:
+        part: where to start and to end in the file, in bytes.
     Raises:
         NoSoundTrack: the file has none.
-        DecodeError: the file or the track cannot be decoded to its end, or the deadline passed.
+        DecodeError: the file cannot be opened, or the deadline passed.
     """
-    with opened(path, deadline, "sound") as container:
+    with opened(path, deadline, "sound", part=part) as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, AudioStream):
             raise NoSoundTrack(path)
@@ -58,37 +75,77 @@ def decode_track(path: str, deadline: Deadline) -> Iterator[SoundFrame]:
             raise DecodeError(path, "no decoder for its sound track")
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"err_detect": "crccheck+explode"}  # else some decoders hide damage
-        frames = _frames(path, stream, _packets(path, container, stream, deadline))
-        yield from unbroken(frames, path) if container.format.name in COUNTS_SAMPLES else frames
+        counted = container.format.name in COUNTS_SAMPLES
+        yield from _frames(path, stream, _packets(container, stream, deadline, losses), losses, counted)
 
 
-def _frames(path: str, stream: AudioStream, packets: Iterator[av.Packet]) -> Iterator[SoundFrame]:
+def _frames(
+    path: str, stream: AudioStream, packets: Iterator[av.Packet], losses: Losses, counted: bool
+) -> Iterator[SoundFrame]:
     first = None
     for number, packet in enumerate(chain(packets, [None]), 1):
-        with decode_errors(path, f"decode packet {number} of its sound"):
-            decoded = [frame_of(frame) for frame in stream.codec_context.decode(packet)]
-        for frame in decoded:
+        try:
+            with decode_errors(path, f"decode packet {number} of its sound"):
+                decoded = stream.codec_context.decode(packet)
+        except DecodeError as error:
+            losses.skip(_seconds(packet), error.reason)
+            continue
+        for made in decoded:
+            if made.is_corrupt:
+                losses.skip(made.samples / made.sample_rate, f"damaged: the decoder had to guess packet {number}")
+                continue
+            frame = frame_of(made, losses.since_last_frame(), counted)
             first = first or frame
-            if (frame.rate, len(frame.samples)) != (first.rate, len(first.samples)):
-                raise DecodeError(
-                    path,
+            seconds = frame.samples.shape[1] / frame.rate
+            if (frame.rate, len(frame.samples)) == (first.rate, len(first.samples)):
+                losses.hear(seconds)
+                yield frame
+            else:
+                losses.skip(
+                    seconds,
                     f"its sound changes in packet {number}: from {len(first.samples)} channels at {first.rate} Hz"
                     f" to {len(frame.samples)} at {frame.rate} Hz",
                 )
-            yield frame
 
 
-def _packets(path: str, container: InputContainer, stream: AudioStream, deadline: Deadline) -> Iterator[av.Packet]:
+def _packets(container: InputContainer, stream: AudioStream, deadline: Deadline, losses: Losses) -> Iterator[av.Packet]:
     """Yield the packets of the track. All streams are read, because the file may be cut short in another one."""
-    packet = None
-    for packet in read_packets(container, container.streams, deadline):
-        if packet.stream_index != stream.index:
-            continue
-        if packet.is_corrupt and container.format.name not in MAY_END_ANYWHERE:
-            raise DecodeError(path, "damaged or cut short in a packet of its sound")
-        yield packet
-    if packet is not None and packet.is_corrupt and container.format.name not in MAY_END_ANYWHERE:
-        raise DecodeError(path, "cut short")
+    may_be_torn = container.format.name not in MAY_END_ANYWHERE
+    is_torn, torn, ends = False, "", dict.fromkeys(range(len(container.streams)), 0.0)
+    try:
+        for packet in read_packets(container, container.streams, deadline):
+            is_torn = packet.is_corrupt and may_be_torn
+            ends[packet.stream_index] = max(ends.get(packet.stream_index, 0.0), _end(packet))
+            if packet.stream_index != stream.index:
+                continue
+            if is_torn:
+                losses.skip(_seconds(packet), "damaged or cut short in a packet of its sound")
+            else:
+                yield packet
+        torn = "cut short" if is_torn else ""
+    except TornFile as error:
+        torn = error.reason
+    missing = _missing(container, stream, ends)
+    if torn or (missing > SLACK and container.format.name in DECLARES_LENGTH):
+        losses.miss(missing, torn or "it ends before the header of its file says")
+
+
+def _missing(container: InputContainer, stream: AudioStream, ends: Mapping[int, float]) -> float:
+    """Return the seconds of the track after its last packet, by the header of a file that is cut short; 0 if unknown."""
+    length = stream.frames if container.format.name == "avi" else stream.duration  # AVI's duration is an estimate
+    if length and stream.time_base:
+        return max(0.0, float((length + (stream.start_time or 0)) * stream.time_base) - ends[stream.index])
+    return max(0.0, (container.duration or 0) / av.time_base - max(ends.values()))
+
+
+def _seconds(packet: av.Packet | None) -> float:
+    """Return the length of a packet; 0 if the file does not say."""
+    return float((packet.duration or 0) * packet.time_base) if packet and packet.time_base else 0.0
+
+
+def _end(packet: av.Packet) -> float:
+    """Return when a packet ends by the file's clock, in seconds; 0 if the file does not say."""
+    return float(packet.pts * packet.time_base) + _seconds(packet) if packet.time_base and packet.pts else 0.0
 
 
 MAX_KEPT = 1 << 26
@@ -104,26 +161,39 @@ class Sound:
     n_channels: int
     n_samples: int
     """Length at 16 kHz, including silence before the first sample."""
+    losses: Losses
+    """What is damaged or missing. Where it is not at the end, there is silence instead."""
 
-    def __init__(self, path: str, zero: float | None, deadline: Deadline) -> None:
+    def __init__(self, path: str, zero: float | None, deadline: Deadline, max_lost: float = MAX_LOST) -> None:
         self.path, self._zero, self._deadline_s = path, zero, deadline.seconds
         self.n_channels = self.n_samples = 0
+        self._range: dict[Channels, tuple[float, float]] = {"mix": (inf, -inf), "first": (inf, -inf)}
+        self.losses = losses = Losses()
         blocks: list[Tensor] = []
-        for block in self._blocks(deadline):
+        for block in self._blocks(deadline, losses):
             self.n_channels = len(block)
             self.n_samples += block.shape[1]
+            self._measure(block)
             if self.n_channels * self.n_samples <= MAX_KEPT:
                 blocks.append(block)
             else:
                 blocks.clear()
         if not self.n_samples:
-            raise DecodeError(path, "its sound track holds no sound")
+            raise DecodeError(path, losses.reason or "its sound track holds no sound")
+        if losses.reason and (losses.share > max_lost or not max_lost):
+            lost = f"{losses.seconds:.2f} s, {losses.share:.0%} of its sound"
+            raise DecodeError(path, f"{losses.reason}. Lost in all: {lost}; the limit is {max_lost:.0%}")
         self._whole = torch.cat(blocks, 1) if blocks else None
 
     @property
     def duration(self) -> float:
         """Of the track, in seconds."""
         return self.n_samples / SAMPLE_RATE
+
+    def is_silent(self, channels: Channels) -> bool:
+        """Return whether the track, or its first channel, is digital silence: it stays within half a step of 16 bits."""
+        low, high = self._range[channels]
+        return high - low < 2.0**-16
 
     def read(self, spans: Sequence[tuple[int, int]]) -> list[Tensor]:
         """Return parts of the waveform, in the order asked for.
@@ -143,7 +213,7 @@ class Sound:
             return [self._whole[:, start:stop].clone() for start, stop in spans]
         parts = [torch.zeros(self.n_channels, stop - start) for start, stop in spans]
         at = 0
-        for block in self._blocks(Deadline(self.path, self._deadline_s)):
+        for block in self._blocks(Deadline(self.path, self._deadline_s), Losses()):
             end = at + block.shape[1]
             for part, (start, stop) in zip(parts, spans, strict=True):
                 first, last = max(start, at), min(stop, end)
@@ -154,34 +224,61 @@ class Sound:
                 break
         return parts
 
-    def _blocks(self, deadline: Deadline) -> Iterator[Tensor]:
-        """Decode the track, and yield its waveform in blocks, float32[C, n]."""
-        frames = decode_track(self.path, deadline)
+    def _measure(self, block: Tensor) -> None:
+        """Extend the range of the values by those of a block, float32[C, n]."""
+        for channels, (low, high) in self._range.items():
+            values = mixed(block, channels)
+            self._range[channels] = min(low, float(values.min())), max(high, float(values.max()))
+
+    def _blocks(self, deadline: Deadline, losses: Losses) -> Iterator[Tensor]:
+        """Decode the track, and yield its waveform in blocks, float32[C, n].
+
+        The streams of a chain follow each other. Those with other channels than the first are mixed to its number.
+        """
+        n_channels = 0
+        for number, link in enumerate(chain_links(self.path) or [None]):
+            frames = decode_track(self.path, deadline, losses, link)
+            try:
+                for block in self._joined(frames, self._zero if number == 0 else None, losses):
+                    deadline.check()
+                    n_channels = n_channels or len(block)
+                    yield block if len(block) == n_channels else mixed(block, "mix").expand(n_channels, -1)
+            except NoSoundTrack:
+                if number == 0:
+                    raise
+
+    def _joined(self, frames: Iterator[SoundFrame], zero: float | None, losses: Losses) -> Iterator[Tensor]:
+        """Join frames and resample them: float32[C, n] at a time."""
         first = next(frames, None)
         if first is None:
             return
         if kernel_size(first.rate) > MAX_KERNEL:
             raise DecodeError(self.path, f"sound at {first.rate} Hz: cannot be resampled, convert it to 16000 Hz")
-        for block in resampled(on_clock(chain([first], frames), first.rate, self._zero, self.path), first.rate):
-            deadline.check()
+        for block in resampled(on_clock(chain([first], frames), first.rate, zero, losses), first.rate):
             if not bool((block.abs() < MAX_AMPLITUDE).all()):
                 raise DecodeError(self.path, "its sound holds values that are NaN, infinite or absurdly large")
             yield block
 
 
-def open_sound(path: str | Path, deadline_s: float = 60.0) -> Sound:
+def mixed(waveform: Tensor, channels: Channels) -> Tensor:
+    """Return the mean of the channels of a waveform, float[C, L], or the first of them: float[1, L]."""
+    return waveform[:1] if channels == "first" else waveform.mean(0, keepdim=True)
+
+
+def open_sound(path: str | Path, deadline_s: float = 60.0, max_lost: float = MAX_LOST) -> Sound:
     """Open the sound track of a video, or a file of sound alone. An open video has its own ``sound``.
 
     Args:
         deadline_s: seconds that opening may take, and again each call of ``read``.
+        max_lost: see ``AudioConfig``.
     Raises:
         NoSoundTrack: the file has none.
-        DecodeError: the file is missing, neither video nor sound, damaged, or slower than the deadline.
+        DecodeError: the file is missing, neither video nor sound, too damaged, or slower than the deadline.
     """
     path = str(path)
     check_media_file(path)
     deadline = Deadline(path, deadline_s)
-    return Sound(path, _first_frame_at(path, deadline), deadline)
+    return Sound(path, _first_frame_at(path, deadline), deadline, max_lost)
 
 
 def _first_frame_at(path: str, deadline: Deadline) -> float | None:
@@ -191,11 +288,15 @@ def _first_frame_at(path: str, deadline: Deadline) -> float | None:
         if stream is None or stream.codec_context is None:
             return None
         stream.codec_context.thread_count = 1
-        for packet in chain(read_packets(container, [stream], deadline), [None]):
-            try:
+        try:
+            first_dts = None
+            for packet in chain(read_packets(container, [stream], deadline), [None]):
+                if first_dts is None and packet is not None:
+                    first_dts = packet.dts
                 frames = stream.codec_context.decode(packet)
-            except av.error.FFmpegError:
-                return None
-            if frames:
-                return time_zero(frames[0].pts, stream.time_base, container.format.name)
+                if frames:
+                    tick = first_dts if container.format.name == "avi" else frames[0].pts
+                    return time_zero(tick, stream.time_base)
+        except (av.error.FFmpegError, TornFile):
+            return None
     return None

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from video_llama.common.errors import DecodeError
 from video_llama.common.registry import VIDEO_BACKENDS
+from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound, open_sound
 from video_llama.processors.decode.media_file import Deadline, check_indices, check_media_file, decode_errors
 
@@ -50,9 +51,9 @@ class DecordReader:
             deadline.check()
         return torch.stack(frames)
 
-    def sound(self) -> Sound:
+    def sound(self, max_lost: float = MAX_LOST) -> Sound:
         """See ``VideoReader.sound``. PyAV decodes it, since decord's own sound has no times."""
-        return open_sound(self.path, self._deadline_s)
+        return open_sound(self.path, self._deadline_s, max_lost)
 
 
 def _decord(path: str) -> Any:

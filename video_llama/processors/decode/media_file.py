@@ -18,6 +18,9 @@ from video_llama.common.errors import DecodeError
 MAX_PIXELS = 89_478_485
 """Larger pictures and frames are refused: a small file can claim any size. Pillow's own limit, which only warns."""
 
+MAX_TRIES = 1000
+"""Reads in a row that may find no packet. MPEG-TS looks through about 64 KB in each."""
+
 NO_MEDIA_FORMATS = ("tty", "image2", "_pipe")
 """Suffixes of the names of FFmpeg's readers of text and of still pictures."""
 
@@ -41,6 +44,10 @@ def check_indices(indices: list[int], n_frames: int) -> None:
     for i in indices:
         if not 0 <= i < n_frames:
             raise IndexError(f"frame {i} of a video of {n_frames} frames")
+
+
+class TornFile(DecodeError):
+    """A file whose packets end before it says they do, or cannot be told apart from there on."""
 
 
 class Deadline:
@@ -74,13 +81,18 @@ def decode_errors(path: str, doing: str) -> Iterator[None]:
 
 @contextmanager
 def opened(
-    path: str, deadline: Deadline, kind: Literal["video", "sound", "video or sound"], formats: Collection[str] = ()
+    path: str,
+    deadline: Deadline,
+    kind: Literal["video", "sound", "video or sound"],
+    formats: Collection[str] = (),
+    part: tuple[int, int] | None = None,
 ) -> Iterator[InputContainer]:
     """Open a file with FFmpeg.
 
     Args:
         kind: the expected content, for messages.
         formats: FFmpeg's names of the accepted formats; empty: all.
+        part: where to start and to end, in bytes; None: the whole file.
     Raises:
         DecodeError: it cannot be opened in time, or is neither video nor sound.
     """
@@ -88,9 +100,8 @@ def opened(
     with _read_errors(deadline, f"open it as {kind}", f"no {kind}, damaged, or cut short"):
         try:
             # "file:" keeps FFmpeg from reading a colon in the name as a protocol.
-            container = av.open(
-                f"file:{path}", options=options, timeout=max(deadline.seconds, 0.001), metadata_errors="replace"
-            )
+            url = f"file:{path}" if part is None else f"subfile,,start,{part[0]},end,{part[1]},,:file:{path}"
+            container = av.open(url, options=options, timeout=max(deadline.seconds, 0.001), metadata_errors="replace")
         except av.error.ArgumentError as error:
             if not formats:
                 raise
@@ -116,12 +127,25 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def read_packets(container: InputContainer, streams: Iterable[Stream], deadline: Deadline) -> Iterator[av.Packet]:
-    """Yield the packets of the streams without decoding them, checking the deadline before each."""
-    demuxed = container.demux(*streams)
+    """Yield the packets of the streams without decoding them, checking the deadline before each.
+
+    Raises:
+        TornFile: the rest of the file is damaged or missing.
+        DecodeError: it cannot be read otherwise, or the deadline passed.
+    """
+    demuxed, n_tries = container.demux(*streams), 0
     while True:
         deadline.check()
         with _read_errors(deadline, "read its packets", "damaged, or cut short"):
-            packet = next(demuxed, None)
+            try:
+                packet = next(demuxed, None)
+            except BlockingIOError:  # FFmpeg found no packet in what it read, and asks to go on
+                n_tries += 1
+                if n_tries > MAX_TRIES:
+                    raise TornFile(deadline.path, "cannot read its packets: no more are found in it") from None
+                demuxed = container.demux(*streams)
+                continue
+        n_tries = 0
         if packet is None:
             return
         if packet.size:  # the last packet is empty and only marks the end
@@ -137,4 +161,4 @@ def _read_errors(deadline: Deadline, doing: str, why: str) -> Iterator[None]:
         except av.error.ExitError as error:
             raise deadline.passed() from error
         except av.error.InvalidDataError as error:
-            raise DecodeError(deadline.path, f"cannot {doing}: {why}") from error
+            raise TornFile(deadline.path, f"cannot {doing}: {why}") from error

@@ -6,11 +6,20 @@ order they are shown. A keyframe starts a group of pictures (GOP), and decoding 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import accumulate, pairwise
+from typing import TypeVar
 
 import av
+
+from video_llama.processors.decode.h264 import FieldFinder
+
+T = TypeVar("T", int, float)
+
+STEP_BACK = 1
+"""A clock that goes back by more than this many seconds between two frames starts again."""
 
 ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg", "prores"})
 """Codecs whose packets hold exactly one shown frame. VP8, for one, has packets that show nothing."""
@@ -29,12 +38,20 @@ class Packet:
     """Part of its data is not in the file."""
     has_new_header: bool
     """Carries decoder settings that later packets need."""
+    dts: int | None = None
+    """When it is decoded, likewise."""
+    is_field: bool = False
+    """Holds one of the two fields of an interlaced frame."""
 
     @classmethod
-    def of(cls, packet: av.Packet) -> Packet:
-        """Read the metadata of a demuxed packet."""
+    def of(cls, packet: av.Packet, fields: FieldFinder | None = None) -> Packet:
+        """Read the metadata of a demuxed packet. ``fields``: of an H.264 stream."""
         header = packet.has_sidedata("new_extradata")
-        return cls(packet.pts, packet.is_keyframe, not packet.is_discard, packet.is_corrupt, header)
+        is_field = False
+        if fields is not None and (fields.may_find or packet.is_keyframe):
+            is_field = fields.is_field(bytes(packet))
+        shown = not packet.is_discard
+        return cls(packet.pts, packet.is_keyframe, shown, packet.is_corrupt, header, packet.dts, is_field)
 
 
 @dataclass(frozen=True)
@@ -56,6 +73,8 @@ def why_not_trusted(packets: list[Packet], container: str, codec: str, reorders:
         return f"{codec} may have packets that show no frame"
     if container == "avi":
         return "AVI keeps no presentation times"
+    if any(p.is_field for p in packets):
+        return "packets that hold one field of a frame"
     if any(p.pts is None for p in packets):
         return "packets without presentation times"
     pts = [pts_of(p) for p in packets]
@@ -84,24 +103,55 @@ def display_order(packets: list[Packet]) -> list[int]:
     return sorted(shown, key=lambda i: pts_of(packets[i]))
 
 
-def seconds_from_first(pts: list[int], time_base: Fraction) -> tuple[float, ...]:
-    """Return each frame's time, in seconds after the first shown frame, which is at 0.0.
+def shown_at(ticks: list[int | None], time_base: Fraction | None, rate: float) -> tuple[float, ...]:
+    """Return when each frame is shown, in seconds after the first shown frame, which is at 0.0.
 
-    Only presentation times count; the stream's start and the edit list do not.
-    """
-    return tuple(float((tick - pts[0]) * time_base) for tick in pts)
-
-
-def time_zero(first_pts: int | None, time_base: Fraction | None, container: str) -> float:
-    """Return when the first frame is shown by the file's clock, in seconds: time 0 of frames and sound.
+    Only presentation times count; the stream's start and the edit list do not. After a clock that starts again, as in
+    joined files, frames go on at the usual distance. Without times that increase, frames are ``1 / rate`` apart.
 
     Args:
-        first_pts: its presentation time; None if the file does not say, and meaningless in AVI, which keeps none.
-        container: FFmpeg's name of the file's format.
+        ticks: each frame's presentation time; None if unknown.
+        rate: frames per second.
     """
-    if first_pts is None or time_base is None or container == "avi":
-        return 0.0
-    return float(first_pts * time_base)
+    known = [tick for tick in ticks if tick is not None]
+    if not time_base or len(known) < len(ticks):
+        return tuple(i / rate for i in range(len(ticks)))
+    steps = [after - before for before, after in pairwise(known)]
+    usual = usual_step(steps) or round(1 / (rate * time_base))
+    steps = [usual if step * time_base < -STEP_BACK else step for step in steps]
+    if not all(step > 0 for step in steps):
+        return tuple(i / rate for i in range(len(ticks)))
+    return tuple(float(tick * time_base) for tick in accumulate(steps, initial=0))
+
+
+def usual_step(steps: Sequence[T]) -> T | None:
+    """Return the median of the steps that go forward; None without any."""
+    forward = sorted(step for step in steps if step > 0)
+    return forward[len(forward) // 2] if forward else None
+
+
+def output_ticks(dts: list[int | None]) -> list[int | None]:
+    """Return presentation times of frames from the decoding times at which the decoder yields them.
+
+    AVI keeps no other times. A file may skip some, where the recorder dropped a frame. The decoder yields the last frames
+    without a time; they follow at the smallest distance in the file.
+    """
+    known = [tick for tick in dts if tick is not None]
+    n_left = len(dts) - len(known)
+    if not known or None in dts[: len(known)]:
+        return dts
+    step = min((after - before for before, after in pairwise(known) if after > before), default=1)
+    return [*known, *(known[-1] + step * i for i in range(1, n_left + 1))]
+
+
+def time_zero(tick: int | None, time_base: Fraction | None) -> float:
+    """Return time 0 of frames and sound by the file's clock, in seconds.
+
+    Args:
+        tick: presentation time of the first frame; in AVI, which keeps none and whose sound follows the packets, decoding
+            time of the first packet; None if the file does not say.
+    """
+    return 0.0 if tick is None or time_base is None else float(tick * time_base)
 
 
 def ranges_for(wanted: Iterable[int], packets: list[Packet]) -> list[PacketRange]:

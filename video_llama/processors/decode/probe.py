@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from PIL import Image
@@ -19,6 +20,9 @@ from video_llama.processors.decode.media_file import (
     read_packets,
     video_stream,
 )
+
+CLOCK_JITTER = 0.1
+"""A clock that goes back by more than this many seconds starts again."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +68,25 @@ def _probe_image(path: str, formats: Sequence[str]) -> Probed | None:
 
 
 def _probe_media(path: str, formats: Sequence[str], deadline: Deadline) -> Probed:
-    """Measure the packets: the header may lie, and browser recordings do not store a duration."""
+    """Measure the packets: the header may lie, and browser recordings do not store a duration.
+
+    A clock that starts again, as in joined files, goes on where it was.
+    """
     with opened(path, deadline, "video or sound", formats) as container:
-        first, last = float("inf"), float("-inf")
+        first, last = inf, -inf
+        clocks: dict[int, tuple[float, float]] = {}  # of each stream: its previous packet and how far it has been moved
         for packet in read_packets(container, container.streams, deadline):
-            at = packet.pts if packet.pts is not None else packet.dts
-            if at is not None and packet.time_base:
-                first = min(first, float(at * packet.time_base))
-                last = max(last, float((at + (packet.duration or 0)) * packet.time_base))
+            shown = packet.pts if packet.pts is not None else packet.dts
+            decoded = packet.dts if packet.dts is not None else packet.pts
+            if shown is None or decoded is None or not packet.time_base:
+                continue
+            at, now = float(shown * packet.time_base), float(decoded * packet.time_base)
+            before, moved = clocks.get(packet.stream_index, (-inf, 0.0))
+            if now + moved < before - CLOCK_JITTER:
+                moved = last - now
+            clocks[packet.stream_index] = now + moved, moved
+            first = min(first, at + moved)
+            last = max(last, at + moved + float((packet.duration or 0) * packet.time_base))
         seconds = max(0.0, last - first)
         stream = video_stream(container)
         if stream is None:

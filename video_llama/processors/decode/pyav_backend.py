@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -19,6 +20,7 @@ import torch
 from av.container import InputContainer
 from av.filter import Graph
 from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -26,7 +28,9 @@ from torch import Tensor
 
 from video_llama.common.errors import DecodeError
 from video_llama.common.registry import VIDEO_BACKENDS
+from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound
+from video_llama.processors.decode.h264 import FieldFinder
 from video_llama.processors.decode.media_file import (
     Deadline,
     check_indices,
@@ -40,15 +44,29 @@ from video_llama.processors.decode.packets import (
     Packet,
     PacketRange,
     display_order,
+    output_ticks,
     pts_of,
     ranges_for,
-    seconds_from_first,
+    shown_at,
     time_zero,
+    usual_step,
     why_not_trusted,
 )
 
 SKIPS_UNREFERENCED = frozenset({"h264"})
 """Codecs that mark packets to which no other refers. HEVC's mark only holds within one temporal layer."""
+
+
+def _unknown_side_data(kind: type[SideDataType], value: object) -> SideDataType:
+    """Make a member for a type of side data that FFmpeg knows and PyAV's enumeration lacks, such as EXIF."""
+    member = object.__new__(kind)
+    member._name_ = f"UNKNOWN_{value}"
+    member._value_ = value  # type: ignore[assignment]
+    return member
+
+
+SideDataType._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignment]
+"""Without it, PyAV refuses to list a frame's side data if it has such a type among them."""
 
 Frames = dict[int, NDArray[np.uint8]]
 
@@ -62,30 +80,24 @@ class PyavReader:
         check_media_file(path)
         deadline = Deadline(path, deadline_s)
         with _opened(path, deadline) as (container, stream):
-            self._packets = [Packet.of(packet) for packet in read_packets(container, [stream], deadline)]
+            self._codec = stream.codec_context.codec.canonical_name
+            fields = FieldFinder(stream.codec_context.extradata or b"") if self._codec == "h264" else None
+            self._packets = [Packet.of(packet, fields) for packet in read_packets(container, [stream], deadline)]
             if self._packets and self._packets[-1].is_cut:
                 raise DecodeError(path, f"cut short in packet {len(self._packets)} of its video")
-            self._codec = stream.codec_context.codec.canonical_name
-            rate, self._time_base = stream.average_rate or stream.guessed_rate, stream.time_base
+            rate, self._time_base = float(stream.guessed_rate or stream.average_rate or 25), stream.time_base
             reorders, file_format = bool(stream.codec_context.has_b_frames), container.format.name
         self.why_in_order = why_not_trusted(self._packets, file_format, self._codec, reorders)
         """Why all frames are decoded in order; empty if only the needed groups of pictures are."""
-        if self.why_in_order:
-            pts: list[int | None] = [frame.pts for frame in self._all_frames(deadline)]
-        else:
-            self._order = display_order(self._packets)
-            pts = [self._packets[i].pts for i in self._order]
-        self.n_frames = len(pts)
-        if not pts:
+        ticks = self._ticks(file_format, deadline)
+        self.n_frames = len(ticks)
+        if not ticks:
             raise DecodeError(path, f"no frames in its {self._codec} stream")
-        known = [tick for tick in pts if tick is not None]
-        if self._time_base and len(known) == len(pts) and known == sorted(set(known)):
-            self.times = seconds_from_first(known, self._time_base)
-        else:
-            self.times = tuple(i / float(rate or 25) for i in range(len(pts)))
-        self._zero = time_zero(pts[0], self._time_base, file_format)
-        span = self.times[-1]
-        self.duration = span + (1 / float(rate) if rate else span / (self.n_frames - 1) if span else 0.04)
+        self.times = shown_at(ticks, self._time_base, rate)
+        first = self._packets[0].dts if file_format == "avi" else ticks[0]
+        self._zero = time_zero(first, self._time_base)
+        steps = [after - before for before, after in pairwise(self.times)]
+        self.duration = self.times[-1] + (usual_step(steps) or 1 / rate)
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See ``VideoReader.read``."""
@@ -100,9 +112,20 @@ class PyavReader:
             raise DecodeError(self.path, "frames change size in the middle of the video")
         return torch.from_numpy(np.stack([frames[i] for i in wanted]))
 
-    def sound(self) -> Sound:
+    def sound(self, max_lost: float = MAX_LOST) -> Sound:
         """See ``VideoReader.sound``."""
-        return Sound(self.path, self._zero, Deadline(self.path, self._deadline_s))
+        return Sound(self.path, self._zero, Deadline(self.path, self._deadline_s), max_lost)
+
+    def _ticks(self, file_format: str, deadline: Deadline) -> list[int | None]:
+        """Return when each frame is shown, in ticks of the stream's time base; None if the file does not say."""
+        if not self.why_in_order:
+            self._order = display_order(self._packets)
+            return [self._packets[i].pts for i in self._order]
+        pts, dts = [], []
+        for frame in self._all_frames(deadline):
+            pts.append(frame.pts)
+            dts.append(frame.dts)
+        return output_ticks(dts) if file_format == "avi" or None in pts else pts
 
     def _read(self, wanted: set[int], deadline: Deadline) -> Frames:
         """Decode frames by index, from the keyframes they need."""

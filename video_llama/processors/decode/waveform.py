@@ -1,6 +1,6 @@
 """Decoded frames of sound to one waveform at 16 kHz on the video's clock.
 
-Late starts and gaps become silence, and what comes too early is cut off.
+Late starts and gaps become silence, and what comes too early is cut off. Sound that is lost to damage is counted.
 
 Shapes: C channels, L samples at the track's own rate, n samples of any number.
 """
@@ -20,8 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.functional import resample
 
-from video_llama.common.errors import DecodeError
-
 SAMPLE_RATE = 16_000
 """Of the result, in samples per second."""
 
@@ -29,9 +27,9 @@ JITTER = 0.01
 """Largest difference between a frame's start and the previous frame's end that is not a gap, in seconds. Some containers
 round times to 1 ms, and some recorders are less exact; a lost frame leaves 20 ms or more."""
 
-STEP_BACK = 1
-"""Longest overlap of two frames that is cut off, in seconds. A longer one is a clock that restarted, and the time of its
-sound is unknown."""
+STEP_BACK = 0.1
+"""Longest overlap of two frames that is cut off, in seconds, or one frame if that is longer. More is a clock that starts
+again."""
 
 SILENCE = 1 << 16
 """Most samples of silence made at a time: a hostile file may claim years of it."""
@@ -57,10 +55,63 @@ class SoundFrame:
     """Time of the first sample by the file's clock, in seconds; None if the file does not say."""
     n_meant: int
     """Samples to play if this is the last frame: encoders pad it."""
+    skipped: float = 0.0
+    """Seconds in packets before it that could not be decoded."""
+    counted: bool = False
+    """``start`` is a count of samples, as in formats without gaps: one of a whole block means that frames were dropped, and
+    shorter steps are rounding, as where Vorbis changes its block size."""
 
 
-def frame_of(frame: av.AudioFrame) -> SoundFrame:
-    """Convert a frame of any sample format and any number of channels."""
+class Losses:
+    """The sound of a track that could not be decoded."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        """Why the first of it was lost; empty if nothing is."""
+        self.gaps = 0.0
+        """Seconds between two frames for which the file has no sound. Not counted as lost: recorders leave out silence."""
+        self._missing = self._heard = self._longest = self._since = 0.0
+        self._skipped: list[float] = []
+
+    @property
+    def seconds(self) -> float:
+        """How much is lost. What a skipped packet says of its length counts up to that of the longest decoded one."""
+        return self._missing + sum(min(seconds or self._longest, self._longest) for seconds in self._skipped)
+
+    @property
+    def share(self) -> float:
+        """The fraction of the track that is lost."""
+        return self.seconds / (self.seconds + self._heard) if self.reason else 0.0
+
+    def hear(self, seconds: float) -> None:
+        """Count decoded sound, one frame at a time."""
+        self._heard += seconds
+        self._longest = max(self._longest, seconds)
+
+    def skip(self, seconds: float, reason: str) -> None:
+        """Count a packet that is not decoded. ``seconds``: its length; 0 if the file does not say."""
+        self._skipped.append(seconds)
+        self._since += seconds or self._longest
+        self.reason = self.reason or reason
+
+    def miss(self, seconds: float, reason: str) -> None:
+        """Count sound that is not in the file."""
+        self._missing += seconds
+        self.reason = self.reason or reason
+
+    def __str__(self) -> str:
+        lost = f"{self.seconds:.2f} s of its sound lost: {self.reason}" if self.reason else ""
+        gaps = f"{self.gaps:.2f} s of silence where the file has no sound" if self.gaps else ""
+        return "; ".join(filter(None, [lost, gaps]))
+
+    def since_last_frame(self) -> float:
+        """Return the length of the packets skipped since the previous call, in seconds."""
+        since, self._since = self._since, 0.0
+        return since
+
+
+def frame_of(frame: av.AudioFrame, skipped: float, counted: bool) -> SoundFrame:
+    """Convert a frame of any sample format and any number of channels. For ``skipped`` and ``counted`` see the result."""
     samples = _samples(frame)
     if samples.dtype.kind != "f":
         scale = 2.0 ** (8 * samples.itemsize - 1)
@@ -70,7 +121,7 @@ def frame_of(frame: av.AudioFrame) -> SoundFrame:
         start = frame.pts * tick
     if 0 < tick < 0.001 and frame.duration:
         n_meant = round(frame.duration * tick * frame.sample_rate)
-    return SoundFrame(samples.astype(np.float32, copy=False), frame.sample_rate, start, n_meant)
+    return SoundFrame(samples.astype(np.float32, copy=False), frame.sample_rate, start, n_meant, skipped, counted)
 
 
 def _samples(frame: av.AudioFrame) -> NDArray[Any]:
@@ -86,29 +137,36 @@ def _samples(frame: av.AudioFrame) -> NDArray[Any]:
     return np.stack([np.frombuffer(memoryview(plane), dtype, frame.samples) for plane in frame.planes[:n_channels]])
 
 
-def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, path: str) -> Iterator[Samples]:
-    """Join frames, each at its time.
+def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, losses: Losses) -> Iterator[Samples]:
+    """Join frames, each at its time. After a clock that starts again, as in joined files, sound continues where it was.
 
     Args:
         rate: of all frames, in samples per second.
         zero: time of sample 0 by the file's clock, in seconds; None: that of the first sample in the file.
-        path: the file, for errors.
+        losses: takes what counted frames lack.
     Yields:
         float32[C, n], the next n samples.
-    Raises:
-        DecodeError: a frame starts more than ``STEP_BACK`` before the end of the previous one.
     """
-    written, end = 0, None
+    written, end, block, shift = 0, None, 0, 0
     for frame in _last_one_cut(frames):
+        block = max(block, frame.samples.shape[1])
         begin = frame.start if frame.start is not None else zero or 0.0
         zero = begin if zero is None else zero
-        start = round((begin - zero) * rate)
-        if end is not None and (frame.start is None or abs(start - end) <= JITTER * rate):
-            start = end
-        if end is not None and start < end - STEP_BACK * rate:
-            raise DecodeError(
-                path, f"the clock of its sound goes back {(end - start) / rate:.1f} s at {end / rate:.2f} s"
-            )
+        start = round((begin - zero) * rate) + shift
+        if end is not None:
+            is_step = abs(start - end) >= block if frame.counted else abs(start - end) > JITTER * rate
+            if frame.start is None or not is_step:
+                start = end
+            elif end - start > (0 if frame.counted else max(block, STEP_BACK * rate)):
+                shift += end - start
+                start = end
+            elif not frame.counted:
+                gap = (start - end) / rate - frame.skipped
+                losses.gaps += gap if gap * rate >= block else 0.0
+            else:
+                losses.miss(
+                    max(0.0, (start - end) / rate - frame.skipped), f"damaged: sound is missing at {end / rate:.2f} s"
+                )
         for gap in range(written, start, SILENCE):
             yield np.zeros((len(frame.samples), min(SILENCE, start - gap)), np.float32)
         written = max(written, start)
@@ -118,29 +176,20 @@ def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, path: 
             written = end
 
 
-def unbroken(frames: Iterable[SoundFrame], path: str) -> Iterator[SoundFrame]:
-    """Yield the frames of a format that counts samples, in which a gap means that damaged frames were dropped.
-
-    Raises:
-        DecodeError: there is a gap.
-    """
-    end = None
-    for frame in frames:
-        start = frame.start if frame.start is not None else end
-        if start is not None and end is not None and start > end + JITTER:
-            raise DecodeError(path, f"damaged: {start - end:.2f} s of its sound are missing at {end:.2f} s")
-        end = None if start is None else start + frame.samples.shape[1] / frame.rate
-        yield frame
-
-
 def _last_one_cut(frames: Iterable[SoundFrame]) -> Iterator[SoundFrame]:
+    """Yield frames, and cut the padding off the last one, and off one after which the clock starts again."""
     held = None
     for frame in frames:
         if held is not None:
-            yield held
+            starts_again = held.start is not None and frame.start is not None and frame.start < held.start
+            yield _cut(held) if starts_again else held
         held = frame
     if held is not None:
-        yield replace(held, samples=held.samples[:, : held.n_meant])
+        yield _cut(held)
+
+
+def _cut(frame: SoundFrame) -> SoundFrame:
+    return replace(frame, samples=frame.samples[:, : frame.n_meant])
 
 
 def kernel_size(rate: int) -> int:
