@@ -46,6 +46,7 @@ from video_llama.processors.decode.packets import (
     time_zero,
     why_not_trusted,
 )
+from video_llama.processors.decode.tone_map import Colour, to_sdr
 
 SKIPS_UNREFERENCED = frozenset({"h264"})
 """Codecs that mark packets to which no other refers. HEVC's mark only holds within one temporal layer."""
@@ -202,13 +203,15 @@ def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uin
     """Turn a frame upright, and scale it while converting it to RGB.
 
     FFmpeg's own bilinear scale filter does both in one step, from the YUV planes, as decord does: these are the pixels
-    that the original was trained on. Scaling RGB pixels afterwards differs by up to 150 of 255.
+    that the original was trained on. Scaling RGB pixels afterwards differs by up to 150 of 255. HDR is scaled with 16 bits,
+    and then converted.
 
     Args:
         size: height and width of the result; None: those of the upright frame.
     Returns:
         uint8[H, W, 3].
     """
+    colour = Colour.of_frame(frame)
     transposed, flip_rows, flip_columns = orientation(frame)
     height, width = size or ((frame.width, frame.height) if transposed else (frame.height, frame.width))
     graph = Graph()
@@ -222,9 +225,11 @@ def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uin
     if flip_columns:
         steps.append(graph.add("hflip"))
     steps.append(graph.add("scale", f"{width}:{height}:flags=bilinear"))
-    graph.link_nodes(*steps, graph.add("format", "rgb24"), graph.add("buffersink")).configure()
+    pixel_format = graph.add("format", "rgb24" if colour.is_sdr else "rgb48le")
+    graph.link_nodes(*steps, pixel_format, graph.add("buffersink")).configure()
     graph.vpush(frame)
-    return np.asarray(graph.vpull().to_ndarray(), dtype=np.uint8)
+    pixels = graph.vpull().to_ndarray()
+    return np.asarray(pixels, np.uint8) if colour.is_sdr else to_sdr(pixels / np.float32(65535), colour)
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
