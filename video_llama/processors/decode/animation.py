@@ -17,9 +17,10 @@ from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
 from video_llama.processors.decode.audio_track import Sound
+from video_llama.processors.decode.gif import gif_frames, read_exactly
 from video_llama.processors.decode.media_file import Deadline, check_indices, decode_errors, opened, read_packets
 from video_llama.processors.decode.pyav_backend import to_rgb
-from video_llama.processors.decode.still import count_frames, first_frame, upright_pixels
+from video_llama.processors.decode.still import count_frames, pictures, upright_pixels
 
 SHORTEST, DEFAULT = 0.01, 0.1
 """Seconds: browsers show a frame that asks for the first or less for the second."""
@@ -42,13 +43,14 @@ class AnimationReader:
         check_indices(wanted, self.n_frames)
         deadline = Deadline(self.path, self._deadline_s)
         frames = {}
-        with decode_errors(self.path, "decode its frames"), Image.open(self.path) as image:
-            for i in range(max(wanted) + 1):
+        with decode_errors(self.path, "decode its frames"):
+            for i, image in enumerate(pictures(self.path)):
                 deadline.check()
-                image.seek(first_frame(image) + i)
                 if i in wanted:
                     pixels = upright_pixels(self.path, image)
                     frames[i] = to_rgb(VideoFrame.from_ndarray(pixels, format="rgb24"), self._size)
+                if i == max(wanted):
+                    break
         return torch.from_numpy(np.stack([frames[i] for i in wanted]))
 
     def sound(self) -> Sound:
@@ -78,32 +80,7 @@ def frame_durations(path: str, image: Image.Image, deadline: Deadline) -> list[f
 
 
 def _gif_durations(file: BinaryIO) -> Iterator[float]:
-    flags = _read(file, 13)[10]
-    _skip_palette(file, flags)
-    duration = 0.0
-    while (block := file.read(1)) not in (b"", b";"):
-        if block == b"!":
-            is_control = _read(file, 1) == b"\xf9"
-            for data in _sub_blocks(file):
-                if is_control and len(data) >= 3:
-                    duration = int.from_bytes(data[1:3], "little") / 100
-        elif block == b",":
-            _skip_palette(file, _read(file, 9)[8])
-            _read(file, 1)  # the size of LZW codes
-            for _ in _sub_blocks(file):
-                pass
-            yield duration
-            duration = 0.0
-
-
-def _skip_palette(file: BinaryIO, flags: int) -> None:
-    if flags & 0x80:
-        _read(file, 3 << (flags & 7) + 1)
-
-
-def _sub_blocks(file: BinaryIO) -> Iterator[bytes]:
-    while size := _read(file, 1)[0]:
-        yield _read(file, size)
+    return (frame.duration for frame in gif_frames(file, with_data=False))
 
 
 def _png_durations(file: BinaryIO) -> Iterator[float]:
@@ -111,7 +88,7 @@ def _png_durations(file: BinaryIO) -> Iterator[float]:
     while len(head := file.read(8)) == 8:
         size, kind = struct.unpack(">I4s", head)
         if kind == b"fcTL":
-            data = _read(file, size)
+            data = read_exactly(file, size)
             numerator, denominator = struct.unpack(">HH", data[20:24])
             yield numerator / (denominator or 100)
             size = 0
@@ -124,7 +101,7 @@ def _webp_durations(file: BinaryIO) -> Iterator[float]:
         kind, size = struct.unpack("<4sI", head)
         end = file.tell() + size + size % 2
         if kind == b"ANMF":
-            yield int.from_bytes(_read(file, 16)[12:15], "little") / 1000
+            yield int.from_bytes(read_exactly(file, 16)[12:15], "little") / 1000
         file.seek(end)
 
 
@@ -137,10 +114,3 @@ def _avif_durations(path: str, deadline: Deadline) -> list[float]:
                 track = durations.setdefault(packet.stream_index, [])
                 track.append(float(packet.duration * packet.time_base))
     return max(durations.values(), key=len, default=[])
-
-
-def _read(file: BinaryIO, size: int) -> bytes:
-    data = file.read(size)
-    if len(data) < size:
-        raise EOFError("the file is cut short")
-    return data

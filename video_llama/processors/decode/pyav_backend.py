@@ -46,7 +46,7 @@ from video_llama.processors.decode.packets import (
     time_zero,
     why_not_trusted,
 )
-from video_llama.processors.decode.tone_map import Colour, to_sdr
+from video_llama.processors.decode.tone_map import BT2020, UNSPECIFIED, Colour, to_sdr
 
 SKIPS_UNREFERENCED = frozenset({"h264"})
 """Codecs that mark packets to which no other refers. HEVC's mark only holds within one temporal layer."""
@@ -68,6 +68,7 @@ class PyavReader:
                 raise DecodeError(path, f"cut short in packet {len(self._packets)} of its video")
             self._codec = stream.codec_context.codec.canonical_name
             rate, self._time_base = stream.average_rate or stream.guessed_rate, stream.time_base
+            self._colour = Colour.of_stream(stream)
             reorders, file_format = bool(stream.codec_context.has_b_frames), container.format.name
         self.why_in_order = why_not_trusted(self._packets, file_format, self._codec, reorders)
         """Why all frames are decoded in order; empty if only the needed groups of pictures are."""
@@ -183,7 +184,7 @@ class PyavReader:
 
     def _rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         with decode_errors(self.path, "convert a frame to RGB"):
-            return to_rgb(frame, self._size)
+            return to_rgb(frame, self._size, self._colour)
 
 
 @contextmanager
@@ -199,7 +200,7 @@ def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, Vid
         yield container, stream
 
 
-def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None, container: Colour = UNSPECIFIED) -> NDArray[np.uint8]:
     """Turn a frame upright, and scale it while converting it to RGB.
 
     FFmpeg's own bilinear scale filter does both in one step, from the YUV planes, as decord does: these are the pixels
@@ -208,10 +209,13 @@ def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uin
 
     Args:
         size: height and width of the result; None: those of the upright frame.
+        container: colours by the file's header, for a stream that does not name its own.
     Returns:
         uint8[H, W, 3].
     """
-    colour = Colour.of_frame(frame)
+    colour = Colour.of_frame(frame).or_else(container)
+    if not colour.is_sdr and int(frame.colorspace) == UNSPECIFIED.transfer:
+        frame.colorspace = BT2020
     transposed, flip_rows, flip_columns = orientation(frame)
     height, width = size or ((frame.width, frame.height) if transposed else (frame.height, frame.width))
     graph = Graph()

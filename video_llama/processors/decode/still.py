@@ -5,16 +5,18 @@ A file is what its content says, whatever its name: a picture, or an animation, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image, ImageFile
 from pillow_heif import register_heif_opener
-from PIL import Image
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
+from video_llama.processors.decode.gif import gif_canvases
 from video_llama.processors.decode.media_file import MAX_PIXELS, check_media_file, decode_errors
 from video_llama.processors.decode.pixels import rgb_on_white
 from video_llama.processors.decode.tone_map import Colour, to_sdr
@@ -58,8 +60,9 @@ def read_image(path: str | Path) -> Tensor:
     with decode_errors(path, "read it as an image"), Image.open(path) as image:
         check_size(path, image)
         if (n := count_frames(image)) > 1:
-            raise DecodeError(path, f"an animation of {n} frames, which is a video: read it as one (--video)")
-        pixels = upright_pixels(path, image)
+            raise DecodeError(path, f"an animation of {n} frames, not a still picture: give it as a video")
+        picture = next(_gif_pictures(path, image)) if image.format == "GIF" else image
+        pixels = upright_pixels(path, picture)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
@@ -92,6 +95,24 @@ def upright_pixels(path: str, image: Image.Image) -> NDArray[np.uint8]:
     return np.array(rgb if turn is None else rgb.transpose(turn))
 
 
+def pictures(path: str) -> Iterator[Image.Image]:
+    """Yield the pictures of an animation, in order. Each is only valid until the next."""
+    with Image.open(path) as image:
+        if image.format == "GIF":
+            yield from _gif_pictures(path, image)
+            return
+        # In APNG, a picture for programs that show no animations may precede the frames.
+        first = int(bool(getattr(image, "default_image", False)))
+        for i in range(count_frames(image)):
+            image.seek(first + i)
+            yield image
+
+
+def _gif_pictures(path: str, image: Image.Image) -> Iterator[Image.Image]:
+    with open(path, "rb") as file:
+        yield from gif_canvases(file, image.size)
+
+
 def check_size(path: str, image: Image.Image) -> None:
     """Raise DecodeError for a picture of more than ``MAX_PIXELS`` pixels."""
     if image.width * image.height > MAX_PIXELS:
@@ -102,18 +123,13 @@ def count_frames(image: Image.Image) -> int:
     """Return the frames of an animation, or 1 for a still picture."""
     if image.format not in ANIMATED_FORMATS:
         return 1
-    return int(getattr(image, "n_frames", 1)) - first_frame(image)
-
-
-def first_frame(image: Image.Image) -> int:
-    """Return Pillow's index of the first frame: in APNG, the picture for programs without animation may come before it."""
-    return int(bool(getattr(image, "default_image", False)))
+    return int(getattr(image, "n_frames", 1)) - bool(getattr(image, "default_image", False))
 
 
 def _scale_transparency(image: Image.Image) -> None:
     """Scale the transparent grey of a PNG of 2 or 4 bits as Pillow scales its pixels."""
     grey = image.info.get("transparency")
-    if image.mode == "L" and isinstance(grey, int) and image.tile:
+    if image.mode == "L" and isinstance(grey, int) and isinstance(image, ImageFile.ImageFile) and image.tile:
         image.info["transparency"] = grey * {"L;2": 85, "L;4": 17}.get(str(image.tile[0].args), 1)
 
 

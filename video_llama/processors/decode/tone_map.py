@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.floating]
@@ -45,8 +46,13 @@ class Colour:
 
     @classmethod
     def of_frame(cls, frame: VideoFrame) -> Colour:
-        """Return what the stream, or its container, says of a frame."""
+        """Return what the stream says of a frame."""
         return cls(int(frame.color_primaries), int(frame.color_trc))
+
+    @classmethod
+    def of_stream(cls, stream: VideoStream) -> Colour:
+        """Return what the container says of a stream, before any of it is decoded."""
+        return cls(int(stream.codec_context.color_primaries), int(stream.codec_context.color_trc))
 
     @classmethod
     def of_picture(cls, path: str) -> Colour:
@@ -57,7 +63,18 @@ class Colour:
             at = header.find(mark) + len(mark)
             if at >= len(mark) and len(header) >= at + struct.calcsize(layout):
                 return cls(*struct.unpack_from(layout, header, at))
-        return cls(2, 2)
+        return UNSPECIFIED
+
+    def or_else(self, other: Colour) -> Colour:
+        """Return what another source says, where this one says nothing."""
+        unknown = UNSPECIFIED.transfer
+        return Colour(
+            other.primaries if self.primaries == unknown else self.primaries,
+            other.transfer if self.transfer == unknown else self.transfer,
+        )
+
+
+UNSPECIFIED = Colour(2, 2)
 
 
 def to_sdr(signal: Pixels, colour: Colour) -> NDArray[np.uint8]:
