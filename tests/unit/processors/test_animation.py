@@ -118,7 +118,7 @@ def write_gif(path, frames, background=1):
     for left, pixels, disposal, transparent in frames:
         flags = disposal << 2 | (transparent is not None)
         data += b"!\xf9\4" + struct.pack("<BHBB", flags, 10, transparent or 0, 0)
-        codes = [4, *pixels, 5]  # clear, one code of 3 bits for each pixel, end
+        codes = [*(code for pixel in pixels for code in (4, pixel)), 5]  # "clear" before each keeps codes at 3 bits
         bits = sum(code << 3 * i for i, code in enumerate(codes))
         packed = bits.to_bytes(-(-3 * len(codes) // 8), "little")
         data += b"," + struct.pack("<HHHHB", left, 0, len(pixels), 1, 0) + b"\2" + bytes([len(packed)]) + packed + b"\0"
@@ -146,6 +146,15 @@ def test_a_frame_that_is_taken_back_leaves_the_one_before(tmp_path):
     frames = [(0, [1, 1, 1, 1], 1, None), (0, [2, 2], 3, None), (3, [3], 0, None)]
     shown = open_video(write_gif(tmp_path / "x.gif", frames)).read([2])[0, 0]
     assert shown.tolist() == [[255, 0, 0]] * 3 + [[0, 0, 255]]
+
+
+def test_a_frame_far_larger_than_a_gif_is_refused(tmp_path):
+    path = write_gif(tmp_path / "x.gif", [(0, [1], 0, None), (0, [2], 0, None)])
+    data = path.read_bytes()
+    at = data.rindex(b",") + 5
+    path.write_bytes(data[:at] + struct.pack("<HH", 9000, 9000) + data[at + 4 :])
+    with pytest.raises(DecodeError, match="a frame of 9000 x 9000 pixels in a GIF of 4 x 1"):
+        open_video(path).read([1])
 
 
 @pytest.mark.parametrize("name", FORMATS)

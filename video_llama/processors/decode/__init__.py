@@ -82,7 +82,7 @@ def open_video(
     check_media_file(path)
     if picture := open_picture(path):
         with picture:
-            if count_frames(picture) == 1:
+            if count_frames(path, picture) == 1:
                 raise DecodeError(path, f"a still picture ({picture.format}), not a video: give it as an image")
             return AnimationReader(path, picture, size, deadline_s)
     reader: VideoReader = make(path, size, deadline_s)

@@ -73,7 +73,7 @@ def frame_durations(path: str, image: Image.Image, deadline: Deadline) -> list[f
             for duration in walk(file):
                 deadline.check()
                 durations.append(duration if duration > SHORTEST else DEFAULT)
-    n = count_frames(image)
+    n = count_frames(path, image)
     if len(durations) != n:
         raise DecodeError(path, f"damaged: times for {len(durations)} of {n} frames")
     return durations

@@ -68,10 +68,15 @@ def gif_canvases(file: BinaryIO, size: tuple[int, int]) -> Iterator[Image.Image]
         size: width and height of the canvas.
     Raises:
         EOFError: the file ends within a frame.
+        ValueError: a frame is far larger than the canvas, whose size alone was checked.
     """
     canvas = Image.new("RGBA", size)
     for frame in gif_frames(file):
         with Image.open(BytesIO(frame.data), formats=("GIF",)) as picture:
+            if picture.width * picture.height > 4 * canvas.width * canvas.height:
+                raise ValueError(
+                    f"a frame of {picture.width} x {picture.height} pixels in a GIF of {size[0]} x {size[1]}"
+                )
             alpha = None
             if frame.transparent is not None:
                 index = frame.transparent

@@ -64,7 +64,7 @@ def _probe_image(path: str, formats: Sequence[str], deadline: Deadline) -> Probe
     with decode_errors(path, "read it as an image"):
         try:
             with Image.open(path, formats=tuple(formats)) as image:
-                if count_frames(image) == 1:
+                if count_frames(path, image) == 1:
                     return Probed("image", image.width, image.height)
                 return Probed("video", image.width, image.height, sum(frame_durations(path, image, deadline)))
         except Image.UnidentifiedImageError:

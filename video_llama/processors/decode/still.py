@@ -59,7 +59,7 @@ def read_image(path: str | Path) -> Tensor:
     check_media_file(path)
     with decode_errors(path, "read it as an image"), Image.open(path) as image:
         check_size(path, image)
-        if (n := count_frames(image)) > 1:
+        if (n := count_frames(path, image)) > 1:
             raise DecodeError(path, f"an animation of {n} frames, not a still picture: give it as a video")
         picture = next(_gif_pictures(path, image)) if image.format == "GIF" else image
         pixels = upright_pixels(path, picture)
@@ -103,7 +103,7 @@ def pictures(path: str) -> Iterator[Image.Image]:
             return
         # In APNG, a picture for programs that show no animations may precede the frames.
         first = int(bool(getattr(image, "default_image", False)))
-        for i in range(count_frames(image)):
+        for i in range(count_frames(path, image)):
             image.seek(first + i)
             yield image
 
@@ -119,11 +119,16 @@ def check_size(path: str, image: Image.Image) -> None:
         raise DecodeError(path, f"{image.width} x {image.height} pixels: more than {MAX_PIXELS}")
 
 
-def count_frames(image: Image.Image) -> int:
-    """Return the frames of an animation, or 1 for a still picture."""
+def count_frames(path: str, image: Image.Image) -> int:
+    """Return the frames of an animation, or 1 for a still picture.
+
+    Raises:
+        DecodeError: the file is damaged.
+    """
     if image.format not in ANIMATED_FORMATS:
         return 1
-    return int(getattr(image, "n_frames", 1)) - bool(getattr(image, "default_image", False))
+    with decode_errors(path, "count its frames"):
+        return int(getattr(image, "n_frames", 1)) - bool(getattr(image, "default_image", False))
 
 
 def _scale_transparency(image: Image.Image) -> None:
