@@ -172,6 +172,22 @@ def test_grey_of_any_depth_is_scaled_by_its_range(tmp_path, values, expected):
     assert read(tmp_path / "x.tif")[0, :, 0].tolist() == expected
 
 
+@pytest.mark.parametrize(
+    ("colour_type", "samples", "expected"),
+    [
+        (2, [[0, 0, 0], [2048, 0, 4095]], [[0, 0, 0], [128, 0, 255]]),
+        (2, [[0, 0, 0], [100, 200, 255]], [[0, 0, 0], [100, 200, 255]]),
+        (6, [[0, 0, 0, 65535], [0, 0, 4095, 0]], [[0, 0, 0], [255, 255, 255]]),
+        (4, [[2048, 65535], [4095, 65535]], [[128] * 3, [255] * 3]),
+        (2, [[0, 0, 0], [32896, 0, 65535]], [[0, 0, 0], [128, 0, 255]]),
+        (2, [[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0]]),
+    ],
+)
+def test_colour_of_16_bits_is_scaled_by_its_range(tmp_path, colour_type, samples, expected):
+    write_png(tmp_path / "x.png", (2, 1), 16, colour_type, b"\0" + np.array(samples, ">u2").tobytes())
+    assert read(tmp_path / "x.png")[0].tolist() == expected
+
+
 def test_unsigned_32_bit_values_are_not_read_as_negative(tmp_path):
     values = np.array([[0, 2**31, 2**32 - 1]], np.uint32)
     Image.fromarray(values.view(np.int32)).save(tmp_path / "x.tif")

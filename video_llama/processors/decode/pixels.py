@@ -5,12 +5,16 @@ Shapes: H x W pixels.
 
 from __future__ import annotations
 
+import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 FULL_SCALES = (255.0, 1023.0, 4095.0, 65535.0)
 """White of the depths that cameras, scanners and screens use: 8, 10, 12 and 16 bits."""
+
+DIM = 15
+"""The highest byte of 16-bit values below 4096."""
 
 OVERSHOOT = 0.1
 """How far floating-point pixels may exceed their range, as a fraction of it: resampling overshoots."""
@@ -56,6 +60,32 @@ def white_of(values: NDArray[np.float64], is_float: bool) -> tuple[float, float]
             is_nearly_black = is_float and white > 1 and high < 16  # radiance, say, not 8-bit values
             return (low, high) if is_nearly_black else (0.0, white)
     return low, high
+
+
+def is_deep_colour(image: Image.Image) -> bool:
+    """Return whether an image, before it is decoded, has 16 bits per colour: Pillow keeps the high 8 of them."""
+    return (
+        isinstance(image, ImageFile.ImageFile)
+        and image.mode in ("RGB", "RGBA")
+        and any(";16" in str(tile.args) for tile in image.tile)
+    )
+
+
+def dim_deep_colour(path: str, image: Image.Image) -> Image.Image:
+    """Return a decoded image of 16 bits per colour, which holds 8, 10 or 12, scaled by the range of its values.
+
+    FFmpeg reads the bits that Pillow drops. An image that uses all 16 is returned as it is.
+    """
+    if np.asarray(image)[..., :3].max() > DIM:
+        return image
+    with av.open(f"file:{path}") as container:
+        values = next(container.decode(video=0)).reformat(format="rgba64le").to_ndarray().astype(np.float64)
+    if values.shape[:2] != (image.height, image.width):  # Pillow has turned it already
+        return image
+    _, white = white_of(values[..., :3], is_float=False)
+    values[..., :3] *= 255 / white
+    values[..., 3] /= 257
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8))
 
 
 def _deep_grey(image: Image.Image) -> Image.Image:

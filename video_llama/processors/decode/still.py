@@ -18,7 +18,7 @@ from torch import Tensor
 from video_llama.common.errors import DecodeError
 from video_llama.processors.decode.gif import gif_canvases
 from video_llama.processors.decode.media_file import MAX_PIXELS, check_media_file, decode_errors
-from video_llama.processors.decode.pixels import rgb_on_white
+from video_llama.processors.decode.pixels import dim_deep_colour, is_deep_colour, rgb_on_white
 from video_llama.processors.decode.tone_map import Colour, to_sdr
 
 register_heif_opener()
@@ -86,8 +86,9 @@ def open_picture(path: str) -> Image.Image | None:
 def upright_pixels(path: str, image: Image.Image) -> NDArray[np.uint8]:
     """Decode the current frame of an open picture: uint8[H, W, 3], RGB, upright, on white, and never HDR."""
     _scale_transparency(image)
+    deep = is_deep_colour(image)
     image.load()
-    rgb = rgb_on_white(image)
+    rgb = rgb_on_white(dim_deep_colour(path, image) if deep else image)
     colour = Colour.of_picture(path) if image.format in ("AVIF", "HEIF", "PNG") else None
     if colour is not None and not colour.is_sdr:
         rgb = Image.fromarray(to_sdr(np.asarray(rgb) / 255, colour))

@@ -123,8 +123,8 @@ def hlg_to_nits(signal: Pixels) -> Pixels:
 
 def roll_off(nits: Pixels) -> Pixels:
     """Compress light of up to ``PEAK`` nits to ``WHITE`` nits (BT.2390, section 5.4.1): only what is bright changes."""
-    peak = nits_to_pq(np.float64(PEAK))
-    white = nits_to_pq(np.float64(WHITE)) / peak
+    peak = float(nits_to_pq(np.float64(PEAK)))
+    white = float(nits_to_pq(np.float64(WHITE))) / peak
     knee = 1.5 * white - 0.5
     level = np.minimum(nits_to_pq(nits) / peak, 1)
     t = np.maximum(level - knee, 0) / (1 - knee)
