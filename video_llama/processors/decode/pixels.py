@@ -26,7 +26,8 @@ TAG_BITS, TAG_PHOTOMETRIC, TAG_SAMPLE_FORMAT = 258, 262, 339
 def rgb_on_white(image: Image.Image) -> Image.Image:
     """Return an image of any mode as RGB, its transparent parts white.
 
-    Grey of more than 8 bits, and floating-point grey, is scaled by the range of its values: see ``white_of``.
+    Grey of more than 8 bits, and floating-point grey, is scaled by the range of its values: see ``white_of``. For colour,
+    see ``dim_deep_colour``.
 
     Raises:
         ValueError: floating-point pixels that are not numbers.
@@ -48,7 +49,7 @@ def rgb_on_white(image: Image.Image) -> Image.Image:
 
 
 def white_of(values: NDArray[np.float64], is_float: bool) -> tuple[float, float]:
-    """Return the values of black and white of grey pixels, of which formats rarely say what their numbers mean.
+    """Return which values are black and white: files of more than 8 bits rarely use their whole range.
 
     Black is 0, and white that of the lowest depth in ``FULL_SCALES`` that holds all values, or 1 for floating point. For
     values that fit none, black and white are the lowest and the highest value.
@@ -63,9 +64,10 @@ def white_of(values: NDArray[np.float64], is_float: bool) -> tuple[float, float]
 
 
 def is_deep_colour(image: Image.Image) -> bool:
-    """Return whether an image, before it is decoded, has 16 bits per colour: Pillow keeps the high 8 of them."""
+    """Return whether a still image, before it is decoded, has 16 bits per colour: Pillow keeps the high 8 of them."""
     return (
         isinstance(image, ImageFile.ImageFile)
+        and not getattr(image, "is_animated", False)
         and image.mode in ("RGB", "RGBA")
         and any(";16" in str(tile.args) for tile in image.tile)
     )
