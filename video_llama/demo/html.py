@@ -33,6 +33,9 @@ MIN_PEAK = -4.0
 DYNAMIC_RANGE = 10.0
 """Range of the colour scale, in log-mel energy: 43 dB. Anything fainter is black."""
 
+ANIMATED_SUFFIXES = (".gif", ".png", ".apng", ".webp", ".avif")
+"""Suffixes of animations, which browsers show as images."""
+
 NO_INPUT = """<div class="model-input empty"><p>The frames and sound given to the model will appear here.</p></div>"""
 
 
@@ -59,7 +62,7 @@ def player(file: ShownFile) -> str:
         "video": f'<video src="{url}" controls playsinline preload="metadata"></video>',
         "image": f'<img src="{url}" alt="the uploaded image">',
         "audio": f'<audio src="{url}" controls preload="metadata"></audio>',
-    }[file.kind]
+    }["image" if file.path.suffix.lower() in ANIMATED_SUFFIXES else file.kind]
     return f'<div class="player">{element}<p>{escape(file.path.name)}</p></div>'
 
 

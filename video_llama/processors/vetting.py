@@ -12,8 +12,8 @@ from video_llama.common.modalities import FileKind
 from video_llama.processors.config import UploadLimits
 from video_llama.processors.decode import probe
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-"""Accepted image formats, by Pillow's names. EPS is left out, for one: an EPS file is a program."""
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+"""Accepted formats of pictures and animations, by Pillow's names. EPS is left out, for one: an EPS file is a program."""
 
 MEDIA_FORMATS = (
     *("mov", "mp4", "matroska", "webm", "avi", "mpeg", "mpegts", "flv", "asf"),

@@ -104,6 +104,10 @@ def test_a_file_name_is_escaped(kind, tag):
     assert "%22%3E%3Cscript%3E" in html
 
 
+def test_an_animation_is_shown_as_browsers_can():
+    assert "<img" in player(shown("video", name="moving.GIF"))
+
+
 def test_large_frames_are_scaled_down():
     (image,) = images(f'<img src="{data_url(np.zeros((300, 600, 3), np.uint8))}">')
     assert image.shape == (80, 160, 3)

@@ -35,11 +35,13 @@ def modalities(audio_source: Any, video: bool = True) -> Modalities:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image, clips with and without sound, sound alone, and a clip with a damaged track."""
+    """An image, an animation, clips with and without sound, sound alone, and a clip with a damaged track."""
     folder = tmp_path_factory.mktemp("media")
     Image.fromarray(picture(0)).save(folder / "image.jpg")
     write_sound(folder / "clip.mp4", WAVEFORM, 16_000, "aac", video=10)
     write_clip(folder / "mute.mp4", 10)
+    frames = [Image.fromarray(picture(i)) for i in range(5)]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:], duration=100)
     write_sound(folder / "alone.wav", WAVEFORM, 16_000, "pcm_s16le")
     shutil.copy(folder / "mute.mp4", folder / "empty.m4a")
     write_sound(folder / "other.mkv", WAVEFORM, 16_000, "aac", video=10)
@@ -67,6 +69,8 @@ def read(files: Path) -> Callable[..., list[Media]]:
         ("image.jpg", "sound", True, ["image"]),
         ("clip.mp4", "sound", True, ["audio", "video"]),
         ("mute.mp4", "sound", True, ["video"]),
+        ("moving.gif", None, True, ["video"]),
+        ("moving.gif", "sound", True, ["video"]),
         ("alone.wav", "sound", True, ["audio"]),
         ("clip.mp4", "sound", False, ["audio"]),
         ("alone.wav", "sound", False, ["audio"]),

@@ -1,4 +1,4 @@
-"""The only package that opens media files: video through registered backends, sound through PyAV, images through Pillow.
+"""The only package that opens media files: video through registered backends, sound through PyAV, pictures through Pillow.
 
 Shapes: T frames, H x W pixels.
 """
@@ -11,11 +11,14 @@ from typing import Protocol
 
 from torch import Tensor
 
+from video_llama.common.errors import DecodeError
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.config import MAX_LOST
+from video_llama.processors.decode.animation import AnimationReader
 from video_llama.processors.decode.audio_track import Sound, mixed, open_sound
+from video_llama.processors.decode.media_file import check_media_file
 from video_llama.processors.decode.probe import Probed, probe
-from video_llama.processors.decode.still import read_image
+from video_llama.processors.decode.still import count_frames, open_picture, read_image
 from video_llama.processors.decode.waveform import SAMPLE_RATE
 
 __all__ = [
@@ -69,15 +72,22 @@ def open_video(
     size: tuple[int, int] | None = None,
     deadline_s: float = 60.0,
 ) -> VideoReader:
-    """Open a video file.
+    """Open a video file, or an animation.
 
     Args:
-        backend: a name in ``VIDEO_BACKENDS``.
+        backend: a name in ``VIDEO_BACKENDS``. Animations are read through Pillow whatever it is.
         size: height and width that frames are scaled to, without keeping their aspect; None: those in the file.
         deadline_s: seconds that opening may take, and again each call of ``read`` and of ``sound``.
     Raises:
-        DecodeError: the file is missing, not a video, damaged, or slower than the deadline.
+        DecodeError: the file is missing, not a video, a still picture, damaged, or slower than the deadline.
         UnknownName: no such backend.
     """
-    reader: VideoReader = VIDEO_BACKENDS.get(backend)(str(path), size, deadline_s)
+    path, make = str(path), VIDEO_BACKENDS.get(backend)
+    check_media_file(path)
+    if picture := open_picture(path):
+        with picture:
+            if count_frames(path, picture) == 1:
+                raise DecodeError(path, f"a still picture ({picture.format}), not a video: give it as an image")
+            return AnimationReader(path, picture, size, deadline_s)
+    reader: VideoReader = make(path, size, deadline_s)
     return reader

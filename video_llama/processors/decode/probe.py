@@ -11,6 +11,7 @@ from PIL import Image
 
 from video_llama.common.errors import DecodeError
 from video_llama.common.modalities import FileKind
+from video_llama.processors.decode.animation import frame_durations
 from video_llama.processors.decode.media_file import (
     MAX_PIXELS,
     Deadline,
@@ -20,6 +21,7 @@ from video_llama.processors.decode.media_file import (
     read_packets,
     video_stream,
 )
+from video_llama.processors.decode.still import count_frames, open_picture
 
 CLOCK_JITTER = 0.1
 """A clock that goes back by more than this many seconds starts again."""
@@ -35,7 +37,7 @@ class Probed:
     height: int = 0
     """Height, likewise."""
     seconds: float = 0.0
-    """From the start of the first packet to the end of the last; 0 for an image."""
+    """From the start of the first packet to the end of the last, or of an animation; 0 for an image."""
 
 
 def probe(
@@ -52,15 +54,23 @@ def probe(
     """
     path = str(path)
     check_media_file(path)
-    return _probe_image(path, image_formats) or _probe_media(path, media_formats, Deadline(path, deadline_s))
+    deadline = Deadline(path, deadline_s)
+    if probed := _probe_image(path, image_formats, deadline):
+        return probed
+    if picture := open_picture(path):  # FFmpeg would open it as video
+        with picture:
+            raise DecodeError(path, f"{picture.format}: none of the formats taken here ({', '.join(image_formats)})")
+    return _probe_media(path, media_formats, deadline)
 
 
-def _probe_image(path: str, formats: Sequence[str]) -> Probed | None:
-    """Return the size in an image's header; None if the file is not an image."""
+def _probe_image(path: str, formats: Sequence[str], deadline: Deadline) -> Probed | None:
+    """Return the size in the header of a picture or an animation; None if the file is neither."""
     with decode_errors(path, "read it as an image"):
         try:
             with Image.open(path, formats=tuple(formats)) as image:
-                return Probed("image", image.width, image.height)
+                if count_frames(path, image) == 1:
+                    return Probed("image", image.width, image.height)
+                return Probed("video", image.width, image.height, sum(frame_durations(path, image, deadline)))
         except Image.UnidentifiedImageError:
             return None
         except Image.DecompressionBombError as error:

@@ -52,6 +52,7 @@ from video_llama.processors.decode.packets import (
     usual_step,
     why_not_trusted,
 )
+from video_llama.processors.decode.tone_map import BT2020, UNSPECIFIED, Colour, to_sdr
 
 SKIPS_UNREFERENCED = frozenset({"h264"})
 """Codecs that mark packets to which no other refers. HEVC's mark only holds within one temporal layer."""
@@ -86,6 +87,7 @@ class PyavReader:
             if self._packets and self._packets[-1].is_cut:
                 raise DecodeError(path, f"cut short in packet {len(self._packets)} of its video")
             rate, self._time_base = float(stream.guessed_rate or stream.average_rate or 25), stream.time_base
+            self._colour = Colour.of_stream(stream)
             reorders, file_format = bool(stream.codec_context.has_b_frames), container.format.name
         self.why_in_order = why_not_trusted(self._packets, file_format, self._codec, reorders)
         """Why all frames are decoded in order; empty if only the needed groups of pictures are."""
@@ -205,7 +207,7 @@ class PyavReader:
 
     def _rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         with decode_errors(self.path, "convert a frame to RGB"):
-            return to_rgb(frame, self._size)
+            return to_rgb(frame, self._size, self._colour)
 
 
 @contextmanager
@@ -221,17 +223,22 @@ def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, Vid
         yield container, stream
 
 
-def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None, container: Colour = UNSPECIFIED) -> NDArray[np.uint8]:
     """Turn a frame upright, and scale it while converting it to RGB.
 
     FFmpeg's own bilinear scale filter does both in one step, from the YUV planes, as decord does: these are the pixels
-    that the original was trained on. Scaling RGB pixels afterwards differs by up to 150 of 255.
+    that the original was trained on. Scaling RGB pixels afterwards differs by up to 150 of 255. HDR is scaled with 16 bits,
+    and then converted.
 
     Args:
         size: height and width of the result; None: those of the upright frame.
+        container: colours by the file's header, for a stream that does not name its own.
     Returns:
         uint8[H, W, 3].
     """
+    colour = Colour.of_frame(frame).or_else(container)
+    if not colour.is_sdr and int(frame.colorspace) == UNSPECIFIED.transfer:
+        frame.colorspace = BT2020
     transposed, flip_rows, flip_columns = orientation(frame)
     height, width = size or ((frame.width, frame.height) if transposed else (frame.height, frame.width))
     graph = Graph()
@@ -245,9 +252,11 @@ def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None) -> NDArray[np.uin
     if flip_columns:
         steps.append(graph.add("hflip"))
     steps.append(graph.add("scale", f"{width}:{height}:flags=bilinear"))
-    graph.link_nodes(*steps, graph.add("format", "rgb24"), graph.add("buffersink")).configure()
+    pixel_format = graph.add("format", "rgb24" if colour.is_sdr else "rgb48le")
+    graph.link_nodes(*steps, pixel_format, graph.add("buffersink")).configure()
     graph.vpush(frame)
-    return np.asarray(graph.vpull().to_ndarray(), dtype=np.uint8)
+    pixels = graph.vpull().to_ndarray()
+    return np.asarray(pixels, np.uint8) if colour.is_sdr else to_sdr(pixels / np.float32(65535), colour)
 
 
 def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
