@@ -261,7 +261,7 @@ def test_settings_from_outside_are_checked_like_built_in_ones(on_path, train):
     assert code == 1
     assert "model.gate: must be at least 0" in err
     assert "model.gat: unknown key. Did you mean model.gate?" in err
-    assert "datasets.clip_list.build_info.anno_dir: no such file: /none" in err
+    assert "datasets.clip_list.build_info.anno_dir: no such directory or file: /none" in err
     assert "datasets.more.build_info.anno_dir: missing" in err
     assert "run.callbacks[0].decay: expected a number" in err
     assert "run.callbacks[1].name: 'smoothed_los' is not a registered callback" in err
