@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
+from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound
 from video_llama.processors.decode.gif import gif_frames, read_exactly
 from video_llama.processors.decode.media_file import Deadline, check_indices, decode_errors, opened, read_packets
@@ -53,7 +54,7 @@ class AnimationReader:
                     break
         return torch.from_numpy(np.stack([frames[i] for i in wanted]))
 
-    def sound(self) -> Sound:
+    def sound(self, max_lost: float = MAX_LOST) -> Sound:
         """See ``VideoReader.sound``: an animation has none."""
         raise NoSoundTrack(self.path)
 
