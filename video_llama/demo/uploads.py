@@ -49,7 +49,11 @@ def remove(path: Path) -> None:
 def remove_old(folder: Path, keep: Collection[Path], older_than_s: float) -> None:
     """Delete files that belong to no session: uploads that were never shown, or were interrupted."""
     now = time.time()
-    for path in [path for path in folder.rglob("*") if path.is_file() and path not in keep]:
+    try:
+        files = [path for path in folder.rglob("*") if path.is_file() and path not in keep]
+    except FileNotFoundError:  # a folder was deleted in the meantime; the next sweep sees the rest
+        return
+    for path in files:
         try:
             is_old = now - path.stat().st_mtime > older_than_s
         except FileNotFoundError:  # a session ended in the meantime

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -69,3 +71,12 @@ def test_only_old_files_outside_of_any_session_are_deleted(folder):
         os.utime(folder / name, (0, 0) if name != "new" else None)
     remove_old(folder, {folder / "in_use"}, older_than_s=60)
     assert {path.name for path in folder.glob("*")} == {"in_use", "new", "one"}
+
+
+def test_a_folder_that_disappears_during_a_sweep_is_no_error(tmp_path, monkeypatch):
+    def vanish(self: Path, pattern: str) -> Iterator[Path]:
+        yield tmp_path
+        raise FileNotFoundError(str(self))
+
+    monkeypatch.setattr(Path, "rglob", vanish)
+    remove_old(tmp_path, set(), 0.0)
