@@ -186,5 +186,7 @@ def test_captions_are_read_from_json_lines(folder: Folder) -> None:
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000])
 def test_json_nested_too_deeply_is_refused(folder: Folder, content: str) -> None:
-    with pytest.raises(DataError, match=r"instruct\.json: not valid JSON: nested too deeply"):
+    with pytest.raises(
+        DataError, match=r"instruct\.json: not readable as JSON: lists or objects are nested too deeply"
+    ):
         folder.llava(content)
