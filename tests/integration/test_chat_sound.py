@@ -34,7 +34,7 @@ def damage(path: Path) -> Path:
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(audio=0) if packet.size]
     data = bytearray(path.read_bytes())
-    for start, size in packets[40:44]:
+    for start, size in packets[40:60]:
         data[start : start + size] = random.Random(start).randbytes(size)
     path.write_bytes(data)
     return path
@@ -127,7 +127,7 @@ def ask(command: Callable[..., Result]) -> Callable[..., Result]:
     [
         ("with sound", "used"),
         ("without a track", "no track"),
-        ("with a silent track", "used"),
+        ("with a silent track", "silent"),
         ("mono", "used"),
         ("5.1", "used"),
         ("8 kHz", "used"),

@@ -13,7 +13,7 @@ from video_llama.common.types import Media
 from video_llama.conversation.batching import File
 from video_llama.processors.audio import SEGMENT_SECONDS
 from video_llama.processors.decode import SAMPLE_RATE
-from video_llama.processors.media import AUDIO_OFF, AUDIO_USED, FileMedia, MediaReader
+from video_llama.processors.media import AUDIO_OFF, AUDIO_USED, AudioStatus, FileMedia, MediaReader
 
 Frames = Literal["own", "black", "none"]
 Sound = Literal["own", "silence", "none"]
@@ -59,17 +59,18 @@ class AblatedClip(File):
             DecodeError: a file cannot be read.
             NoSoundTrack: the file that sound is wanted from has none.
         """
-        audio = self._read_audio(reader)
+        audio, status = self._read_audio(reader)
         frames = None if self.frames == "none" else reader.read("video", self.path, use_audio=False).frames
         if frames is not None and self.frames == "black":
             frames = replace(frames, data=torch.zeros_like(frames.data))
-        return FileMedia(frames, audio, AUDIO_OFF if audio is None else AUDIO_USED)
+        return FileMedia(frames, audio, status)
 
-    def _read_audio(self, reader: MediaReader) -> Media | None:
+    def _read_audio(self, reader: MediaReader) -> tuple[Media | None, AudioStatus]:
         if self.sound == "none":
-            return None
+            return None, AUDIO_OFF
         if self.sound_path is not None:
-            return reader.read("audio", self.sound_path).audio
+            read = reader.read("audio", self.sound_path)
+            return read.audio, read.audio_status
         reader.require_audio()
         silence = reader.audio.segment(torch.zeros(1, SEGMENT_SECONDS * SAMPLE_RATE))
-        return Media("audio", silence.expand(reader.audio.config.n_segments, *silence.shape))
+        return Media("audio", silence.expand(reader.audio.config.n_segments, *silence.shape)), AUDIO_USED

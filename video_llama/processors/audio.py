@@ -42,7 +42,11 @@ class SegmentProcessor(ABC):
             NoSoundTrack: the file has none.
             DecodeError: the file, or its track, cannot be read.
         """
-        return self.read_track(open_sound(path, self.config.deadline_s, self.config.max_lost))
+        return self.read_track(self.open(path))
+
+    def open(self, path: str | Path) -> Sound:
+        """Open the sound of a video or of an audio file. For errors see ``__call__``."""
+        return open_sound(path, self.config.deadline_s, self.config.max_lost)
 
     def read_track(self, sound: Sound) -> Media:
         """Read the segments of an open track.

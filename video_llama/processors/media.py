@@ -17,6 +17,7 @@ from video_llama.common.errors import BadRecord, DecodeError, NoSoundTrack, Vide
 from video_llama.common.modalities import FileKind, Modalities
 from video_llama.common.protocols import ClipProcessor
 from video_llama.common.types import Media
+from video_llama.processors.audio import SegmentProcessor
 from video_llama.processors.config import AudioConfig
 from video_llama.processors.decode import SAMPLE_RATE, Sound, open_sound
 from video_llama.processors.span import Span, SpanOfSound, SpanOfVideo
@@ -100,9 +101,10 @@ class MediaReader:
         if kind == "image":
             return FileMedia(frames=self.image(path, rng))
         self.require_audio()
-        config = _audio_config(self.audio)
-        sound = open_sound(path, config.deadline_s, config.max_lost)
-        return FileMedia(audio=self.audio.read_track(sound), audio_status=_status(sound, config))
+        if not isinstance(self.audio, SegmentProcessor):
+            return FileMedia(audio=self.audio(path, rng), audio_status=AUDIO_USED)
+        sound = self.audio.open(path)
+        return FileMedia(audio=self.audio.read_track(sound), audio_status=_status(sound, self.audio.config))
 
     def require_audio(self) -> None:
         """Raise VideoLlamaError if the model has no audio branch."""
@@ -214,9 +216,14 @@ def _read_audio_alone(
 ) -> Media:
     if modalities.audio_source in (None, "frames"):
         raise BadRecord(f"{path}: sound alone, and the model is not trained on sound")
-    config = _audio_config(audio_processor)
     try:
-        sound: Any = open_sound(path, config.deadline_s, config.max_lost)
+        if not isinstance(audio_processor, SegmentProcessor):
+            if span is not None:
+                reader = type(audio_processor).__name__
+                raise BadRecord(f"{path}: a span of it is asked for, and {reader} reads whole files")
+            audio: Media = audio_processor(path, rng)
+            return audio
+        sound: Any = audio_processor.open(path)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
     _log_loss(sound)
@@ -225,8 +232,7 @@ def _read_audio_alone(
             ends = f"its sound ends at {sound.duration:.2f} s"
             raise DecodeError(str(path), f"the span starts at {span.start} s, and {ends}")
         sound = SpanOfSound(str(path), sound, span)
-    audio: Media = audio_processor.read_track(sound)
-    return audio
+    return audio_processor.read_track(sound)
 
 
 def _log_loss(sound: Sound | SpanOfSound) -> None:

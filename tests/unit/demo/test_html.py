@@ -80,6 +80,8 @@ def test_silence_is_black_and_the_peak_of_a_file_is_bright():
     ("file", "has_audio", "text"),
     [
         (shown(state="used"), True, "Sound: used."),
+        (shown(state="used", reason="0.12 s of its sound lost: <b>"), True, "lost: &lt;b&gt;."),
+        (shown(state="silent"), True, "Sound: silent."),
         (shown(state="no track"), True, "Sound: no track."),
         (shown(state="off"), True, "You switched it off"),
         (shown(state="off"), False, "no audio branch"),
