@@ -166,6 +166,7 @@ class WebVidConfig(CaptionsConfig):
 
     def warnings(self) -> Iterable[tuple[str, str]]:
         """Yield the files of the annotation folder that are not read."""
+        yield from super().warnings()
         folder = Path(self.build_info.anno_dir) if self.build_info else None
         if folder is not None and folder.is_dir() and (unread := unread_files(folder)) is not None:
             yield "build_info.anno_dir", unread
@@ -215,6 +216,7 @@ class LlavaInstructConfig(ConversationsConfig):
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield a ``data_type`` that the processor does not read."""
+        yield from super().check()
         reads = getattr(self.vis_processor.train, "reads", None)
         if self.data_type and reads in ("images", "clips") and (reads == "images") != (self.data_type == "images"):
             yield "data_type", f"{self.data_type}, but its vis_processor reads {reads}"
