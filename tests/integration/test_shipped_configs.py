@@ -217,6 +217,7 @@ def test_the_chat_configurations_with_and_without_sound_differ_only_in_the_audio
     assert {key for key in without if without[key] != with_sound[key]} == {
         "equip_audio_branch",
         "audio_encoder",
+        "audio_channels",
         "imagebind_ckpt_path",
         "ckpt_2",
     }
