@@ -104,7 +104,6 @@ class Pictures(Reader):
                 ("d.tif", Image.merge("LAB", colour.split()), {}),
             ),
             ("a.ppm", colour, {}),
-            ("b.gif", colour, {"save_all": True, "append_images": [colour.rotate(90)], "duration": 100}),
         ]
         if "AVIF" in Image.registered_extensions().values():
             variants.append(("a.avif", colour, {}))
@@ -168,7 +167,7 @@ class Sounds(Reader):
         (part,) = sound.read([(0, min(sound.n_samples, 32_000))])
         if not part.isfinite().all() or not sound.n_channels or sound.duration <= 0:
             raise WrongValue(f"{sound.n_channels} channels, {sound.duration} s")
-        return getattr(sound, "loss", "")
+        return str(sound.losses)
 
     def broken(self, path: Path) -> str:
         return _ffmpeg(path, "audio")
@@ -193,7 +192,7 @@ class Video(Reader):
                 path,
                 12,
                 codec,
-                x264="log-level=none" if codec == "libx265" else "",
+                x264="log-level=none:pools=none:frame-threads=1" if codec == "libx265" else "",
                 pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p",
                 **options,
             )
@@ -215,7 +214,7 @@ class Video(Reader):
         if tuple(frames.shape[1:]) != (32, 32, 3):
             raise WrongValue(f"frames of shape {tuple(frames.shape)}")
         try:
-            return getattr(video.sound(), "loss", "")
+            return str(video.sound().losses)
         except NoSoundTrack:
             return ""
         except DecodeError as error:  # the frames are used, and the reason is reported
