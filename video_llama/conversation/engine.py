@@ -92,6 +92,10 @@ class Engine:
         for warning in job.warnings:
             log.warning("warning: %s", warning)
         model_class: Any = registered_class(MODELS, job.model)
+        if not callable(getattr(job.model, "for_inference", None)):
+            raise ConfigError(
+                [f"{cfg_path}: model.arch: this model can only be trained: its Config has no for_inference"]
+            )
         try:
             config = job.model.for_inference()
         except ConfigError as error:

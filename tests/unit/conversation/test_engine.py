@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from tests import tiny
 from tests.unit.conversation.conftest import Concurrency
+from video_llama.common.errors import ConfigError
+from video_llama.common.registry import MODELS
 from video_llama.config.loader import InferenceConfig
 from video_llama.conversation.batching import File, FileQuestion, answer_batches
 from video_llama.conversation.chat import Chat
@@ -99,3 +102,15 @@ def encoded_clip(engine: Engine) -> EncodedFile:
     """A clip of random frames, encoded."""
     (media,) = tiny.sample("clip", 4).media
     return EncodedFile(FileMedia(media), engine.encode([media]))
+
+
+def test_a_model_that_can_only_be_trained_is_refused_by_name(tmp_path):
+    @dataclass(frozen=True, kw_only=True)
+    class TrainingConfig:
+        width: int = 8
+
+    with MODELS.scoped():
+        MODELS.register("training_only")(type("TrainingOnly", (), {"Config": TrainingConfig}))
+        (tmp_path / "mine.yaml").write_text("model: {arch: training_only}\n")
+        with pytest.raises(ConfigError, match=r"mine.yaml: model.arch: this model can only be trained"):
+            Engine.from_config(tmp_path / "mine.yaml", device="cpu")
