@@ -66,7 +66,7 @@ def outcome(reader: Reader, path: Path, number: int) -> Outcome:
         return Outcome(number, path.name, "refused" if is_named else "nameless", str(error))
     except WrongValue as error:
         return Outcome(number, path.name, "wrong value", str(error))
-    except Exception:
+    except Exception:  # whatever escapes the reader is a finding
         return Outcome(number, path.name, "traceback", traceback.format_exc())
     finally:
         logging.getLogger("video_llama").removeHandler(log)
