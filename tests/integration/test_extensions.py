@@ -201,6 +201,7 @@ def test_a_benchmark_scores_a_model_and_resumes(on_path, command):
     ("settings", "message"),
     [
         (["naming", "clips=missing.txt"], "--benchmark  clips: no such file: missing.txt"),
+        (["naming", "clips=my #2.txt"], "--benchmark  clips: no such file: my #2.txt"),
         (["naming", "clip=data/clips.txt"], "--benchmark  clip: unknown key. Did you mean clips?"),
         (["naming", "clips"], "--benchmark naming: 'clips': expected KEY=VALUE"),
         (["namin"], "'namin' is not a registered benchmark. Known: exact_match, naming. Did you mean naming?"),

@@ -9,8 +9,14 @@ from typing import Annotated, Any
 
 import yaml
 
-from video_llama.cli.options import add_generation_flags, add_model_flags, generation_settings
-from video_llama.common.errors import ConfigError, OutputError, VideoLlamaError
+from video_llama.cli.options import (
+    add_batch_size_flag,
+    add_generation_flags,
+    add_model_flags,
+    generation_settings,
+    job_world,
+)
+from video_llama.common.errors import ConfigError
 from video_llama.common.registry import BENCHMARKS, import_problem
 
 
@@ -30,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--imports", nargs="*", default=[], metavar="MODULE", help="modules that register benchmarks")
     parser.add_argument("--output", required=True, type=Path, metavar="JSONL", help="file that gets the answers")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="questions answered at once")
+    add_batch_size_flag(parser)
     add_generation_flags(parser)
 
 
@@ -46,10 +52,8 @@ def run(args: argparse.Namespace) -> int:
     model.key  # noqa: B018  # checks the YAML, and imports what it names, before the benchmark is looked up
     config = benchmark_config(*args.benchmark)
     benchmark = BENCHMARKS.get(args.benchmark[0])(config)
-    try:
-        result = evaluate(benchmark, model, args.output, settings=settings, batch_size=args.batch_size)
-    except OutputError as error:
-        raise VideoLlamaError(f"--output: {error}") from error
+    with job_world(args) as world:
+        result = evaluate(benchmark, model, args.output, settings=settings, batch_size=args.batch_size, world=world)
     if result is None:
         return 0
     answered, failed = len(result.outcomes.answers), len(result.outcomes.errors)
@@ -62,24 +66,25 @@ def benchmark_config(name: str, *settings: str) -> Any:
 
     Args:
         name: a registered name.
-        settings: ``key=value``, with values in YAML.
+        settings: ``key=value``, with values as in ``--options``.
     Raises:
         ConfigError: a setting is wrong, or the name is unknown.
     """
     from video_llama.config.fields import Registered
+    from video_llama.config.overrides import option_value
     from video_llama.config.problems import Problems
     from video_llama.config.validation import Context, validate
 
     data: dict[str, Any] = {"name": name}
+    problems = Problems("--benchmark")
     for setting in settings:
         key, separator, value = setting.partition("=")
         if not separator:
             raise ConfigError([f"--benchmark {name}: {setting!r}: expected KEY=VALUE"])
         try:
-            data[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            data[key] = option_value(value, problems)
+        except (yaml.YAMLError, ValueError) as error:
             raise ConfigError([f"--benchmark {name}: {key}: not YAML: {value!r}"]) from error
-    problems = Problems("--benchmark")
     config = validate(Annotated[Any, Registered(BENCHMARKS, key="name")], data, (), problems, Context())
     problems.raise_if_any()
     return config

@@ -6,8 +6,13 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from video_llama.cli.options import add_generation_flags, add_model_flags, generation_settings
-from video_llama.common.errors import OutputError, VideoLlamaError
+from video_llama.cli.options import (
+    add_batch_size_flag,
+    add_generation_flags,
+    add_model_flags,
+    generation_settings,
+    job_world,
+)
 
 if TYPE_CHECKING:
     from video_llama.common.distributed import World
@@ -37,13 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "there, they are kept beside it, in files named *.journal0, *.journal1 and so on",
     )
     parser.add_argument("--media-dir", default="", metavar="DIR", help="folder that relative paths start from")
-    parser.add_argument(
-        "--batch-size",
-        type=int,
-        default=8,
-        metavar="N",
-        help="questions answered at once by each process (default: %(default)s)",
-    )
+    add_batch_size_flag(parser)
     parser.add_argument(
         "--audio",
         action=argparse.BooleanOptionalAction,
@@ -54,20 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer what has no answer yet, and write the output; return 1 if no question has an answer."""
-    from video_llama.common.distributed import choose_device, join_apart, process_numbers  # slow to import
-
     settings = generation_settings(args)
-    if args.batch_size < 1:
-        raise VideoLlamaError(f"--batch-size: {args.batch_size}; expected at least 1")
-    if ":" in args.device and process_numbers()[0] > 1:
-        raise VideoLlamaError(f"--device: {args.device} is one GPU, and torchrun started several processes: use cuda")
-    world = join_apart(choose_device(args.device))
-    try:
+    with job_world(args) as world:
         return _run(args, settings, world)
-    except OutputError as error:
-        raise VideoLlamaError(f"--output: {error}") from error
-    finally:
-        world.close()
 
 
 def _run(args: argparse.Namespace, settings: GenerationSettings, world: World) -> int:

@@ -1,11 +1,18 @@
-"""Flags shared by all commands that generate answers: the model, and generation settings."""
+"""What the commands that generate answers share: flags for the model and for generation, and the processes of a job."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
+from video_llama.common.errors import OutputError, VideoLlamaError
 from video_llama.conversation.settings import GenerationSettings
+
+if TYPE_CHECKING:
+    from video_llama.common.distributed import World
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +22,39 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU if there is one (default)")
+
+
+def add_batch_size_flag(parser: argparse.ArgumentParser) -> None:
+    """Add the flag for the batches of a job."""
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        default=8,
+        metavar="N",
+        help="questions answered at once by each process (default: %(default)s)",
+    )
+
+
+@contextmanager
+def job_world(args: argparse.Namespace) -> Iterator[World]:
+    """Join the processes that share a job for the time of the block.
+
+    Raises:
+        VideoLlamaError: a flag is wrong, or the output cannot be written.
+    """
+    from video_llama.common.distributed import choose_device, join_apart, process_numbers  # slow to import
+
+    if args.batch_size < 1:
+        raise VideoLlamaError(f"--batch-size: {args.batch_size}; expected at least 1")
+    if ":" in args.device and process_numbers()[0] > 1:
+        raise VideoLlamaError(f"--device: {args.device} is one GPU, and torchrun started several processes: use cuda")
+    world = join_apart(choose_device(args.device))
+    try:
+        yield world
+    except OutputError as error:
+        raise VideoLlamaError(f"--output: {error}") from error
+    finally:
+        world.close()
 
 
 def add_generation_flags(parser: argparse.ArgumentParser) -> None:
