@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from video_llama.checkpoints.io import check_file, why_unreadable
 from video_llama.common.errors import WeightsError
+from video_llama.common.files import read_json
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 WEIGHTS = (SINGLE, INDEX, "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -106,10 +106,7 @@ def _rows(mapped: Tensor, rows: slice) -> Tensor:
 def _read_index(path: Path) -> dict[str, str]:
     """Return tensor name -> file name, from the index of a folder with several files."""
     check_file(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path)
     table = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(table, dict) or not table or not all(isinstance(name, str) for name in table.values()):
         raise WeightsError(f"{path}: no table 'weight_map' of tensor and file names")

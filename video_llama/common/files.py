@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from video_llama.common.errors import WeightsError
 
@@ -116,6 +118,18 @@ def _check_room(folder: Path, n_bytes: int) -> None:
         raise WeightsError(
             f"{folder.parent}: {n_bytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on this disk"
         )
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file in a folder of weights.
+
+    Raises:
+        WeightsError: it is the result of a failed download, or not JSON in UTF-8.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path}: {failed_download(path) or f'not valid JSON ({error})'}") from error
 
 
 def failed_download(path: Path) -> str | None:

@@ -5,14 +5,13 @@ A mark is a token that the folder declares special, or that its chat template wr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from video_llama.common.errors import WeightsError
-from video_llama.common.files import failed_download
+from video_llama.common.files import read_json
 
 _NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
@@ -114,10 +113,7 @@ def _read(file: Path) -> Mapping[str, Any]:
     """Read a JSON object; a file that does not exist is an empty one."""
     if not file.is_file():
         return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{file}: {failed_download(file) or f'not valid JSON ({error})'}") from error
+    content = read_json(file)
     if not isinstance(content, dict):
         raise WeightsError(f"{file}: expected a JSON object, found a {type(content).__name__}")
     return content

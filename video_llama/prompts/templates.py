@@ -29,7 +29,7 @@ class Span:
 
 
 def filled(pattern: str, text: str, *, trained: bool = False) -> Span:
-    """Return a pattern with a literal text in the place of ``{text}``."""
+    """Return a pattern with ``{text}`` replaced by a literal text."""
     before, found, after = pattern.partition("{text}")
     if not found:
         return Span(pattern, trained)

@@ -102,7 +102,8 @@ class SentencePieceTokenizer(Tokenizer):
         self._own = (self._model.bos_id(), self._model.eos_id(), self._model.unk_id())
         if min(self._own) < 0:
             raise WeightsError(f"{model_file}: lacks a start, end or unknown token, which LLaMA tokenizers have")
-        self._types = piece_types(model_file.read_bytes())
+        content = model_file.read_bytes()
+        self._types = piece_types(content)
         self._added = self._found_in_texts()
         self.special = {text: token.id for text, token in self._added.items() if token.special}
         start, self.eos_id = self._id_of("bos_token", self._own[0]), self._id_of("eos_token", self._own[1])
@@ -116,7 +117,7 @@ class SentencePieceTokenizer(Tokenizer):
         self._split = re.compile("|".join(re.escape(text) for text in sorted(self._added, key=len, reverse=True)))
         spelled = {i for i in self.special.values() if self._type(i) in (NORMAL, USER_DEFINED)}
         if spelled:  # no text may be encoded to them
-            self._model.LoadFromSerializedProto(as_control(model_file.read_bytes(), spelled))
+            self._model.LoadFromSerializedProto(as_control(content, spelled))
 
     @property
     def has_more_marks(self) -> bool:

@@ -12,6 +12,7 @@ import sentencepiece
 
 from video_llama.checkpoints.io import check_file
 from video_llama.common.errors import WeightsError
+from video_llama.common.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +46,7 @@ def read_settings(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file, which every Hugging Face model folder has")
     check_file(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightsError(f"{path}: not valid JSON ({error})") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds no table of settings")
     return content
