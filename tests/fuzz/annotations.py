@@ -11,12 +11,11 @@ import numpy as np
 
 from tests.fuzz.mutations import WORDS, Region
 from tests.fuzz.readers import Reader, Seed, WrongValue
+from tests.specs import sample_spec
 from tests.unit.datasets.folder import FakeClip, FakeImage, Folder
 from video_llama.common.errors import BadRecord, DecodeError
 from video_llama.common.registry import PROCESSORS
 from video_llama.datasets.base import Dataset
-from video_llama.prompts.sample_spec import SampleSpec
-from video_llama.prompts.templates import VICUNA
 from video_llama.prompts.tokenizer import load_tokenizer
 
 TOKENIZER = Path(__file__).parents[1] / "fixtures/reference/text/tokenizer"
@@ -51,22 +50,7 @@ class Annotations(Reader):
     def valid_files(self) -> list[Seed]:
         PROCESSORS.register("fake_clip")(FakeClip)
         PROCESSORS.register("fake_image")(FakeImage)
-        self.spec = SampleSpec(
-            tokenizer=load_tokenizer(TOKENIZER),
-            template=VICUNA,
-            tokens_per_slot={"image": 8, "video": 8},
-            max_txt_len=64,
-            max_instruct_len=512,
-            max_context=512,
-            caption_prompts=("###Human: <Image><ImageHere></Image> Describe it. ###Assistant: ",),
-            shared_settings={
-                "num_video_query_token": 8,
-                "tokenizer_name": "models/vicuna",
-                "model_type": "vicuna",
-                "image_size": 224,
-                "max_frame_pos": 32,
-            },
-        )
+        self.spec = sample_spec(load_tokenizer(TOKENIZER), max_txt_len=64)
         texts = {"webvid.csv": _table(","), "webvid.tsv": "\n".join(map("\t".join, [COLUMNS, *ROWS])) + "\n"}
         contents = {"llava.json": LLAVA, "videochat.json": VIDEOCHAT, "captions.json": CAPTIONS}
         texts |= {name: json.dumps(content, indent=1) for name, content in contents.items()}

@@ -12,12 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from video_llama.common.errors import BadRecord, DecodeError
+from video_llama.common.modalities import FileKind
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Media, Sample
 from video_llama.datasets.annotations import ENDS, STARTS, read_json
 from video_llama.datasets.base import Dataset
 from video_llama.datasets.config import LlavaInstructConfig, WebVidInstructConfig
-from video_llama.datasets.placeholders import FileKind, fills, is_blank, placeholders
+from video_llama.datasets.placeholders import fills, is_blank, placeholders
 from video_llama.datasets.record_keys import (
     MEDIA_KEYS,
     KeyProblem,

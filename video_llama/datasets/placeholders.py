@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from typing import Literal
 
-FileKind = Literal["image", "video", "audio"]
+from video_llama.common.modalities import FileKind
 
 _WORDS = {
     "image": "images?|img|pictures?|pic",

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any, NamedTuple
 
+from video_llama.common.modalities import FileKind
 from video_llama.datasets.annotations import ENDS, STARTS
-from video_llama.datasets.placeholders import FileKind
 from video_llama.processors.media import AUDIO_SUFFIXES
 from video_llama.processors.span import Span
 

@@ -146,7 +146,7 @@ def read_training_media(
 ) -> list[Media]:
     """Read what a model is trained on: an image, a clip with or without its sound, or sound alone.
 
-    Unlike ``MediaReader``, it draws frames, crops and the input of the audio branch, and a damaged track is an error.
+    Unlike ``MediaReader``, it draws frames, crops and the input of the audio branch, and a track damaged beyond ``max_lost`` is an error.
 
     Args:
         path: the file; one with the suffix of a sound file is sound alone.
@@ -202,8 +202,7 @@ def _read_frames(
 ) -> tuple[Media, Callable[[], Sound | SpanOfSound]]:
     """Read the frames, and return a callable that opens the audio track, reusing the open file if possible."""
     if not isinstance(vis_processor, ClipProcessor):
-        if span is not None:
-            raise BadRecord(f"{path}: a span of it is asked for, and {type(vis_processor).__name__} reads whole files")
+        _refuse_span(path, vis_processor, span)
         return vis_processor(path, rng), partial(open_sound, path, max_lost=max_lost)
     video: Any = vis_processor.open(path)
     if span is not None:
@@ -218,9 +217,7 @@ def _read_audio_alone(
         raise BadRecord(f"{path}: sound alone, and the model is not trained on sound")
     try:
         if not isinstance(audio_processor, SegmentProcessor):
-            if span is not None:
-                reader = type(audio_processor).__name__
-                raise BadRecord(f"{path}: a span of it is asked for, and {reader} reads whole files")
+            _refuse_span(path, audio_processor, span)
             audio: Media = audio_processor(path, rng)
             return audio
         sound: Any = audio_processor.open(path)
@@ -233,6 +230,12 @@ def _read_audio_alone(
             raise DecodeError(str(path), f"the span starts at {span.start} s, and {ends}")
         sound = SpanOfSound(str(path), sound, span)
     return audio_processor.read_track(sound)
+
+
+def _refuse_span(path: str | Path, processor: Any, span: Span | None) -> None:
+    """Raise BadRecord if a span is asked of a processor that reads whole files."""
+    if span is not None:
+        raise BadRecord(f"{path}: a span of it is asked for, and {type(processor).__name__} reads whole files")
 
 
 def _log_loss(sound: Sound | SpanOfSound) -> None:

@@ -20,7 +20,7 @@ BT2020, BT2020_10, BT2020_12, PQ, HLG = 9, 14, 15, 16, 18
 """Codes of primaries and of transfer functions (ITU-T H.273)."""
 
 WHITE, PEAK = 203.0, 1000.0
-"""In nits: white of SDR in HDR (BT.2408), and the brightest highlight that is told from a brighter one."""
+"""In nits: white of SDR in HDR (BT.2408), and the level above which highlights are clipped."""
 
 GAMMA = 2.4
 
