@@ -59,9 +59,11 @@ def run(args: argparse.Namespace) -> int:
             say(chat, question, settings, args.stats, echo=True)
     if args.json:
         times = [round(t, 6) for t in shown.frames.times] if shown.frames else []
-        print(
-            json.dumps({"answers": answers, "frame_times": times, "sound": str(shown.audio_status)}, ensure_ascii=False)
-        )
-    elif chat.engine.has_audio:
+        content = {"answers": answers, "frame_times": times, "sound": str(shown.audio_status)}
+        print(json.dumps(content | ({"damage": shown.damage} if shown.damage else {}), ensure_ascii=False))
+        return 0
+    if chat.engine.has_audio:
         print(f"sound: {shown.audio_status}")
+    if shown.damage:
+        print(f"damaged file: {shown.damage}")
     return 0

@@ -80,6 +80,8 @@ def show(chat: Chat, *, use_audio: bool | None = None, **file: str | Path | None
     parts = [f"{upload.frames.data.shape[1]} frames"] if upload.frames and upload.frames.kind == "video" else []
     if chat.engine.has_audio:
         parts.append(f"sound: {upload.audio_status}")
+    if upload.damage:
+        parts.append(f"damaged: {upload.damage}")
     (path,) = (path for path in file.values() if path is not None)
     note(f"shown: {path}" + (f" ({', '.join(parts)})" if parts else ""))
 

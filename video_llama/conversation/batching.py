@@ -54,6 +54,8 @@ class FileAnswer:
 
     text: str
     audio_status: AudioStatus
+    damage: str = ""
+    """See ``FileMedia``."""
 
 
 def answer_batches(
@@ -126,7 +128,7 @@ def _encoded(engine: Engine, contents: Sequence[FileMedia | VideoLlamaError]) ->
 
 class _Asked(NamedTuple):
     prompt: Prompt
-    audio_status: AudioStatus
+    content: FileMedia
 
 
 def _answers(
@@ -136,7 +138,7 @@ def _answers(
 
     def answer(part: Sequence[_Asked]) -> list[FileAnswer]:
         texts = engine.generate([one.prompt for one in part], settings)
-        return [FileAnswer(text, one.audio_status) for text, one in zip(texts, part, strict=True)]
+        return [FileAnswer(text, one.content.audio_status, one.content.damage) for text, one in zip(texts, part, strict=True)]
 
     return in_parts(answer, [_asked(engine, file, question, settings) for file, question in asked])
 
@@ -152,7 +154,7 @@ def _asked(
         check_room(len(prompt.input_ids), settings, engine.spec.max_context)
     except VideoLlamaError as error:
         return error.with_traceback(None)
-    return _Asked(prompt, file.content.audio_status)
+    return _Asked(prompt, file.content)
 
 
 def in_parts(

@@ -52,6 +52,8 @@ def model_input(file: ShownFile, *, has_audio: bool) -> str:
         segments = list(_segments(audio))
         parts.append(_strip("Audio input", _count(len(segments), "segment"), segments, "segments"))
     parts.append(f'<p class="sound">{sound_status(file, has_audio=has_audio)}</p>')
+    if file.media.damage:
+        parts.append(f'<p class="damage"><b>Damaged file.</b> {escape(file.media.damage)}. Answers may be wrong.</p>')
     return f'<div class="model-input">{"".join(parts)}</div>'
 
 

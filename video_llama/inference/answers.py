@@ -17,13 +17,15 @@ FINE = {str(status) for status in (AUDIO_USED, NO_AUDIO_TRACK, AUDIO_OFF)}
 
 
 def answer_lines(items: Sequence[Item | BadLine], keys: Mapping[Item, str], done: Mapping[str, Record]) -> list[str]:
-    """Return the lines of the finished items; with ``sound``, the reason, if a track could not be decoded."""
+    """Return the lines of the finished items; with ``sound`` and ``damage`` where there is something to report."""
     lines = []
     for item in items:
         record: Record = {"error": item.problem} if isinstance(item, BadLine) else done.get(keys[item], {})
         content = {name: record[name] for name in ("answer", "error") if name in record}
         if record.get("sound", str(AUDIO_OFF)) not in FINE:
             content["sound"] = record["sound"]
+        if "damage" in record:
+            content["damage"] = record["damage"]
         if content:
             lines.append(json.dumps({"id": item.id, **content}, ensure_ascii=False))
     return lines

@@ -181,7 +181,8 @@ def _record(key: str, outcome: FileAnswer | VideoLlamaError) -> Record:
     """Return the journal's record of an outcome."""
     if isinstance(outcome, VideoLlamaError):
         return {"key": key, "error": str(outcome)}
-    return {"key": key, "answer": outcome.text, "sound": str(outcome.audio_status)}
+    record = {"key": key, "answer": outcome.text, "sound": str(outcome.audio_status)}
+    return record | ({"damage": outcome.damage} if outcome.damage else {})
 
 
 @contextmanager

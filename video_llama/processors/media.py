@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,9 +19,8 @@ from video_llama.common.types import Media
 from video_llama.processors.audio import SegmentProcessor
 from video_llama.processors.config import AudioConfig
 from video_llama.processors.decode import SAMPLE_RATE, Sound, open_sound
+from video_llama.processors.decode.damage import collected_damage, log_once
 from video_llama.processors.span import Span, SpanOfSound, SpanOfVideo
-
-log = logging.getLogger(__name__)
 
 AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
 
@@ -52,6 +50,8 @@ class FileMedia:
     frames: Media | None = None
     audio: Media | None = None
     audio_status: AudioStatus = AUDIO_OFF
+    damage: str = ""
+    """What FFmpeg or Pillow reports of a file that is used nonetheless."""
 
     @property
     def media(self) -> tuple[Media, ...]:
@@ -91,6 +91,11 @@ class MediaReader:
         """
         if is_address(path):
             raise DecodeError(str(path), "an address, not a file: download it first; nothing is fetched here")
+        with collected_damage() as damage:
+            content = self._read(kind, path, use_audio)
+        return replace(content, damage="; ".join(damage[:3]))
+
+    def _read(self, kind: FileKind, path: str | Path, use_audio: bool | None) -> FileMedia:
         rng = np.random.default_rng(0)
         if kind == "video":
             return self._read_clip(path, use_audio, rng)
@@ -241,12 +246,7 @@ def _refuse_span(path: str | Path, processor: Any, span: Span | None) -> None:
 def _log_loss(sound: Sound | SpanOfSound) -> None:
     """Log what is lost of the sound of a file, once."""
     if losses := str(sound.losses):
-        _log_once(f"{sound.path}: {losses}")
-
-
-@cache
-def _log_once(line: str) -> None:
-    log.warning(line)
+        log_once(f"{sound.path}: {losses}")
 
 
 def _from_frames(frames: Media, modalities: Modalities) -> list[Media]:

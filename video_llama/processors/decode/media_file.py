@@ -14,6 +14,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from video_llama.common.errors import DecodeError
+from video_llama.processors.decode.damage import ffmpeg_reports
 
 MAX_PIXELS = 89_478_485
 """Larger pictures and frames are refused: a small file can claim any size. Pillow's own limit, which only warns."""
@@ -69,9 +70,13 @@ class Deadline:
 
 @contextmanager
 def decode_errors(path: str, doing: str) -> Iterator[None]:
-    """Turn anything that a decoding library raises into ``DecodeError(path, "cannot <doing>: ...")``."""
+    """Turn anything that a decoding library raises into ``DecodeError(path, "cannot <doing>: ...")``.
+
+    What FFmpeg merely logs as an error is reported as damage.
+    """
     try:
-        yield
+        with ffmpeg_reports(path):
+            yield
     except DecodeError:
         raise
     except Exception as error:  # libraries raise nearly anything on a broken file, and their own types

@@ -30,6 +30,7 @@ from video_llama.common.errors import DecodeError
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound
+from video_llama.processors.decode.damage import collected_damage, report_damage
 from video_llama.processors.decode.h264 import FieldFinder
 from video_llama.processors.decode.media_file import (
     Deadline,
@@ -132,8 +133,15 @@ class PyavReader:
     def _read(self, wanted: set[int], deadline: Deadline) -> Frames:
         """Decode frames by index, from the keyframes they need."""
         packet_of = {i: self._order[i] for i in wanted}
-        found = self._decode(ranges_for(packet_of.values(), self._packets), set(packet_of.values()), deadline)
-        missing = set(packet_of.values()) - found.keys()
+        positions = set(packet_of.values())
+        ranges = ranges_for(positions, self._packets)
+        with collected_damage() as damage:
+            found = self._decode(ranges, positions, deadline)
+        missing = positions - found.keys()
+        if damage and ranges[0].first == 0 and len(ranges) == 1:
+            report_damage(self.path, damage[0])
+        elif damage:  # is the file damaged, or does the decoder complain of where it had to start?
+            missing = positions
         if missing:  # a keyframe was not enough to start from
             found |= self._decode([PacketRange(0, max(missing))], missing, deadline)
         return {i: found[position] for i, position in packet_of.items() if position in found}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from pillow_heif import register_heif_opener
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
+from video_llama.processors.decode.damage import ffmpeg_reports, report_damage
 from video_llama.processors.decode.gif import gif_canvases
 from video_llama.processors.decode.media_file import MAX_PIXELS, check_media_file, decode_errors
 from video_llama.processors.decode.pixels import dim_deep_colour, is_deep_colour, rgb_on_white
@@ -32,6 +34,9 @@ SEEN_AS_VIDEO = (*ANIMATED_FORMATS, "HEIF")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"mif2", b"avif", b"avci", b"jpeg", b"j2ki")
 """Major brands of MP4-like files that hold a picture. Those of sequences, which are videos, are others."""
 
+
+FFMPEG_READERS = {"JPEG": "jpeg_pipe", "PNG": "png_pipe"}
+"""FFmpeg's names for formats of which it reports damage that Pillow hides."""
 
 ORIENTATION = 0x0112
 """EXIF: how to turn a picture upright."""
@@ -63,7 +68,31 @@ def read_image(path: str | Path) -> Tensor:
             raise DecodeError(path, f"an animation of {n} frames, not a still picture: give it as a video")
         picture = next(_gif_pictures(path, image)) if image.format == "GIF" else image
         pixels = upright_pixels(path, picture)
+        _report_damage(path, str(image.format))
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+
+
+def _report_damage(path: str, picture_format: str) -> None:
+    """Report damage to a JPEG or a PNG that Pillow hides when it decodes the picture.
+
+    libjpeg fills the rest of a damaged block with grey and goes on, and Pillow checks the checksums of few PNG chunks.
+    """
+    if picture_format not in FFMPEG_READERS:
+        return
+    try:
+        with Image.open(path) as image:
+            image.verify()
+    except Exception as error:  # whatever Pillow raises; it read the picture all the same
+        report_damage(path, f"Pillow reports {str(error)!r:.200}")
+        return
+    try:
+        with ffmpeg_reports(path), av.open(f"file:{path}", format=FFMPEG_READERS[picture_format]) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            for _ in container.decode(stream):
+                pass
+    except (av.error.FFmpegError, ValueError, IndexError) as error:
+        report_damage(path, f"FFmpeg reports {str(error)!r:.200}")
 
 
 def open_picture(path: str) -> Image.Image | None:
