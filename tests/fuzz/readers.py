@@ -229,7 +229,13 @@ def _ffmpeg(path: Path, kind: str) -> str:
             if stream is None:
                 return f"FFmpeg: no {kind}"
             stream.codec_context.thread_count = 1
-            n_frames = sum(1 for _ in container.decode(stream))
+            n_frames, n_tries = 0, 0
+            while n_tries < 1000:
+                try:
+                    n_frames += sum(1 for _ in container.decode(stream))
+                    break
+                except BlockingIOError:  # no packet in what was read; FFmpeg's own program goes on, too
+                    n_tries += 1
     except (av.error.FFmpegError, ValueError, MemoryError) as error:
         return f"FFmpeg: {error!r:.200}"
     finally:

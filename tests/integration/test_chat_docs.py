@@ -44,7 +44,7 @@ def test_the_python_examples_run(folder, capsys):
     assert lines[:2] == ["It is red.", "It is a ring."]
     assert lines[3].startswith("AnswerStats(prompt_tokens=")
     assert lines[4] == "It moves left."
-    answer = "FileAnswer(text='It is a ring.', audio_status=AudioStatus(state='used', reason=''))"
+    answer = "FileAnswer(text='It is a ring.', audio_status=AudioStatus(state='used', reason=''), damage='')"
     assert printed(batch, capsys) == [f"[{answer}, DecodeError('lost.jpg: no such file')]"]
 
 

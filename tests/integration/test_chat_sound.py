@@ -168,6 +168,21 @@ def test_infer_reports_unreadable_sound_but_not_missing_sound(command, with_audi
     assert corrupt["sound"].startswith("cannot decode packet 4")
 
 
+def test_a_picture_that_pillow_calls_damaged_is_used_and_reported(command, ask, with_audio, tmp_path):
+    picture_file = tmp_path / "torn.png"
+    Image.fromarray(picture(0)).save(picture_file)
+    picture_file.write_bytes(picture_file.read_bytes()[:-12])  # its last chunk, which marks the end
+    report = "Pillow reports "
+    assert report in json.loads(ask(with_audio, "--image", picture_file, "--json").out)["damage"]
+    assert f"damaged file: {report}" in ask(with_audio, "--image", picture_file).out
+    item = {"id": 1, "image": str(picture_file), "question": "What?"}
+    (tmp_path / "q.jsonl").write_text(json.dumps(item))
+    paths = ["--input", tmp_path / "q.jsonl", "--output", tmp_path / "a.jsonl", "--max-new-tokens", 4]
+    code, _, err = command("infer", "--cfg-path", with_audio, *paths)
+    assert code == 0, err
+    assert report in json.loads((tmp_path / "a.jsonl").read_text())["damage"]
+
+
 def test_a_sound_file_is_used(ask, with_audio, media):
     code, out, err = ask(with_audio, "--sound", media["sound alone"], "--json")
     assert code == 0, err

@@ -138,7 +138,10 @@ def _answers(
 
     def answer(part: Sequence[_Asked]) -> list[FileAnswer]:
         texts = engine.generate([one.prompt for one in part], settings)
-        return [FileAnswer(text, one.content.audio_status, one.content.damage) for text, one in zip(texts, part, strict=True)]
+        return [
+            FileAnswer(text, one.content.audio_status, one.content.damage)
+            for text, one in zip(texts, part, strict=True)
+        ]
 
     return in_parts(answer, [_asked(engine, file, question, settings) for file, question in asked])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,13 @@ def test_frames_are_shown_with_their_times():
     assert [int(image[0, 0, 0]) for image in images(html)] == [0, 200, 0]
     assert re.findall("<figcaption>(.*?)</figcaption>", html) == ["0.0 s", "1.2 s", "2.5 s"]
     assert "3 frames" in html
+
+
+def test_a_damaged_file_is_reported_with_its_text_escaped():
+    file = shown(frames=Media("image", torch.zeros(3, 1, 8, 8, dtype=torch.uint8)))
+    assert "Damaged" not in model_input(file, has_audio=True)
+    file = replace(file, media=replace(file.media, damage="FFmpeg reports '<b>'"))
+    assert "<b>Damaged file.</b> FFmpeg reports &#x27;&lt;b&gt;&#x27;." in model_input(file, has_audio=True)
 
 
 def test_a_repeated_segment_is_shown_once():

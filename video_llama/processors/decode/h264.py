@@ -14,6 +14,9 @@ SLICES = (1, 2, 5)
 
 PROFILES_WITH_CHROMA = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 
+MAX_FRAME_NUM_BITS = 16
+"""By section 7.4.2.1.1; a header that claims more is damaged."""
+
 HEADER_BYTES = 64
 """Longest start of a slice that is read; the part that matters is shorter."""
 
@@ -68,7 +71,8 @@ def _is_field_slice(bits: _Bits, header: StreamHeader) -> bool:
     return bool(bits.take(1))
 
 
-def _stream_header(bits: _Bits) -> StreamHeader:
+def _stream_header(bits: _Bits) -> StreamHeader | None:
+    """Return what a sequence parameter set says; None if it is damaged."""
     profile = bits.take(8)
     bits.take(16)  # constraints, level
     bits.unsigned()  # its number
@@ -84,6 +88,8 @@ def _stream_header(bits: _Bits) -> StreamHeader:
                 if bits.take(1):
                     _skip_scaling_list(bits, 16 if i < 6 else 64)
     frame_num_bits = bits.unsigned() + 4
+    if frame_num_bits > MAX_FRAME_NUM_BITS:
+        return None
     order_type = bits.unsigned()
     if order_type == 0:
         bits.unsigned()
