@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from PIL import Image
 
 from tests.demo_server import ENDLESS, Server, wait_until
 from video_llama.toy.encode import write_clip, write_still
@@ -125,6 +126,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         write_clip(paths[name], scene)
     paths["image"] = folder / "image.jpg"
     write_still(paths["image"], Scene("square", "green", "still", "large", seed=3))
+    paths["heic"] = folder / "photograph.heic"
+    with Image.open(paths["image"]) as image:
+        image.resize((320, 320)).save(paths["heic"])
     paths["corrupt"] = folder / "corrupt.mp4"
     paths["corrupt"].write_bytes(paths["red"].read_bytes()[:300] + bytes(2000))
     return paths
@@ -239,6 +243,14 @@ def test_an_image_can_replace_a_clip(visitor, files):
     expect(visitor.page.locator("#preview img")).to_be_visible()
     visitor.ask("What colour is the shape?")
     visitor.expect_answers("It is green.")
+
+
+def test_a_heic_photograph_is_visible_although_the_browser_cannot_decode_it(visitor, files):
+    visitor.upload(files["heic"])
+    visitor.expect_frames(1)
+    photograph = visitor.page.locator("#preview img")
+    expect(photograph).to_be_visible()
+    assert photograph.evaluate("image => image.naturalWidth") > 100
 
 
 def test_the_sound_can_be_switched_off(visitor, files):

@@ -23,6 +23,7 @@ from torch import Tensor
 from video_llama.common.types import Media
 from video_llama.demo.dialogue import ShownFile
 from video_llama.processors.audio import MEL_FRAMES, MEL_MEAN, MEL_STD, SEGMENT_SECONDS, log_mel
+from video_llama.processors.decode import picture_format, read_image
 
 THUMBNAIL = 160
 """Longest side of a frame on the page, in pixels."""
@@ -35,6 +36,12 @@ DYNAMIC_RANGE = 10.0
 
 ANIMATED_SUFFIXES = (".gif", ".png", ".apng", ".webp", ".avif")
 """Suffixes of animations, which browsers show as images."""
+
+BROWSER_FORMATS = frozenset({"JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "AVIF"})
+"""Formats of pictures that all browsers show, by Pillow's names."""
+
+PREVIEW = 1024
+"""Longest side of a picture that is converted for the browser, in pixels."""
 
 NO_INPUT = """<div class="model-input empty"><p>The frames and sound given to the model will appear here.</p></div>"""
 
@@ -60,6 +67,8 @@ def model_input(file: ShownFile, *, has_audio: bool) -> str:
 def player(file: ShownFile) -> str:
     """Return HTML that plays or shows the uploaded file, through gradio's route for uploads."""
     url = f"gradio_api/file={quote(str(file.path))}"
+    if file.kind == "image" and picture_format(file.path) not in {*BROWSER_FORMATS, None}:
+        url = data_url(rearrange(read_image(file.path), "c h w -> h w c").numpy(), PREVIEW)
     element = {
         "video": f'<video src="{url}" controls playsinline preload="metadata"></video>',
         "image": f'<img src="{url}" alt="the uploaded image">',

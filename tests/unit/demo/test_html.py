@@ -118,6 +118,20 @@ def test_an_animation_is_shown_as_browsers_can():
     assert "<img" in player(shown("video", name="moving.GIF"))
 
 
+@pytest.mark.parametrize("name", ["x.heic", "x.tif", "x.jp2", "heic_named.jpg"])
+def test_a_picture_that_browsers_cannot_show_is_converted(tmp_path, name):
+    path = tmp_path / name
+    Image.new("RGB", (96, 64), (0, 160, 0)).save(path, "HEIF" if "heic" in name else None)
+    (image,) = images(player(replace(shown("image"), path=path)))
+    assert image.shape == (64, 96, 3)
+    assert abs(image.astype(int) - [0, 160, 0]).max() < 12
+
+
+def test_a_picture_that_browsers_show_is_not_converted(tmp_path):
+    Image.new("RGB", (96, 64)).save(tmp_path / "x.webp")
+    assert images(player(replace(shown("image"), path=tmp_path / "x.webp"))) == []
+
+
 def test_large_frames_are_scaled_down():
     (image,) = images(f'<img src="{data_url(np.zeros((300, 600, 3), np.uint8))}">')
     assert image.shape == (80, 160, 3)

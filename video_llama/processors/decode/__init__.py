@@ -18,7 +18,7 @@ from video_llama.processors.decode.animation import AnimationReader
 from video_llama.processors.decode.audio_track import Sound, mixed, open_sound
 from video_llama.processors.decode.media_file import check_media_file
 from video_llama.processors.decode.probe import Probed, probe
-from video_llama.processors.decode.still import count_frames, open_picture, read_image
+from video_llama.processors.decode.still import count_frames, open_picture, picture_format, read_image
 from video_llama.processors.decode.waveform import SAMPLE_RATE
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "mixed",
     "open_sound",
     "open_video",
+    "picture_format",
     "probe",
     "read_image",
 ]

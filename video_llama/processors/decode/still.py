@@ -95,6 +95,15 @@ def _report_damage(path: str, picture_format: str) -> None:
         report_damage(path, f"FFmpeg reports {str(error)!r:.200}")
 
 
+def picture_format(path: str | Path) -> str | None:
+    """Return Pillow's name for the format of a file, whatever the file's name; None if it is no picture."""
+    try:
+        with Image.open(path) as image:
+            return image.format
+    except (OSError, Image.DecompressionBombError):
+        return None
+
+
 def open_picture(path: str) -> Image.Image | None:
     """Open a file that is a picture or an animation although FFmpeg may open it as video; return None for others.
 
