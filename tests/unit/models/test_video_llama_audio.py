@@ -259,7 +259,7 @@ def test_a_sample_has_the_inputs_of_the_trained_branches(decoder, settings, vide
 def test_without_audio_source_the_branch_trains_on_frames_if_its_encoder_takes_them(decoder, settings, source):
     config = tiny.config(decoder, **{**tiny.AUDIO, **settings, "audio_source": None})
     assert config.modalities.audio_source == source
-    assert [key for key, _ in config.warnings()] == (["audio_source"] if source == "frames" else [])
+    assert [key for key, _ in config.notes(trains=True)] == (["audio_source"] if source == "frames" else [])
     assert config.audio_inputs == (source or "sound",)
 
 

@@ -92,9 +92,12 @@ def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
         if (path := getattr(config, key.name)) is None:
             continue
         if not is_read(key, config):
-            log.info("model.%s is not read: the audio branch alone is trained", key.name)
             continue
-        file = without_unused(read_weights_file(key, path), key, config)
+        file = read_weights_file(key, path)
+        if file.tensors and not config.modalities.video and all(n.startswith(VIDEO_PARTS) for n in file.tensors):
+            log.warning("note: %s is %s; it has no effect: the audio branch alone is trained", file.source, file.title)
+            continue
+        file = without_unused(file, key, config)
         check_finite(file.tensors, file.source)
         check_width(file, config.decoder_folder)
         check_adapter(file, config)
