@@ -17,7 +17,7 @@ from pydantic_core import core_schema
 from video_llama.common.errors import UnknownName
 from video_llama.common.registry import nearest
 from video_llama.config.fields import UNSET, Constraint, ExistingPath, Registered, RegisteredKeys
-from video_llama.config.hints import default_of, fixed_length, mark, needed, split, takes_null, takes_text
+from video_llama.config.hints import default_of, fixed_length, is_path, mark, needed, split, takes_null, takes_text
 from video_llama.config.interpolation import BROKEN, Unset
 from video_llama.config.problems import KeyPath, Problems
 from video_llama.config.serialize import remember_name
