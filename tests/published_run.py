@@ -29,7 +29,9 @@ VIT = {"embed_dim": 16, "depth": 2, "num_heads": 2, "patch_size": 14, "mlp_ratio
 QFORMER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 TRUNK = {"embed_dim": 16, "depth": 2, "num_heads": 2}
 SIZES = (f"model.vit_args={VIT}", f"model.qformer={QFORMER}")
-SIZES_OF_IMAGEBIND = (f"model.audio_encoder={{name: imagebind_huge, audio: {TRUNK}, vision: {TRUNK}, out_embed_dim: 12}}",)
+SIZES_OF_IMAGEBIND = (
+    f"model.audio_encoder={{name: imagebind_huge, audio: {TRUNK}, vision: {TRUNK}, out_embed_dim: 12}}",
+)
 STRAY = {"llama_model.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}
 """A buffer that the original saves by accident."""
 

@@ -98,7 +98,11 @@ def test_what_means_the_same_is_accepted(check, name, change, expected):
     [
         (STAGE_1, lambda text: text.decode().encode("utf-16"), "mine.yaml: not UTF-8 text (byte 0)"),
         # what made the published files unreadable
-        (STAGE_1, swap("  arch", "\tarch"), "mine.yaml:3  not valid YAML: found character '\\t' that cannot start any token"),
+        (
+            STAGE_1,
+            swap("  arch", "\tarch"),
+            "mine.yaml:3  not valid YAML: found character '\\t' that cannot start any token",
+        ),
         (STAGE_1, swap("  arch", "\tarch"), "; indent with spaces, not tabs"),
         (STAGE_1, swap("arch: ", "arch:\t\t"), "mine.yaml:3  not valid YAML: found character '\\t'"),
         (STAGE_1, swap(LLAMA, LLAMA.replace("\n", ' or "ckpt/b/"\n')), "mine.yaml:8  not valid YAML: "),
@@ -108,9 +112,17 @@ def test_what_means_the_same_is_accepted(check, name, change, expected):
         (STAGE_1, swap("  freeze_qformer", " freeze_qformer"), "; indent this key like the others of its block"),
         # paths
         (AUDIO, swap('"ckpt/imagebind_path/"', "''"), "model.imagebind_ckpt_path: ImageBind"),
-        (AUDIO, swap('"ckpt/imagebind_path/"', "not/there"), "model.imagebind_ckpt_path: no such directory or file: not/there"),
+        (
+            AUDIO,
+            swap('"ckpt/imagebind_path/"', "not/there"),
+            "model.imagebind_ckpt_path: no such directory or file: not/there",
+        ),
         (STAGE_1, swap("path/cc_sbu_align/", "''"), "storage: empty; it needs the path of a directory"),
-        (VISION_CHAT, swap("path/visual_branch_ckpt", "''"), "mine.yaml  model.ckpt is not set: the branch would answer at random"),
+        (
+            VISION_CHAT,
+            swap("path/visual_branch_ckpt", "''"),
+            "mine.yaml  model.ckpt is not set: the branch would answer at random",
+        ),
         (
             STAGE_2,
             swap("'path/pretrained_visual_branch_ckpt'", "~/visual"),
@@ -133,15 +145,35 @@ def test_what_means_the_same_is_accepted(check, name, change, expected):
             "${oc.env:MODELS}.",
         ),
         # truth values and numbers
-        (STAGE_1, swap("amp: True", "amp: 'True'"), "run.amp: expected true or false, got the string 'True'. Write it without quotes."),
+        (
+            STAGE_1,
+            swap("amp: True", "amp: 'True'"),
+            "run.amp: expected true or false, got the string 'True'. Write it without quotes.",
+        ),
         (STAGE_1, swap("max_epoch: 5", "max_epoch: '5'"), "run.max_epoch: expected an integer, got the string '5'"),
         # what is wrong stays wrong
         (STAGE_1, swap("freeze_vit", "freze_vit"), "model.freze_vit: unknown key. Did you mean model.freeze_vit?"),
-        (STAGE_1, swap('end_sym: "###"', 'end_sym: "</s>"'), "model.end_sym: '</s>' contradicts model_type pretrain_vicuna"),
-        (STAGE_1, swap("pretrain_vicuna", "pretrain_llama_v2"), "model.end_sym: '###' contradicts model_type pretrain_llama_v2"),
+        (
+            STAGE_1,
+            swap('end_sym: "###"', 'end_sym: "</s>"'),
+            "model.end_sym: '</s>' contradicts model_type pretrain_vicuna",
+        ),
+        (
+            STAGE_1,
+            swap("pretrain_vicuna", "pretrain_llama_v2"),
+            "model.end_sym: '###' contradicts model_type pretrain_llama_v2",
+        ),
         (STAGE_1, swap("  max_epoch: 5\n", ""), "run.max_epoch: missing; it has no default"),
-        (STAGE_1, swap("evaluate: False", "evaluate: True"), "run.evaluate: evaluation during a run is not available yet"),
-        (STAGE_2, swap("model_type: \"vicuna\"\n\n  webvid", "model_type: \"llama_v2\"\n\n  webvid"), "datasets.llava_instruct.model_type"),
+        (
+            STAGE_1,
+            swap("evaluate: False", "evaluate: True"),
+            "run.evaluate: evaluation during a run is not available yet",
+        ),
+        (
+            STAGE_2,
+            swap('model_type: "vicuna"\n\n  webvid', 'model_type: "llama_v2"\n\n  webvid'),
+            "datasets.llava_instruct.model_type",
+        ),
         (VISION_CHAT, swap("task: video_text", "task: image_text"), "run.task: expected one of video_text_pretrain"),
         (VISION_CHAT, swap("task", "taks"), "run.taks: unknown key. Did you mean run.task?"),
         (VISION_CHAT, swap("n_frms: 8", "n_frms: 33"), "n_frms: 33 frames, but model.max_frame_pos is 32"),

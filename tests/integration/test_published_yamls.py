@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.integration.conftest import ROOT, Result, losses
+from tests.integration.conftest import Result, losses
 from tests.published_run import DOWNLOADS, EVALUATION, SIZES, SIZES_OF_IMAGEBIND, TRAINING, YAMLS, write_folder
+from video_llama.conversation.engine import Engine
 
 TWO_STEPS = ("run.max_epoch=1", "run.iters_per_epoch=2", "run.num_workers=0", "run.device=cpu")
 
@@ -96,3 +97,53 @@ def test_an_eval_yaml_answers_and_notes_each_key_without_effect_once(here, name,
     assert len(json.loads(out)["frame_times"]) == 8
     notes = [line for line in caplog.messages if line.startswith("note: ")]
     assert [line.split("  ")[1].split(": ")[0] for line in notes] == [*IN_USE]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_several_processes_the_first_alone_tells_the_notes(here, rank, monkeypatch, caplog):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", str(rank))
+    name = "video_llama_eval_only_vl.yaml"
+    Engine.from_config(name, [*sizes(name), *DOWNLOADS], device="cpu")
+    assert len([line for line in caplog.messages if line.startswith("note: ")]) == (len(IN_USE) if rank == 0 else 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "purpose", "problems"),
+    [
+        ("visionbranch_stage1_pretrain.yaml", "train", []),
+        ("visionbranch_stage1_pretrain.yaml", "use", ["model.ckpt is not set: the branch would answer at random"]),
+        ("visionbranch_stage2_finetune.yaml", "use", []),
+        (
+            "audiobranch_stage2_finetune.yaml",
+            "use",
+            ["for inference, model.vit_ckpt: ", "for inference, model.q_former_model: "],
+        ),
+        ("video_llama_eval_withaudio.yaml", "use", []),
+        (
+            "video_llama_eval_withaudio.yaml",
+            "train",
+            [
+                f"run.{key}: missing; it has no default"
+                for key in ("init_lr", "max_epoch", "batch_size_train", "output_dir")
+            ],
+        ),
+    ],
+)
+def test_check_config_checks_for_the_purpose_that_is_asked_for(here, name, purpose, problems):
+    code, out, err = here("check-config", name, "--for", purpose, "--options", *downloads(name))
+    assert code == bool(problems)
+    assert out.startswith(f"{name}: ok for {'training' if purpose == 'train' else 'use'}\n" if not problems else "")
+    lines = err.splitlines()
+    assert len(lines) == len(problems)
+    assert all(problem in line for problem, line in zip(problems, lines, strict=True))
+
+
+def test_for_use_the_data_need_not_be_there(here):
+    name, gone = "visionbranch_stage2_finetune.yaml", "datasets.cc_sbu_align.build_info.storage=gone"
+    assert here("check-config", name, "--for", "use", "--options", *DOWNLOADS, gone).code == 0
+    code, _, err = here("check-config", name, "--options", *DOWNLOADS, gone)
+    assert (code, err) == (
+        1,
+        f"option --options {gone}  datasets.cc_sbu_align.build_info.storage: no such directory: gone\n",
+    )

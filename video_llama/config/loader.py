@@ -25,7 +25,6 @@ from video_llama.config.fields import (
 )
 from video_llama.config.inference_config import InferenceConfig
 from video_llama.config.interpolation import Resolver
-from video_llama.config.hints import mark
 from video_llama.config.overrides import apply_options
 from video_llama.config.problems import KeyPath, Problems, dotted
 from video_llama.config.purposes import why_no_training
@@ -135,13 +134,13 @@ def load_config(
     for key, near in misspelt.items():
         problems.add_unknown((key,), near)
     imports = _imports(problems, data.get("imports"))
-    no_training = why_no_training(data, mark(SECTIONS["run"]))
+    no_training = why_no_training(data, SECTIONS["run"])
     trains = no_training is None
     if need is None:
         also = also if trains else ("datasets", "run")
         need = ["model", *(name for name in SECTIONS if name in data and name not in ("model", *also))]
     if "run" in data and no_training and "run" not in need:
-        problems.note(("run",), f"has no effect: this file does not train, since {no_training}")
+        problems.note(("run",), f"has no effect: this file is not for training ({no_training})")
     need = [*need, *(name for name in also if name in data and name not in need)]
     sections: dict[str, Any] = {}
     unset: dict[KeyPath, str] = {}
@@ -166,7 +165,8 @@ def load_config(
     _add_notes(problems, needed if trains else sections, trains)
     problems.warn_of_swallowed([*need, "imports", "paths"])
     notes, warnings = (
-        tuple(text for _, text in sorted(found, key=lambda line: line[0])) for found in (problems.noted, problems.warned)
+        tuple(text for _, text in sorted(found, key=lambda line: line[0]))
+        for found in (problems.noted, problems.warned)
     )
     return JobConfig(
         **sections, imports=imports, unset=unset_lines, trains=trains, notes=notes, warnings=warnings, places=problems

@@ -7,10 +7,10 @@ from typing import Any
 
 from video_llama.common.errors import ConfigError
 from video_llama.config.fields import Registered
-from video_llama.config.hints import needed
+from video_llama.config.hints import mark, needed
 
 
-def why_no_training(data: Mapping[str, Any], runner: Registered) -> str | None:
+def why_no_training(data: Mapping[str, Any], run_hint: Any) -> str | None:
     """Return why a YAML is not for training, or None if it is.
 
     One for training has data sets, and a ``run`` section with at least one setting that its runner cannot do without. Other
@@ -18,8 +18,10 @@ def why_no_training(data: Mapping[str, Any], runner: Registered) -> str | None:
 
     Args:
         data: the sections, as plain data.
-        runner: how the ``run`` section names its class.
+        run_hint: the type of the ``run`` section, marked with how it names its class.
     """
+    runner = mark(run_hint)
+    assert isinstance(runner, Registered)
     if "run" not in data:
         return "no run section"
     if not data.get("datasets"):
@@ -28,7 +30,8 @@ def why_no_training(data: Mapping[str, Any], runner: Registered) -> str | None:
     name = run.get(runner.key, runner.default)
     if not isinstance(name, str) or name not in runner.registry:  # a mistake to be reported
         return None
-    keys = needed(runner.registry.config(name))
+    config = runner.registry.config(name)
+    keys = needed(config) if config is not None else []
     return f"none of {', '.join(keys)} is set" if keys and not run.keys() & {*keys} else None
 
 

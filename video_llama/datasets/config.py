@@ -101,7 +101,7 @@ class DatasetConfig:
         """
         for key, default in (("build_info", None), ("text_processor", None), ("sample_ratio", 1.0)):
             if not trains and getattr(self, key, default) != default:
-                yield key, "has no effect: it is for training, and this file does not train"
+                yield key, "has no effect: this file is not for training"
 
     def warnings(self) -> Iterable[tuple[str, str]]:
         """Yield (dotted key, message) for each setting whose effect is probably not what is meant."""

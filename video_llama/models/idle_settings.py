@@ -66,7 +66,7 @@ def idle_settings(config: VideoLLaMAConfig, trains: bool) -> Iterable[tuple[str,
         reason = "has no effect without an audio branch. To build one, set equip_audio_branch: true."
         found |= dict.fromkeys(_OF_THE_AUDIO_BRANCH, reason)
     if not trains:
-        found |= dict.fromkeys(_OF_TRAINING, "has no effect: it is for training, and this file does not train")
+        found |= dict.fromkeys(_OF_TRAINING, "has no effect: this file is not for training")
         if config.end_sym is not None and config.template is not None and config.end_sym != config.template.end_sym:
             end = config.template.end_sym
             yield "end_sym", f"has no effect: under model_type {config.model_type}, answers end with {end!r}"

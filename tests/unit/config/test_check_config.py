@@ -196,7 +196,9 @@ def test_notes_and_warnings_have_the_line_of_their_key(tmp_path: Path) -> None:
         ("warning", "datasets.cc_sbu_align.sample_ratio"),
         ("warning", "run.warmup_steps"),
     }
-    assert found["warning", "run.warmup_steps"].endswith("3000, but the run has 3000 steps: it never leaves its warm-up")
+    assert found["warning", "run.warmup_steps"].endswith(
+        "3000, but the run has 3000 steps: it never leaves its warm-up"
+    )
 
 
 @pytest.mark.parametrize("name", ["cc_sbu_align", "llava_instruct", "webvid_instruct"])

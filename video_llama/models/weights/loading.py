@@ -111,7 +111,7 @@ def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
 
 def is_read(key: WeightsKey, config: VideoLLaMAConfig) -> bool:
     """Return whether a key's file is read: not if it is for a branch alone that the model does not have."""
-    absent = () if config.modalities.video else VIDEO_PARTS
+    absent: tuple[str, ...] = () if config.modalities.video else VIDEO_PARTS
     absent += () if config.equip_audio_branch else AUDIO_PARTS
     return not all(prefix.startswith(absent) for prefix in key.prefixes)
 
