@@ -68,7 +68,7 @@ def _check(file: str, options: list[str], purpose: Purpose | None) -> bool:
     for warning in warnings:
         print(f"  warning: {warning}")
     if config.unset:
-        print(f"  to set before use: {', '.join(config.unset)}")
+        print(f"  still to set: {', '.join(config.unset)}")
     return True
 
 

@@ -46,7 +46,7 @@ def test_what_the_user_has_still_to_set_is_listed_and_is_no_error(
     )
     assert run("a.yaml") == 0
     out = capsys.readouterr().out
-    assert out == "a.yaml: ok for use\n  to set before use: paths.llama (model.llama_model), model.prompt_path\n"
+    assert out == "a.yaml: ok for use\n  still to set: paths.llama (model.llama_model), model.prompt_path\n"
 
 
 def test_every_problem_of_every_file_is_printed(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
