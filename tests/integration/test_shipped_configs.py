@@ -146,7 +146,7 @@ def test_relative_paths_of_a_user_start_at_the_working_directory(tmp_path, monke
 def test_check_config_finds_no_problem_in_a_shipped_configuration(file, command):
     code, out, err = command("check-config", file)
     assert (code, err) == (0, "")
-    assert out.startswith(f"{file}: ok\n")
+    assert out.startswith(f"{file}: ok for {'training' if file.startswith('train') else 'use'}\n")
 
 
 @pytest.mark.parametrize("file", CONFIGS)

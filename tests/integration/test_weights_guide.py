@@ -73,7 +73,7 @@ def test_the_commands_run_in_the_order_they_are_printed(folder, monkeypatch, cap
     assert (folder / "branch.safetensors").is_file()
     assert (folder / "for_the_original.pth").is_file()
     assert sum("check-config" in c for c in COMMANDS) >= 6
-    assert not [c for c, out in printed.items() if "check-config eval_configs" in c and "to set before use" in out]
+    assert not [c for c, out in printed.items() if "check-config eval_configs" in c and "still to set" in out]
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if " chat " in c])

@@ -1,15 +1,26 @@
-"""``video-llama check-config FILE...``: report every problem of a YAML before a run."""
+"""``video-llama check-config FILE...``: report every problem of a YAML before it trains or answers."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import Any, Literal
 
 from video_llama.common.errors import VideoLlamaError
 from video_llama.common.registry import MODELS
 from video_llama.config.loader import ConfigError, JobConfig, load_config
+from video_llama.config.purposes import model_in_use
 from video_llama.config.serialize import registered_class
+
+Purpose = Literal["train", "use"]
+
+SECTIONS: dict[Purpose | None, dict[str, Any]] = {
+    "train": {"need": ("model", "datasets", "run")},
+    "use": {"need": ("model",), "also": ("datasets", "inference")},
+    None: {"need": None},
+}
+"""Sections that are read for each purpose, as the commands read them; without a purpose, all that the file has."""
+NOUNS: dict[Purpose, str] = {"train": "training", "use": "use"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,50 +32,85 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="YAML file. Annotations that it names are read; weights files are not opened, see inspect-weights",
     )
     parser.add_argument(
+        "--for",
+        dest="purpose",
+        choices=("train", "use"),
+        help="check what training needs, or what chat, infer, evaluate and demo need. Default: all that the file is for; it is "
+        "for training if it has data sets and, in its run section, settings that a run cannot do without",
+    )
+    parser.add_argument(
         "--options", nargs="*", default=[], metavar="KEY=VALUE", help="settings that override the file: run.max_epoch=3"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Check each file; return 1 if any has a problem."""
-    failed = [file for file in args.files if not _check(file, args.options)]
+    failed = [file for file in args.files if not _check(file, args.options, args.purpose)]
     return 1 if failed else 0
 
 
-def _check(file: str, options: list[str]) -> bool:
+def _check(file: str, options: list[str], purpose: Purpose | None) -> bool:
     try:
-        config = load_config(file, options, need=None, allow_unset=True)
+        config = load_config(file, options, allow_unset=True, **SECTIONS[purpose])
     except ConfigError as error:
         print(error, file=sys.stderr)
         return False
     try:
-        warnings = [*config.warnings, *_idle_settings(config)]
+        purposes = _purposes(config, purpose)
+        warnings = [*config.warnings, *_idle_settings(config, purposes)]
     except VideoLlamaError as error:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         print(*(f"{file}  {problem}" for problem in problems), sep="\n", file=sys.stderr)
         return False
-    print(f"{file}: ok")
+    print(f"{file}: ok for {' and '.join(NOUNS[each] for each in purposes)}")
+    for note in config.notes:
+        print(f"  note: {note}")
     for warning in warnings:
         print(f"  warning: {warning}")
     if config.unset:
-        print(f"  to set before use: {', '.join(config.unset)}")
+        print(f"  still to set: {', '.join(config.unset)}")
     return True
 
 
-def _idle_settings(config: JobConfig) -> list[str]:
+def _purposes(config: JobConfig, purpose: Purpose | None) -> list[Purpose]:
+    """Return what the file is for: the purpose that was asked for, else training, use or both.
+
+    Raises:
+        ConfigError: it is not for training, or not asked for that, and lacks what use needs.
+    """
+    if purpose == "train":
+        return ["train"]
+    trains: list[Purpose] = ["train"] if config.trains and purpose is None else []
+    if _unset_in_model(config):  # what is set later may change the answer
+        return trains or ["use"]
+    try:
+        model_in_use(config.model)
+    except ConfigError:
+        if not trains:
+            raise
+        return trains
+    return [*trains, "use"]
+
+
+def _unset_in_model(config: JobConfig) -> bool:
+    return any("model." in setting for setting in config.unset)
+
+
+def _idle_settings(config: JobConfig, purposes: list[Purpose]) -> list[str]:
     """Check the decoder folder, the model's settings and the annotations, as far as no setting is ???.
 
     Returns:
-        A line for each setting that turns out to have no effect.
+        A line for each setting whose effect only the data shows.
     Raises:
         VideoLlamaError: something cannot be used.
     """
-    if any("model." in setting for setting in config.unset):
+    if _unset_in_model(config):
         return []
+    model = model_in_use(config.model) if purposes == ["use"] else config.model
     model_class: Any = registered_class(MODELS, config.model)  # slow to import
-    spec = model_class.sample_spec(config.model)
-    model_class.skeleton(config.model)
-    if config.unset or config.run is None or not config.datasets:
+    spec = model_class.sample_spec(model)
+    model_class.skeleton(model)
+    if config.unset or "train" not in purposes:
         return []
     from video_llama.datasets.mixture import build_mixture
     from video_llama.runners.effects import idle_settings

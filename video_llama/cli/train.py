@@ -61,6 +61,8 @@ def train(cfg_path: str, options: Sequence[str] = (), *, allow_changed: bool = F
         spec = model_class.sample_spec(job.model)
         mixture = build_mixture(job.datasets, spec, job.run.seed)
         if world.is_main:
+            for note in job.notes:
+                log.info("note: %s", note)
             for warning in (*job.warnings, *idle_settings(job, spec, mixture, world.size)):
                 log.warning("warning: %s", warning)
         torch.manual_seed(job.run.seed)

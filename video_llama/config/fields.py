@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -66,6 +67,8 @@ class ExistingPath:
     """A path that must exist, relative to the working directory."""
 
     kind: Literal["any", "file", "dir"] = "any"
+    only_with: str | None = None
+    """Key of the same Config, declared earlier and false by default, without which the path is not used and need not exist."""
 
     def problem(self, value: str) -> str | None:
         """Return what is missing."""
@@ -78,5 +81,15 @@ class ExistingPath:
             return None
         if os.path.exists(value):
             return f"not a {noun}: {value}"
-        hint = " (~ is not expanded here; ${oc.env:HOME} is)" if value.startswith("~") else ""
-        return f"no such {noun}: {value}{hint}"
+        if not value:
+            return f"empty; it needs the path of a {noun}"
+        return f"no such {noun}: {value}{_unexpanded(value)}"
+
+
+def _unexpanded(path: str) -> str:
+    """Return a hint for a path that a shell would expand."""
+    if path.startswith("~"):
+        return " (~ is not expanded here; ${oc.env:HOME} is)"
+    if found := re.search(r"\$(\w+)|%(\w+)%", path):
+        return f" ({found[0]} is not expanded here; ${{oc.env:{found[1] or found[2]}}} is)"
+    return ""

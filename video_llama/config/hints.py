@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, Field
+import typing
+from dataclasses import MISSING, Field, fields
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from video_llama.config.fields import Registered, RegisteredKeys
+from video_llama.config.fields import UNSET, ExistingPath, Registered, RegisteredKeys
 
 
 def split(hint: Any) -> tuple[Any, tuple[Any, ...]]:
@@ -32,6 +33,11 @@ def takes_text(hint: Any) -> bool:
     return any(split(arm)[0] in (str, Any) for arm in arms(hint))
 
 
+def is_path(hint: Any) -> bool:
+    """Return whether the hint, or one type of its union, is marked as a path."""
+    return any(isinstance(m, ExistingPath) for candidate in (hint, *arms(hint)) for m in split(candidate)[1])
+
+
 def mark(hint: Any) -> Registered | RegisteredKeys | None:
     """Return the mark, on the hint or on one type of its union, that picks a Config by name."""
     marks = (m for candidate in (hint, *arms(hint)) for m in split(candidate)[1])
@@ -48,3 +54,10 @@ def fixed_length(hint: Any) -> int | None:
 def default_of(member: Field[Any]) -> Any:
     """Return the default of a dataclass field, or ``MISSING``."""
     return member.default_factory() if member.default_factory is not MISSING else member.default
+
+
+def needed(config: type[Any]) -> list[str]:
+    """Return the fields of a Config that a YAML has to set."""
+    hints = typing.get_type_hints(config, include_extras=True)
+    required = [f.name for f in fields(config) if f.init and default_of(f) in (MISSING, UNSET)]
+    return [name for name in required if getattr(mark(hints[name]), "default", None) is None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -114,4 +115,6 @@ def _reason(error: OmegaConfBaseException, container: DictConfig | ListConfig) -
     known = [str(key) for key in block] if isinstance(block, DictConfig) else []
     prefix = f"{parent}." if parent else ""
     near = did_you_mean(name, known).replace("Did you mean ", f"Did you mean {prefix}")
+    if not near and wanted in os.environ:
+        near = f" The environment variable is ${{oc.env:{wanted}}}."
     return f"there is no key {wanted}.{near}"

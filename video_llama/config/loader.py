@@ -27,6 +27,7 @@ from video_llama.config.inference_config import InferenceConfig
 from video_llama.config.interpolation import Resolver
 from video_llama.config.overrides import apply_options
 from video_llama.config.problems import KeyPath, Problems, dotted
+from video_llama.config.purposes import why_no_training
 from video_llama.config.serialize import plain, registered_class, registered_name
 from video_llama.config.shipped import find_config
 from video_llama.config.source import map_strings, read_yaml
@@ -70,13 +71,17 @@ class JobConfig:
     """Modules of the user, imported before names are looked up."""
     unset: tuple[str, ...] = ()
     """What is still ``???``: ``paths.llama (model.llama_model)``."""
-    warnings: tuple[str, ...] = ()
+    trains: bool = True
+    """Whether the file is for training, and not for use alone."""
+    notes: tuple[str, ...] = ()
     """Settings without effect: ``mine.yaml:40  run.batch_size_eval: has no effect ...``."""
+    warnings: tuple[str, ...] = ()
+    """Settings whose effect is probably not what is meant."""
     places: Problems | None = field(default=None, repr=False)
     """Where each key is written; None for a config made in Python."""
 
     def warning(self, key: str, message: str) -> str:
-        """Return a line for a setting without effect that only shows in use: place, dotted key and message."""
+        """Return a line for a setting whose effect only shows with the data: place, dotted key and message."""
         return f"{key}: {message}" if self.places is None else self.places.warning(key, message)
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,8 +119,9 @@ def load_config(
         path: the YAML file, or the name of a shipped one.
         options: ``a.b=value`` strings that override it.
         need: sections that must be there and are built. Others are left alone, so that a checkpoint's
-            configuration serves for chat where its data sets are not. None: the model, and all that is there.
-        also: sections that are built too where they are there; their files need not be.
+            configuration serves for chat where its data sets are not. None: the model, and all that is there; of a file
+            that does not train, the sections for training are built like those of ``also``.
+        also: sections that are built too where they are there; their files, and what a run needs, need not be.
         allow_unset: let ``???`` pass; the built Configs then hold that string.
     Raises:
         ConfigError: everything that is wrong, one line each, sorted by line.
@@ -128,14 +134,19 @@ def load_config(
     for key, near in misspelt.items():
         problems.add_unknown((key,), near)
     imports = _imports(problems, data.get("imports"))
+    no_training = why_no_training(data, SECTIONS["run"])
+    trains = no_training is None
     if need is None:
-        need = ["model", *(name for name in SECTIONS if name in data and name != "model")]
+        also = also if trains else ("datasets", "run")
+        need = ["model", *(name for name in SECTIONS if name in data and name not in ("model", *also))]
+    if "run" in data and no_training and "run" not in need:
+        problems.note(("run",), f"has no effect: this file is not for training ({no_training})")
     need = [*need, *(name for name in also if name in data and name not in need)]
     sections: dict[str, Any] = {}
     unset: dict[KeyPath, str] = {}
     for name, hint in SECTIONS.items():
         if name in need and name in data:
-            context = Context(has_files=name not in also)
+            context = Context(has_files=name not in also, may_lack=name == "run" and name in also, trains=trains)
             sections[name] = validate(hint, data[name], (name,), problems, context)
             unset |= context.unset
         elif name in need and name not in misspelt.values():
@@ -149,10 +160,17 @@ def load_config(
         problems.add(_parsed(origin), "is ???: set it before use" + (f"; {', '.join(keys)} needs it" if keys else ""))
     problems.raise_if_any()
     unset_lines = tuple(f"{origin} ({', '.join(keys)})" if keys else origin for origin, keys in needs.items())
-    _add_warnings(problems, {name: section for name, section in sections.items() if name not in also})
+    needed = {name: section for name, section in sections.items() if name not in also}
+    _add_warnings(problems, needed)
+    _add_notes(problems, needed if trains else sections, trains)
     problems.warn_of_swallowed([*need, "imports", "paths"])
-    warnings = tuple(text for _, text in sorted(problems.warned, key=lambda warning: warning[0]))
-    return JobConfig(**sections, imports=imports, unset=unset_lines, warnings=warnings, places=problems)
+    notes, warnings = (
+        tuple(text for _, text in sorted(found, key=lambda line: line[0]))
+        for found in (problems.noted, problems.warned)
+    )
+    return JobConfig(
+        **sections, imports=imports, unset=unset_lines, trains=trains, notes=notes, warnings=warnings, places=problems
+    )
 
 
 def _imports(problems: Problems, value: Any) -> tuple[str, ...]:
@@ -186,12 +204,26 @@ def _add_undrawn(problems: Problems, datasets: dict[str, Any]) -> None:
 
 
 def _add_warnings(problems: Problems, sections: dict[str, Any]) -> None:
-    """Warn of each setting that a Config accepts and has no use for."""
-    configs: dict[KeyPath, Any] = {("datasets", name): config for name, config in sections.get("datasets", {}).items()}
-    configs |= {(name,): config for name, config in sections.items() if name != "datasets"}
-    for path, config in configs.items():
+    """Warn of each setting whose effect is probably not what is meant."""
+    for path, config in _configs(sections):
         for key, message in config.warnings() if hasattr(config, "warnings") else ():
             problems.warn((*path, *key.split(".")), message)
+
+
+def _add_notes(problems: Problems, sections: dict[str, Any], trains: bool) -> None:
+    """Note each setting that a Config accepts and has no use for."""
+    for path, config in _configs(sections):
+        for key, message in config.notes(trains) if hasattr(config, "notes") else ():
+            problems.note((*path, *key.split(".")), message)
+
+
+def _configs(sections: dict[str, Any]) -> Iterable[tuple[KeyPath, Any]]:
+    """Yield the Config of each section, and of each data set, with its keys."""
+    for name, section in sections.items():
+        if name == "datasets":
+            yield from (((name, key), config) for key, config in section.items())
+        else:
+            yield (name,), section
 
 
 def _add_idle_options(problems: Problems, need: Sequence[str]) -> None:

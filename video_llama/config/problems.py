@@ -32,8 +32,10 @@ class Problems:
     """The keys whose value is null because it starts with ``#``, a comment, or ``&``, an anchor."""
     found: list[tuple[float, str]] = field(default_factory=list)
     """Sort key (the line; options come last) and text."""
-    warned: list[tuple[float, str]] = field(default_factory=list)
+    noted: list[tuple[float, str]] = field(default_factory=list)
     """The same for settings that are accepted and have no effect."""
+    warned: list[tuple[float, str]] = field(default_factory=list)
+    """The same for settings whose effect is probably not what is meant."""
 
     def add(self, path: KeyPath, message: str) -> None:
         """Add a problem with a value, at the location of its key or of the nearest block around it."""
@@ -44,8 +46,12 @@ class Problems:
             text += f". {self._quote_it(path)}"
         self.found.append(self._placed(path, text))
 
-    def warn(self, path: KeyPath, message: str) -> None:
+    def note(self, path: KeyPath, message: str) -> None:
         """Add a setting that is accepted and has no effect."""
+        self.noted.append(self._placed(path, f"{dotted(path)}: {message}"))
+
+    def warn(self, path: KeyPath, message: str) -> None:
+        """Add a setting whose effect is probably not what is meant."""
         self.warned.append(self._placed(path, f"{dotted(path)}: {message}"))
 
     def warn_of_swallowed(self, sections: Container[str]) -> None:

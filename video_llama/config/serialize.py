@@ -8,8 +8,8 @@ from typing import Any
 
 from video_llama.common.errors import UnknownName
 from video_llama.common.registry import Registry
-from video_llama.config.fields import ExistingPath, Registered, RegisteredKeys
-from video_llama.config.hints import arms, mark, split
+from video_llama.config.fields import Registered, RegisteredKeys
+from video_llama.config.hints import arms, is_path, mark, split
 
 # An attribute, not a field: several names may share one Config class, and no Config needs to declare its own name.
 _NAME = "_registered_name"
@@ -68,9 +68,7 @@ def named_paths(config: Any) -> list[str]:
         hint, value = hints[member.name], getattr(config, member.name)
         if is_dataclass(value):
             found += named_paths(value)
-        elif isinstance(value, str) and any(
-            isinstance(m, ExistingPath) for h in (hint, *arms(hint)) for m in split(h)[1]
-        ):
+        elif isinstance(value, str) and is_path(hint):
             found.append(value)
     return found
 

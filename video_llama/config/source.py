@@ -18,6 +18,16 @@ TIMESTAMP_TAG = "tag:yaml.org,2002:timestamp"
 PLAIN_TAGS = tuple(f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float"))
 
 
+_HINTS = {
+    "found '?'": "inside { } or [ ], write '???' with its quotes",
+    "'\\t'": "indent with spaces, not tabs",
+    "found '<scalar>'": "nothing may follow the closing quote of a value",
+    "found '<block mapping start>'": "indent this key like the others of its block",
+    "mapping values are not allowed": "indent this key like the others of its block, or quote a value that contains ': '",
+}
+"""What to do about PyYAML's messages, by words in them."""
+
+
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which a date stays a string."""
 
@@ -154,7 +164,7 @@ def syntax_problem(file: str, error: Exception) -> str:
     """Return what is wrong with text that is not YAML, and its line."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         context = f" ({error.context})" if error.context else ""
-        hint = "; inside { } or [ ], write '???' with its quotes" if "found '?'" in str(error.problem) else ""
+        hint = next((f"; {hint}" for sign, hint in _HINTS.items() if sign in str(error.problem)), "")
         return f"{file}:{error.problem_mark.line + 1}  not valid YAML: {error.problem}{context}{hint}"
     return f"{file}: not valid YAML: {str(error).splitlines()[0]}"
 

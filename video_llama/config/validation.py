@@ -17,7 +17,7 @@ from pydantic_core import core_schema
 from video_llama.common.errors import UnknownName
 from video_llama.common.registry import nearest
 from video_llama.config.fields import UNSET, Constraint, ExistingPath, Registered, RegisteredKeys
-from video_llama.config.hints import default_of, fixed_length, mark, split, takes_null, takes_text
+from video_llama.config.hints import default_of, fixed_length, is_path, mark, needed, split, takes_null, takes_text
 from video_llama.config.interpolation import BROKEN, Unset
 from video_llama.config.problems import KeyPath, Problems
 from video_llama.config.serialize import remember_name
@@ -33,6 +33,10 @@ class Context:
 
     has_files: bool = True
     """Whether the section's files must exist and its values be set."""
+    may_lack: bool = False
+    """Whether settings without a default may be missing; the built Config then holds ``???``."""
+    trains: bool = True
+    """Whether the file is for training, and not for use alone."""
     unset: dict[KeyPath, str] = field(default_factory=dict)
     """For each key whose value is ``???``: the key that holds it."""
     untyped: int = 0
@@ -121,7 +125,7 @@ def _field(hint: Any, value: Any, handler: Handler, info: Info) -> Any:
     if value is BROKEN:
         info.context.untyped += 1
         return value
-    if value is None and takes_null(hint):
+    if takes_null(hint) and (value is None or (value == "" and is_path(hint))):  # empty: none, as in the original
         return None
     size = fixed_length(hint)
     if size is not None and isinstance(value, list) and len(value) != size:
@@ -140,7 +144,10 @@ def _note_unset(value: Unset, context: Context) -> str:
 
 
 def _rule(rule: Constraint, value: Any, info: Info) -> Any:
-    wanted = info.context.has_files or not isinstance(rule, ExistingPath)
+    if isinstance(rule, ExistingPath):
+        wanted = info.context.has_files and (rule.only_with is None or bool(info.data.get(rule.only_with)))
+    else:
+        wanted = True
     if wanted and (problem := rule.problem(value)):
         raise failure(Problem(problem))
     return value
@@ -206,13 +213,15 @@ class _Config:
         value = {} if value is None else value
         if not isinstance(value, dict):
             raise failure(wrong_type(dict, value))
+        if info.context.may_lack:
+            value = {name: Unset((name,), name) for name in needed(self.cls)} | value
         untyped = info.context.untyped
         try:
             given = handler(value)
         except ValidationError as error:
             raise failure(*self._key_problems(error, value), *problems_of(error)) from None
         config = self.cls(**given) if self.base is None else replace(self.base, **given)
-        if info.context.untyped == untyped and (found := _contradictions(config)):
+        if info.context.untyped == untyped and (found := _contradictions(config, info.context.trains)):
             raise failure(*found)
         return config
 
@@ -224,10 +233,11 @@ class _Config:
         return found + [Problem("missing; it has no default", loc) for loc in missing]
 
 
-def _contradictions(config: Any) -> list[Problem]:
+def _contradictions(config: Any, trains: bool) -> list[Problem]:
     """Return what contradicts itself in a Config, but for settings that are still to be set."""
+    checks = ["check", "check_training"] if trains else ["check"]
     found = []
-    for name, message in config.check() if hasattr(config, "check") else ():
+    for name, message in (each for check in checks if hasattr(config, check) for each in getattr(config, check)()):
         path, value = name.split("."), config
         for part in path:
             value = getattr(value, part, None)

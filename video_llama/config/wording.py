@@ -9,7 +9,7 @@ from annotated_types import Ge, GroupedMetadata, Gt, Le, Lt
 from pydantic_core import InitErrorDetails, PydanticCustomError, ValidationError
 
 from video_llama.common.registry import did_you_mean
-from video_llama.config.hints import split
+from video_llama.config.hints import arms, split
 from video_llama.config.problems import KeyPath
 
 _WORDS: dict[Any, str] = {
@@ -52,6 +52,8 @@ def wrong_type(hint: Any, value: Any) -> Problem:
     bare, _ = split(hint)
     choices = [choice for choice in get_args(bare) if isinstance(choice, str)] if get_origin(bare) is Literal else []
     near = did_you_mean(value, choices) if isinstance(value, str) else ""
+    if isinstance(value, str) and value.lower() in ("true", "false") and bool in (split(arm)[0] for arm in arms(hint)):
+        near = " Write it without quotes."
     return Problem(f"expected {kind_of(hint)}, got {describe(value)}{'.' if near else ''}{near}", kind="wrong type")
 
 

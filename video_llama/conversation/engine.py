@@ -14,13 +14,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from video_llama.common.distributed import choose_device
+from video_llama.common.distributed import choose_device, process_numbers
 from video_llama.common.errors import ConfigError
 from video_llama.common.modalities import FileKind
 from video_llama.common.protocols import ChatModel
 from video_llama.common.registry import MODELS
 from video_llama.common.types import Media, MediaGroup, slot_id
 from video_llama.config.loader import InferenceConfig, load_config
+from video_llama.config.purposes import model_in_use
 from video_llama.config.serialize import registered_class
 from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile, FeatureCache, file_key
 from video_llama.conversation.generation import generate, generate_tokens
@@ -89,15 +90,12 @@ class Engine:
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)  # where quantised decoders are loaded
         job = load_config(cfg_path, options, also=("datasets", "inference"))
-        for warning in job.warnings:
-            log.warning("warning: %s", warning)
+        _, rank, _ = process_numbers()
+        for line in (*(f"note: {n}" for n in job.notes), *(f"warning: {w}" for w in job.warnings)) if rank == 0 else ():
+            log.warning("%s", line)
         model_class: Any = registered_class(MODELS, job.model)
-        if not callable(getattr(job.model, "for_inference", None)):
-            raise ConfigError(
-                [f"{cfg_path}: model.arch: this model can only be trained: its Config has no for_inference"]
-            )
         try:
-            config = job.model.for_inference()
+            config = model_in_use(job.model)
         except ConfigError as error:
             raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
         spec = model_class.sample_spec(config)

@@ -93,8 +93,18 @@ class DatasetConfig:
         if math.isinf(self.sample_ratio):
             yield "sample_ratio", "must be finite, got inf"
 
+    def notes(self, trains: bool) -> Iterable[tuple[str, str]]:
+        """Yield (dotted key, message) for each setting without effect.
+
+        Args:
+            trains: whether the file is for training, and not for use alone.
+        """
+        for key, default in (("build_info", None), ("text_processor", None), ("sample_ratio", 1.0)):
+            if not trains and getattr(self, key, default) != default:
+                yield key, "has no effect: this file is not for training"
+
     def warnings(self) -> Iterable[tuple[str, str]]:
-        """Yield (dotted key, message) for each setting without effect."""
+        """Yield (dotted key, message) for each setting whose effect is probably not what is meant."""
         if self.sample_ratio == 0:
             yield "sample_ratio", "0: nothing is drawn from this data set"
 
@@ -147,10 +157,10 @@ class ConversationsConfig(DatasetConfig):
     text_processor: ConversationTextConfig | None = None
     """No effect: conversations are not cleaned. Published YAMLs set it to blip_caption."""
 
-    def warnings(self) -> Iterable[tuple[str, str]]:
+    def notes(self, trains: bool) -> Iterable[tuple[str, str]]:
         """Yield (dotted key, message) for each setting without effect."""
-        yield from super().warnings()
-        if self.text_processor is not None:
+        yield from super().notes(trains)
+        if trains and self.text_processor is not None:
             yield "text_processor", "has no effect on conversations, which are not cleaned"
 
 
@@ -190,9 +200,9 @@ class CCSBUAlignConfig(CaptionsConfig):
     build_info: StorageConfig | None = None
     """Paths of the annotations and the images."""
 
-    def warnings(self) -> Iterable[tuple[str, str]]:
+    def notes(self, trains: bool) -> Iterable[tuple[str, str]]:
         """Yield (dotted key, message) for each setting without effect."""
-        yield from super().warnings()
+        yield from super().notes(trains)
         for split in ("train", "eval"):
             if getattr(getattr(self.vis_processor, split), "reads", None) == "clips":
                 yield (

@@ -120,7 +120,7 @@ class VideoLLaMAConfig:
     audio_encoder: Annotated[Any, Registered(AUDIO_ENCODERS, key="name")] | None = None
     """Encoder of segments of sound, by registered name or with its settings. null: imagebind_huge."""
 
-    imagebind_ckpt_path: Annotated[str, ExistingPath()] | None = None
+    imagebind_ckpt_path: Annotated[str, ExistingPath(only_with="equip_audio_branch")] | None = None
     """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth."""
 
     audio_source: Literal["frames", "sound", "both"] | None = None
@@ -291,10 +291,14 @@ class VideoLLaMAConfig:
             shared["max_audio_pos"] = self.max_audio_pos
         return shared
 
-    def warnings(self) -> Iterable[tuple[str, str]]:
-        """Yield (key, message) for each setting without effect, and for a default that may not be what is meant."""
-        yield from idle_settings(self)
-        if self.audio_source is None and self.modalities.audio_source == "frames":
+    def notes(self, trains: bool) -> Iterable[tuple[str, str]]:
+        """Yield (key, message) for each setting without effect, and for a default that may not be what is meant.
+
+        Args:
+            trains: whether the file is for training, and not for use alone.
+        """
+        yield from idle_settings(self, trains)
+        if trains and self.audio_source is None and self.modalities.audio_source == "frames":
             yield "audio_source", "not set: the audio branch trains on frames, as in the original. Others: sound, both"
 
     def check(self) -> Iterable[tuple[str, str]]:
@@ -332,8 +336,6 @@ class VideoLLaMAConfig:
         if not self.equip_audio_branch:
             if not self.frozen_audio_Qformer:
                 yield "frozen_audio_Qformer", "false, but equip_audio_branch is false: no audio branch to train"
-            if self.imagebind_ckpt_path is not None:
-                yield "imagebind_ckpt_path", "has no effect without an audio branch. Set equip_audio_branch: true."
         elif not isinstance(self.audio_encoder_config, ImageBindConfig):
             if self.imagebind_ckpt_path is not None:
                 yield "imagebind_ckpt_path", "has no effect: audio_encoder is not ImageBind. Leave it out."
@@ -355,6 +357,10 @@ class VideoLLaMAConfig:
             yield "prompt_template", f"needs {{}} once, where the prompt goes; it is {self.prompt_template!r}"
         elif template is not None and (problem := foreign_text(self.prompt_template or "", template)) is not None:
             yield "prompt_template", problem
+
+    def check_training(self) -> Iterable[tuple[str, str]]:
+        """Yield contradictions that matter in training alone: those of ``model_type`` and the text of samples."""
+        template = self.template
         if self.end_sym is not None and template is None:
             yield "end_sym", f"{self.end_sym!r}, but model_type auto takes it from the tokenizer. Leave end_sym out."
         elif self.end_sym is not None and template is not None and self.end_sym != template.end_sym:

@@ -6,28 +6,70 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from video_llama.config.hints import default_of
+
 if TYPE_CHECKING:
     from video_llama.models.config import VideoLLaMAConfig
 
 _OF_THE_AUDIO_BRANCH = (
     "audio_encoder",
+    "imagebind_ckpt_path",
     "audio_source",
     "audio_segments",
+    "audio_channels",
+    "audio_max_lost",
     "max_audio_pos",
     "interpolate_audio_pos",
     "audio_scale",
     "num_audio_query_token",
 )
+_OF_THE_VIDEO_BRANCH = (
+    "vit_model",
+    "vit_args",
+    "vit_ckpt",
+    "vit_precision",
+    "q_former_model",
+    "num_query_token",
+    "llama_proj_model",
+    "fusion_head_layers",
+    "max_frame_pos",
+    "num_video_query_token",
+)
+_OF_TRAINING = (
+    "use_grad_checkpoint",
+    "frozen_llama_proj",
+    "frozen_video_Qformer",
+    "frozen_audio_Qformer",
+    "audio_source",
+    "prompt_path",
+    "prompt_template",
+    "label_mask",
+    "max_txt_len",
+    "max_instruct_len",
+)
 
 
-def idle_settings(config: VideoLLaMAConfig) -> Iterable[tuple[str, str]]:
-    """Yield (key, message) for each setting without effect."""
+def idle_settings(config: VideoLLaMAConfig, trains: bool) -> Iterable[tuple[str, str]]:
+    """Yield (key, message) for each setting without effect; one that has its default value says nothing.
+
+    Args:
+        config: the model section.
+        trains: whether the file is for training, and not for use alone.
+    """
+    defaults = {member.name: default_of(member) for member in fields(config)}
+    found: dict[str, str] = {}
     if config.prompt_template is not None and config.prompt_path is None:
-        yield "prompt_template", "has no effect without prompt_path, the file of the prompts that go into it"
-    if not config.equip_audio_branch:
-        defaults = {member.name: member.default for member in fields(config)}
-        for key in _OF_THE_AUDIO_BRANCH:
-            if getattr(config, key) != defaults[key]:
-                yield key, "has no effect without an audio branch. Set equip_audio_branch: true."
+        found["prompt_template"] = "has no effect without prompt_path, the file of the prompts that go into it"
     if config.use_grad_checkpoint and config.trains_nothing and config.lora is None:
-        yield "use_grad_checkpoint", "has no effect: nothing is trained"
+        found["use_grad_checkpoint"] = "has no effect: nothing is trained"
+    if not config.equip_audio_branch:
+        reason = "has no effect without an audio branch. To build one, set equip_audio_branch: true."
+        found |= dict.fromkeys(_OF_THE_AUDIO_BRANCH, reason)
+    if not trains:
+        found |= dict.fromkeys(_OF_TRAINING, "has no effect: this file is not for training")
+        if config.end_sym is not None and config.template is not None and config.end_sym != config.template.end_sym:
+            end = config.template.end_sym
+            yield "end_sym", f"has no effect: under model_type {config.model_type}, answers end with {end!r}"
+    elif not config.modalities.video:
+        found |= dict.fromkeys(_OF_THE_VIDEO_BRANCH, "has no effect in training: the audio branch alone is trained")
+    yield from ((key, reason) for key, reason in found.items() if getattr(config, key) != defaults[key])

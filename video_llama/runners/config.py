@@ -198,19 +198,27 @@ class RunConfig:
             elif names.count(name) > 1:
                 yield "callbacks", f"'{name}' is listed {names.count(name)} times; each callback runs once"
 
+    def notes(self, trains: bool) -> Iterable[tuple[str, str]]:
+        """Yield (key, message) for each setting without effect.
+
+        Args:
+            trains: whether the file is for training, and not for use alone: then nothing here has an effect.
+        """
+        if trains:
+            if self.batch_size_eval is not None:
+                yield "batch_size_eval", "has no effect: a run does not evaluate"
+            if self.amp_dtype != "bf16" and not self.amp:
+                yield "amp_dtype", "has no effect with amp: false"
+            yield from self._idle_rates()
+
     def warnings(self) -> Iterable[tuple[str, str]]:
-        """Yield (key, message) for each setting without effect."""
-        if self.batch_size_eval is not None:
-            yield "batch_size_eval", "has no effect: a run does not evaluate"
-        if self.amp_dtype != "bf16" and not self.amp:
-            yield "amp_dtype", "has no effect with amp: false"
-        yield from self._idle_rates()
+        """Yield (key, message) for each setting whose effect is probably not what is meant."""
+        if self.init_lr == 0:
+            yield "init_lr", "0: no step changes anything"
         if self.iters_per_epoch is not None:
             yield from self.idle_steps(self.iters_per_epoch)
 
     def _idle_rates(self) -> Iterable[tuple[str, str]]:
-        if self.init_lr == 0:
-            yield "init_lr", "0: no step changes anything"
         has_warmup = 0 <= self.warmup_lr < self.init_lr
         if self.warmup_steps and not has_warmup:
             start = "not set" if self.warmup_lr < 0 else "no lower than init_lr"

@@ -25,6 +25,7 @@ def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(check_config, "MODELS", MODELS)
     for name in ("sample_spec", "skeleton"):
         monkeypatch.setattr(FakeModel, name, lambda config: None, raising=False)
+    monkeypatch.setattr(FakeModel.Config, "for_inference", lambda config: config, raising=False)
 
 
 def run(*argv: str) -> int:
@@ -34,7 +35,7 @@ def run(*argv: str) -> int:
 def test_a_good_file_is_ok(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     (folder.path / "a.yaml").write_text(GOOD)
     assert run("a.yaml") == 0
-    assert capsys.readouterr().out == "a.yaml: ok\n"
+    assert capsys.readouterr().out == "a.yaml: ok for use\n"
 
 
 def test_what_the_user_has_still_to_set_is_listed_and_is_no_error(
@@ -45,7 +46,7 @@ def test_what_the_user_has_still_to_set_is_listed_and_is_no_error(
     )
     assert run("a.yaml") == 0
     out = capsys.readouterr().out
-    assert out == "a.yaml: ok\n  to set before use: paths.llama (model.llama_model), model.prompt_path\n"
+    assert out == "a.yaml: ok for use\n  still to set: paths.llama (model.llama_model), model.prompt_path\n"
 
 
 def test_every_problem_of_every_file_is_printed(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,7 +54,7 @@ def test_every_problem_of_every_file_is_printed(folder: Folder, capsys: pytest.C
     (folder.path / "bad.yaml").write_text("model: {arch: video_llama, llama_model: gone}\nrun: {max_epcoh: 3}\n")
     assert run("bad.yaml", "good.yaml", "none.yaml") == 1
     out, err = capsys.readouterr()
-    assert out == "good.yaml: ok\n"
+    assert out == "good.yaml: ok for use\n"
     assert err.splitlines() == [
         "bad.yaml:1  model.llama_model: no such directory or file: gone",
         "bad.yaml:2  run.max_epcoh: unknown key. Did you mean run.max_epoch?",
@@ -155,20 +156,20 @@ def test_a_mistake_is_found_without_importing_anything_heavy() -> None:
     ]
 
 
-def test_a_published_key_without_effect_is_a_warning() -> None:
+def test_a_published_key_without_effect_is_a_note() -> None:
     result = check_shipped(
         "train_configs/video_llama_stage2_finetune.yaml",
         *("run.batch_size_eval=4", "datasets.llava_instruct.text_processor.train.name=blip_caption"),
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert [line.removeprefix("  warning: ") for line in result.stdout.splitlines()[1:3]] == [
+    assert [line.removeprefix("  note: ") for line in result.stdout.splitlines()[1:3]] == [
         "option --options datasets.llava_instruct.text_processor.train.name=blip_caption  "
         "datasets.llava_instruct.text_processor: has no effect on conversations, which are not cleaned",
         "option --options run.batch_size_eval=4  run.batch_size_eval: has no effect: a run does not evaluate",
     ]
 
 
-def test_settings_without_effect_are_warnings_with_the_line_of_their_key(tmp_path: Path) -> None:
+def test_notes_and_warnings_have_the_line_of_their_key(tmp_path: Path) -> None:
     shipped = (ROOT / "train_configs/video_llama_stage2_finetune.yaml").read_text()
     settings = {
         "warmup_steps": "3000",
@@ -183,19 +184,21 @@ def test_settings_without_effect_are_warnings_with_the_line_of_their_key(tmp_pat
     assert result.stderr == ""
     lines = text.splitlines()
     found = {}
-    for warning in result.stdout.splitlines()[1:-1]:
-        place, _, message = warning.removeprefix("  warning: ").partition("  ")
+    for remark in result.stdout.splitlines()[1:-1]:
+        kind, place, message = re.fullmatch(r"  (note|warning): (\S+)  (.*)", remark).groups()
         line = lines[int(place.rpartition(":")[2]) - 1]
         key = message.split(": ")[0]
         assert line.strip().startswith(key.rpartition(".")[2])
-        found[key] = message
+        found[kind, key] = message
     assert set(found) == {
-        "model.prompt_template",
-        "datasets.cc_sbu_align.sample_ratio",
-        "datasets.cc_sbu_align.vis_processor.train.n_frms",
-        "run.warmup_steps",
+        ("note", "model.prompt_template"),
+        ("note", "datasets.cc_sbu_align.vis_processor.train.n_frms"),
+        ("warning", "datasets.cc_sbu_align.sample_ratio"),
+        ("warning", "run.warmup_steps"),
     }
-    assert found["run.warmup_steps"].endswith("3000, but the run has 3000 steps: it never leaves its warm-up")
+    assert found["warning", "run.warmup_steps"].endswith(
+        "3000, but the run has 3000 steps: it never leaves its warm-up"
+    )
 
 
 @pytest.mark.parametrize("name", ["cc_sbu_align", "llava_instruct", "webvid_instruct"])

@@ -19,7 +19,7 @@ from video_llama.common import registry
 from video_llama.common.registry import Registry
 from video_llama.config.loader import SECTIONS
 
-CHECKS = ("check", "warnings", "disagreements")
+CHECKS = ("check", "check_training", "notes", "warnings", "disagreements")
 """Methods that only compare settings with each other; a private ``_check_...`` is part of them."""
 
 

@@ -350,9 +350,10 @@ def test_a_value_that_is_still_to_be_set_stops_a_run_but_not_a_check(folder: Fol
 
 
 def test_values_of_any_type_may_be_unset(folder: Folder) -> None:
-    job = folder.load(MODEL + "run: {max_epoch: '???', runner: '???'}\n", allow_unset=True)
+    sections = MODEL + "datasets: {webvid: {videos_dir: clips}}\n"
+    job = folder.load(sections + "run: {max_epoch: '???', runner: '???'}\n", allow_unset=True)
     assert job.unset == ("run.runner",)
-    assert folder.load(MODEL + "run: {max_epoch: '???'}\n", allow_unset=True).unset == ("run.max_epoch",)
+    assert folder.load(sections + "run: {max_epoch: '???'}\n", allow_unset=True).unset == ("run.max_epoch",)
 
 
 def test_an_unknown_data_set_is_refused_even_if_it_is_still_to_be_set(folder: Folder) -> None:

@@ -80,7 +80,7 @@ def problems_of(text: str) -> list[str]:
     ("text", "problem"),
     [
         ("flag: 1", "flag: expected true or false, got the integer 1"),
-        ("flag: 'true'", "flag: expected true or false, got the string 'true'"),
+        ("flag: 'true'", "flag: expected true or false, got the string 'true'. Write it without quotes."),
         ("flag: null", "flag: expected true or false, got null"),
         ("count: '3'", "count: expected an integer, got the string '3'"),
         ("count: 1.0", "count: expected an integer, got the number 1.0"),

@@ -9,7 +9,14 @@ import pytest
 from tests.unit.datasets.folder import CLIPS, FakeClip, Folder
 from video_llama.common.errors import ConfigError
 from video_llama.config.loader import InferenceConfig
-from video_llama.datasets.config import ProcessorsConfig, TextProcessorConfig
+from video_llama.datasets.config import (
+    CCSBUAlignConfig,
+    FilesConfig,
+    ProcessorsConfig,
+    TextProcessorConfig,
+    WebVidConfig,
+    WebVidInstructConfig,
+)
 from video_llama.processors.config import AudioConfig, CaptionConfig, ImageConfig, VideoConfig
 
 ROW = ("1", "p", "a cat")
@@ -108,3 +115,28 @@ def test_a_setting_that_the_model_does_not_have_contradicts_nothing(folder: Fold
         vis_processor=ProcessorsConfig(train=FakeClip.Config(n_frms=99, image_size=1)),
     )
     assert len(data) == 1
+
+
+FILES = FilesConfig(anno_dir="a.json", videos_dir="clips")
+CAPTIONS = TextProcessorConfig(train=CaptionConfig())
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "trains", "noted"),
+    [
+        (WebVidConfig, {"text_processor": CAPTIONS, "build_info": FILES, "sample_ratio": 2.0}, True, []),
+        (
+            WebVidConfig,
+            {"text_processor": CAPTIONS, "build_info": FILES, "sample_ratio": 2.0},
+            False,
+            ["build_info", "text_processor", "sample_ratio"],
+        ),
+        (WebVidConfig, {}, False, []),
+        (WebVidInstructConfig, {"text_processor": CAPTIONS}, True, ["text_processor"]),
+        (WebVidInstructConfig, {"text_processor": CAPTIONS}, False, ["text_processor"]),
+        (CCSBUAlignConfig, {}, True, ["vis_processor.train.n_frms"]),
+    ],
+)
+def test_a_setting_without_effect_is_a_note(config: Any, settings: Any, trains: bool, noted: list[str]) -> None:
+    made = config(vis_processor=ProcessorsConfig(train=VideoConfig()), **settings)
+    assert [key for key, _ in made.notes(trains)] == noted

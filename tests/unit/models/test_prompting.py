@@ -118,7 +118,8 @@ def test_what_contradicts_the_model_type_is_named_without_the_tokenizer(
     tmp_path: Path, settings: dict[str, Any], problem: str
 ) -> None:
     config = tiny.config(tmp_path, vit_ckpt="v", q_former_model="q", **settings)
-    assert [f"{key}: {message}" for key, message in config.check()] == [problem]
+    found = [*config.check(), *config.check_training()]
+    assert [f"{key}: {message}" for key, message in found] == [problem]
 
 
 @pytest.mark.parametrize("model_type", ["vicuna", "llama_v2"])
@@ -211,7 +212,7 @@ def test_check_config_checks_the_template_against_the_tokenizer(
 ) -> None:
     (file := tmp_path / "a.yaml").write_text(
         f"model: {{arch: video_llama, llama_model: {decoder}, freeze_vit: false, vit_precision: fp32, "
-        "freeze_qformer: false, model_type: auto}"
+        f"freeze_qformer: false, model_type: auto, ckpt: {__file__}}}"
     )
     assert main(["check-config", str(file)]) == 1
     assert capsys.readouterr().err == (

@@ -20,12 +20,9 @@ BASE: dict[str, Any] = {"init_lr": 0.1, "max_epoch": 2, "batch_size_train": 2, "
 @pytest.mark.parametrize(
     ("settings", "key"),
     [
-        ({"warmup_lr": 0.0, "warmup_steps": 1000, "iters_per_epoch": 5}, "warmup_steps"),
-        ({"warmup_lr": 0.0, "warmup_steps": 10, "iters_per_epoch": 5}, "warmup_steps"),
         ({"warmup_steps": 3}, "warmup_steps"),
         ({"warmup_steps": 3, "warmup_lr": 0.1}, "warmup_steps"),
         ({"warmup_lr": 0.01}, "warmup_lr"),
-        ({"init_lr": 0.0}, "init_lr"),
         ({"amp": False, "amp_dtype": "fp16"}, "amp_dtype"),
         ({"batch_size_eval": 3}, "batch_size_eval"),
         ({"min_lr": 0.01, "lr_sched": StepDecayConfig()}, "min_lr"),
@@ -33,9 +30,23 @@ BASE: dict[str, Any] = {"init_lr": 0.1, "max_epoch": 2, "batch_size_train": 2, "
         ({"max_epoch": 1, "lr_sched": StepDecayConfig(), "lr_decay_rate": 0.5}, "lr_decay_rate"),
     ],
 )
-def test_a_setting_that_the_others_leave_without_effect_is_a_warning(settings: dict[str, Any], key: str) -> None:
+def test_a_setting_that_the_others_leave_without_effect_is_a_note(settings: dict[str, Any], key: str) -> None:
     config = RunConfig(**BASE | settings)
-    assert [found for found, _ in config.check()] == []
+    assert [*config.check(), *config.warnings()] == []
+    assert [found for found, _ in config.notes(trains=True)] == [key]
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"warmup_lr": 0.0, "warmup_steps": 1000, "iters_per_epoch": 5}, "warmup_steps"),
+        ({"warmup_lr": 0.0, "warmup_steps": 10, "iters_per_epoch": 5}, "warmup_steps"),
+        ({"init_lr": 0.0}, "init_lr"),
+    ],
+)
+def test_a_run_that_is_probably_not_meant_is_a_warning(settings: dict[str, Any], key: str) -> None:
+    config = RunConfig(**BASE | settings)
+    assert [*config.check(), *config.notes(trains=True)] == []
     assert [found for found, _ in config.warnings()] == [key]
 
 
@@ -50,8 +61,9 @@ def test_a_setting_that_the_others_leave_without_effect_is_a_warning(settings: d
         {"min_lr": 0.01, "lr_sched": StepDecayConfig(lr_decay_rate=0.5)},
     ],
 )
-def test_a_setting_with_effect_is_no_warning(settings: dict[str, Any]) -> None:
-    assert list(RunConfig(**BASE | settings).warnings()) == []
+def test_a_setting_with_effect_is_neither_a_note_nor_a_warning(settings: dict[str, Any]) -> None:
+    config = RunConfig(**BASE | settings)
+    assert [*config.notes(trains=True), *config.warnings()] == []
 
 
 @pytest.mark.parametrize("key", ["init_lr", "warmup_lr", "weight_decay", "max_grad_norm"])

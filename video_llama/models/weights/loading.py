@@ -92,9 +92,13 @@ def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
         if (path := getattr(config, key.name)) is None:
             continue
         if not is_read(key, config):
-            log.info("model.%s is not read: the audio branch alone is trained", key.name)
             continue
-        file = without_unused(read_weights_file(key, path), key, config)
+        file = read_weights_file(key, path)
+        if key.name == "ckpt" and not config.modalities.video and all(n.startswith(VIDEO_PARTS) for n in file.tensors):
+            # published YAMLs name the vision branch here, and the audio branch in ckpt_2
+            log.info("note: %s is %s; it has no effect: the audio branch alone is trained", file.source, file.title)
+            continue
+        file = without_unused(file, key, config)
         check_finite(file.tensors, file.source)
         check_width(file, config.decoder_folder)
         check_adapter(file, config)
@@ -106,8 +110,10 @@ def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
 
 
 def is_read(key: WeightsKey, config: VideoLLaMAConfig) -> bool:
-    """Return whether a key's file is read: one for frames alone is not if only the audio branch is trained."""
-    return config.modalities.video or not all(prefix.startswith(VIDEO_PARTS) for prefix in key.prefixes)
+    """Return whether a key's file is read: not if it is for a branch alone that the model does not have."""
+    absent: tuple[str, ...] = () if config.modalities.video else VIDEO_PARTS
+    absent += () if config.equip_audio_branch else AUDIO_PARTS
+    return not all(prefix.startswith(absent) for prefix in key.prefixes)
 
 
 def read_weights_file(key: WeightsKey, path: str) -> WeightsFile:

@@ -89,7 +89,7 @@ def test_check_config_reports_it(
 ) -> None:
     (file := tmp_path / "a.yaml").write_text(
         f"model: {{arch: video_llama, llama_model: {folder}, freeze_vit: false, vit_precision: fp32, "
-        "freeze_qformer: false}"
+        f"freeze_qformer: false, ckpt: {__file__}}}"
     )
     assert main(["check-config", str(file)]) == 0
     damage(folder)

@@ -217,11 +217,12 @@ def test_files_for_frames_are_not_opened(decoder, model, tmp_path, unusable, cap
     torch.save(imagebind(model, "audio", "vision"), tmp_path / "i.pth")
     write_weights(tmp_path / "b.safetensors", state(model, "audio_branch."))
     files = {"imagebind_ckpt_path": tmp_path / "i.pth", "ckpt": tmp_path / "b.safetensors"}
-    with caplog.at_level("INFO"):
-        filled = VideoLLaMA.from_config(config(decoder, **unusable, **files))
+    settings = config(decoder, **unusable, **files)
+    filled = VideoLLaMA.from_config(settings)
     assert_filled(filled, state(model, "audio_encoder.audio.", "audio_branch."))
+    notes = dict(settings.notes(trains=True))
     for key in ("vit_ckpt", "q_former_model", "llama_proj_model"):
-        assert f"model.{key} is not read: the audio branch alone is trained" in caplog.messages
+        assert notes[key] == "has no effect in training: the audio branch alone is trained"
     assert not [m for m in caplog.messages if "at random" in m]
 
 
@@ -247,10 +248,26 @@ def test_only_the_audio_branch_is_read_from_a_released_file_with_both(decoder, m
     assert not state(filled, "video_branch.")
 
 
-@pytest.mark.parametrize("key", ["ckpt", "ckpt_2"])
-def test_a_vision_branch_is_refused_where_the_audio_branch_alone_is_trained(decoder, model, tmp_path, key):
+@pytest.mark.parametrize("with_audio", [True, False])
+def test_a_vision_branch_as_ckpt_is_noted_where_the_audio_branch_alone_is_trained(
+    decoder, model, tmp_path, with_audio, caplog
+):
+    vision, audio = (branch_files(model, tmp_path)[key] for key in ("ckpt", "ckpt_2"))
+    with caplog.at_level("INFO"):
+        filled = VideoLLaMA.from_config(
+            config(decoder, **tiny.AUDIO_ALONE, ckpt=vision, ckpt_2=audio if with_audio else None)
+        )
+    (note,) = [m for m in caplog.messages if m.startswith("note: ")]
+    assert note == (
+        f"note: model.ckpt: {vision} is a Video-LLaMA vision-branch file; it has no effect: the audio branch alone is trained"
+    )
+    if with_audio:
+        assert_filled(filled, state(model, "audio_branch."))
+
+
+def test_a_vision_branch_as_ckpt_2_is_refused_where_the_audio_branch_alone_is_trained(decoder, model, tmp_path):
     path = branch_files(model, tmp_path)["ckpt"]
-    assert refusal(decoder, **{**tiny.AUDIO_ALONE, key: path}) == (
-        f"model.{key}: {path} is a Video-LLaMA vision-branch file, and the model has no video branch: the audio branch "
+    assert refusal(decoder, **{**tiny.AUDIO_ALONE, "ckpt_2": path}) == (
+        f"model.ckpt_2: {path} is a Video-LLaMA vision-branch file, and the model has no video branch: the audio branch "
         "alone is trained. Set frozen_video_Qformer: false to train both, or leave the file out."
     )
