@@ -277,6 +277,7 @@ def test_only_failed_questions_are_tried_again(few, infer, monkeypatch):
     [
         (("--max-new-tokens", 3), "What colour is the shape?"),
         (("--no-audio",), "What colour is the shape?"),
+        (("--system", "Be brief."), "What colour is the shape?"),
         (("--options", "model.max_txt_len=31"), "What colour is the shape?"),
         ((), "What shape is it?"),
     ],

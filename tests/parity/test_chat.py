@@ -19,7 +19,7 @@ from tests.parity.conftest import Reference
 from tests.parity.tolerances import OUTPUT, assert_output
 from video_llama.common.types import Media
 from video_llama.conversation.chat import Chat
-from video_llama.conversation.engine import Engine
+from video_llama.conversation.engine import Engine, with_system
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.labels import PLACEHOLDER, Slot, encode
 
@@ -43,9 +43,11 @@ def ask(model: VideoLLaMA, reference: Reference, scenario: str) -> Asked:
     info = reference.info["scenarios"][scenario]
     name, index = re.fullmatch(r"(.+)\[(\d+)\]", info["image"]).groups()  # type: ignore[union-attr]
     context = VideoLLaMA.sample_spec(replace(model.config, model_type="llama_v2" if "llama2" in scenario else "vicuna"))
-    layout = context.template.chat
-    before, after = layout.first.replace("{system}", layout.system).split("{text}")
-    asked = info["prompt"].removeprefix(before).removesuffix(after)
+    around_system, after = context.template.chat.first.split("{text}")
+    opening, _, before = around_system.partition("{system}")
+    system, _, asked = info["prompt"].removeprefix(opening).partition(before)
+    context = with_system(context, system)  # what recorded it left the template's own in place
+    asked = asked.removesuffix(after)
     message, question = asked.removeprefix(f"<Video>{PLACEHOLDER}</Video> ").split("  ")
     clip = Media("video", reference.goldens[name][int(index)], message + " ")
     chat = Chat(Engine(model, context, lambda path, rng: clip, None))

@@ -76,7 +76,7 @@ def test_a_question_is_added_to_the_dialogue_as_in_the_original(reference: Refer
     entries = reference.read(FILE)["ask"]
     assert entries
     for entry in entries:
-        session = Session(replace(VICUNA, chat=asked_only(VICUNA.chat)))
+        session = Session(replace(VICUNA, chat=asked_only(VICUNA.chat), system_rules=()))
         shown = re.fullmatch(rf"<(Video|Image)>{PLACEHOLDER}</\1> (.*)", entry["first"] or "", re.DOTALL)
         if shown is not None:
             session.show(Media("video" if shown[1] == "Video" else "image", FRAME, shown[2]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from video_llama.cli.options import add_generation_flags, add_model_flags, generation_settings
+from video_llama.cli.options import add_generation_flags, add_model_flags, generation_settings, model_options
 from video_llama.common.errors import VideoLlamaError
 
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json and not args.question:
         raise VideoLlamaError("--json prints the answers to --question: give at least one")
     settings = generation_settings(args)
-    chat = Chat.from_config(args.cfg_path, args.options, args.device)
+    chat = Chat.from_config(args.cfg_path, model_options(args), args.device)
     if not args.question:
         if any(file.values()):
             show(chat, use_audio=args.audio, **file)

@@ -15,6 +15,7 @@ from video_llama.cli.options import (
     add_model_flags,
     generation_settings,
     job_world,
+    model_options,
 )
 from video_llama.common.errors import ConfigError
 from video_llama.common.registry import BENCHMARKS, import_problem
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     settings = generation_settings(args)
     if problems := [problem for module in args.imports if (problem := import_problem(module))]:
         raise ConfigError([f"--imports: {problem}" for problem in problems])
-    model = ConfiguredModel(args.cfg_path, args.options, args.device)
+    model = ConfiguredModel(args.cfg_path, model_options(args), args.device)
     model.key  # noqa: B018  # checks the YAML, and imports what it names, before the benchmark is looked up
     config = benchmark_config(*args.benchmark)
     benchmark = BENCHMARKS.get(args.benchmark[0])(config)

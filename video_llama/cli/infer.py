@@ -12,6 +12,7 @@ from video_llama.cli.options import (
     add_model_flags,
     generation_settings,
     job_world,
+    model_options,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def _run(args: argparse.Namespace, settings: GenerationSettings, world: World) -
     job = InferenceJob(
         items=read_items(args.input, args.media_dir, args.audio),
         output=args.output,
-        model=ConfiguredModel(args.cfg_path, args.options, args.device),
+        model=ConfiguredModel(args.cfg_path, model_options(args), args.device),
         settings=settings,
         batch_size=args.batch_size,
     )

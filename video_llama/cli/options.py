@@ -9,6 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from video_llama.common.errors import OutputError, VideoLlamaError
+from video_llama.config.overrides import text_option
 from video_llama.conversation.settings import GenerationSettings
 
 if TYPE_CHECKING:
@@ -21,7 +22,15 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         "--cfg-path", required=True, metavar="YAML", help="the model: a file, or a shipped name such as toy"
     )
     parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
+    parser.add_argument(
+        "--system", metavar="TEXT", help="system message, in place of the conversation template's; '' for none"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU if there is one (default)")
+
+
+def model_options(args: argparse.Namespace) -> list[str]:
+    """Return the overrides that the flags of ``add_model_flags`` give."""
+    return [*args.options, *([] if args.system is None else [text_option("inference.system", args.system)])]
 
 
 def add_batch_size_flag(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The ``inference`` section of a YAML: how files are read when a model is used. Imports no torch."""
+"""The ``inference`` section of a YAML: how files are read and questions are put to a model in use. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from video_llama.config.fields import Registered
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """How chat, infer, evaluation and the web page read files."""
+    """How chat, infer, evaluation and the web page read files and begin a dialogue."""
 
     video: Annotated[Any, Registered(PROCESSORS, key="name")] | None = None
     """Processor of clips, by registered name. null: that of datasets.*.vis_processor, as in published YAMLs, else
@@ -20,6 +20,10 @@ class InferenceConfig:
 
     image: Annotated[Any, Registered(PROCESSORS, key="name")] | None = None
     """Processor of images, by registered name. null: that of datasets.*.vis_processor, else blip2_image_eval."""
+
+    system: str | None = None
+    """System message of all dialogues; "": none. null: that of the conversation template, which in the original's templates
+    depends on the media shown and on whether the model has an audio branch."""
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield a processor that reads something else."""
@@ -31,6 +35,8 @@ class InferenceConfig:
         Args:
             model: the settings of the model section that processors depend on.
         """
+        if self.system and not model.get("takes_system", True):
+            yield "system", f"model_type {model['model_type']} has no system message. Leave it out."
         for kind in ("video", "image"):
             for key, message in processor_disagreements(getattr(self, kind), model):
                 yield f"{kind}.{key}", message

@@ -25,7 +25,7 @@ from video_llama.config.fields import (
 )
 from video_llama.config.inference_config import InferenceConfig
 from video_llama.config.interpolation import Resolver
-from video_llama.config.overrides import apply_options
+from video_llama.config.overrides import apply_options, escaped
 from video_llama.config.problems import KeyPath, Problems, dotted
 from video_llama.config.purposes import why_no_training
 from video_llama.config.serialize import plain, registered_class, registered_name
@@ -96,7 +96,7 @@ class JobConfig:
     def to_yaml(self) -> str:
         """Return the resolved configuration as a YAML that loads as an equal ``JobConfig``."""
         return yaml.dump(
-            map_strings(_escaped, self.as_dict()), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
+            map_strings(escaped, self.as_dict()), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
         )
 
     def __eq__(self, other: object) -> bool:
@@ -243,11 +243,6 @@ def _needs(unset: dict[KeyPath, str]) -> dict[str, list[str]]:
 
 def _parsed(key: str) -> KeyPath:
     return tuple(int(part) if part.isdecimal() else part for part in re.split(r"[.\[\]]+", key.rstrip("]")))
-
-
-def _escaped(text: str) -> str:
-    """Return a text with ``${`` written so that OmegaConf leaves it alone."""
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 class _Dumper(yaml.SafeDumper):

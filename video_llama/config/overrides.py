@@ -40,6 +40,17 @@ def apply_options(data: dict[str, Any], options: Iterable[str], problems: Proble
             _assign(data, path, value, option, problems)
 
 
+def text_option(key: str, text: str) -> str:
+    """Return the option that sets a key to a text, whatever characters it has."""
+    plain = frozenset(map(chr, range(32, 127))) - set('"\\')
+    return f'{key}="' + "".join(c if c in plain else f"\\U{ord(c):08x}" for c in escaped(text)) + '"'
+
+
+def escaped(text: str) -> str:
+    """Return a text with ``${`` written so that OmegaConf leaves it alone."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
 def option_value(text: str, problems: Problems) -> Any:
     """Return the value that an option sets.
 

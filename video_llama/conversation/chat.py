@@ -17,7 +17,7 @@ from video_llama.common.modalities import FileKind
 from video_llama.common.types import MediaGroup, slot_id
 from video_llama.conversation.engine import Engine
 from video_llama.conversation.generation import with_length
-from video_llama.conversation.session import Session, fit
+from video_llama.conversation.session import fit
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.conversation.streaming import AnswerText, in_thread
 from video_llama.processors.media import FileMedia
@@ -90,7 +90,7 @@ class Chat:
 
     def reset(self) -> None:
         """Start a new dialogue."""
-        self.session = Session(self.engine.spec.template)
+        self.session = self.engine.session()
         self.last = None
         self._encoded: list[MediaGroup] = []
         self._encode_s = 0.0

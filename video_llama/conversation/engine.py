@@ -99,7 +99,12 @@ class Engine:
         except ConfigError as error:
             raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
         spec = model_class.sample_spec(config)
-        processors = build_processors(inference_config(job))
+        inference = inference_config(job)
+        try:
+            spec = with_system(spec, inference.system)
+        except ConfigError as error:
+            raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
+        processors = build_processors(inference)
         return cls(model_class.from_config(config).to(chosen).eval(), spec, *processors)
 
     @classmethod
@@ -108,10 +113,14 @@ class Engine:
 
         Args:
             model: of a registered class; its ``config`` has an ``image_size``. It takes sound if it is trained on sound.
-            inference: how files are read; None: by the default processors, at the model's image size.
+            inference: how files are read, and the system message; None: by the default processors, at the model's image
+                size, and the conversation template's.
+        Raises:
+            ConfigError: the conversation template has no place for the system message.
         """
-        processors = build_processors(with_defaults(inference or InferenceConfig(), model.config.image_size))
-        spec = type(model).sample_spec(model.config)
+        inference = with_defaults(inference or InferenceConfig(), model.config.image_size)
+        processors = build_processors(inference)
+        spec = with_system(type(model).sample_spec(model.config), inference.system)
         if spec.modalities.audio_source == "frames":  # the encoder was built without its trunk for sound
             spec = replace(spec, audio_processor=None)
         return cls(model, spec, *processors, cached_files=0)
@@ -176,13 +185,17 @@ class Engine:
                 found[slot] = group.mapped(itemgetter(slice(i, i + 1)))
         return tuple(found[slot_id(k)] for k in range(len(media)))
 
+    def session(self) -> Session:
+        """Start a dialogue."""
+        return Session(self.spec.template, self.has_audio)
+
     def prompt(self, question: str, file: EncodedFile) -> Prompt:
         """Return the prompt of one question about one file.
 
         Raises:
             VideoLlamaError: the question is empty.
         """
-        session = Session(self.spec.template)
+        session = self.session()
         session.show(*file.content.media)
         session.ask(question)
         return Prompt(encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot).input_ids, file.groups)
@@ -245,6 +258,22 @@ class Engine:
             finally:
                 if training:
                     self.model.train()
+
+
+def with_system(spec: SampleSpec, text: str | None) -> SampleSpec:
+    """Return a spec with one system message for all dialogues. None: the template's own.
+
+    Raises:
+        ConfigError: the template has no place for one.
+    """
+    if text is None:
+        return spec
+    template = spec.template.with_system(text)
+    if template is None:
+        raise ConfigError(
+            [f"inference.system: the conversation template {spec.template.name} has no system message. Leave it out."]
+        )
+    return replace(spec, template=template)
 
 
 def in_rows(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 from video_llama.common.registry import PROCESSORS
@@ -17,15 +18,16 @@ KEPT = ("n_frms", "image_size", "video_backend", "deadline_s")
 
 
 def inference_config(job: JobConfig) -> InferenceConfig:
-    """Return the processors that a YAML chooses for inference, none left open."""
+    """Return the settings of a YAML for inference, with no processor left open."""
     chosen = job.inference or InferenceConfig()
     video, image = (getattr(chosen, kind) or _from_datasets(job, kind) for kind in DEFAULTS)
-    return with_defaults(InferenceConfig(video=video, image=image), job.model.image_size)
+    return with_defaults(replace(chosen, video=video, image=image), job.model.image_size)
 
 
 def with_defaults(config: InferenceConfig, image_size: int) -> InferenceConfig:
     """Return the config with the default processors where it names none."""
-    return InferenceConfig(
+    return replace(
+        config,
         video=config.video or _default("video", image_size=image_size),
         image=config.image or _default("image", image_size=image_size),
     )

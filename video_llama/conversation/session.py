@@ -37,6 +37,8 @@ class Session:
     """Questions, answers and files, in order."""
 
     template: Template
+    audio_branch: bool = False
+    """Whether the model has an audio branch."""
     media: list[Media] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     shown: str = ""
@@ -84,7 +86,8 @@ class Session:
         for turn in self.turns[skip:]:
             turns.append((shown + turn.text, turn.answer))
             shown = ""
-        return conversation(self.template, self.template.chat, turns, self.media)
+        system = self.template.system_message([media.kind for media in self.media], self.audio_branch)
+        return conversation(self.template, replace(self.template.chat, system=clean(system)), turns, self.media)
 
 
 class Fitted(NamedTuple):

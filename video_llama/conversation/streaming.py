@@ -58,15 +58,11 @@ def in_thread(work: Callable[[Callable[[T], None]], None]) -> Generator[T, None,
         raise item.error
 
 
-HALF = "\ufffd"
-"""Ends a decoded text whose last character is incomplete."""
-
-
 class AnswerText:
-    """Turns tokens into text, up to the first stop string or the end token, without white space at either end.
+    """Turns tokens into text: what the tokenizer makes of them all, up to the first stop string or the end token.
 
-    Text is held back while it may be the start of a stop string, an incomplete character or trailing white space, so
-    emitted text is final. An answer that ends inside a character ends before it.
+    White space at either end is left out. Text is held back while it may be the start of a stop string, an incomplete
+    character or trailing white space, so emitted text is final. An answer that ends inside a character ends in U+FFFD.
 
     Args:
         tokenizer: turns ids into text.
@@ -91,10 +87,9 @@ class AnswerText:
         if token == self._tokenizer.eos_id:
             return self.end()
         self._held += self._decode(token)
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
-        if found:
+        if (stop := self._first_stop()) is not None:
             self.done = True
-            return self._emit(min(found))
+            return self._emit(stop)
         return self._emit(len(self._held) - max(overlap(self._held, stop) for stop in self._stops))
 
     def end(self) -> str:
@@ -102,13 +97,19 @@ class AnswerText:
         if self.done:
             return ""
         self.done = True
-        return self._emit(len(self._held))
+        self._held += self._tokenizer.decode(self._window)[len(self._known) :]
+        stop = self._first_stop()
+        return self._emit(len(self._held) if stop is None else stop)
+
+    def _first_stop(self) -> int | None:
+        """Return where the first stop string starts in the held text."""
+        return min((at for stop in self._stops if (at := self._held.find(stop)) >= 0), default=None)
 
     def _decode(self, token: int) -> str:
-        """Return the text that a token adds; empty inside a character."""
+        """Return the text that is complete with a token; empty inside a character."""
         self._window.append(token)
         text = self._tokenizer.decode(self._window)
-        if text.endswith(HALF):
+        if self._tokenizer.may_change(self._window, text):
             return ""
         new = text[len(self._known) :]
         newest = self._window[self._n_known :]

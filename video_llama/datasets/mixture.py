@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -91,7 +92,8 @@ class Mixture(TorchDataset[Sample]):
                 [f"datasets.*.sample_ratio: {list(ratios)}; at least one must be above 0, and all finite"]
             )
         self.datasets, self.seed = datasets, seed
-        self.shares = np.asarray(ratios, dtype=float) / sum(ratios)
+        decimals = [Fraction(str(ratio)) for ratio in ratios]
+        self.shares = [ratio / sum(decimals) for ratio in decimals]
 
     def __len__(self) -> int:
         return sum(len(d) for d, share in zip(self.datasets, self.shares, strict=True) if share)
@@ -111,7 +113,7 @@ class Mixture(TorchDataset[Sample]):
         counts = _apportion(self.shares, n)
         chosen = np.repeat(np.arange(len(self.datasets)), counts)
         np.random.default_rng([_INTERLEAVING, self.seed, epoch]).shuffle(chosen)
-        records = [self._records(d, epoch * int(c), int(c)) for d, c in enumerate(counts)]
+        records = [self._records(d, epoch * count, count) for d, count in enumerate(counts)]
         return [RecordRef(int(d), *next(records[d])) for d in chosen]
 
     def _records(self, dataset: int, start: int, count: int) -> Iterator[tuple[int, int]]:
@@ -186,10 +188,10 @@ class RankBatches(Sampler[list[RecordRef]]):
         return len(self.steps) * self.plan.accumulation
 
 
-def _apportion(shares: np.ndarray, n: int) -> np.ndarray:
-    """Split n into whole counts in the given shares, the largest remainders rounded up."""
-    exact = shares * n
-    counts = np.floor(exact).astype(int)
-    largest = np.argsort(counts - exact, kind="stable")[: n - counts.sum()]
-    counts[largest] += 1
+def _apportion(shares: Sequence[Fraction], n: int) -> list[int]:
+    """Split n into whole counts in the given shares, the largest remainders rounded up; of equal ones, the first."""
+    counts = [int(share * n) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: counts[i] - shares[i] * n)
+    for i in by_remainder[: n - sum(counts)]:
+        counts[i] += 1
     return counts

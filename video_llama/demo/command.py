@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from video_llama.common.errors import VideoLlamaError
+from video_llama.config.overrides import text_option
 from video_llama.demo.limits import PageLimits
 from video_llama.demo.proxy import Origin, RootPath
 from video_llama.demo.server import ServerConfig, serve
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="conversation template of the decoder, in place of the YAML's model_type and the texts that belong to it",
     )
+    add("--system", metavar="TEXT", help="system message, in place of the conversation template's; '' for none")
     add(
         "--gpu-id",
         "--gpu_id",
@@ -98,7 +100,11 @@ def run(args: argparse.Namespace) -> int:
     """Serve the page until Ctrl-C."""
     config = ServerConfig(
         cfg_path=args.cfg_path,
-        options=[*_template_options(args.model_type, args.options), *args.options],
+        options=[
+            *_template_options(args.model_type, args.options),
+            *args.options,
+            *([] if args.system is None else [text_option("inference.system", args.system)]),
+        ],
         device="auto" if args.gpu_id is None else f"cuda:{args.gpu_id}",
         host=args.host,
         port=args.port,

@@ -284,6 +284,7 @@ class VideoLLaMAConfig:
             "tokenizer_name": self.llama_model,
             "model_type": self.model_type.removeprefix("pretrain_"),
             "image_size": self.image_size,
+            "takes_system": self.template is None or "{system}" in self.template.chat.first,
         }
         if modalities.video:
             shared["max_frame_pos"] = self.max_frame_pos

@@ -6,6 +6,7 @@ Shapes: C channels, L samples at 16 kHz, S segments, M = 128 mel bins, F = 204 s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ class SegmentProcessor(ABC):
         """
         times = segment_starts(sound.duration, self.config.n_segments)
         parts = sound.read([span(start, sound.n_samples) for start in times])
-        return Media("audio", torch.stack([self.segment(part) for part in parts]), times=tuple(times))
+        return Media("audio", torch.stack([self.segment(part) for part in parts]), times=tuple(map(float, times)))
 
     @abstractmethod
     def segment(self, waveform: Tensor) -> Tensor:
@@ -75,18 +76,20 @@ class ImageBindAudio(SegmentProcessor):
         return spectrogram(waveform if self.config.channels == "first" else mixed(waveform, "mix"))
 
 
-def segment_starts(duration: float, n_segments: int) -> list[float]:
+def segment_starts(duration: float, n_segments: int) -> list[Fraction]:
     """Return when each segment starts, in seconds: always ``n_segments`` of them, all at 0 in a track of 2 s or less.
 
-    By the original's rule, which leaves out the end of the track: the last segment starts one step before the last that fits.
+    By the original's rule, which leaves out the end of the track: the last segment starts one step before the last that
+    fits. As there, the starts are exact multiples of the float ``duration - 2``: rounded ones would move some by a sample.
     """
-    last = max(duration - SEGMENT_SECONDS, 0.0)
+    last = Fraction(max(duration - SEGMENT_SECONDS, 0.0))
     return [last * i / n_segments for i in range(n_segments)]
 
 
-def span(start: float, n_samples: int) -> tuple[int, int]:
+def span(start: Fraction, n_samples: int) -> tuple[int, int]:
     """Return the first sample of the segment that starts at ``start`` seconds, and the one after its last."""
-    return int(start * SAMPLE_RATE), min(int((start + SEGMENT_SECONDS) * SAMPLE_RATE), n_samples)
+    first = int(start * SAMPLE_RATE)
+    return first, min(first + SEGMENT_SECONDS * SAMPLE_RATE, n_samples)
 
 
 def spectrogram(waveform: Tensor) -> Tensor:

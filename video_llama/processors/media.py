@@ -18,9 +18,9 @@ from video_llama.common.protocols import ClipProcessor
 from video_llama.common.types import Media
 from video_llama.processors.audio import SegmentProcessor
 from video_llama.processors.config import AudioConfig
-from video_llama.processors.decode import SAMPLE_RATE, Sound, open_sound
+from video_llama.processors.decode import Sound, open_sound
 from video_llama.processors.decode.damage import collected_damage, log_once
-from video_llama.processors.span import Span, SpanOfSound, SpanOfVideo
+from video_llama.processors.span import Span, SpanOfSound, SpanOfVideo, sample_at
 
 AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
 
@@ -230,7 +230,7 @@ def _read_audio_alone(
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
     _log_loss(sound)
     if span is not None:
-        if span.start * SAMPLE_RATE >= sound.n_samples:
+        if sample_at(span.start) >= sound.n_samples:
             ends = f"its sound ends at {sound.duration:.2f} s"
             raise DecodeError(str(path), f"the span starts at {span.start} s, and {ends}")
         sound = SpanOfSound(str(path), sound, span)

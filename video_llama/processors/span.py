@@ -1,10 +1,14 @@
-"""A span of a clip or a sound, read as if it had been cut out into a file."""
+"""A span of a clip or a sound, read as if it had been cut out into a file.
+
+Seconds that people write are decimals, so they are counted as decimals: 32.3 s is sample 516,800, and the float is below it.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from torch import Tensor
@@ -23,6 +27,20 @@ class Span:
     """None, or more than the clip's duration: to its end."""
 
 
+def decimal(seconds: float) -> Fraction:
+    """Return the decimal that a float is written as."""
+    return Fraction(str(seconds))
+
+
+def sample_at(seconds: float) -> int:
+    """Return the sample that plays at a time."""
+    return int(decimal(seconds) * SAMPLE_RATE)
+
+
+def _difference(end: float, start: float) -> float:
+    return float(decimal(end) - decimal(start))
+
+
 class SpanOfVideo:
     """The frames that an open video shows during a span; see ``VideoReader``. Only those are decoded.
 
@@ -37,9 +55,9 @@ class SpanOfVideo:
         end = video.duration if span.end is None else min(span.end, video.duration)
         self._first = max(0, bisect_right(video.times, span.start) - 1)
         last = max(self._first + 1, bisect_left(video.times, end))
-        self.times = tuple(max(0.0, time - span.start) for time in video.times[self._first : last])
+        self.times = tuple(max(0.0, _difference(time, span.start)) for time in video.times[self._first : last])
         self.n_frames = len(self.times)
-        self.duration = end - span.start
+        self.duration = _difference(end, span.start)
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See ``VideoReader.read``."""
@@ -60,8 +78,8 @@ class SpanOfSound:
     """
 
     def __init__(self, path: str, sound: Any, span: Span) -> None:
-        self._sound, self._first = sound, int(span.start * SAMPLE_RATE)
-        last = sound.n_samples if span.end is None else min(int(span.end * SAMPLE_RATE), sound.n_samples)
+        self._sound, self._first = sound, sample_at(span.start)
+        last = sound.n_samples if span.end is None else min(sample_at(span.end), sound.n_samples)
         self.n_samples = last - self._first
         if self.n_samples <= 0:
             raise NoSoundTrack(path)

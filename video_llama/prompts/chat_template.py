@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from video_llama.prompts.tokenizer import HuggingFaceTokenizer, SentencePieceTok
 
 _ODD = "é猫😀 <b>&amp;</b> \"'\\ {text} {system} {} {{ x }} {% y %} %s\n\n- 2."
 """Text that careless programs change."""
+
+_SYSTEM = "\ufdd0system\ufdd1"
+"""Marks the system message; questions and answers have ``marker``."""
 
 DATE = "26 Jul 2024"
 """The date for programs that write today's date by default; it is LLaMA 3's own default. No prompt depends on the day."""
@@ -55,7 +59,8 @@ def chat_template(directory: str | Path, tokenizer: Tokenizer) -> Template:
     try:
         if "strftime_now" in library.chat_template and "date_string" not in library.chat_template:
             raise _Unusable("it writes today's date, so that a prompt would be another every day")
-        return _take_apart(_program(library), _special_tokens(library), tokenizer)
+        template = _take_apart(_program(library), _special_tokens(library), tokenizer)
+        return replace(template, chat_with_system=_layout_with_system(library, tokenizer))
     except _Unusable as reason:
         raise ConfigError(
             [f"model.model_type: auto cannot use the chat template of {directory}: {reason}. Choose {others}."]
@@ -108,14 +113,19 @@ def _plain(parts: Sequence[str], library: Any) -> tuple[str, ...]:
     return tuple("".join(re.sub(tokens, "", part).split()) for part in parts)
 
 
-def _program(library: Any) -> Callable[[Turns], str]:
+def _program(library: Any, system: str | None = None) -> Callable[[Turns], str]:
     """Return the program of a tokenizer: turns to text; with a last answer of None, the prompt for one.
 
     It raises _Unusable.
+
+    Args:
+        library: the tokenizer.
+        system: system message of the dialogues. None: what the program makes of none.
     """
+    first = [] if system is None else [{"role": "system", "content": system}]
 
     def write(turns: Turns) -> str:
-        messages = [
+        messages = first + [
             {"role": role, "content": text}
             for role, text in zip(("user", "assistant") * len(turns), chain(*turns), strict=True)
             if text is not None
@@ -130,6 +140,18 @@ def _program(library: Any) -> Callable[[Turns], str]:
         return str(text)
 
     return write
+
+
+def _layout_with_system(library: Any, tokenizer: Tokenizer) -> Layout | None:
+    """Return the layout of dialogues with a system message; None: the program has no place for one."""
+    try:
+        layout = _take_apart(_program(library, _SYSTEM), _special_tokens(library), tokenizer).chat
+        is_kept = _program(library, _ODD)([("", None)]).count(_ODD) == 1
+    except _Unusable:
+        return None
+    if not is_kept or layout.first.count(_SYSTEM) != 1 or _SYSTEM in layout.next + layout.answer:
+        return None
+    return replace(layout, first=layout.first.replace(_SYSTEM, "{system}"))
 
 
 def _take_apart(write: Callable[[Turns], str], special: set[str], tokenizer: Tokenizer) -> Template:

@@ -1,16 +1,18 @@
 """Conversation templates as data: the text around questions, answers and captions.
 
 A conversation is ``first`` for the first question, then ``answer`` and ``next`` in turn. ``{text}`` is the question or
-the answer, ``{system}`` the system message. The model is trained on all of ``answer``, including the end symbol; the
-next turn starts after it.
+the answer, ``{system}`` the system message, which may depend on the media shown. The model is trained on all of
+``answer``, including the end symbol; the next turn starts after it.
 
 ``chat_template`` makes another template from the decoder's own tokenizer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+
+from video_llama.common.modalities import MediaKind
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,16 @@ class Layout:
     """Replaces an empty answer. None: ``answer`` around an empty text."""
 
 
+@dataclass(frozen=True)
+class SystemRule:
+    """The system message of dialogues that show a kind of media."""
+
+    kind: MediaKind
+    text: str
+    audio_branch: bool | None = None
+    """For models with an audio branch (True) or without one (False) only. None: for all."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Template:
     """The format of conversations that a decoder was trained on."""
@@ -56,13 +68,34 @@ class Template:
     training: Layout
     """For instruction tuning."""
     chat: Layout
-    """For questions to the trained model."""
+    """For questions to the trained model. Its system message is for dialogues that no rule in ``system_rules`` fits."""
+    system_rules: tuple[SystemRule, ...] = ()
+    """The first rule that fits a dialogue gives its system message."""
+    chat_with_system: Layout | None = None
+    """``chat`` with a system message of the user's. None: ``chat`` itself, if it has one."""
     caption: str
     """Text around a caption prompt, ``{}``; the caption and ``end_sym`` follow."""
     end_sym: str
     """Ends each answer, and stops generation."""
     trims: bool = False
     """Strip white space around questions and answers."""
+
+    def system_message(self, kinds: Collection[MediaKind], audio_branch: bool) -> str:
+        """Return the system message of a dialogue.
+
+        Args:
+            kinds: of the media shown in it.
+            audio_branch: whether the model has an audio branch.
+        """
+        fitting = (r.text for r in self.system_rules if r.kind in kinds and r.audio_branch in (None, audio_branch))
+        return next(fitting, self.chat.system)
+
+    def with_system(self, text: str) -> Template | None:
+        """Return the template with one system message for all dialogues. None: the format has no place for it."""
+        layout = self.chat_with_system or self.chat
+        if text and "{system}" not in layout.first:
+            return None
+        return replace(self, chat=replace(layout, system=text), system_rules=())
 
     def render(self, layout: Layout, turns: Sequence[tuple[str, str | None]]) -> list[Span]:
         """Render questions and answers; a last answer of None leaves the prompt open for the model.
@@ -73,8 +106,10 @@ class Template:
         """
         spans = []
         for i, (question, answer) in enumerate(turns):
-            opening = layout.first if i == 0 else layout.next
-            spans.append(filled(opening.replace("{system}", layout.system), self._stripped(question)))
+            before, has_system, opening = (layout.first if i == 0 else layout.next).rpartition("{system}")
+            if has_system:
+                spans.append(filled(before + "{text}", self._stripped(layout.system)))
+            spans.append(filled(opening, self._stripped(question)))
             if answer == "" and layout.empty is not None:
                 spans.append(Span(layout.empty, trained=True))
             elif answer is not None:
@@ -84,6 +119,18 @@ class Template:
     def _stripped(self, text: str) -> str:
         return text.strip() if self.trims else text
 
+
+_ABOUT_PICTURES = (
+    "You are able to understand the visual content that the user provides. Follow the instructions carefully and explain "
+    "your answers in detail."
+)
+_DEMO_RULES = (
+    SystemRule("audio", ""),
+    SystemRule("video", "", audio_branch=True),
+    SystemRule("video", _ABOUT_PICTURES, audio_branch=False),
+    SystemRule("image", _ABOUT_PICTURES),
+)
+"""Of the original's two demos, one for each kind of model."""
 
 _LLAMA_2_FIRST = "[INST] <<SYS>>\n{system}\n<</SYS>>\n\n{text} [/INST]"
 _LLAMA_2_NEXT = "<s>[INST] {text} [/INST]"
@@ -100,6 +147,7 @@ VICUNA = Template(
         answer=" {text}###",
         empty="",  # as in the original, here and below: an empty answer has no end symbol either
     ),
+    system_rules=_DEMO_RULES,
     caption="###Human: {} ###Assistant: ",
     end_sym="###",
 )
@@ -117,6 +165,7 @@ LLAMA_2 = Template(
         ),
         empty="",
     ),
+    system_rules=_DEMO_RULES,
     caption="[INST] <<SYS>>\n \n<</SYS>>\n\n{} [/INST] ",
     end_sym="</s>",
 )

@@ -30,6 +30,9 @@ from video_llama.prompts.stand_ins import StandIns
 
 log = logging.getLogger(__name__)
 
+UNDECODED = "\ufffd"
+"""Stands for bytes that are no character, or only a part of one."""
+
 Range = tuple[int, int]
 """Characters of a text: start and end."""
 
@@ -69,6 +72,10 @@ class Tokenizer(ABC):
     @abstractmethod
     def decode(self, ids: list[int]) -> str:
         """Return the text of ids, without start and padding tokens but with the text of end tokens."""
+
+    def may_change(self, ids: Sequence[int], text: str) -> bool:
+        """Return whether a further token may change the end of ``text``, the text of ``ids``, as inside a character."""
+        return text.endswith(UNDECODED)
 
 
 def _touches(start: int, end: int, literal: Iterable[Range]) -> bool:
@@ -240,6 +247,7 @@ class HuggingFaceTokenizer(Tokenizer):
         marks = {*self.library.all_special_tokens, *(text for text, token in added.items() if token.special)}
         marks |= named_in(self.library.chat_template, added)
         self._marks = {self.library.convert_tokens_to_ids(text): text for text in marks if len(text) > 1}
+        self._hidden = {self.bos_id, self.pad_id} - {self.eos_id}
 
     @cached_property
     def _stand_ins(self) -> StandIns:
@@ -258,8 +266,25 @@ class HuggingFaceTokenizer(Tokenizer):
 
     def decode(self, ids: list[int]) -> str:
         """Decode with the library's own rules."""
-        hidden = {self.bos_id, self.pad_id} - {self.eos_id}
-        return self.library.decode([i for i in ids if i not in hidden], clean_up_tokenization_spaces=False)
+        return self.library.decode([i for i in ids if i not in self._hidden], clean_up_tokenization_spaces=False)
+
+    def may_change(self, ids: Sequence[int], text: str) -> bool:
+        """Return whether a further token may change the end of ``text``.
+
+        With ByteFallback, one wrong byte makes U+FFFD of the whole run of byte tokens that it ends.
+        """
+        return super().may_change(ids, text) or self._last_shown(ids) in self._bytes
+
+    @cached_property
+    def _bytes(self) -> set[str | None]:
+        """Byte tokens, if runs of them are decoded all or none."""
+        has_fallback = '"ByteFallback"' in self.library.backend_tokenizer.to_str()
+        return {f"<0x{byte:02X}>" for byte in range(256)} if has_fallback else set()
+
+    def _last_shown(self, ids: Sequence[int]) -> str | None:
+        """Return the last token that has a text."""
+        tokens = (self.library.backend_tokenizer.id_to_token(i) for i in reversed(ids) if i not in self._hidden)
+        return next((token for token in tokens if token is not None), None)
 
 
 def library_tokenizer(directory: Path) -> Any:

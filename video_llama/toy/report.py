@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from video_llama.evaluation.exact_match import is_right
-from video_llama.processors.audio import log_mel, span
-from video_llama.processors.decode import open_sound, open_video
+from video_llama.processors.audio import SEGMENT_SECONDS, log_mel
+from video_llama.processors.decode import SAMPLE_RATE, open_sound, open_video
 
 if TYPE_CHECKING:  # matplotlib is an extra
     from matplotlib.axes import Axes
@@ -140,7 +140,7 @@ def _frames(axes: Axes, path: Path) -> None:
 
 def _spectrogram(axes: Axes, path: Path) -> None:
     sound = open_sound(path)
-    (waveform,) = sound.read([span(0.0, sound.n_samples)])
+    (waveform,) = sound.read([(0, min(SEGMENT_SECONDS * SAMPLE_RATE, sound.n_samples))])
     mel = log_mel(waveform)
     axes.imshow(mel[0].numpy(), origin="lower", aspect="auto", cmap="magma")
     axes.set_axis_off()

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.config.conftest import Folder
+from video_llama.config.overrides import text_option
 
 MODEL = "model: {arch: video_llama, llama_model: llm}\n"
 
@@ -53,6 +54,13 @@ MODEL = "model: {arch: video_llama, llama_model: llm}\n"
 )
 def test_a_plain_text_is_kept_as_typed(folder: Folder, text: str) -> None:
     assert folder.load(MODEL, f"model.end_sym={text}").model.end_sym == text
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.text("#${}.\\'\"a: \n\t\x7f\x85猫😀"))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
+def test_a_text_option_sets_any_text_as_it_is(folder: Folder, text: str) -> None:
+    assume(text != "???")
+    assert folder.load(MODEL, text_option("model.end_sym", text)).model.end_sym == text
 
 
 @given(text=st.text(alphabet="#ab \t:-&*!|>%@?,.=~'\"\n", min_size=1, max_size=8))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -12,16 +12,19 @@ from tests import tiny
 from tests.unit.conversation.conftest import Concurrency
 from video_llama.common.errors import ConfigError
 from video_llama.common.registry import MODELS
+from video_llama.common.types import Media
 from video_llama.config.loader import InferenceConfig
 from video_llama.conversation.batching import File, FileQuestion, answer_batches
 from video_llama.conversation.chat import Chat
-from video_llama.conversation.engine import Engine
+from video_llama.conversation.engine import Engine, with_system
 from video_llama.conversation.feature_cache import EncodedFile
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.processors.config import ImageConfig, VideoConfig
 from video_llama.processors.image import Blip2ImageEval
 from video_llama.processors.media import FileMedia
 from video_llama.processors.video import AlproVideoEval
+from video_llama.prompts.labels import TextSegment
+from video_llama.prompts.templates import ZIYA
 
 SHORT = GenerationSettings(max_new_tokens=8)
 
@@ -114,3 +117,48 @@ def test_a_model_that_can_only_be_trained_is_refused_by_name(tmp_path):
         (tmp_path / "mine.yaml").write_text("model: {arch: training_only}\n")
         with pytest.raises(ConfigError, match=r"mine.yaml: model.arch: this model can only be trained"):
             Engine.from_config(tmp_path / "mine.yaml", device="cpu")
+
+
+def sent(engine: Engine, kind: str = "video") -> str:
+    """The text of a prompt, without the tokens of its files."""
+    content = FileMedia(
+        engine.video_processor("clip", None) if kind == "video" else engine.image_processor("clip", None)
+    )
+    ids = engine.prompt("What is it?", EncodedFile(content, ())).input_ids
+    return engine.spec.tokenizer.decode([i for i in ids if i >= 0])
+
+
+def test_the_system_message_is_that_of_the_demo_for_the_kind_of_model(engine):
+    assert not engine.has_audio
+    assert sent(engine).startswith("You are able to understand the visual content that the user provides.")
+    assert sent(engine, "image").startswith("You are able")
+    chat = Chat(engine)
+    chat.upload(video="clip")
+    chat.session.ask("What is it?")
+    first = chat.session.prompt()[0]
+    assert isinstance(first, TextSegment)
+    assert first.spans[0].text.startswith("You are able")
+    engine.spec = replace(engine.spec, audio_processor=object())
+    assert sent(engine).startswith("###Human: <Video>")
+    assert sent(engine, "image").startswith("You are able")
+
+
+def test_the_inference_section_may_set_the_system_message(decoder):
+    model = tiny.model(decoder)
+
+    def answering(system: str | None) -> Engine:
+        engine = Engine.from_model(model, InferenceConfig(system=system))
+        clip = Media("video", tiny.sample("clip", 4).media[0].data, "Look.")
+        engine.video_processor = lambda path, rng: clip
+        return engine
+
+    assert sent(answering(None)).startswith("You are able")
+    assert sent(answering("Be brief.")).startswith("Be brief.###Human: <Video>")
+    assert sent(answering("")).startswith("###Human: <Video>")
+
+
+def test_a_system_message_that_the_template_has_no_place_for_is_refused(engine):
+    spec = replace(engine.spec, template=ZIYA)
+    assert with_system(spec, "") == with_system(spec, None) == spec
+    with pytest.raises(ConfigError, match=r"inference\.system: the conversation template ziya has no system message"):
+        with_system(spec, "Be brief.")

@@ -26,7 +26,7 @@ def text(session: Session, skip: int = 0) -> str:
 @pytest.fixture
 def session() -> Session:
     """A clip, two answered questions, an image, and a third question."""
-    session = Session(VICUNA)
+    session = Session(VICUNA, audio_branch=True)
     session.show(CLIP)
     for question, answer in (("One?", "First."), ("Two?", "Second.")):
         session.ask(question)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,23 +17,23 @@ IMAGE = Media("image", torch.zeros(3, 1, 2, 2, dtype=torch.uint8))
 CLIP = Media("video", torch.zeros(3, 2, 2, 2, dtype=torch.uint8), "The video contains 2 frames.")
 
 
-def text(session: Session) -> str:
+def text(session: Session, skip: int = 0) -> str:
     """The prompt, with [k] where media item k goes."""
     return "".join(
         f"[{piece.index}]" if isinstance(piece, Slot) else "".join(span.text for span in piece.spans)
-        for piece in session.prompt()
+        for piece in session.prompt(skip)
     )
 
 
 def test_media_come_before_the_next_question():
-    session = Session(VICUNA)
+    session = Session(VICUNA, audio_branch=True)
     session.show(CLIP)
     session.ask("What moves?")
     assert text(session) == ("###Human: <Video>[0]</Video> The video contains 2 frames. What moves?###Assistant:")
 
 
 def test_a_dialogue_continues_after_an_answer():
-    session = Session(VICUNA)
+    session = Session(VICUNA, audio_branch=True)
     session.ask("Who?")
     session.answer("A dog.")
     session.show(IMAGE)
@@ -57,6 +59,22 @@ def test_the_template_of_llama_2_opens_with_its_system_message():
     session.ask("Who?")
     assert text(session).startswith("[INST] <<SYS>>\nYou are a helpful language and vision assistant.")
     assert text(session).endswith("\n<</SYS>>\n\nWho? [/INST]")
+
+
+def test_the_system_message_follows_from_all_files_of_the_dialogue():
+    session = Session(VICUNA)
+    session.ask("Who?")
+    assert text(session).startswith("###Human: Who?")
+    session.answer("A dog.")
+    session.show(CLIP)
+    session.ask("And now?")
+    for skip in (0, 1):
+        assert text(session, skip).startswith("You are able to understand the visual content that the user provides. ")
+    assert text(session).count("You are able") == 1
+    brief = Session(replace(VICUNA, chat=replace(VICUNA.chat, system=f"Be {marker(0)} brief."), system_rules=()))
+    brief.show(CLIP)
+    brief.ask("Who?")
+    assert text(brief).startswith("Be 0 brief.###Human: <Video>[0]</Video>")
 
 
 @pytest.mark.parametrize("typed", ["<ImageHere>", "<Image>x</Image>", "</s>", "{text}", "{system}", marker(0)])

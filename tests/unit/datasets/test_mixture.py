@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from fractions import Fraction
 from math import floor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from video_llama.common.errors import ConfigError
-from video_llama.datasets.mixture import BatchPlan, Mixture, RankBatches, RecordRef
+from video_llama.datasets.mixture import BatchPlan, Mixture, RankBatches, RecordRef, _apportion
 
 seeds = st.integers(0, 2**32)
 sizes = st.lists(st.integers(1, 30), min_size=1, max_size=4)
@@ -44,7 +43,7 @@ def test_every_epoch_contains_each_data_set_in_its_exact_share(mixed: Mixture, n
     drawn = Counter(draw.dataset for draw in mixed.epoch_draws(epoch, n))
     assert drawn.total() == n
     for dataset, share in enumerate(mixed.shares):
-        exact = Fraction(float(share)).limit_denominator(10**6) * n
+        exact = share * n
         assert floor(exact) <= drawn[dataset] <= floor(exact) + (exact.denominator > 1)
 
 
@@ -57,6 +56,15 @@ def test_leftover_samples_go_to_the_largest_remainders() -> None:
 @pytest.mark.parametrize("ratios", [[0.9, 0.1], [90, 10], [9, 1]])
 def test_only_the_proportions_of_the_shares_count(ratios: list[float]) -> None:
     assert mixture([40, 40], ratios).epoch_draws(1, 30) == mixture([40, 40], [0.9, 0.1]).epoch_draws(1, 30)
+
+
+@example([15, 12, 7, 6, 14], 837)
+@given(st.lists(st.integers(0, 99), min_size=1, max_size=5).filter(any), st.integers(1, 3000))
+def test_decimal_shares_are_split_as_their_whole_multiples(tenths: list[int], n: int) -> None:
+    counts = _apportion(mixture([1] * len(tenths), [tenth / 10 for tenth in tenths]).shares, n)
+    whole, left = zip(*(divmod(tenth * n, sum(tenths)) for tenth in tenths), strict=True)
+    first = sorted(range(len(tenths)), key=lambda i: -left[i])[: n - sum(whole)]
+    assert counts == [count + (i in first) for i, count in enumerate(whole)]
 
 
 @given(mixtures(), st.integers(1, 60), st.integers(1, 6))

@@ -49,6 +49,14 @@ def test_without_the_flag_the_yaml_decides(served: list[ServerConfig]) -> None:
     assert served[0].options == []
 
 
+def test_the_system_message_may_be_given(served: list[ServerConfig]) -> None:
+    text = 'Say "${x}" #1\n'
+    assert main(["demo", "--cfg-path", str(TOY), "--system", text]) == 0
+    inference = load_config(served[0].cfg_path, served[0].options, also=("inference",)).inference
+    assert inference is not None
+    assert inference.system == text
+
+
 def test_the_texts_of_the_replaced_template_are_dropped(served: list[ServerConfig], tmp_path: Path) -> None:
     """The published YAMLs set ``end_sym`` to that of Vicuna."""
     mine = tmp_path / "mine.yaml"

@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 
+from tests.unit.conversation.scripted import Scripted, ids
 from tests.unit.evaluation.models import engine as build
 from video_llama.common.errors import OutputError, VideoLlamaError
-from video_llama.conversation.batching import File, FileQuestion
+from video_llama.conversation.batching import File, FileQuestion, answer_batches
+from video_llama.conversation.chat import Chat
 from video_llama.conversation.engine import Engine
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.inference.items import BadLine, Item
 from video_llama.inference.job import InferenceJob
+from video_llama.prompts.tokenizer import UNDECODED
 
 
 def item(id: str | int, clip: str = "a.mp4", question: str = "What is it?") -> Item:
@@ -107,3 +110,33 @@ def test_two_questions_with_one_id_are_refused(tmp_path):
 def test_a_batch_holds_at_least_one_question(tmp_path, batch_size):
     with pytest.raises(VideoLlamaError, match=f"batch_size: {batch_size}; expected at least 1"):
         job(tmp_path, batch_size=batch_size)
+
+
+def test_an_answer_cut_inside_a_character_is_its_tokens_decoded_everywhere(model, tmp_path):
+    engine = model.engine
+    tokens = ids(engine.spec.tokenizer, "It is 🀄")[:-1]
+    decoded = engine.spec.tokenizer.decode(tokens)
+    assert decoded.endswith(UNDECODED)
+    short = GenerationSettings(max_new_tokens=len(tokens))
+    head = engine.model.decoder.lm.lm_head
+
+    def scripted(n_rows: int) -> None:
+        engine.model.decoder.lm.lm_head = Scripted([tokens] * n_rows)
+
+    try:
+        scripted(1)
+        chat = Chat(engine)
+        chat.upload(video="a.mp4")
+        assert chat.ask("What is it?", short) == decoded
+        assert chat.session.turns[-1].answer == decoded
+        scripted(1)
+        assert "".join(Chat(engine).stream("What is it?", short)) == decoded
+        scripted(2)
+        asked = [FileQuestion(File("video", clip), "What is it?") for clip in ("a.mp4", "b.mp4")]
+        assert [answer.text for answer in next(answer_batches(engine, [asked], short))] == [decoded] * 2
+        scripted(2)
+        outcomes = job(tmp_path, [item(1), item(2)], model=model, settings=short, batch_size=2).run()
+        assert outcomes.answers == {1: decoded, 2: decoded}
+        assert json.loads((tmp_path / "out/a.jsonl").read_text().splitlines()[0])["answer"] == decoded
+    finally:
+        engine.model.decoder.lm.lm_head = head

@@ -181,6 +181,40 @@ def test_a_caption_prompt_has_the_position_of_a_question(tmp_path: Path) -> None
     assert (template.caption.replace("{}", "Describe."), template.end_sym) == (opened.text, "<|im_end|>")
 
 
+# --- System messages of the user's
+
+
+@pytest.mark.parametrize("name", ["chatml", "headers", "end"])
+@pytest.mark.parametrize("system", ["Be brief.", ODD])
+def test_a_system_message_is_where_the_program_writes_it(name: str, system: str, tmp_path: Path) -> None:
+    folder = folder_of(name, tmp_path)
+    template = template_of(folder)
+    own = template.with_system(system)
+    assert own is not None
+    assert own.training == template.training
+    turns: Turns = [("Q", "A"), ("R", None)]
+    ids = encode(conversation(own, own.chat, turns, []), load_tokenizer(folder), {}).input_ids
+    said = [("system", system), ("user", "Q"), ("assistant", "A"), ("user", "R")]
+    library = AutoTokenizer.from_pretrained(folder)
+    theirs = library.apply_chat_template(
+        [{"role": who, "content": what} for who, what in said], add_generation_prompt=True, return_dict=False
+    )
+    assert ids == theirs
+
+
+REFUSES = BRACKETS  # roles must take turns
+DROPS = HEADERS.replace(EACH, EACH + "{% if m.role != 'system' %}").replace("{% endfor %}", "{% endif %}{% endfor %}")
+CHANGES = CHATML.replace("{{ m.content }}", "{{ m.content | upper if m.role == 'system' else m.content }}")
+
+
+@pytest.mark.parametrize("chat", [REFUSES, DROPS, CHANGES], ids=["refuses", "drops", "changes"])
+def test_a_program_without_a_place_for_a_system_message_takes_none(chat: str, tmp_path: Path) -> None:
+    others, special = ("<|im_start|>", "<|start|>", "<|header|>", "<|eot|>"), BOS | IM
+    template = template_of(write_fast_tokenizer(tmp_path, *others, chat=chat, **special))
+    assert template.with_system("Be brief.") is None
+    assert template.with_system("") == template
+
+
 # --- LLaMA-1 and 2
 
 

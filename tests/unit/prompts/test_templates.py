@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from video_llama.common.modalities import MediaKind
 from video_llama.prompts.templates import (
     BILLA,
     LLAMA_2,
@@ -30,14 +31,16 @@ def text(spans: list[Span]) -> str:
 def test_only_answers_are_trained(template: Template, kind: str) -> None:
     layout: Layout = getattr(template, kind)
     spans = template.render(layout, [("Q1", "A1"), ("Q2", "A2")])
-    assert [span.trained for span in spans] == [False, True, False, True]
-    assert ["A1" in spans[1].text, "A2" in spans[3].text] == [True, True]
+    trained = [span.text for span in spans if span.trained]
+    assert len(trained) == 2
+    assert ["A1" in trained[0], "A2" in trained[1]] == [True, True]
+    assert not any("A1" in span.text or "A2" in span.text for span in spans if not span.trained)
 
 
 @TEMPLATES
 def test_every_answer_ends_with_the_symbol_that_stops_generation(template: Template) -> None:
     for layout in (template.training, template.chat):
-        (_, answer) = template.render(layout, [("Q", "A")])
+        *_, answer = template.render(layout, [("Q", "A")])
         assert answer.text.endswith(template.end_sym)
 
 
@@ -54,6 +57,60 @@ def test_words_that_look_like_the_templates_own_are_unchanged(template: Template
     question, answer = "{system} {text} {}", "{text} {system}"
     rendered = text(template.render(template.chat, [(question, answer)]))
     assert rendered.count(question) == rendered.count(answer) == 1
+
+
+@pytest.mark.parametrize("template", [VICUNA, LLAMA_2], ids=lambda t: t.name)
+@pytest.mark.parametrize("system", ["Be brief.", "{text} {system} {}", "</s> é猫\n", ""])
+def test_a_system_message_is_written_once_as_it_is(template: Template, system: str) -> None:
+    own = template.with_system(system)
+    assert own is not None
+    without = template.with_system("")
+    assert without is not None
+    rendered = text(own.render(own.chat, [("Q1", "A1"), ("Q2", None)]))
+    at = rendered.index(system)
+    assert rendered[:at] + rendered[at + len(system) :] == text(
+        without.render(without.chat, [("Q1", "A1"), ("Q2", None)])
+    )
+    assert {own.system_message(kinds, branch) for kinds in ([], ["image"]) for branch in (True, False)} == {system}
+    assert text(own.render(own.training, [("Q", "A")])) == text(template.render(template.training, [("Q", "A")]))
+    (literal,) = [
+        s.text[slice(*s.literal)] for s in own.render(own.chat, [("", None)]) if s.literal[1] > s.literal[0]
+    ] or [""]
+    assert literal == system
+
+
+@pytest.mark.parametrize("template", [ZIYA, BILLA], ids=lambda t: t.name)
+def test_a_format_without_a_system_message_takes_none(template: Template) -> None:
+    assert template.with_system("Be brief.") is None
+    assert template.with_system("") == template
+
+
+NO_FILE = "You are a helpful language and vision assistant."
+
+
+@pytest.mark.parametrize(
+    ("kinds", "with_branch", "without_branch"),
+    [
+        (["audio", "video"], "", ""),
+        (["audio"], "", ""),
+        (["video"], "", "You are able"),
+        (["image"], "You are able", "You are able"),
+        (["image", "video"], "", "You are able"),
+        (["image", "audio"], "", ""),
+        ([], NO_FILE, NO_FILE),
+    ],
+)
+def test_the_system_message_follows_from_the_media_and_the_audio_branch(
+    kinds: list[MediaKind], with_branch: str, without_branch: str
+) -> None:
+    for branch, expected in ((True, with_branch), (False, without_branch)):
+        for shown in (kinds, kinds[::-1]):
+            found = LLAMA_2.system_message(shown, branch)
+            assert found.startswith(expected)
+            assert bool(found) == bool(expected)
+            if kinds:
+                assert VICUNA.system_message(shown, branch) == found
+    assert VICUNA.system_message([], True) == ""
 
 
 def test_training_texts_are_the_originals() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import accumulate
 from typing import BinaryIO
 
 import numpy as np
@@ -23,7 +25,7 @@ from video_llama.processors.decode.media_file import Deadline, check_indices, de
 from video_llama.processors.decode.pyav_backend import to_rgb
 from video_llama.processors.decode.still import count_frames, pictures, upright_pixels
 
-SHORTEST, DEFAULT = 0.01, 0.1
+SHORTEST, DEFAULT = Fraction(1, 100), Fraction(1, 10)
 """Seconds: browsers show a frame that asks for the first or less for the second."""
 
 
@@ -34,9 +36,9 @@ class AnimationReader:
         self.path, self._size, self._deadline_s = path, size, deadline_s
         durations = frame_durations(path, image, Deadline(path, deadline_s))
         self.n_frames = len(durations)
-        ends = np.cumsum(durations).tolist()
-        self.times = (0.0, *ends[:-1])
-        self.duration = float(ends[-1])
+        *times, end = accumulate(durations, initial=Fraction(0))
+        self.times = tuple(map(float, times))
+        self.duration = float(end)
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See ``VideoReader.read``."""
@@ -59,7 +61,7 @@ class AnimationReader:
         raise NoSoundTrack(self.path)
 
 
-def frame_durations(path: str, image: Image.Image, deadline: Deadline) -> list[float]:
+def frame_durations(path: str, image: Image.Image, deadline: Deadline) -> list[Fraction]:
     """Return how long each frame of an open animation is shown, in seconds, without decoding any.
 
     Raises:
@@ -80,38 +82,38 @@ def frame_durations(path: str, image: Image.Image, deadline: Deadline) -> list[f
     return durations
 
 
-def _gif_durations(file: BinaryIO) -> Iterator[float]:
+def _gif_durations(file: BinaryIO) -> Iterator[Fraction]:
     return (frame.duration for frame in gif_frames(file, with_data=False))
 
 
-def _png_durations(file: BinaryIO) -> Iterator[float]:
+def _png_durations(file: BinaryIO) -> Iterator[Fraction]:
     file.seek(8)
     while len(head := file.read(8)) == 8:
         size, kind = struct.unpack(">I4s", head)
         if kind == b"fcTL":
             data = read_exactly(file, size)
             numerator, denominator = struct.unpack(">HH", data[20:24])
-            yield numerator / (denominator or 100)
+            yield Fraction(numerator, denominator or 100)
             size = 0
         file.seek(size + 4, 1)  # with the checksum
 
 
-def _webp_durations(file: BinaryIO) -> Iterator[float]:
+def _webp_durations(file: BinaryIO) -> Iterator[Fraction]:
     file.seek(12)
     while len(head := file.read(8)) == 8:
         kind, size = struct.unpack("<4sI", head)
         end = file.tell() + size + size % 2
         if kind == b"ANMF":
-            yield int.from_bytes(read_exactly(file, 16)[12:15], "little") / 1000
+            yield Fraction(int.from_bytes(read_exactly(file, 16)[12:15], "little"), 1000)
         file.seek(end)
 
 
-def _avif_durations(path: str, deadline: Deadline) -> list[float]:
+def _avif_durations(path: str, deadline: Deadline) -> list[Fraction]:
     """Return the durations in the track with the most frames: the others are the still picture and the transparency."""
-    durations: dict[int, list[float]] = {}
+    durations: dict[int, list[Fraction]] = {}
     with opened(path, deadline, "video") as container:
         for packet in read_packets(container, container.streams.video, deadline):
             if packet.time_base and packet.duration:
                 track = durations.setdefault(packet.stream_index, [])
-                track.append(float(packet.duration * packet.time_base))
+                track.append(packet.duration * packet.time_base)
     return max(durations.values(), key=len, default=[])

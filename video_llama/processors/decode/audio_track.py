@@ -6,6 +6,7 @@ Shapes: C channels, n samples at 16 kHz.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from itertools import chain
 from math import inf
 from pathlib import Path
@@ -164,7 +165,7 @@ class Sound:
     losses: Losses
     """What is damaged or missing. Where it is not at the end, there is silence instead."""
 
-    def __init__(self, path: str, zero: float | None, deadline: Deadline, max_lost: float = MAX_LOST) -> None:
+    def __init__(self, path: str, zero: Fraction | None, deadline: Deadline, max_lost: float = MAX_LOST) -> None:
         self.path, self._zero, self._deadline_s = path, zero, deadline.seconds
         self.n_channels = self.n_samples = 0
         self._range: dict[Channels, tuple[float, float]] = {"mix": (inf, -inf), "first": (inf, -inf)}
@@ -247,7 +248,7 @@ class Sound:
                 if number == 0:
                     raise
 
-    def _joined(self, frames: Iterator[SoundFrame], zero: float | None, losses: Losses) -> Iterator[Tensor]:
+    def _joined(self, frames: Iterator[SoundFrame], zero: Fraction | None, losses: Losses) -> Iterator[Tensor]:
         """Join frames and resample them: float32[C, n] at a time."""
         first = next(frames, None)
         if first is None:
@@ -281,7 +282,7 @@ def open_sound(path: str | Path, deadline_s: float = 60.0, max_lost: float = MAX
     return Sound(path, _first_frame_at(path, deadline), deadline, max_lost)
 
 
-def _first_frame_at(path: str, deadline: Deadline) -> float | None:
+def _first_frame_at(path: str, deadline: Deadline) -> Fraction | None:
     """Return when the first frame of a file's video is shown; None without a video that can be decoded."""
     with opened(path, deadline, "sound") as container:
         stream = video_stream(container)

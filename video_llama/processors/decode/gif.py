@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from io import BytesIO
 from typing import BinaryIO
 
@@ -22,7 +23,7 @@ CLEAR, RESTORE = 2, 3
 class GifFrame:
     """A frame as stored."""
 
-    duration: float = 0.0
+    duration: Fraction = Fraction(0)
     """In seconds, as the file says."""
     disposal: int = 0
     transparent: int | None = None
@@ -47,7 +48,7 @@ def gif_frames(file: BinaryIO, with_data: bool = True) -> Iterator[GifFrame]:
             label, blocks = read_exactly(file, 1), _sub_blocks(file)
             if label == b"\xf9" and len(blocks) > 4:
                 flags, hundredths, index = struct.unpack("<xBHB", blocks[:5])
-                control = GifFrame(hundredths / 100, flags >> 2 & 7, index if flags & 1 else None)
+                control = GifFrame(Fraction(hundredths, 100), flags >> 2 & 7, index if flags & 1 else None)
         elif block == b",":
             box = read_exactly(file, 9)
             left, top, width, height = struct.unpack("<4H", box[:8])

@@ -16,7 +16,7 @@ import av
 
 from video_llama.processors.decode.h264 import FieldFinder
 
-T = TypeVar("T", int, float)
+T = TypeVar("T", int, Fraction)
 
 STEP_BACK = 1
 """A clock that goes back by more than this many seconds between two frames starts again."""
@@ -103,8 +103,8 @@ def display_order(packets: list[Packet]) -> list[int]:
     return sorted(shown, key=lambda i: pts_of(packets[i]))
 
 
-def shown_at(ticks: list[int | None], time_base: Fraction | None, rate: float) -> tuple[float, ...]:
-    """Return when each frame is shown, in seconds after the first shown frame, which is at 0.0.
+def shown_at(ticks: list[int | None], time_base: Fraction | None, rate: Fraction) -> list[Fraction]:
+    """Return when each frame is shown, in seconds after the first shown frame, which is at 0.
 
     Only presentation times count; the stream's start and the edit list do not. After a clock that starts again, as in
     joined files, frames go on at the usual distance. Without times that increase, frames are ``1 / rate`` apart.
@@ -115,13 +115,13 @@ def shown_at(ticks: list[int | None], time_base: Fraction | None, rate: float) -
     """
     known = [tick for tick in ticks if tick is not None]
     if not time_base or len(known) < len(ticks):
-        return tuple(i / rate for i in range(len(ticks)))
+        return [i / rate for i in range(len(ticks))]
     steps = [after - before for before, after in pairwise(known)]
     usual = usual_step(steps) or round(1 / (rate * time_base))
     steps = [usual if step * time_base < -STEP_BACK else step for step in steps]
     if not all(step > 0 for step in steps):
-        return tuple(i / rate for i in range(len(ticks)))
-    return tuple(float(tick * time_base) for tick in accumulate(steps, initial=0))
+        return [i / rate for i in range(len(ticks))]
+    return [tick * time_base for tick in accumulate(steps, initial=0)]
 
 
 def usual_step(steps: Sequence[T]) -> T | None:
@@ -144,14 +144,14 @@ def output_ticks(dts: list[int | None]) -> list[int | None]:
     return [*known, *(known[-1] + step * i for i in range(1, n_left + 1))]
 
 
-def time_zero(tick: int | None, time_base: Fraction | None) -> float:
+def time_zero(tick: int | None, time_base: Fraction | None) -> Fraction:
     """Return time 0 of frames and sound by the file's clock, in seconds.
 
     Args:
         tick: presentation time of the first frame; in AVI, which keeps none and whose sound follows the packets, decoding
             time of the first packet; None if the file does not say.
     """
-    return 0.0 if tick is None or time_base is None else float(tick * time_base)
+    return Fraction(0) if tick is None or time_base is None else tick * time_base
 
 
 def ranges_for(wanted: Iterable[int], packets: list[Packet]) -> list[PacketRange]:

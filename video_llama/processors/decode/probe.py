@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
+from fractions import Fraction
 from pathlib import Path
 
 from PIL import Image
@@ -23,7 +23,7 @@ from video_llama.processors.decode.media_file import (
 )
 from video_llama.processors.decode.still import count_frames, open_picture
 
-CLOCK_JITTER = 0.1
+CLOCK_JITTER = Fraction(1, 10)
 """A clock that goes back by more than this many seconds starts again."""
 
 
@@ -70,7 +70,7 @@ def _probe_image(path: str, formats: Sequence[str], deadline: Deadline) -> Probe
             with Image.open(path, formats=tuple(formats)) as image:
                 if count_frames(path, image) == 1:
                     return Probed("image", image.width, image.height)
-                return Probed("video", image.width, image.height, sum(frame_durations(path, image, deadline)))
+                return Probed("video", image.width, image.height, float(sum(frame_durations(path, image, deadline))))
         except Image.UnidentifiedImageError:
             return None
         except Image.DecompressionBombError as error:
@@ -83,21 +83,24 @@ def _probe_media(path: str, formats: Sequence[str], deadline: Deadline) -> Probe
     A clock that starts again, as in joined files, goes on where it was.
     """
     with opened(path, deadline, "video or sound", formats) as container:
-        first, last = inf, -inf
-        clocks: dict[int, tuple[float, float]] = {}  # of each stream: its previous packet and how far it has been moved
+        first = last = None
+        clocks: dict[
+            int, tuple[Fraction, Fraction]
+        ] = {}  # of each stream: its previous packet, and how far it is moved
         for packet in read_packets(container, container.streams, deadline):
             shown = packet.pts if packet.pts is not None else packet.dts
             decoded = packet.dts if packet.dts is not None else packet.pts
             if shown is None or decoded is None or not packet.time_base:
                 continue
-            at, now = float(shown * packet.time_base), float(decoded * packet.time_base)
-            before, moved = clocks.get(packet.stream_index, (-inf, 0.0))
-            if now + moved < before - CLOCK_JITTER:
+            at, now = shown * packet.time_base, decoded * packet.time_base
+            before, moved = clocks.get(packet.stream_index, (now, Fraction(0)))
+            if last is not None and now + moved < before - CLOCK_JITTER:
                 moved = last - now
             clocks[packet.stream_index] = now + moved, moved
-            first = min(first, at + moved)
-            last = max(last, at + moved + float((packet.duration or 0) * packet.time_base))
-        seconds = max(0.0, last - first)
+            start = at + moved
+            end = start + (packet.duration or 0) * packet.time_base
+            first, last = min(start, start if first is None else first), max(end, end if last is None else last)
+        seconds = max(0.0, float(last - first)) if first is not None and last is not None else 0.0
         stream = video_stream(container)
         if stream is None:
             return Probed("audio", seconds=seconds)

@@ -87,7 +87,7 @@ class PyavReader:
             self._packets = [Packet.of(packet, fields) for packet in read_packets(container, [stream], deadline)]
             if self._packets and self._packets[-1].is_cut:
                 raise DecodeError(path, f"cut short in packet {len(self._packets)} of its video")
-            rate, self._time_base = float(stream.guessed_rate or stream.average_rate or 25), stream.time_base
+            rate, self._time_base = Fraction(stream.guessed_rate or stream.average_rate or 25), stream.time_base
             self._colour = Colour.of_stream(stream)
             reorders, file_format = bool(stream.codec_context.has_b_frames), container.format.name
         self.why_in_order = why_not_trusted(self._packets, file_format, self._codec, reorders)
@@ -96,11 +96,12 @@ class PyavReader:
         self.n_frames = len(ticks)
         if not ticks:
             raise DecodeError(path, f"no frames in its {self._codec} stream")
-        self.times = shown_at(ticks, self._time_base, rate)
+        shown = shown_at(ticks, self._time_base, rate)
+        self.times = tuple(map(float, shown))
         first = self._packets[0].dts if file_format == "avi" else ticks[0]
         self._zero = time_zero(first, self._time_base)
-        steps = [after - before for before, after in pairwise(self.times)]
-        self.duration = self.times[-1] + (usual_step(steps) or 1 / rate)
+        steps = [after - before for before, after in pairwise(shown)]
+        self.duration = float(shown[-1] + (usual_step(steps) or 1 / rate))
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See ``VideoReader.read``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -51,7 +52,7 @@ class SoundFrame:
     """float32[C, L], full scale at 1."""
     rate: int
     """Samples per second."""
-    start: float | None
+    start: Fraction | None
     """Time of the first sample by the file's clock, in seconds; None if the file does not say."""
     n_meant: int
     """Samples to play if this is the last frame: encoders pad it."""
@@ -116,10 +117,10 @@ def frame_of(frame: av.AudioFrame, skipped: float, counted: bool) -> SoundFrame:
     if samples.dtype.kind != "f":
         scale = 2.0 ** (8 * samples.itemsize - 1)
         samples = samples / scale - (1 if samples.dtype.kind == "u" else 0)
-    start, n_meant, tick = None, frame.samples, float(frame.time_base or 0)
+    start, n_meant, tick = None, frame.samples, Fraction(frame.time_base or 0)
     if tick and frame.pts is not None:
         start = frame.pts * tick
-    if 0 < tick < 0.001 and frame.duration:
+    if 0 < tick < Fraction(1, 1000) and frame.duration:
         n_meant = round(frame.duration * tick * frame.sample_rate)
     return SoundFrame(samples.astype(np.float32, copy=False), frame.sample_rate, start, n_meant, skipped, counted)
 
@@ -137,7 +138,7 @@ def _samples(frame: av.AudioFrame) -> NDArray[Any]:
     return np.stack([np.frombuffer(memoryview(plane), dtype, frame.samples) for plane in frame.planes[:n_channels]])
 
 
-def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, losses: Losses) -> Iterator[Samples]:
+def on_clock(frames: Iterable[SoundFrame], rate: int, zero: Fraction | None, losses: Losses) -> Iterator[Samples]:
     """Join frames, each at its time. After a clock that starts again, as in joined files, sound continues where it was.
 
     Args:
@@ -150,7 +151,7 @@ def on_clock(frames: Iterable[SoundFrame], rate: int, zero: float | None, losses
     written, end, block, shift = 0, None, 0, 0
     for frame in _last_one_cut(frames):
         block = max(block, frame.samples.shape[1])
-        begin = frame.start if frame.start is not None else zero or 0.0
+        begin = frame.start if frame.start is not None else zero or Fraction(0)
         zero = begin if zero is None else zero
         start = round((begin - zero) * rate) + shift
         if end is not None:
