@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import Any
 
+from video_llama.checkpoints.sources.hub import find
+from video_llama.checkpoints.sources.references import hub_references
 from video_llama.common.errors import VideoLlamaError
 from video_llama.common.registry import MODELS
 from video_llama.config.loader import ConfigError, JobConfig, load_config
@@ -37,8 +39,9 @@ def _check(file: str, options: list[str]) -> bool:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return False
+    to_fetch = _to_fetch(config)
     try:
-        warnings = [*config.warnings, *_idle_settings(config)]
+        warnings = [*config.warnings, *([] if to_fetch else _idle_settings(config))]
     except VideoLlamaError as error:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         print(*(f"{file}  {problem}" for problem in problems), sep="\n", file=sys.stderr)
@@ -46,9 +49,17 @@ def _check(file: str, options: list[str]) -> bool:
     print(f"{file}: ok")
     for warning in warnings:
         print(f"  warning: {warning}")
+    for line in to_fetch:
+        print(f"  {line}")
     if config.unset:
         print(f"  to set before use: {', '.join(config.unset)}")
     return True
+
+
+def _to_fetch(config: JobConfig) -> list[str]:
+    """Return a line for each model or file on the hub that a command that uses the config would download first."""
+    missing = [(key, ref) for key, ref in hub_references(config.model) if find(ref) is None]
+    return [f"to be downloaded from the hub: {ref} ({key}); checked no further without it" for key, ref in missing]
 
 
 def _idle_settings(config: JobConfig) -> list[str]:
