@@ -19,7 +19,6 @@ from tests.file_server import running
 
 LARGE = (".safetensors", ".bin", ".pth")
 """Suffixes of files in git-lfs, whose ETag is a SHA-256."""
-OFFLINE = {"HF_HUB_OFFLINE": "1"}
 
 
 @dataclass
@@ -66,8 +65,6 @@ def hub_serving(hub: Hub) -> Iterator[Hub]:
     """Serve until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
         def do_GET(self) -> None:
             hub.requests.append(f"{self.command} {unquote(self.path)}")
             try:

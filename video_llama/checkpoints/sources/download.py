@@ -32,6 +32,8 @@ ATTEMPTS = 5
 """Failures in a row, none of which got any further, that end a download."""
 TIMEOUT_S = 30.0
 """Longest wait for the next byte."""
+PAUSE_S = 1.0
+"""Pause after the first failure; it doubles with each that follows."""
 _CHUNK = 1 << 20
 _BUSY = (408, 429, 500, 502, 503, 504)
 """Statuses that another attempt may not have."""
@@ -141,7 +143,7 @@ def _download(weights: KnownWeights, target: Path) -> None:
                         "command again to go on."
                     ) from error
                 log.info("%s: %s; trying again", weights.name, _line(error))
-                time.sleep(2 ** (failures - 1))
+                time.sleep(PAUSE_S * 2 ** (failures - 1))
     _check(partial, weights, declared)
     partial.publish(target)
 

@@ -37,7 +37,8 @@ class WeightsSource(ExistingPath):
             return f". What is on the hub is written {hub}"
         if self.kind == "dir":
             return f". To take it from the hub: hf://{value}" if value.count("/") == 1 else ""
-        return near_name(value)
+        near = near_name(value)
+        return f".{near}" if near else ""
 
 
 Source = Path | KnownWeights | HubReference

@@ -13,7 +13,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache folder; no proxies, and no waiting between attempts."""
     monkeypatch.setenv("VIDEO_LLAMA_HOME", str(tmp_path))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(module, "PAUSE_S", 0.0)
     return tmp_path / "weights"
 
 
@@ -271,13 +273,28 @@ sys.exit(main.main(["download", "eva_clip_g"]))
 """The command, with this machine as the publisher."""
 
 
+def size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def kill_once_written(process: subprocess.Popen[bytes], part: Path, n_bytes: int) -> None:
+    """Kill the command when the unfinished file has grown by so many bytes."""
+    before = size_of(part)
+    while process.poll() is None and size_of(part) < before + n_bytes:
+        time.sleep(0.001)
+    process.kill()
+
+
 def test_killed_ten_times_at_random_moments_the_file_is_whole_or_absent(server, folder):
     chance = random.Random(1)
     command = [sys.executable, "-c", COMMAND, f"{server.url}/eva_vit_g.pth"]
     target = folder / "eva_vit_g.pth"
     for moment in [0, 1, *(chance.randrange(len(CONTENT) // 9) for _ in range(7)), len(CONTENT)]:
         process = subprocess.Popen(command, env=dict(os.environ), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        server.on_byte = (moment, process.kill)
+        server.on_byte = (moment, partial(kill_once_written, process, folder / ".eva_vit_g.pth.part", moment // 2))
         code = process.wait()
         assert code == -signal.SIGKILL or (code == 0 and moment == len(CONTENT))
         assert not target.exists() or target.read_bytes() == CONTENT
