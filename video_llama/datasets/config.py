@@ -127,7 +127,7 @@ class DatasetConfig:
 def _decoder_of(name: str) -> str:
     """Return what a name of a decoder stands for: the folder, or the repository of the hub at any revision."""
     source = parse(name)
-    return source.repo if isinstance(source, HubReference) else os.path.realpath(name)
+    return os.path.realpath(source.repo if isinstance(source, HubReference) else name)
 
 
 _REPEATED: dict[str, Callable[[Any], Any]] = {
