@@ -63,6 +63,7 @@ def test_a_run_records_the_commit_of_its_decoder_and_goes_on_with_it(hub, stage_
     went_on = stage_1("c", "run.max_epoch=2", resume)
     assert "run.max_epoch: 1 in the checkpoint, 2 now" in went_on.err
     assert DECODER not in went_on.err
+    assert "HTTP Request" not in went_on.err
     assert decoder_of(tmp_path / "a") == f"{DECODER}@{old}"
     assert stage_1("d", "run.max_epoch=1").code == 0
     assert decoder_of(tmp_path / "d") == f"{DECODER}@{new}"

@@ -10,7 +10,7 @@ from video_llama.checkpoints.sources.hub import find
 from video_llama.checkpoints.sources.references import hub_references
 from video_llama.common.errors import VideoLlamaError
 from video_llama.common.registry import MODELS
-from video_llama.config.loader import ConfigError, JobConfig, load_config
+from video_llama.config.loader import UNSET, ConfigError, JobConfig, load_config
 from video_llama.config.serialize import registered_class
 
 
@@ -58,7 +58,8 @@ def _check(file: str, options: list[str]) -> bool:
 
 def _to_fetch(config: JobConfig) -> list[str]:
     """Return a line for each model or file on the hub that a command that uses the config would download first."""
-    missing = [(key, ref) for key, ref in hub_references(config.model) if find(ref) is None]
+    named = hub_references(config.model) if config.model != UNSET else ()
+    missing = [(key, ref) for key, ref in named if find(ref) is None]
     return [f"to be downloaded from the hub: {ref} ({key}); checked no further without it" for key, ref in missing]
 
 

@@ -26,8 +26,6 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(map(_line, KNOWN)))
         return 0
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("httpx", "httpx2"):
-        logging.getLogger(name).setLevel(logging.WARNING)
     for weights in [_known(name) for name in args.names]:
         print(f"{weights.name}: {weights.what}; licence: {weights.licence}")
         path = weights.path or _fetch(weights)

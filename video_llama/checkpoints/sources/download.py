@@ -22,6 +22,7 @@ import httpx2
 from tqdm import tqdm
 
 from video_llama import __version__
+from video_llama.checkpoints.sources.hub import log_no_requests
 from video_llama.checkpoints.sources.known import KnownWeights
 from video_llama.common.errors import DownloadError
 from video_llama.common.files import failed_download, sync
@@ -95,6 +96,7 @@ def download(weights: KnownWeights) -> Path:
     Raises:
         DownloadError: the file cannot be had, has another size or digest than it should, or cannot be written.
     """
+    log_no_requests()
     target = weights.target
     try:
         with _only_process(target):

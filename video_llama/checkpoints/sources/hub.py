@@ -60,6 +60,12 @@ class HubReference:
         return f"{self.repo}{at}" if self.file is None else f"hf://{self.repo}{at}/{self.file}"
 
 
+def log_no_requests() -> None:
+    """Keep each HTTP request out of the log of a command."""
+    for library in ("httpx", "httpx2"):  # whichever huggingface_hub uses
+        logging.getLogger(library).setLevel(logging.WARNING)
+
+
 def is_offline() -> bool:
     """Return whether ``HF_HUB_OFFLINE`` forbids downloads."""
     from huggingface_hub import constants  # slow to import, as all of it
@@ -112,6 +118,7 @@ def fetch(reference: HubReference, journals: Path) -> HubReference:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled
 
+    log_no_requests()
     if is_offline() and find(reference) is None:
         raise DownloadError(offline_problem(reference))
     try:

@@ -65,7 +65,11 @@ def local_path(text: str, key: str) -> Path:
         return source
     path = source.path if isinstance(source, KnownWeights) else find(source)
     if path is None:
-        reason = source.missing if isinstance(source, KnownWeights) else "no such path, and not in the hub's cache"
+        reason = (
+            source.missing
+            if isinstance(source, KnownWeights)
+            else "no such path, and not in the hub's cache yet; training and chat download it"
+        )
         raise WeightsError(f"{key}: {text}: {reason}")
     return path
 
