@@ -16,6 +16,7 @@ from tests.deltas import base_tensors, delta_tensors, write_folder
 from tests.integration.conftest import ROOT
 from tests.published import write_released
 from video_llama.checkpoints.io import write_checkpoint
+from video_llama.checkpoints.sources.known import KNOWN, find_known
 from video_llama.cli import chat
 from video_llama.cli.main import main
 
@@ -65,7 +66,7 @@ def run(command: str, capfd: pytest.CaptureFixture[str]) -> str:
 
 def test_the_commands_run_in_the_order_they_are_printed(folder, monkeypatch, capfd):
     monkeypatch.chdir(folder)
-    printed = {command: run(command, capfd) for command in COMMANDS if " chat " not in command}
+    printed = {command: run(command, capfd) for command in COMMANDS if not set(command.split()) & {"chat", "download"}}
     first, with_config = (printed[c] for c in COMMANDS if "inspect-weights" in c)
     assert "7B" in first
     assert "it fits" in with_config
@@ -84,9 +85,17 @@ def test_a_chat_command_has_valid_arguments(command):
     assert (ROOT / args.cfg_path).is_file()
 
 
+def test_the_download_commands_name_known_weights():
+    named = [name for c in COMMANDS if " download" in c for name in shlex.split(c)[2:]]
+    assert len(named) >= 4
+    assert all(find_known(name) for name in named)
+
+
 def test_every_released_variant_is_listed():
     text = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
     for variant in ("vicuna7b", "vicuna13b", "ziya13b-zh", "billa7b-zh"):
         assert f"pretrain-{variant}" in text
         assert f"finetune-{variant}" in text
     assert "finetune_vicuna7b_audiobranch.pth" in text
+    for weights in KNOWN:
+        assert weights.name.removeprefix("video_llama/") in text

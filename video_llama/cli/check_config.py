@@ -6,9 +6,11 @@ import argparse
 import sys
 from typing import Any, Literal
 
+from video_llama.checkpoints.sources.hub import find
+from video_llama.checkpoints.sources.references import hub_references
 from video_llama.common.errors import VideoLlamaError
 from video_llama.common.registry import MODELS
-from video_llama.config.loader import ConfigError, JobConfig, load_config
+from video_llama.config.loader import UNSET, ConfigError, JobConfig, load_config
 from video_llama.config.purposes import model_in_use
 from video_llama.config.serialize import registered_class
 
@@ -55,9 +57,10 @@ def _check(file: str, options: list[str], purpose: Purpose | None) -> bool:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return False
+    to_fetch = _to_fetch(config)
     try:
         purposes = _purposes(config, purpose)
-        warnings = [*config.warnings, *_idle_settings(config, purposes)]
+        warnings = [*config.warnings, *([] if to_fetch else _idle_settings(config, purposes))]
     except VideoLlamaError as error:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
         print(*(f"{file}  {problem}" for problem in problems), sep="\n", file=sys.stderr)
@@ -67,6 +70,8 @@ def _check(file: str, options: list[str], purpose: Purpose | None) -> bool:
         print(f"  note: {note}")
     for warning in warnings:
         print(f"  warning: {warning}")
+    for line in to_fetch:
+        print(f"  {line}")
     if config.unset:
         print(f"  still to set: {', '.join(config.unset)}")
     return True
@@ -94,6 +99,13 @@ def _purposes(config: JobConfig, purpose: Purpose | None) -> list[Purpose]:
 
 def _unset_in_model(config: JobConfig) -> bool:
     return any("model." in setting for setting in config.unset)
+
+
+def _to_fetch(config: JobConfig) -> list[str]:
+    """Return a line for each model or file on the hub that a command that uses the config would download first."""
+    named = hub_references(config.model) if config.model != UNSET else ()
+    missing = [(key, ref) for key, ref in named if find(ref) is None]
+    return [f"to be downloaded from the hub: {ref} ({key}); checked no further without it" for key, ref in missing]
 
 
 def _idle_settings(config: JobConfig, purposes: list[Purpose]) -> list[str]:

@@ -34,6 +34,7 @@ COMMANDS = {
     "infer": Command("video_llama.cli.infer", "answer a file of questions about many files, in batches"),
     "evaluate": Command("video_llama.cli.evaluate", "score a model on a benchmark"),
     "schema": Command("video_llama.cli.schema", "print the JSON Schema of the YAML files, for editors"),
+    "download": Command("video_llama.cli.download", "download published weights by name, or list them"),
     "inspect-weights": Command(
         "video_llama.cli.inspect_weights", "identify a weights file, and say whether it fits a config"
     ),

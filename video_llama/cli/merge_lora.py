@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merge, and print how to use the result."""
+    from video_llama.checkpoints.sources.references import fetched
     from video_llama.common.errors import ConfigError
     from video_llama.common.registry import MODELS
     from video_llama.config.loader import load_config
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(
             [f"{args.cfg_path}: model.arch: this model has no merge_lora, so its adapters cannot be merged"]
         )
-    model_class.merge_lora(config, args.output)
+    model_class.merge_lora(fetched(config), args.output)
     print(
         f"{args.output}: the decoder with its adapters, and {BRANCH}. Use them with\n"
         f"  model.llama_model={args.output} model.ckpt={args.output}/{BRANCH} model.ckpt_2=null model.lora=null"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +42,22 @@ def train(cfg_path: str, options: Sequence[str] = (), *, allow_changed: bool = F
 
     import torch  # after the config is checked, so that mistakes in it are reported at once
 
+    from video_llama.checkpoints.sources.references import fetched
     from video_llama.common.distributed import join_world
     from video_llama.common.registry import MODELS, RUNNERS
     from video_llama.config.serialize import registered_class
     from video_llama.datasets.mixture import build_mixture
-    from video_llama.runners.changes import check_changes
+    from video_llama.runners.changes import check_changes, recorded_model
     from video_llama.runners.effects import idle_settings
     from video_llama.runners.output import open_output
+    from video_llama.runners.revisions import check_same_revisions
 
+    # Before the processes meet: others may have to wait for the download longer than they would wait for each other.
+    job = replace(job, model=fetched(job.model, recorded_model(job.run.resume_ckpt_path)))
     world = join_world(job.run.device)
     logging.getLogger().setLevel(logging.INFO if world.is_main else logging.WARNING)
     try:
+        check_same_revisions(job.model, world)
         output = open_output(job.run.output_dir, world, job.to_yaml(), job.run.resume_ckpt_path)
         if job.run.resume_ckpt_path:
             check_changes(job.run.resume_ckpt_path, job, allowed=allow_changed)

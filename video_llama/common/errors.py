@@ -57,6 +57,10 @@ class WeightsError(VideoLlamaError):
     """Weights that do not fit the model, or a file that is not a weights file."""
 
 
+class DownloadError(VideoLlamaError):
+    """A file that could not be downloaded."""
+
+
 class TooManyFrames(VideoLlamaError):
     """A clip with more frames than the branch has frame positions."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from video_llama.common.errors import UnknownName
@@ -18,6 +18,20 @@ _NAME = "_registered_name"
 def remember_name(config: Any, name: str) -> None:
     """Note in a Config under which name its class was picked."""
     object.__setattr__(config, _NAME, name)
+
+
+def named_as(config: Any, new: Any) -> Any:
+    """Return a Config that was made from another, with the registered name of that one."""
+    if (name := getattr(config, _NAME, None)) is not None:
+        remember_name(new, name)
+    return new
+
+
+def changed(config: Any, **changes: Any) -> Any:
+    """Return a Config with other values, of the same registered name."""
+    if not changes:
+        return config
+    return named_as(config, replace(config, **changes))
 
 
 def registered_name(registry: Registry[Any], config: Any) -> str:

@@ -14,15 +14,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from video_llama.checkpoints.sources.references import fetched
 from video_llama.common.distributed import choose_device, process_numbers
 from video_llama.common.errors import ConfigError
 from video_llama.common.modalities import FileKind
 from video_llama.common.protocols import ChatModel
 from video_llama.common.registry import MODELS
 from video_llama.common.types import Media, MediaGroup, slot_id
-from video_llama.config.loader import InferenceConfig, load_config
+from video_llama.config.loader import InferenceConfig, JobConfig, load_config
 from video_llama.config.purposes import model_in_use
-from video_llama.config.serialize import registered_class
+from video_llama.config.serialize import named_as, registered_class
 from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile, FeatureCache, file_key
 from video_llama.conversation.generation import generate, generate_tokens
 from video_llama.conversation.oom import within_memory
@@ -85,27 +86,20 @@ class Engine:
             device: cpu, cuda, or auto: a GPU if there is one.
         Raises:
             ConfigError: the YAML is wrong, or lacks something that inference needs.
+            DownloadError: it names something on the hub that cannot be had.
         """
         chosen = choose_device(device)
-        if chosen.type == "cuda":
-            torch.cuda.set_device(chosen)  # where quantised decoders are loaded
-        job = load_config(cfg_path, options, also=("datasets", "inference"))
-        _, rank, _ = process_numbers()
-        for line in (*(f"note: {n}" for n in job.notes), *(f"warning: {w}" for w in job.warnings)) if rank == 0 else ():
-            log.warning("%s", line)
+        return cls.from_job(load_for_inference(cfg_path, options), chosen)
+
+    @classmethod
+    def from_job(cls, job: JobConfig, device: torch.device) -> Engine:
+        """Build the model of a config that ``load_for_inference`` returned."""
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # where quantised decoders are loaded
         model_class: Any = registered_class(MODELS, job.model)
-        try:
-            config = model_in_use(job.model)
-        except ConfigError as error:
-            raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
-        spec = model_class.sample_spec(config)
         inference = inference_config(job)
-        try:
-            spec = with_system(spec, inference.system)
-        except ConfigError as error:
-            raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
-        processors = build_processors(inference)
-        return cls(model_class.from_config(config).to(chosen).eval(), spec, *processors)
+        spec = with_system(model_class.sample_spec(job.model), inference.system)
+        return cls(model_class.from_config(job.model).to(device).eval(), spec, *build_processors(inference))
 
     @classmethod
     def from_model(cls, model: Any, inference: InferenceConfig | None = None) -> Engine:
@@ -274,6 +268,22 @@ def with_system(spec: SampleSpec, text: str | None) -> SampleSpec:
             [f"inference.system: the conversation template {spec.template.name} has no system message. Leave it out."]
         )
     return replace(spec, template=template)
+
+
+def load_for_inference(cfg_path: str | Path, options: Iterable[str] = ()) -> JobConfig:
+    """Read a YAML, for the use of its model; what it names on the hub is downloaded, and named with its commit.
+
+    Args, Raises: see ``Engine.from_config``.
+    """
+    job = load_config(cfg_path, options, also=("datasets", "inference"))
+    _, rank, _ = process_numbers()
+    for line in (*(f"note: {n}" for n in job.notes), *(f"warning: {w}" for w in job.warnings)) if rank == 0 else ():
+        log.warning("%s", line)
+    try:
+        config = model_in_use(job.model)
+    except ConfigError as error:
+        raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
+    return replace(job, model=fetched(named_as(job.model, config)))
 
 
 def in_rows(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:

@@ -11,6 +11,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 
+from video_llama.checkpoints.sources.hub import HubReference
+from video_llama.checkpoints.sources.references import parse
 from video_llama.common.registry import PROCESSORS
 from video_llama.config.fields import ExistingPath, Registered
 from video_llama.config.inference_config import misplaced, processor_disagreements
@@ -132,9 +134,15 @@ class DatasetConfig:
             )
 
 
+def _decoder_of(name: str) -> str:
+    """Return what a name of a decoder stands for: the folder, or the repository of the hub at any revision."""
+    source = parse(name)
+    return os.path.realpath(source.repo if isinstance(source, HubReference) else name)
+
+
 _REPEATED: dict[str, Callable[[Any], Any]] = {
     "num_video_query_token": int,
-    "tokenizer_name": os.path.realpath,
+    "tokenizer_name": _decoder_of,
     "model_type": lambda name: name.removeprefix("pretrain_"),
 }
 """Settings of the model that a data set may repeat, and the form in which the two are compared."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from video_llama.config.loader import load_config
-from video_llama.conversation.engine import Engine
+from video_llama.common.distributed import choose_device
+from video_llama.config.loader import JobConfig
+from video_llama.conversation.engine import Engine, load_for_inference
 from video_llama.inference.keys import model_key
 
 
@@ -36,14 +37,15 @@ class ConfiguredModel:
 
     @cached_property
     def key(self) -> str:
-        """Identifies the config, the processors and the weights files.
-
-        Raises:
-            ConfigError: the YAML is wrong.
-        """
-        return model_key(load_config(self.cfg_path, self.options, also=("datasets", "inference")))
+        """Identifies the config, the processors and the weights files. Raises: see ``load_for_inference``."""
+        return model_key(self._job)
 
     @cached_property
     def engine(self) -> Engine:
         """The model, built on first use. Raises: see ``Engine.from_config``."""
-        return Engine.from_config(self.cfg_path, self.options, self.device)
+        return Engine.from_job(self._job, choose_device(self.device))
+
+    @cached_property
+    def _job(self) -> JobConfig:
+        """Read once, so that the key and the engine are of the same commits on the hub."""
+        return load_for_inference(self.cfg_path, self.options)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Interval
 
+from video_llama.checkpoints.sources.references import WeightsSource, local_path
 from video_llama.common.errors import ConfigError
 from video_llama.common.modalities import AudioInput, MediaKind, Modalities
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Quantization
+from video_llama.models.default_weights import default_weights, missing_defaults
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.idle_settings import idle_settings
 from video_llama.models.qformer_config import QFormerConfig as QFormerConfig
@@ -51,8 +53,8 @@ class VideoLLaMAConfig:
     vit_args: dict[str, Any] = field(default_factory=dict)
     """Overrides of the timm model's arguments, such as depth or embed_dim."""
 
-    vit_ckpt: Annotated[str, ExistingPath(kind="file")] | None = None
-    """Weights of the frame encoder and ln_vision."""
+    vit_ckpt: Annotated[str, WeightsSource(kind="file")] | None = None
+    """Weights of the frame encoder and ln_vision: a file, a known name, or hf://org/name/file. null: eva_clip_g, at full size."""
 
     vit_precision: Precision = "fp16"
     """Number format of the frame encoder."""
@@ -69,8 +71,8 @@ class VideoLLaMAConfig:
     freeze_vit: bool = True
     """Do not train the frame encoder and ln_vision."""
 
-    q_former_model: Annotated[str, ExistingPath(kind="file")] | None = None
-    """Weights of the image Q-Former and its query tokens."""
+    q_former_model: Annotated[str, WeightsSource(kind="file")] | None = None
+    """Weights of the image Q-Former and its query tokens. null: blip2_qformer, at full size."""
 
     num_query_token: Annotated[int, Ge(1)] = 32
     """Q: queries of the image Q-Former, for each frame."""
@@ -81,8 +83,8 @@ class VideoLLaMAConfig:
     freeze_qformer: bool = True
     """Do not train the image Q-Former."""
 
-    llama_model: Annotated[str, ExistingPath(kind="dir")]
-    """Folder of the decoder: any Hugging Face causal language model."""
+    llama_model: Annotated[str, WeightsSource(kind="dir")]
+    """The decoder, any Hugging Face causal language model: a folder, or its id on the hub, org/name or org/name@revision."""
 
     llama_precision: Precision = "fp16"
     """Number format of the decoder."""
@@ -120,8 +122,8 @@ class VideoLLaMAConfig:
     audio_encoder: Annotated[Any, Registered(AUDIO_ENCODERS, key="name")] | None = None
     """Encoder of segments of sound, by registered name or with its settings. null: imagebind_huge."""
 
-    imagebind_ckpt_path: Annotated[str, ExistingPath(only_with="equip_audio_branch")] | None = None
-    """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth."""
+    imagebind_ckpt_path: Annotated[str, WeightsSource(only_with="equip_audio_branch")] | None = None
+    """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth. null: imagebind_huge, at full size."""
 
     audio_source: Literal["frames", "sound", "both"] | None = None
     """Input of the audio branch in training. frames: those of the clip or image, through ImageBind's vision trunk, as in the
@@ -171,13 +173,13 @@ class VideoLLaMAConfig:
     max_instruct_len: Annotated[int, Ge(1)] = 512
     """Longest instruction sample, in tokens; longer ones are truncated."""
 
-    llama_proj_model: Annotated[str, ExistingPath(kind="file")] | None = None
+    llama_proj_model: Annotated[str, WeightsSource(kind="file")] | None = None
     """MiniGPT-4's linear layer, to initialise the branch's."""
 
-    ckpt: Annotated[str, ExistingPath(kind="file")] | None = None
-    """Trained weights of the branch, such as an earlier stage's or a released file."""
+    ckpt: Annotated[str, WeightsSource(kind="file")] | None = None
+    """Trained weights of the branch, such as an earlier stage's; or a released file, such as video_llama/finetune-vicuna7b-v2."""
 
-    ckpt_2: Annotated[str, ExistingPath(kind="file")] | None = None
+    ckpt_2: Annotated[str, WeightsSource(kind="file")] | None = None
     """More trained weights, loaded over ckpt's."""
 
     @property
@@ -190,7 +192,12 @@ class VideoLLaMAConfig:
         """The folder that ``llama_model`` names: one object for all who use this config, so that it is read once."""
         from video_llama.models.decoder.folder import DecoderFolder  # imports torch
 
-        return DecoderFolder(self.llama_model, key="model.llama_model")
+        key = "model.llama_model"
+        return DecoderFolder(local_path(self.llama_model, key), key)
+
+    def default_weights(self) -> dict[str, str]:
+        """Return the known weights that serve where a key is left out: key -> name."""
+        return default_weights(self)
 
     @property
     def audio_encoder_config(self) -> Any:
@@ -308,9 +315,11 @@ class VideoLLaMAConfig:
         yield from self._check_audio()
         yield from self._check_prompts()
         yield from self._check_decoder()
+        yield from missing_defaults(self)
 
     def _check_vision(self) -> Iterable[tuple[str, str]]:
         """Yield contradictions in the settings of the frame encoder and the image Q-Former."""
+        defaults = self.default_weights()
         for freeze, weights, part in (
             ("freeze_vit", "vit_ckpt", "the frame encoder"),
             ("freeze_qformer", "q_former_model", "the image Q-Former"),
@@ -322,7 +331,7 @@ class VideoLLaMAConfig:
                         f"false, but the audio branch alone is trained, and {part} is no part of that. Set it to true, "
                         "or frozen_video_Qformer: false to train both branches.",
                     )
-            elif self.modalities.video and getattr(self, weights) is None:
+            elif self.modalities.video and getattr(self, weights) is None and weights not in defaults:
                 yield weights, f"{part} is frozen and has no weights: name their file, or set {freeze}: false"
         if self.drop_path_rate and self.freeze_vit:
             yield (
@@ -342,7 +351,7 @@ class VideoLLaMAConfig:
                 yield "imagebind_ckpt_path", "has no effect: audio_encoder is not ImageBind. Leave it out."
             if self.modalities.audio_source in ("frames", "both") and not self.audio_encoder_config.takes_frames:
                 yield "audio_source", f"{self.audio_source}, but this audio_encoder takes sound only. Set it to sound."
-        elif self.imagebind_ckpt_path is None:
+        elif self.imagebind_ckpt_path is None and "imagebind_ckpt_path" not in self.default_weights():
             yield "imagebind_ckpt_path", "ImageBind is frozen and has no weights: name their file or its folder"
         if self.audio_segments > self.max_audio_pos and not self.interpolate_audio_pos:
             yield (

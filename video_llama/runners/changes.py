@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from video_llama.checkpoints.io import read_checkpoint
+from video_llama.checkpoints.sources.hub import HubReference
 from video_llama.common.errors import TrainingError
 from video_llama.config.fields import ExistingPath, Operational
 from video_llama.config.hints import arms, default_of, split
@@ -53,10 +54,20 @@ def check_changes(path: str, job: JobConfig, *, allowed: bool) -> None:
     log.info("resuming %s with changed settings:\n%s", path, listed)
 
 
+def recorded_model(path: str | None) -> dict[str, Any] | None:
+    """Return the model section in the config of a checkpoint; None if there is no path, or no config in the file.
+
+    Raises:
+        WeightsError: the file is not a checkpoint.
+    """
+    saved = read_checkpoint(path).get("config") if path is not None else None
+    return (yaml.safe_load(saved) or {}).get("model") if isinstance(saved, str) else None
+
+
 def changed_settings(saved: str, job: JobConfig) -> Iterator[str]:
     """Yield a line for each setting that alters training and is not what it was: key, old and new value.
 
-    Paths, and fields that are ``Operational`` or published without effect, are left out. A setting that an older version
+    Paths (but not commits of what is on the hub), and fields that are ``Operational`` or published without effect, are left out. A setting that an older version
     did not have counts if it is not the default.
 
     Args:
@@ -77,7 +88,10 @@ def _changes(config: Any, old: Any, new: Any, path: KeyPath) -> Iterator[str]:
         skipped, defaults = _skipped(config), _defaults(config)
         for key in [*new, *(key for key in old if key not in new)]:
             before, now = (data.get(key, _ABSENT) for data in (old, new))
-            if key in skipped or (before is _ABSENT and key in defaults and defaults[key] == now):
+            if key in skipped:
+                yield from _other_version(before, now, (*path, key))
+                continue
+            if before is _ABSENT and key in defaults and defaults[key] == now:
                 continue
             inner = config.get(key) if isinstance(config, dict) else getattr(config, key, None)
             yield from _changes(inner, before, now, (*path, key))
@@ -87,6 +101,13 @@ def _changes(config: Any, old: Any, new: Any, path: KeyPath) -> Iterator[str]:
             yield from _changes(inner, before, now, (*path, index))
     elif old != new:
         yield f"{dotted(path)}: {_shown(old)} in the checkpoint, {_shown(new)} now"
+
+
+def _other_version(before: Any, now: Any, path: KeyPath) -> Iterator[str]:
+    """Yield the change from one commit of a model or file of the hub to another one; paths may change."""
+    found = [HubReference.parse(value) if isinstance(value, str) else None for value in (before, now)]
+    if all(one is not None and one.revision for one in found) and found[0] != found[1]:
+        yield f"{dotted(path)}: {_shown(before)} in the checkpoint, {_shown(now)} now"
 
 
 def _skipped(config: Any) -> set[str]:

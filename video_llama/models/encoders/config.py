@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar
 
 from annotated_types import Ge
 
-from video_llama.config.fields import ExistingPath
+from video_llama.checkpoints.sources.references import WeightsSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,5 +58,5 @@ class WhisperConfig:
     takes_frames: ClassVar[bool] = False
     processor: ClassVar[str] = "waveform_audio"
 
-    model: Annotated[str, ExistingPath(kind="dir")]
-    """Folder of a Whisper model in Hugging Face format; its encoder is used."""
+    model: Annotated[str, WeightsSource(kind="dir")]
+    """Folder of a Whisper model in Hugging Face format, or its id on the hub, org/name; its encoder is used."""

@@ -5,7 +5,6 @@ Shapes: N sounds, S segments of 2 s, E width, L samples at 16 kHz, M mel bins, P
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from video_llama.checkpoints.hf_folder import WeightsFolder
+from video_llama.checkpoints.sources.references import local_path
 from video_llama.common.errors import WeightsError
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.models.encoders.config import WhisperConfig
@@ -65,8 +65,9 @@ class Whisper(nn.Module):
             WeightsError: the folder holds no Whisper model, or its weights cannot be read.
         """
         _read_config(config.model)
+        path = local_path(config.model, "model.audio_encoder.model")
         try:
-            folder = WeightsFolder(config.model)
+            folder = WeightsFolder(path)
             names = {name.removeprefix("model."): name for name in folder.tensors}
             return {own: folder.read(name) for own, name in names.items() if own.startswith("encoder.")}
         except WeightsError as error:
@@ -98,10 +99,11 @@ def _read_config(folder: str) -> Any:
         WeightsError: the folder has none, or that of another model.
     """
     where = f"model.audio_encoder.model: {folder}"
-    if not (Path(folder) / "config.json").is_file():
+    path = local_path(folder, "model.audio_encoder.model")
+    if not (path / "config.json").is_file():
         raise WeightsError(f"{where}: no config.json in this folder; expected a Whisper model in Hugging Face format")
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError) as error:
         raise WeightsError(f"{where}/config.json is no valid config: {' '.join(str(error).split())}") from error
     if config.model_type != "whisper":

@@ -24,6 +24,7 @@ from video_llama.checkpoints.published import (
     in_our_names,
     recognise,
 )
+from video_llama.checkpoints.sources.references import local_path
 from video_llama.common.errors import WeightsError
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.folder import DecoderFolder
@@ -123,8 +124,9 @@ def read_weights_file(key: WeightsKey, path: str) -> WeightsFile:
         WeightsError: the file is unreadable, or of a kind that the key does not accept.
     """
     source = f"model.{key.name}: {path}"
+    found_at = local_path(path, f"model.{key.name}")
     try:
-        tensors = read_weights(file_or_within(path) if key.name == IMAGEBIND else path)
+        tensors = read_weights(file_or_within(found_at) if key.name == IMAGEBIND else found_at)
     except WeightsError as error:
         raise WeightsError(f"model.{key.name}: {error}") from error
     found = recognise(tensors)

@@ -88,7 +88,7 @@ def test_check_config_reports_it(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object]
 ) -> None:
     (file := tmp_path / "a.yaml").write_text(
-        f"model: {{arch: video_llama, llama_model: {folder}, freeze_vit: false, vit_precision: fp32, "
+        f"model: {{arch: video_llama, llama_model: {folder}, vit_args: {{depth: 2}}, freeze_vit: false, vit_precision: fp32, "
         f"freeze_qformer: false, ckpt: {__file__}}}"
     )
     assert main(["check-config", str(file)]) == 0

@@ -1,0 +1,1 @@
+"""Where weights come from: paths, published files known by name, and the Hugging Face hub."""
