@@ -52,7 +52,7 @@ def test_what_the_user_has_still_to_set_is_listed_and_is_no_error(
 def test_the_kind_of_model_may_still_be_unset(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:
     (folder.path / "a.yaml").write_text("model: {arch: '???'}\n")
     assert run("a.yaml") == 0
-    assert capsys.readouterr().out == "a.yaml: ok\n  to set before use: model.arch\n"
+    assert capsys.readouterr().out == "a.yaml: ok for use\n  still to set: model.arch\n"
 
 
 def test_every_problem_of_every_file_is_printed(folder: Folder, capsys: pytest.CaptureFixture[str]) -> None:

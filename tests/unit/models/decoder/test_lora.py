@@ -92,7 +92,7 @@ def test_a_name_of_no_layer_is_refused_before_the_decoder_is_read(decoder, name,
 def test_check_config_finds_such_a_name_and_an_empty_choice(decoder, tmp_path, capsys):
     (file := tmp_path / "a.yaml").write_text(
         f"model: {{arch: video_llama, llama_model: {decoder}, freeze_vit: false, vit_precision: fp32, "
-        f"freeze_qformer: false, lora: {{target_modules: [q_proj]}}, ckpt: {__file__}}}"
+        f"freeze_qformer: false, vit_args: {{depth: 2}}, lora: {{target_modules: [q_proj]}}, ckpt: {__file__}}}"
     )
     assert main(["check-config", str(file)]) == 0
     for chosen, message in (("[qproj]", "qproj: no such linear layer"), ("[]", "names no layer. Leave it out for all")):
