@@ -105,7 +105,7 @@ class Engine:
         except ConfigError as error:
             raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
         processors = build_processors(inference)
-        return cls(model_class.from_config(config).to(chosen).eval(), spec, *processors)
+        return cls(model_class.from_config(config, chosen).eval(), spec, *processors)
 
     @classmethod
     def from_model(cls, model: Any, inference: InferenceConfig | None = None) -> Engine:
