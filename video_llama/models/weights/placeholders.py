@@ -1,4 +1,4 @@
-"""Modules whose parameters get their values from files: building them draws no random numbers and takes no memory."""
+"""Modules whose parameters get their values from files: building them takes next to no time and memory."""
 
 from __future__ import annotations
 
