@@ -38,7 +38,7 @@ from video_llama.models.splice import splice
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.weights.fit import decoder_fit, fit
 from video_llama.models.weights.loading import DECODER, WeightsFile, check_weights_files, read_weights_files
-from video_llama.models.weights.placeholders import parameters_without_values
+from video_llama.models.weights.unfilled import parameters_without_values
 from video_llama.prompts.sample_spec import SampleSpec
 
 

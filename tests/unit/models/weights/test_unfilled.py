@@ -8,17 +8,17 @@ from torch import nn
 
 from video_llama.checkpoints.compare import fill
 from video_llama.common.errors import WeightsError
-from video_llama.models.weights.placeholders import parameters_without_values
+from video_llama.models.weights.unfilled import parameters_without_values
 
 
-def placeholders() -> nn.Module:
+def unfilled() -> nn.Module:
     with parameters_without_values():
         return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
 
 
 def test_parameters_have_no_values_and_buffers_do():
     before = torch.get_rng_state()
-    module = placeholders()
+    module = unfilled()
     assert {p.device.type for p in module.parameters()} == {"meta"}
     assert torch.equal(module[1].running_var, torch.ones(2))
     assert torch.equal(torch.get_rng_state(), before)
@@ -31,7 +31,7 @@ def test_modules_that_are_built_later_have_values():
 
 
 def test_a_frozen_parameter_takes_the_tensor_itself_and_a_trained_one_a_copy():
-    module = placeholders()
+    module = unfilled()
     module[0].weight.requires_grad_(False)
     tensors = {"0.weight": torch.randn(2, 3), "0.bias": torch.randn(2)}
     fill(module, tensors, "a file")
@@ -42,13 +42,13 @@ def test_a_frozen_parameter_takes_the_tensor_itself_and_a_trained_one_a_copy():
 
 
 def test_tensors_are_converted_to_the_format_of_the_parameter():
-    module = placeholders().requires_grad_(False)
+    module = unfilled().requires_grad_(False)
     fill(module, {"0.weight": torch.randn(2, 3).half()}, "a file")
     assert module[0].weight.dtype == torch.float32
 
 
 def test_tensors_that_do_not_fit_fill_nothing():
-    module = placeholders()
+    module = unfilled()
     with pytest.raises(WeightsError, match=r"0\.bias"):
         fill(module, {"0.weight": torch.randn(2, 3), "0.bias": torch.randn(3)}, "a file")
     assert module[0].weight.is_meta

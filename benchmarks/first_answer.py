@@ -1,6 +1,6 @@
 """Time and memory of a dialogue's first answer, from the files of a model to its last token.
 
-    python -m benchmarks.chat --cfg-path toy --video clip.mp4 [--device cpu] [--tokens 16] [--options key=value ...]
+    python -m benchmarks.first_answer --cfg-path toy --video clip.mp4 [--device cpu] [--tokens 16] [--options key=value ...]
 
 Seconds are of the clock and, after it, of the CPU, which other programs do not lengthen. Memory of its own is what the process
 needs; mapped files come on top, and the system takes their memory back when others need it.
