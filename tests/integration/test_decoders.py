@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,14 +24,13 @@ SHORT = ["run.max_epoch=1", "run.iters_per_epoch=2", "run.warmup_steps=0", "run.
 def built(monkeypatch: pytest.MonkeyPatch) -> list[VideoLLaMA]:
     """The models that a test has built."""
     models: list[VideoLLaMA] = []
-    freeze = VideoLLaMA.freeze  # the last step of building
+    build = VideoLLaMA.from_config
 
-    def record(model: VideoLLaMA) -> None:
-        freeze(model)
-        if not next(model.parameters()).is_meta:
-            models.append(model)
+    def record(*args: Any) -> VideoLLaMA:
+        models.append(build(*args))
+        return models[-1]
 
-    monkeypatch.setattr(VideoLLaMA, "freeze", record)
+    monkeypatch.setattr(VideoLLaMA, "from_config", record)
     return models
 
 

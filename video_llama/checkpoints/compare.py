@@ -78,7 +78,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Copy tensors into the module's parameters and buffers of the same names.
 
     Args:
-        module: its other parameters and buffers stay unchanged.
+        module: its other parameters and buffers stay unchanged. Parameters on the meta device take the tensors themselves,
+            if these are in the same number format, so that a frozen part stays mapped to its file.
         tensors: name -> value.
         source: their file, for messages.
     Raises:
@@ -86,10 +87,16 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """
     if misfits := compare(module, tensors).misfits():
         raise WeightsError("\n".join([f"{source} does not fit {type(module).__name__}:", *misfits]))
-    own = module.state_dict()
+    own, parameters = module.state_dict(), dict(module.named_parameters(remove_duplicate=False))
     with torch.no_grad():
         for name, value in tensors.items():
-            own[name].copy_(value)
+            if own[name].is_meta:
+                owner, _, leaf = name.rpartition(".")
+                trained = parameters[name].requires_grad
+                taken = value.to(own[name].dtype, copy=trained)
+                setattr(module.get_submodule(owner), leaf, nn.Parameter(taken, requires_grad=trained))
+            else:
+                own[name].copy_(value)
 
 
 def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:

@@ -72,7 +72,7 @@ def train(cfg_path: str, options: Sequence[str] = (), *, allow_changed: bool = F
             for warning in (*job.warnings, *idle_settings(job, spec, mixture, world.size)):
                 log.warning("warning: %s", warning)
         torch.manual_seed(job.run.seed)
-        model = model_class.from_config(job.model)
+        model = model_class.from_config(job.model, world.device)
         runner_class = registered_class(RUNNERS, job.run)
         runner_class(job.run, model, mixture, output, pad_id=spec.tokenizer.pad_id).train()
     finally:

@@ -99,7 +99,7 @@ class Engine:
         model_class: Any = registered_class(MODELS, job.model)
         inference = inference_config(job)
         spec = with_system(model_class.sample_spec(job.model), inference.system)
-        return cls(model_class.from_config(job.model).to(device).eval(), spec, *build_processors(inference))
+        return cls(model_class.from_config(job.model, device).eval(), spec, *build_processors(inference))
 
     @classmethod
     def from_model(cls, model: Any, inference: InferenceConfig | None = None) -> Engine:

@@ -26,7 +26,7 @@ from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Templ
 if TYPE_CHECKING:
     from video_llama.models.decoder.folder import DecoderFolder
 
-Precision = Literal["fp16", "bf16", "fp32"]
+Precision = Literal["auto", "fp16", "bf16", "fp32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +56,8 @@ class VideoLLaMAConfig:
     vit_ckpt: Annotated[str, WeightsSource(kind="file")] | None = None
     """Weights of the frame encoder and ln_vision: a file, a known name, or hf://org/name/file. null: eva_clip_g, at full size."""
 
-    vit_precision: Precision = "fp16"
-    """Number format of the frame encoder."""
+    vit_precision: Precision = "auto"
+    """Number format of the frame encoder. auto: on a GPU fp16, or bf16 if its file is in bf16; on a CPU that of its file."""
 
     image_size: Annotated[int, Ge(1)] = 224
     """Side of a frame, in pixels."""
@@ -86,8 +86,12 @@ class VideoLLaMAConfig:
     llama_model: Annotated[str, WeightsSource(kind="dir")]
     """The decoder, any Hugging Face causal language model: a folder, or its id on the hub, org/name or org/name@revision."""
 
-    llama_precision: Precision = "fp16"
-    """Number format of the decoder."""
+    llama_precision: Precision = "auto"
+    """Number format of the decoder. auto: as for vit_precision."""
+
+    strict_precision: bool = False
+    """Compute in fp16 or bf16, if vit_precision or llama_precision says so, even if the device is slow at it. false: weights
+    are stored in that format, and computed in fp32 on such a CPU; a GPU without bf16 uses fp16."""
 
     low_resource: bool = False
     """Load the decoder in 8 bits; the same as quantization: int8."""
@@ -338,7 +342,7 @@ class VideoLLaMAConfig:
                 "drop_path_rate",
                 "has no effect while freeze_vit is true, since frozen parts never drop. Set it to 0.",
             )
-        if self.modalities.video and not self.freeze_vit and self.vit_precision != "fp32":
+        if self.modalities.video and not self.freeze_vit and self.vit_precision not in ("auto", "fp32"):
             yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
 
     def _check_audio(self) -> Iterable[tuple[str, str]]:

@@ -60,6 +60,8 @@ def idle_settings(config: VideoLLaMAConfig, trains: bool) -> Iterable[tuple[str,
     found: dict[str, str] = {}
     if config.prompt_template is not None and config.prompt_path is None:
         found["prompt_template"] = "has no effect without prompt_path, the file of the prompts that go into it"
+    if config.strict_precision and not {config.vit_precision, config.llama_precision} & {"fp16", "bf16"}:
+        found["strict_precision"] = "has no effect: neither vit_precision nor llama_precision is fp16 or bf16"
     if config.use_grad_checkpoint and config.trains_nothing and config.lora is None:
         found["use_grad_checkpoint"] = "has no effect: nothing is trained"
     if not config.equip_audio_branch:

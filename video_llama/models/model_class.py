@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import nn
 
 from video_llama.checkpoints.inspection import Inspection
@@ -23,8 +24,8 @@ class ModelClass(Protocol):
 
     Config: type[Any]
 
-    def from_config(self, config: Any) -> nn.Module:
-        """Build the model and load its weights."""
+    def from_config(self, config: Any, device: torch.device) -> nn.Module:
+        """Build the model on a device and load its weights."""
 
     def skeleton(self, config: Any) -> nn.Module:
         """Build names and shapes on the meta device, to check a config without any weights."""

@@ -24,22 +24,22 @@ from video_llama.common.protocols import FrameEncoder
 from video_llama.common.registry import MODELS
 from video_llama.common.types import Batch, MediaGroup, ModelOutput
 from video_llama.models.audio_branch import AudioBranch
-from video_llama.models.config import VideoLLaMAConfig
+from video_llama.models.config import Precision, VideoLLaMAConfig
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import ALPHA, adapters_alone, alpha_of
 from video_llama.models.decoder.lora_merge import merge_lora
 from video_llama.models.encoders.factory import audio_processor, build_audio_encoder
 from video_llama.models.encoders.vision import VisionEncoder
 from video_llama.models.freezing import is_trainable, keep_frozen_in_eval
+from video_llama.models.precision import NumberFormat, number_formats
 from video_llama.models.prompting import caption_prompts, choose_template
 from video_llama.models.qformer import QFormer
 from video_llama.models.splice import splice
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.weights.fit import decoder_fit, fit
-from video_llama.models.weights.loading import WeightsFile, check_weights_files, read_weights_files
+from video_llama.models.weights.loading import DECODER, WeightsFile, check_weights_files, read_weights_files
+from video_llama.models.weights.unfilled import parameters_without_values
 from video_llama.prompts.sample_spec import SampleSpec
-
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @MODELS.register("video_llama")
@@ -80,25 +80,36 @@ class VideoLLaMA(nn.Module):
             )
 
     @classmethod
-    def from_config(cls, config: VideoLLaMAConfig) -> VideoLLaMA:
+    def from_config(cls, config: VideoLLaMAConfig, device: torch.device | str = "cpu") -> VideoLLaMA:
         """Build the model, load the weights that the config names, and freeze what it does not train.
 
-        Weights that do not fit are refused before the decoder, the largest file, is read.
+        Weights that do not fit are refused before the decoder, the largest file, is read. Frozen parts stay mapped to their
+        files where they can: on a CPU, in the number format of the file, and with every parameter in a file.
 
+        Args:
+            config: sizes and files.
+            device: where the model will be.
         Raises:
             ConfigError: the decoder lacks the layers that ``lora`` asks for.
             WeightsError: a file does not fit, or the decoder's folder is not whole.
         """
         files = read_weights_files(config)
-        check_weights_files(files, cls.skeleton(config), config)
+        skeleton = cls.skeleton(config)
+        check_weights_files(files, skeleton, config)
         config.decoder_folder.check()
-        model = cls(config)
-        model.load_decoder()
-        model.load_weights(files)
+        formats = _number_formats(config, files, torch.device(device))
+        with parameters_without_values() if _all_in(files, skeleton) else contextlib.nullcontext():
+            model = cls(config)
+        model.load_decoder(formats["llama_precision"].stored)
         model.freeze()
+        if config.modalities.video:
+            model.vision.set_precision(*formats["vit_precision"])
+        model.load_weights(files)
+        if formats["llama_precision"].widens:
+            model.decoder.compute_in_float32()
         if config.use_grad_checkpoint:
             model.recompute_activations()
-        return model
+        return model.to(device)
 
     @classmethod
     def skeleton(cls, config: VideoLLaMAConfig) -> VideoLLaMA:
@@ -143,14 +154,14 @@ class VideoLLaMA(nn.Module):
             shared_settings=config.shared_settings(),
         )
 
-    def load_decoder(self) -> None:
-        """Load the decoder.
+    def load_decoder(self, dtype: torch.dtype) -> None:
+        """Load the decoder, with its weights in a number format.
 
         Raises:
             WeightsError: its folder is not a complete model, or it takes embeddings of another width than its config says.
         """
         config, folder = self.config, self.config.decoder_folder
-        self.decoder = LanguageModel(folder, DTYPES[config.llama_precision], config.decoder_quantization, config.lora)
+        self.decoder = LanguageModel(folder, dtype, config.decoder_quantization, config.lora)
         if self.decoder.width != folder.width:
             raise folder.error(
                 f"{folder.path} takes embeddings of width {self.decoder.width}, but its config.json says {folder.width}. "
@@ -165,8 +176,6 @@ class VideoLLaMA(nn.Module):
         """
         for file in files:
             fill(self, file.tensors, file.source)
-        if self.config.modalities.video:
-            self.vision.set_precision(DTYPES[self.config.vit_precision])
 
     def freeze(self) -> None:
         """Stop training the parameters that ``config.is_trained`` excludes."""
@@ -288,6 +297,25 @@ class VideoLLaMA(nn.Module):
         """Return the tensors that a checkpoint holds, by name."""
         alpha = {name: buffer for name, buffer in self.named_buffers() if name.endswith(ALPHA)}
         return {name: p for name, p in self.named_parameters() if p.requires_grad} | alpha
+
+
+def _number_formats(
+    config: VideoLLaMAConfig, files: Sequence[WeightsFile], device: torch.device
+) -> dict[str, NumberFormat]:
+    """Choose the number formats of the frame encoder, if there is one, and of the decoder."""
+    asked: dict[str, Precision] = {"llama_precision": config.llama_precision}
+    in_files = {"llama_precision": config.decoder_folder.number_format}
+    if config.modalities.video:
+        of_vit = [t.dtype for file in files for name, t in file.tensors.items() if name.startswith("vision.vit.")]
+        asked["vit_precision"] = config.vit_precision if config.freeze_vit else "fp32"
+        in_files["vit_precision"] = of_vit[-1] if of_vit else torch.float32
+    return number_formats(asked, in_files, device, config.strict_precision)
+
+
+def _all_in(files: Sequence[WeightsFile], skeleton: nn.Module) -> bool:
+    """Return whether every parameter has a value in a file; the decoder's are apart."""
+    own = {name for name, _ in skeleton.named_parameters() if not name.startswith(DECODER)}
+    return own <= {name for file in files for name in file.tensors}
 
 
 def _no_autocast(like: Tensor) -> torch.autocast:

@@ -6,8 +6,10 @@ Shapes: W rows of the token embedding.
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -112,6 +114,30 @@ class DecoderFolder:
                 f"{self.path / 'config.json'} describes no decoder that can be built: {_one_line(error)}"
             ) from error
 
+    @cached_property
+    def weights(self) -> WeightsFolder:
+        """Names, shapes and number formats of the stored tensors.
+
+        Raises:
+            WeightsError: a file is missing, truncated or of another kind.
+        """
+        try:
+            return WeightsFolder(self.path)
+        except WeightsError as error:
+            raise self.error(str(error)) from error
+
+    @property
+    def number_format(self) -> torch.dtype:
+        """The floating-point format that most of the stored weights are in.
+
+        Raises:
+            WeightsError: as ``weights``.
+        """
+        sizes: Counter[torch.dtype] = Counter()
+        for stored in self.weights.tensors.values():
+            sizes[stored.dtype] += math.prod(stored.shape)
+        return max((torch.float16, torch.bfloat16, torch.float32), key=sizes.__getitem__)
+
     def check(self) -> None:
         """Check the config, the tensor headers against it, and one norm's values, once.
 
@@ -122,8 +148,8 @@ class DecoderFolder:
         if self._checked:
             return
         config = self.config
+        weights = self.weights
         try:
-            weights = WeightsFolder(self.path)
             delta = config.model_type == "llama" and NORM in weights.tensors and looks_like_delta(weights.read(NORM))
         except WeightsError as error:
             raise self.error(str(error)) from error

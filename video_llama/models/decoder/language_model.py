@@ -23,8 +23,14 @@ from video_llama.common.types import IGNORE_LABEL
 from video_llama.models.decoder.config import LoRAConfig, Quantization
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.lora import adapted_layers, add_adapters
-from video_llama.models.decoder.quantization import keep_differentiable, move_int8_statistics, quantization_config
-from video_llama.models.decoder.transformers_internals import no_load_report
+from video_llama.models.decoder.quantization import (
+    compute_nf4_in,
+    keep_differentiable,
+    move_int8_statistics,
+    quantization_config,
+)
+from video_llama.models.decoder.transformers_internals import no_load_report, unrounded_constants
+from video_llama.models.half_storage import compute_in_float32
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +40,7 @@ class LanguageModel(nn.Module):
 
     Args:
         folder: where it is stored.
-        dtype: of its weights, and of the arithmetic if they are quantised.
+        dtype: of its weights, and of the arithmetic.
         quantization: of its linear layers. A quantised decoder is created on the GPU, if there is one.
         lora: adapters in its linear layers.
 
@@ -72,6 +78,12 @@ class LanguageModel(nn.Module):
         for layer in adapted_layers(self.lm).values():
             layer.lora_dropout.train(mode)
         return self
+
+    def compute_in_float32(self) -> None:
+        """Compute in float32 with the half-precision weights as they are; 4-bit layers too. 8-bit ones compute in fp16."""
+        unrounded_constants(self.lm)
+        compute_nf4_in(self.lm, torch.float32)
+        compute_in_float32(self.lm)
 
     def recompute_activations(self) -> None:
         """Trade time for memory: layers recompute their activations in the backward pass.

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.common.files import check_free, new_folder
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.lora import merge_adapters
+from video_llama.models.precision import NAMES, number_format
 from video_llama.models.weights.loading import DECODER, WEIGHTS_KEYS, check_weights_files, read_weights_files
 
 log = logging.getLogger(__name__)
@@ -46,20 +48,22 @@ def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -
     if config.lora is None or config.ckpt is None:
         key, says = ("lora", "what kind of adapters") if config.lora is None else ("ckpt", "which adapters")
         raise ConfigError([f"model.{key}: is not set; it says {says} to merge"])
-    if config.decoder_quantization is not None:
-        log.info("merging into the decoder in %s, not %s", config.llama_precision, config.decoder_quantization)
     others: dict[str, Any] = {key.name: None for key in WEIGHTS_KEYS if key.name not in _TRAINED}
+    quantization = config.decoder_quantization
     config = replace(config, low_resource=False, quantization=None, **others)
     model = model_class.skeleton(config)
     adapters, branch = _trained(model, config)
     folder = config.decoder_folder
     folder.check()
+    stored = number_format(config.llama_precision, folder.number_format, torch.device("cpu")).stored
+    if quantization is not None:
+        log.info("merging into the decoder in %s, not %s", NAMES[stored], quantization)
     if folder.is_quantized:
         raise folder.error(
             f"{folder.path} is stored quantised, and adapters cannot be merged into that. Name the decoder that it was "
             "made from."
         )
-    model.load_decoder()
+    model.load_decoder(stored)
     fill(model, adapters, f"model.ckpt: {config.ckpt}")
     merge_adapters(model.decoder.lm)
     _write(output, model.decoder.lm, branch, folder.path)

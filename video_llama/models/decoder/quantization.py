@@ -32,6 +32,14 @@ def quantization_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesC
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
+def compute_nf4_in(module: nn.Module, dtype: torch.dtype) -> None:
+    """Set the number format of the arithmetic of 4-bit layers."""
+    layer: Any
+    for layer in module.modules():
+        if hasattr(layer, "compute_dtype"):
+            layer.compute_dtype = dtype
+
+
 def keep_differentiable(module: nn.Module) -> None:
     """Keep 4-bit layers on a CPU from repacking their weights at the first forward pass without gradients.
 

@@ -19,6 +19,20 @@ def may_be_ignored(name: str, decoder: Any) -> bool:
     return _matches(name, decoder._keys_to_ignore_on_load_unexpected)
 
 
+def unrounded_constants(decoder: Any) -> None:
+    """Compute a decoder's constants again in float32: loading it in half precision has rounded them, such as Gemma's scale.
+
+    Its weights stay as they are: they are marked as loaded.
+    """
+    for module in decoder.modules():
+        buffers = module._buffers
+        rounded = [n for n in module._non_persistent_buffers_set if buffers[n] is not None and buffers[n].itemsize == 2]
+        for name in rounded:
+            buffers[name] = buffers[name].float()
+        if rounded:
+            decoder._init_weights(module)
+
+
 def _matches(name: str, patterns: Any) -> bool:
     return any(re.search(pattern, name) for pattern in patterns or ())
 

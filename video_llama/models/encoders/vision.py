@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from video_llama.common.errors import VideoLlamaError
 from video_llama.models.encoders.normalisation import ClipNormalisation
+from video_llama.models.half_storage import compute_in_float32
 
 EVA_CLIP_G = "eva_giant_patch14_224"
 EVA_CLIP_G_ARGS: dict[str, Any] = {"depth": 39}
@@ -44,10 +45,23 @@ class VisionEncoder(nn.Module):
         self.image_size = image_size
         self.ln_vision = nn.LayerNorm(self.num_features, eps=1e-5)
         self.normalise = ClipNormalisation()
+        self.dtype = torch.float32
+        """Number format of the transformer's arithmetic."""
 
-    def set_precision(self, dtype: torch.dtype) -> VisionEncoder:
-        """Cast the transformer once; ``ln_vision`` stays in float32."""
-        self.vit.to(dtype)
+    def set_precision(self, stored: torch.dtype, computed: torch.dtype | None = None) -> VisionEncoder:
+        """Cast the transformer once; ``ln_vision`` stays in float32.
+
+        Args:
+            stored: number format of the weights.
+            computed: float32 if they compute in that nevertheless; None: as they are stored.
+        """
+        if computed in (None, stored):
+            self.vit.to(stored)
+        else:
+            for p in self.vit.parameters():
+                p.data = p.data.to(stored)
+            compute_in_float32(self.vit)
+        self.dtype = computed or stored
         return self
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -60,8 +74,7 @@ class VisionEncoder(nn.Module):
         Raises:
             VideoLlamaError: the encoder returns a grid of features instead of a sequence.
         """
-        dtype = next(self.vit.parameters()).dtype
-        tokens = self.vit.forward_features(self.normalise(frames).to(dtype))
+        tokens = self.vit.forward_features(self.normalise(frames).to(self.dtype))
         if tokens.ndim != 3:
             raise VideoLlamaError(
                 f"model.vit_model: its features have the shape {tuple(tokens.shape)}, which is no sequence of tokens. "

@@ -1,0 +1,54 @@
+"""Parameters without values, until a file fills them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from video_llama.checkpoints.compare import fill
+from video_llama.common.errors import WeightsError
+from video_llama.models.weights.unfilled import parameters_without_values
+
+
+def unfilled() -> nn.Module:
+    with parameters_without_values():
+        return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+
+
+def test_parameters_have_no_values_and_buffers_do():
+    before = torch.get_rng_state()
+    module = unfilled()
+    assert {p.device.type for p in module.parameters()} == {"meta"}
+    assert torch.equal(module[1].running_var, torch.ones(2))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_modules_that_are_built_later_have_values():
+    with pytest.raises(ZeroDivisionError), parameters_without_values():
+        1 / 0  # noqa: B018
+    assert nn.Linear(3, 2).weight.device.type == "cpu"
+
+
+def test_a_frozen_parameter_takes_the_tensor_itself_and_a_trained_one_a_copy():
+    module = unfilled()
+    module[0].weight.requires_grad_(False)
+    tensors = {"0.weight": torch.randn(2, 3), "0.bias": torch.randn(2)}
+    fill(module, tensors, "a file")
+    assert module[0].weight.data_ptr() == tensors["0.weight"].data_ptr()
+    assert module[0].bias.data_ptr() != tensors["0.bias"].data_ptr()
+    assert torch.equal(module[0].bias, tensors["0.bias"])
+    assert [p.requires_grad for p in module[0].parameters()] == [False, True]
+
+
+def test_tensors_are_converted_to_the_format_of_the_parameter():
+    module = unfilled().requires_grad_(False)
+    fill(module, {"0.weight": torch.randn(2, 3).half()}, "a file")
+    assert module[0].weight.dtype == torch.float32
+
+
+def test_tensors_that_do_not_fit_fill_nothing():
+    module = unfilled()
+    with pytest.raises(WeightsError, match=r"0\.bias"):
+        fill(module, {"0.weight": torch.randn(2, 3), "0.bias": torch.randn(3)}, "a file")
+    assert module[0].weight.is_meta
