@@ -8,6 +8,7 @@ Shapes: N media items, T frames, S segments.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -130,10 +131,11 @@ class FeatureStore:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             path.parent.mkdir(exist_ok=True)
-            save_file(tensors, temporary, about)
+            save_file(tensors, temporary, about or None)
             os.replace(temporary, path)
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             raise DataError(f"{self.folder}: features cannot be stored: {error}") from error
 
 
