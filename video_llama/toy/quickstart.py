@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from video_llama.common.errors import DataError, VideoLlamaError
 from video_llama.toy.ask import EVAL_CONFIG, Examiner
 from video_llama.toy.report import write_report
@@ -35,6 +37,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    torch.set_num_threads(1)  # in models this small, threads spend their time waiting for each other
     try:
         quickstart(args.output_dir, args.clips, args.heldout, args.seed, args.options)
     except (VideoLlamaError, subprocess.CalledProcessError) as error:
