@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -27,6 +28,8 @@ from video_llama import __version__
 from video_llama.common.errors import DataError, VideoLlamaError
 from video_llama.common.modalities import MediaKind
 from video_llama.common.types import Media, MediaGroup, StoreAs
+
+log = logging.getLogger(__name__)
 
 FEATURES = "features"
 """Name of the tensor in a file of the store. A file without it says that a part is absent, such as sound from a silent film."""
@@ -61,7 +64,10 @@ class FeatureStore:
             raise VideoLlamaError(
                 f"{folder}: features are not stored for {type(model).__name__}, which has no encoder_keys"
             )
-        return cls(folder, model.encoder_keys())
+        encoders = model.encoder_keys()
+        if not encoders:
+            log.warning("warning: no features are stored in %s: the model's encoders are trained", folder)
+        return cls(folder, encoders)
 
     def entry(self, path: str | Path, processors: Mapping[MediaKind, Any], *how: Hashable) -> StoredFile:
         """Look up what is stored of a file.

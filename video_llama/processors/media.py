@@ -194,13 +194,12 @@ def read_training_media(
         BadRecord: the file has nothing that the model is trained on.
         DecodeError: it cannot be read.
     """
-    if features is None or modalities.audio_source == "both":  # drawn anew for each sample
+    if features is None:
         return _read_training(path, vis_processor, modalities, audio_processor, rng, span)
-    parts: dict[MediaKind, Any] = {"video": vis_processor} if modalities.video else {}
-    if modalities.audio_source is not None:
-        sound = modalities.audio_source == "sound"
-        parts = {"audio" if sound else "audio_frames": audio_processor if sound else vis_processor, **parts}
-    stored = features.entry(path, parts, "in training", span)
+    if modalities.audio_source == "both":
+        log_once("model.audio_source: both draws what is read of a clip, so no features are stored")
+        return _read_training(path, vis_processor, modalities, audio_processor, rng, span)
+    stored = features.entry(path, _training_parts(vis_processor, modalities, audio_processor), "in training", span)
     if media := stored.media:
         return media
     before = rng.bit_generator.state
@@ -209,12 +208,19 @@ def read_training_media(
     for report in damage:
         report_damage(str(path), report)  # whenever the file is read
     if rng.bit_generator.state != before:
-        log_once(
-            f"{type(vis_processor).__name__} draws frames or crops at random: features of its files are not stored"
-        )
+        name = type(vis_processor).__name__
+        log_once(f"{name} draws frames or crops at random, so no features of its files are stored")
     elif not damage:
         return stored.kept(media)
     return media
+
+
+def _training_parts(vis_processor: Any, modalities: Modalities, audio_processor: Any) -> dict[MediaKind, Any]:
+    """Return what reads each part of a file, in the order of the prompt."""
+    parts: dict[MediaKind, Any] = {"video": vis_processor} if modalities.video else {}
+    if modalities.audio_source == "frames":
+        return {"audio_frames": vis_processor, **parts}
+    return parts if modalities.audio_source is None else {"audio": audio_processor, **parts}
 
 
 def _read_training(

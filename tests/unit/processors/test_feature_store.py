@@ -148,6 +148,14 @@ def test_files_that_are_read_at_random_are_not_stored(files, store, caplog):
     assert caplog.text.count("AlproVideoTrain draws frames or crops at random") == 1
 
 
+def test_a_branch_that_draws_its_input_is_not_stored_and_gets_nothing_that_is(files, store, caplog):
+    store.encode(batch(read(store, files / "clip.mp4", "sound")).media, encode)
+    with caplog.at_level(logging.WARNING):
+        kinds = {tuple(m.kind for m in read(store, files / "clip.mp4", "both", seed=seed)) for seed in range(20)}
+    assert kinds == {("audio", "video"), ("audio_frames", "video")}
+    assert "model.audio_source: both draws what is read" in caplog.text
+
+
 def test_a_changed_file_setting_or_encoder_is_read_and_encoded_anew(files, store, tmp_path):
     path = tmp_path / "clip.mp4"
     path.write_bytes((files / "clip.mp4").read_bytes())
@@ -248,3 +256,13 @@ def test_a_folder_that_cannot_be_written_is_named(files, store, tmp_path):
 def test_a_model_that_does_not_name_its_encoders_is_refused(tmp_path):
     with pytest.raises(VideoLlamaError, match="features are not stored for Linear, which has no encoder_keys"):
         FeatureStore.of(tmp_path, torch.nn.Linear(1, 1))
+
+
+def test_a_model_whose_encoders_are_trained_is_told_that_nothing_is_stored(tmp_path, caplog):
+    class Trained(torch.nn.Linear):
+        def encoder_keys(self) -> dict[str, str]:
+            return {}
+
+    with caplog.at_level(logging.WARNING):
+        FeatureStore.of(tmp_path, Trained(1, 1))
+    assert f"no features are stored in {tmp_path}: the model's encoders are trained" in caplog.text
