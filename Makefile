@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 # No target downloads from a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup quickstart test checks golden bench clean
+.PHONY: help setup hello quickstart test checks golden bench clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install --disable-pip-version-check 'pip>=22.3' # the first that supports all of pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $(STAMP)
+
+hello: setup ## ask the shipped toy model about a shipped clip
+	@$(PY) -m video_llama.toy.hello
 
 quickstart: setup ## make the toy world, train all stages on it, report what they learned
 	$(PY) -m video_llama.toy.quickstart

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from PIL import Image
 from tests.integration.conftest import ROOT
 from video_llama.common.errors import DataError
 from video_llama.evaluation.exact_match import Question
+from video_llama.processors.media import MediaReader
 from video_llama.toy import quickstart
 from video_llama.toy.ask import other_sounds
 from video_llama.toy.language import CHANCE, SOUND_CHANCE
@@ -119,11 +121,23 @@ def test_it_prints_the_report_and_an_answer_of_the_chat_command(first):
     assert question[2]
 
 
-def test_the_same_seed_gives_the_same_figures(first, report, tmp_path, monkeypatch):
+def test_the_same_seed_gives_the_same_figures_and_all_models_share_what_is_read(first, report, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(quickstart, "ask_once", lambda *_: None)  # the first run has tested it
+    decoded, reads = MediaReader._decoded, Counter[Any]()
+
+    def counted(self: MediaReader, kind: Any, path: Any, *rest: Any) -> Any:
+        if self.features is not None:  # black frames are made without it
+            reads[kind, self.audio and self.audio.config.n_segments if kind == "audio" else None, path] += 1
+        return decoded(self, kind, path, *rest)
+
+    monkeypatch.setattr(MediaReader, "_decoded", counted)
     again = quickstart.quickstart(shutil.copytree(first[0], tmp_path / "again"), 100, 12, 0, SHORT)
     assert figures(again) == figures(report)
+    times: dict[Any, set[int]] = defaultdict(set)
+    for (kind, n_segments, _), n in reads.items():
+        times[kind, n_segments].add(n)
+    assert times == {("video", None): {1}, ("audio", 1): {1}, ("audio", 4): {2}}  # 2: with two values of audio_scale
 
 
 def test_a_folder_with_other_content_is_refused(tmp_path):

@@ -23,7 +23,7 @@ def slot_id(index: int) -> int:
 
 @dataclass(frozen=True)
 class Media:
-    """One image, clip or sound, made by a processor."""
+    """One image, clip or sound, made by a processor, or its features from a ``FeatureStore``."""
 
     kind: MediaKind
     data: Tensor
@@ -32,6 +32,22 @@ class Media:
     """Text about it in the prompt, such as the times of its frames; may be empty."""
     times: tuple[float, ...] = ()
     """Time of each frame, or of the start of each segment of sound, in seconds."""
+    storable: bool = True
+    """False: there is something to report about the file whenever it is read, such as lost sound."""
+    encoded: bool = False
+    """``data`` is the frozen encoders' output: float[T, Q, D], or float[S, E] for the audio branch."""
+    store_as: StoreAs | None = None
+    """Where its features go once it is encoded. None: they are not kept."""
+
+
+@dataclass(frozen=True)
+class StoreAs:
+    """The place of features in a ``FeatureStore``, and what is kept with them."""
+
+    key: str
+    kind: MediaKind
+    message: str
+    times: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,8 @@ class MediaGroup:
     """int64[N]: the slot id of each item within its row."""
     encoded: bool = False
     """``data`` is the frozen encoders' output."""
+    store_as: tuple[StoreAs | None, ...] = ()
+    """See ``Media``; for each item that is not encoded."""
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> MediaGroup:
         """Return the group with a function applied to its tensors."""

@@ -24,12 +24,13 @@ from video_llama.common.types import Media, MediaGroup, slot_id
 from video_llama.config.loader import InferenceConfig, JobConfig, load_config
 from video_llama.config.purposes import model_in_use
 from video_llama.config.serialize import named_as, registered_class
-from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile, FeatureCache, file_key
+from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile, FeatureCache
 from video_llama.conversation.generation import generate, generate_tokens
 from video_llama.conversation.oom import within_memory
 from video_llama.conversation.processors import build_processors, inference_config, with_defaults
 from video_llama.conversation.session import Session
 from video_llama.conversation.settings import GenerationSettings
+from video_llama.processors.feature_store import FeatureStore, file_key
 from video_llama.processors.media import MediaReader
 from video_llama.prompts.labels import encode
 from video_llama.prompts.sample_spec import SampleSpec
@@ -61,6 +62,7 @@ class Engine:
         video_processor: reads clips.
         image_processor: reads images.
         cached_files: encoded files to keep.
+        features: features of files on disk; None: files are read and encoded.
     """
 
     def __init__(
@@ -70,11 +72,13 @@ class Engine:
         video_processor: Any,
         image_processor: Any,
         cached_files: int = MAX_FILES,
+        features: FeatureStore | None = None,
     ) -> None:
         self.model, self.spec = model, spec
         self.video_processor, self.image_processor = video_processor, image_processor
         self._lock = threading.RLock()
         self._files = FeatureCache(cached_files)
+        self._features = features
 
     @classmethod
     def from_config(cls, cfg_path: str | Path, options: Iterable[str] = (), device: str = "auto") -> Engine:
@@ -92,14 +96,22 @@ class Engine:
         return cls.from_job(load_for_inference(cfg_path, options), chosen)
 
     @classmethod
-    def from_job(cls, job: JobConfig, device: torch.device) -> Engine:
-        """Build the model of a config that ``load_for_inference`` returned."""
+    def from_job(cls, job: JobConfig, device: torch.device, feature_store: str | Path | None = None) -> Engine:
+        """Build the model of a config that ``load_for_inference`` returned.
+
+        Args:
+            job: the config.
+            device: where the model goes.
+            feature_store: folder of a ``FeatureStore``; None: files are read and encoded.
+        """
         if device.type == "cuda":
             torch.cuda.set_device(device)  # where quantised decoders are loaded
         model_class: Any = registered_class(MODELS, job.model)
         inference = inference_config(job)
         spec = with_system(model_class.sample_spec(job.model), inference.system)
-        return cls(model_class.from_config(job.model, device).eval(), spec, *build_processors(inference))
+        model = model_class.from_config(job.model, device).eval()
+        features = FeatureStore.of(feature_store, model) if feature_store else None
+        return cls(model, spec, *build_processors(inference), features=features)
 
     @classmethod
     def from_model(cls, model: Any, inference: InferenceConfig | None = None) -> Engine:
@@ -132,7 +144,7 @@ class Engine:
     @property
     def reader(self) -> MediaReader:
         """Reads files for the model."""
-        return MediaReader(self.video_processor, self.image_processor, self.spec.audio_processor)
+        return MediaReader(self.video_processor, self.image_processor, self.spec.audio_processor, self._features)
 
     def encode_file(self, kind: FileKind, path: str | Path, use_audio: bool | None = None) -> EncodedFile:
         """Read a file and run the frozen encoders over it, unless it is in the cache.
@@ -160,19 +172,23 @@ class Engine:
         """
         alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
         for k, item in enumerate(media):
-            alike[item.kind, item.data.shape].append(k)
+            alike[item.kind, item.encoded, item.data.shape].append(k)
         groups = [
             MediaGroup(
                 media[members[0]].kind,
                 torch.stack([media[k].data for k in members]),
                 torch.zeros(len(members), dtype=torch.int64),
                 torch.tensor([slot_id(k) for k in members]),
+                encoded=media[members[0]].encoded,
+                store_as=tuple(media[k].store_as for k in members),
             )
             for members in alike.values()
         ]
         with self._in_use():
             device = self.device
-            encoded = self.model.encode_frozen([group.mapped(lambda t: t.to(device)) for group in groups])
+            groups = [group.mapped(lambda t: t.to(device)) for group in groups]
+            encode = self.model.encode_frozen
+            encoded = encode(groups) if self._features is None else self._features.encode(groups, encode)
         found = {}
         for group in encoded:
             for i, slot in enumerate(group.slots.tolist()):

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from pathlib import Path
 
 from video_llama.common.types import MediaGroup
 from video_llama.processors.media import FileMedia
@@ -53,12 +51,3 @@ class FeatureCache:
             self._files.move_to_end(key)
             if len(self._files) > self._max_files:
                 self._files.popitem(last=False)
-
-
-def file_key(path: str | Path, *how: Hashable) -> Hashable | None:
-    """Return a key for the content of a file and the way it is read; None: there is no such file."""
-    try:
-        stat = os.stat(path)
-    except (OSError, ValueError):  # the latter on a null character
-        return None
-    return (os.path.realpath(path), stat.st_size, stat.st_mtime_ns, *how)

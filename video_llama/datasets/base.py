@@ -17,6 +17,7 @@ from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.config import DatasetConfig
+from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import read_training_media
 from video_llama.processors.span import Span
 from video_llama.prompts.labels import Encoded, Slot, TextSegment, encode
@@ -47,6 +48,7 @@ class Dataset(ABC):
         if problems:
             raise ConfigError(problems)
         self.config, self.spec, self.name = config, spec, name
+        self.features: FeatureStore | None = None
         self.vis_processor = make_processor(config.vis_processor.train)
         self.records: Sequence[Any] = self.read_records()
         if not self.records:
@@ -92,7 +94,10 @@ class Dataset(ABC):
             BadRecord: the file has nothing that the model is trained on.
             DecodeError: it cannot be read.
         """
-        return read_training_media(path, self.vis_processor, self.spec.modalities, self.spec.audio_processor, rng, span)
+        spec = self.spec
+        return read_training_media(
+            path, self.vis_processor, spec.modalities, spec.audio_processor, rng, span, self.features
+        )
 
     def __len__(self) -> int:
         return len(self.records)

@@ -21,12 +21,12 @@ def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
     input_ids = torch.full((len(samples), length), pad_id)
     labels = torch.full((len(samples), length), IGNORE_LABEL)
     attention_mask = torch.zeros((len(samples), length), dtype=torch.int64)
-    groups: dict[tuple[str, torch.Size], list[tuple[int, int, Media]]] = defaultdict(list)
+    groups: dict[tuple[str, bool, torch.Size], list[tuple[int, int, Media]]] = defaultdict(list)
     for row, sample in enumerate(samples):
         n = len(sample.input_ids)
         input_ids[row, :n], labels[row, :n], attention_mask[row, :n] = sample.input_ids, sample.labels, 1
         for k, media in enumerate(sample.media):
-            groups[media.kind, media.data.shape].append((row, slot_id(k), media))
+            groups[media.kind, media.encoded, media.data.shape].append((row, slot_id(k), media))
     return Batch(
         ids=tuple(s.id for s in samples),
         input_ids=input_ids,
@@ -45,4 +45,6 @@ def _group(items: list[tuple[int, int, Media]]) -> MediaGroup:
         data=torch.stack([m.data for m in media]),
         rows=torch.tensor(rows),
         slots=torch.tensor(slots),
+        encoded=media[0].encoded,
+        store_as=tuple(m.store_as for m in media),
     )

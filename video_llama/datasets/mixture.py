@@ -21,6 +21,7 @@ from video_llama.common.registry import DATASETS
 from video_llama.common.types import Replaced, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.base import Dataset
+from video_llama.processors.feature_store import FeatureStore
 from video_llama.prompts.sample_spec import SampleSpec
 
 ATTEMPTS = 10
@@ -97,6 +98,11 @@ class Mixture(TorchDataset[Sample]):
 
     def __len__(self) -> int:
         return sum(len(d) for d, share in zip(self.datasets, self.shares, strict=True) if share)
+
+    def use(self, features: FeatureStore) -> None:
+        """Take features from a store, and read only what is not in it."""
+        for dataset in self.datasets:
+            dataset.features = features
 
     def undrawn(self, n: int) -> list[str]:
         """Return the data sets that have a share, but one too small for a single draw in an epoch of n."""

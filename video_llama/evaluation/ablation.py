@@ -60,6 +60,8 @@ class AblatedClip(File):
             NoSoundTrack: the file that sound is wanted from has none.
         """
         audio, status = self._read_audio(reader)
+        if self.frames == "black":
+            reader = replace(reader, features=None)  # what is stored are features, not frames
         frames = None if self.frames == "none" else reader.read("video", self.path, use_audio=False).frames
         if frames is not None and self.frames == "black":
             frames = replace(frames, data=torch.zeros_like(frames.data))

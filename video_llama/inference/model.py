@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Protocol
 
 from video_llama.common.distributed import choose_device
@@ -34,6 +35,8 @@ class ConfiguredModel:
     options: Sequence[str] = ()
     """``key=value`` overrides."""
     device: str = "auto"
+    feature_store: str | Path | None = None
+    """Folder of a ``FeatureStore``; None: files are read and encoded for each job."""
 
     @cached_property
     def key(self) -> str:
@@ -43,7 +46,7 @@ class ConfiguredModel:
     @cached_property
     def engine(self) -> Engine:
         """The model, built on first use. Raises: see ``Engine.from_config``."""
-        return Engine.from_job(self._job, choose_device(self.device))
+        return Engine.from_job(self._job, choose_device(self.device), self.feature_store)
 
     @cached_property
     def _job(self) -> JobConfig:

@@ -28,6 +28,7 @@ from video_llama.models.config import Precision, VideoLLaMAConfig
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import ALPHA, adapters_alone, alpha_of
 from video_llama.models.decoder.lora_merge import merge_lora
+from video_llama.models.encoder_keys import encoder_keys
 from video_llama.models.encoders.factory import audio_processor, build_audio_encoder
 from video_llama.models.encoders.vision import VisionEncoder
 from video_llama.models.freezing import is_trainable, keep_frozen_in_eval
@@ -215,6 +216,10 @@ class VideoLLaMA(nn.Module):
         return tuple(
             group if group.encoded else next(visual if group.kind in ("image", "video") else audio) for group in media
         )
+
+    def encoder_keys(self) -> dict[MediaKind, str]:
+        """Return a digest of the frozen encoders of each kind of media, for a ``FeatureStore``; kinds with a trained one are left out."""
+        return encoder_keys(self)
 
     def _branch(self, kind: MediaKind) -> VideoBranch | AudioBranch:
         """Return the branch for media of a kind, or raise VideoLlamaError."""

@@ -13,13 +13,14 @@ from typing import Any, Literal
 import numpy as np
 
 from video_llama.common.errors import BadRecord, DecodeError, NoSoundTrack, VideoLlamaError
-from video_llama.common.modalities import FileKind, Modalities
+from video_llama.common.modalities import FileKind, MediaKind, Modalities
 from video_llama.common.protocols import ClipProcessor
 from video_llama.common.types import Media
 from video_llama.processors.audio import SegmentProcessor
 from video_llama.processors.config import AudioConfig
 from video_llama.processors.decode import Sound, open_sound
-from video_llama.processors.decode.damage import collected_damage, log_once
+from video_llama.processors.decode.damage import collected_damage, log_once, report_damage
+from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.span import Span, SpanOfSound, SpanOfVideo, sample_at
 
 AUDIO_SUFFIXES = (".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus")
@@ -67,11 +68,13 @@ class MediaReader:
         video: a ``VisualProcessor`` for clips.
         image: a ``VisualProcessor`` for images.
         audio: the ``AudioProcessor``; None: the model has no audio branch.
+        features: what is in it is not read again. None: all files are read.
     """
 
     video: Any
     image: Any
     audio: Any
+    features: FeatureStore | None = None
 
     def identity(self, kind: FileKind) -> str:
         """Return a string that differs between two ways of reading files of a kind."""
@@ -91,12 +94,35 @@ class MediaReader:
         """
         if is_address(path):
             raise DecodeError(str(path), "an address, not a file: download it first; nothing is fetched here")
-        with collected_damage() as damage:
-            content = self._read(kind, path, use_audio)
-        return replace(content, damage="; ".join(damage[:3]))
+        parts = self._parts(kind, use_audio)
+        if self.features is None or not parts:
+            return self._read(kind, path, use_audio)
+        stored, may_lack_sound = self.features.entry(path, parts, "in use"), kind == "video" and use_audio is None
+        if (media := stored.media) is not None and (len(media) == len(parts) or may_lack_sound):
+            audio = next((item for item in media if item.kind == "audio"), None)
+            status = AUDIO_OFF if "audio" not in parts else NO_AUDIO_TRACK if audio is None else AUDIO_USED
+            return FileMedia(next((item for item in media if item.kind != "audio"), None), audio, status)
+        content = self._read(kind, path, use_audio)
+        if content.damage or content.audio_status not in (AUDIO_USED, NO_AUDIO_TRACK, AUDIO_OFF):
+            return content  # which must be said whenever the file is read
+        kept = {item.kind == "audio": item for item in stored.kept(content.media)}
+        return replace(content, frames=kept.get(False), audio=kept.get(True))
+
+    def _parts(self, kind: FileKind, use_audio: bool | None) -> dict[MediaKind, Any]:
+        """Return what reads each part of a file, in the order of the prompt; nothing if the request is to be refused."""
+        if (use_audio is not None and kind != "video") or (self.audio is None and (use_audio or kind == "audio")):
+            return {}
+        sound: dict[MediaKind, Any] = {} if self.audio is None or use_audio is False else {"audio": self.audio}
+        if kind == "audio":
+            return sound
+        return {"video": self.image} if kind == "image" else {**sound, "video": self.video}
 
     def _read(self, kind: FileKind, path: str | Path, use_audio: bool | None) -> FileMedia:
-        rng = np.random.default_rng(0)
+        with collected_damage() as damage:
+            content = self._decoded(kind, path, use_audio, np.random.default_rng(0))
+        return replace(content, damage="; ".join(damage[:3]))
+
+    def _decoded(self, kind: FileKind, path: str | Path, use_audio: bool | None, rng: np.random.Generator) -> FileMedia:
         if kind == "video":
             return self._read_clip(path, use_audio, rng)
         if use_audio is not None:
@@ -148,6 +174,7 @@ def read_training_media(
     audio_processor: Any,
     rng: np.random.Generator,
     span: Span | None = None,
+    features: FeatureStore | None = None,
 ) -> list[Media]:
     """Read what a model is trained on: an image, a clip with or without its sound, or sound alone.
 
@@ -160,12 +187,50 @@ def read_training_media(
         audio_processor: the ``AudioProcessor``; None where no sound is read.
         rng: source of all randomness.
         span: the part of a clip or a sound that is read; None: the whole file.
+        features: what is in it is not read again. None: all files are read.
     Returns:
         In the order of the prompt: input of the audio branch, then of the video branch.
     Raises:
         BadRecord: the file has nothing that the model is trained on.
         DecodeError: it cannot be read.
     """
+    if features is None:
+        return _read_training(path, vis_processor, modalities, audio_processor, rng, span)
+    if modalities.audio_source == "both":
+        log_once("model.audio_source: both draws what is read of a clip, so no features are stored")
+        return _read_training(path, vis_processor, modalities, audio_processor, rng, span)
+    stored = features.entry(path, _training_parts(vis_processor, modalities, audio_processor), "in training", span)
+    if media := stored.media:
+        return media
+    before = rng.bit_generator.state
+    with collected_damage() as damage:
+        media = _read_training(path, vis_processor, modalities, audio_processor, rng, span)
+    for report in damage:
+        report_damage(str(path), report)  # whenever the file is read
+    if rng.bit_generator.state != before:
+        name = type(vis_processor).__name__
+        log_once(f"{name} draws frames or crops at random, so no features of its files are stored")
+    elif not damage:
+        return stored.kept(media)
+    return media
+
+
+def _training_parts(vis_processor: Any, modalities: Modalities, audio_processor: Any) -> dict[MediaKind, Any]:
+    """Return what reads each part of a file, in the order of the prompt."""
+    parts: dict[MediaKind, Any] = {"video": vis_processor} if modalities.video else {}
+    if modalities.audio_source == "frames":
+        return {"audio_frames": vis_processor, **parts}
+    return parts if modalities.audio_source is None else {"audio": audio_processor, **parts}
+
+
+def _read_training(
+    path: Path,
+    vis_processor: Any,
+    modalities: Modalities,
+    audio_processor: Any,
+    rng: np.random.Generator,
+    span: Span | None,
+) -> list[Media]:
     if path.suffix.lower() in AUDIO_SUFFIXES or (modalities.audio_source == "sound" and not modalities.video):
         return [_read_audio_alone(path, modalities, audio_processor, rng, span)]
     if modalities.audio_source is None and span is None:
@@ -182,7 +247,7 @@ def read_training_media(
         sound = open_track()
     except NoSoundTrack:
         return _from_frames(frames, modalities)
-    _log_loss(sound)
+    _report_loss(sound)
     audio = audio_processor.read_track(sound)
     return [audio, frames] if modalities.video else [audio]
 
@@ -228,7 +293,7 @@ def _read_audio_alone(
         sound: Any = audio_processor.open(path)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
-    _log_loss(sound)
+    _report_loss(sound)
     if span is not None:
         if sample_at(span.start) >= sound.n_samples:
             ends = f"its sound ends at {sound.duration:.2f} s"
@@ -243,10 +308,10 @@ def _refuse_span(path: str | Path, processor: Any, span: Span | None) -> None:
         raise BadRecord(f"{path}: a span of it is asked for, and {type(processor).__name__} reads whole files")
 
 
-def _log_loss(sound: Sound | SpanOfSound) -> None:
-    """Log what is lost of the sound of a file, once."""
+def _report_loss(sound: Sound | SpanOfSound) -> None:
+    """Report what is lost of the sound of a file."""
     if losses := str(sound.losses):
-        log_once(f"{sound.path}: {losses}")
+        report_damage(sound.path, losses)
 
 
 def _from_frames(frames: Media, modalities: Modalities) -> list[Media]:

@@ -122,6 +122,10 @@ class RunConfig:
     output_dir: Annotated[str, Operational()]
     """Folder for checkpoints, metrics.jsonl and the resolved config, in the working directory."""
 
+    feature_store: Annotated[str, Operational()] | None = None
+    """Folder that keeps the frozen encoders' output for files that are read without randomness, for all epochs and runs. null:
+    every sample is read and encoded anew."""
+
     resume_ckpt_path: Annotated[str, ExistingPath(kind="file")] | None = None
     """A checkpoint of this run to resume from."""
 

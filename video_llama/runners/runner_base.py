@@ -26,6 +26,7 @@ from video_llama.common.registry import RUNNERS
 from video_llama.common.types import Batch
 from video_llama.datasets.collate import collate
 from video_llama.datasets.mixture import BatchPlan, Mixture, RankBatches
+from video_llama.processors.feature_store import FeatureStore
 from video_llama.runners.callback import Run
 from video_llama.runners.callback_list import build_callbacks
 from video_llama.runners.config import RunConfig
@@ -64,6 +65,9 @@ class RunnerBase:
         self.config, self.world, self.output = config, world, output
         self.mixture, self.pad_id = mixture, pad_id
         self.model = model.to(world.device)
+        self.features = FeatureStore.of(config.feature_store, model) if config.feature_store else None
+        if self.features is not None:
+            mixture.use(self.features)
         self.trainables: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         if not self.trainables:
             raise TrainingError("nothing to train: every part of the model is frozen. Set one frozen_* key to false.")
@@ -154,8 +158,11 @@ class RunnerBase:
         losses = []
         dtype = AMP_DTYPES[self.config.amp_dtype]
         for batch in batches:
+            batch = batch.to(self.world.device)
+            if self.features is not None:
+                batch = replace(batch, media=self.features.encode(batch.media, self.model.encode_frozen))
             with torch.autocast(self.world.device.type, dtype=dtype, enabled=self.config.amp):
-                loss = self.model(batch.to(self.world.device)).loss_sum
+                loss = self.model(batch).loss_sum
             losses.append(loss.detach())
             if loss.requires_grad:  # a batch of text uses no trained part
                 self.scaler.scale(loss / n_targets).backward()

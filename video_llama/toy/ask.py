@@ -31,13 +31,18 @@ class Examiner:
     Args:
         world: folder that ``write_world`` wrote.
         answers_dir: folder that gets a JSONL file of answers for each model and ablation.
+        features: folder of the ``FeatureStore`` that all models share.
     """
 
-    def __init__(self, world: Path, answers_dir: Path) -> None:
+    def __init__(self, world: Path, answers_dir: Path, features: Path) -> None:
         self.folder = world / "heldout" / "videos"
-        self.answers_dir = answers_dir
+        self.answers_dir, self.features = answers_dir, features
         self.vision_questions = read_questions(world / "heldout" / "questions.json")
         self.sound_questions = read_questions(world / "heldout" / "sound_questions.json")
+
+    def model(self, *options: str) -> ConfiguredModel:
+        """Return the toy model with options."""
+        return ConfiguredModel(EVAL_CONFIG, options, feature_store=self.features)
 
     def answers(
         self, name: str, model: ConfiguredModel, questions: Sequence[Question], ablation: InputAblation
@@ -86,11 +91,11 @@ class Examiner:
         questions = self.vision_questions
         columns = self.score(
             "stage2",
-            ConfiguredModel(EVAL_CONFIG, [f"model.ckpt={stage2}", *VISION_ONLY]),
+            self.model(f"model.ckpt={stage2}", *VISION_ONLY),
             questions,
             {"full": FRAMES_ONLY, "blank_video": InputAblation(frames="black")},
         )
-        first = ConfiguredModel(EVAL_CONFIG, [f"model.ckpt={stage1}", *VISION_ONLY])
+        first = self.model(f"model.ckpt={stage1}", *VISION_ONLY)
         columns |= self.score("stage1", first, questions, {"after_stage1": FRAMES_ONLY})
         columns["with_sound"] = {q.kind: both[q.kind] for q in questions}
         return _by_kind(columns, questions)
@@ -107,7 +112,7 @@ class Examiner:
         }
         figures: dict[str, Figures] = {}
         for name, branch in trained.items():
-            model = ConfiguredModel(EVAL_CONFIG, [f"model.ckpt={video_branch}", *branch])
+            model = self.model(f"model.ckpt={video_branch}", *branch)
             file = "audio_" + name.replace(", ", "_").replace(" ", "_")
             columns = self.score(file, model, questions, self._sounds(frames="none"))
             (figures[name],) = _by_kind(columns, questions).values()
@@ -120,7 +125,7 @@ class Examiner:
             Figures of the sound questions, by kind; the share of right answers to vision questions, by kind; and all
             questions and answers on a few clips.
         """
-        model = ConfiguredModel(EVAL_CONFIG, [f"model.ckpt={checkpoint}"])
+        model = self.model(f"model.ckpt={checkpoint}")
         questions, ablations = [*self.vision_questions, *self.sound_questions], self._sounds("own")
         answers = self.answers("both_branches-full", model, questions, ablations.pop("full"))
         ablations["blank_video"] = InputAblation(frames="black", sound="own")

@@ -1,15 +1,14 @@
 """``make quickstart``: write the toy world, train both branches on it, and report what the model learned.
 
-It uses the files and commands of a full-size run: YAMLs, ``torchrun`` and ``video-llama train``, checkpoints, chat.
+It uses the files and commands of a full-size run: YAMLs, ``video-llama train``, checkpoints, chat. All stages and all questions
+share one process and one ``FeatureStore``, so what a frozen encoder made of a clip is not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -17,14 +16,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from video_llama.common.errors import DataError, VideoLlamaError
 from video_llama.toy.ask import EVAL_CONFIG, Examiner
 from video_llama.toy.report import write_report
+from video_llama.toy.stages import STAGES, say, train_stages
 from video_llama.toy.world import write_world
-
-PROCESSES = 2
-STAGES = ("stage1", "stage2", "audio_on_sound", "audio_on_frames", "both_branches")
-"""Names of the runs' folders."""
 
 
 def main() -> int:
@@ -38,7 +36,8 @@ def main() -> int:
         "--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of every stage"
     )
     args = parser.parse_args()
-    logging.basicConfig(level=logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    torch.set_num_threads(1)  # in models this small, threads spend their time waiting for each other
     try:
         quickstart(args.output_dir, args.clips, args.heldout, args.seed, args.options)
     except (VideoLlamaError, subprocess.CalledProcessError) as error:
@@ -61,11 +60,14 @@ def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, option
     world = write_world(
         output_dir / "world", n_clips=n_clips, n_heldout=n_heldout, n_images=max(1, n_clips // 5), seed=seed
     )
-    stages = train_all(output_dir, [f"paths.world={world}", f"run.seed={seed}", *options])
+    features = output_dir / "features"
+    stages = train_stages(
+        output_dir, [f"paths.world={world}", f"run.seed={seed}", f"run.feature_store={features}", *options]
+    )
 
     say("7/8  asking about combinations of shape, colour and motion that are in no training clip")
     checkpoint = {name: stage["checkpoint"] for name, stage in stages.items()}
-    examiner = Examiner(world, output_dir / "answers")
+    examiner = Examiner(world, output_dir / "answers", features)
     both, seen_by_both, examples = examiner.both(checkpoint["both_branches"])
     vision = examiner.vision(checkpoint["stage1"], checkpoint["stage2"], seen_by_both)
     sound = examiner.sound(checkpoint["stage2"], checkpoint["audio_on_sound"], checkpoint["audio_on_frames"])
@@ -86,25 +88,6 @@ def quickstart(output_dir: Path, n_clips: int, n_heldout: int, seed: int, option
     return report
 
 
-def train_all(output_dir: Path, options: list[str]) -> dict[str, dict[str, Any]]:
-    """Train all stages, and return the results of ``train`` by stage."""
-    say("2/8  video branch, stage 1: captions give colour, shape and motion")
-    stages = {"stage1": train("stage1_pretrain", output_dir / "stage1", options)}
-    say("3/8  video branch, stage 2: instructions add size, and another way of answering")
-    start = [f"paths.stage1={stages['stage1']['checkpoint']}"]
-    stages["stage2"] = train("stage2_finetune", output_dir / "stage2", [*options, *start])
-    say("4/8  audio branch: the sound of each clip")
-    stages["audio_on_sound"] = train("audiobranch_finetune", output_dir / "audio_on_sound", options)
-    say("5/8  audio branch, on frames: which sound belongs to the shape in them")
-    on_frames = [*options, "model.audio_source=frames"]
-    stages["audio_on_frames"] = train("audiobranch_finetune", output_dir / "audio_on_frames", on_frames)
-    say("6/8  both branches together: does the sound belong to the shape?")
-    start = [f"paths.stage2={stages['stage2']['checkpoint']}"]
-    start += [f"paths.audiobranch={stages['audio_on_sound']['checkpoint']}"]
-    stages["both_branches"] = train("both_branches_finetune", output_dir / "both_branches", [*options, *start])
-    return stages
-
-
 def claim(output_dir: Path) -> None:
     """Claim a new or empty folder, or that of an earlier quickstart, of which only the world is kept.
 
@@ -120,31 +103,8 @@ def claim(output_dir: Path) -> None:
     marker.touch()
     for old in output_dir.glob("report.*"):
         old.unlink()
-    for stage in (*STAGES, "answers"):
+    for stage in (*STAGES, "answers", "features"):
         shutil.rmtree(output_dir / stage, ignore_errors=True)
-
-
-def say(what: str) -> None:
-    """Print a heading."""
-    print(f"\n== {what}", flush=True)
-
-
-def train(config: str, folder: Path, options: list[str]) -> dict[str, Any]:
-    """Train one stage with ``torchrun``, and return its losses, time and last checkpoint."""
-    started = time.monotonic()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={PROCESSES}"]
-    command += ["-m", "video_llama.cli.main", "train", "--cfg-path", f"toy/{config}"]
-    command += ["--options", *options, f"run.output_dir={folder}"]
-    threads = max(1, (os.cpu_count() or 1) // PROCESSES)
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": str(threads)})
-    metrics = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {
-        "first_loss": metrics[0]["loss"],
-        "last_loss": metrics[-1]["loss"],
-        "steps": len(metrics),
-        "seconds": round(time.monotonic() - started, 1),
-        "checkpoint": str(folder / f"checkpoint_{metrics[-1]['epoch']}.pth"),
-    }
 
 
 def ask_once(video: Path, question: str, checkpoint: str) -> None:

@@ -333,7 +333,7 @@ def test_lost_sound_is_part_of_the_status_and_is_logged_once_in_training(tmp_pat
         for seed in range(3):
             read_training_media(path, VIDEO, Modalities(True, "sound"), audio, np.random.default_rng(seed))
     (line,) = [record.getMessage() for record in caplog.records]
-    assert line.startswith(f"{path}: 0.1")
+    assert line.startswith(f"{path}: damaged: 0.1")
     strict = ImageBindAudio(AudioConfig(n_segments=2, max_lost=0.0))
     with pytest.raises(DecodeError, match="the limit is 0%"):
         read_training_media(path, VIDEO, Modalities(True, "sound"), strict, np.random.default_rng(0))
