@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -105,7 +106,7 @@ class Annotations(Reader):
             lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
             return sum(bool(line) for line in lines) - 1
         if path.suffix == ".csv":
-            return sum(bool(row) for row in csv.reader(text.splitlines(keepends=True), strict=True)) - 1
+            return sum(bool(row) for row in csv.reader(io.StringIO(text, newline=""), strict=True)) - 1
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -160,9 +161,9 @@ class LlavaInstruct(InstructDataset):
         """
         prefix = self.config.image_prefix
         path, named = path.with_name(prefix + path.name), path
-        if not path.exists():
+        if not os.path.exists(path):  # unlike Path.exists, it takes a name that is too long for a missing file
             for other in {"", LlavaInstructConfig.image_prefix} - {prefix}:
-                if (there := named.with_name(other + named.name)).exists():
+                if os.path.exists(there := named.with_name(other + named.name)):
                     raise DecodeError(
                         str(path), f"no such file, but there is {there.name}: set image_prefix: {other!r} for it"
                     )

@@ -298,3 +298,10 @@ def test_a_picture_that_is_there_with_another_prefix_is_named(
         data.sample(0, np.random.default_rng(0))
     assert str(caught.value).startswith(f"{path.with_name(prefix + path.name)}: no such file, but")
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["9" * 300 + ".jpg", "a/" * 3000 + "1.jpg"])
+def test_a_name_that_is_too_long_is_a_bad_record(folder: Folder, name: str) -> None:
+    data = folder.llava([{"image": name, "conversations": turns("<image>", "A cat.")}])
+    with pytest.raises((BadRecord, DecodeError)):
+        data.sample(0, np.random.default_rng(0))
