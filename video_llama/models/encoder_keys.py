@@ -31,9 +31,11 @@ def encoder_keys(model: VideoLLaMA) -> dict[MediaKind, str]:
 
 
 def _key(model: nn.Module, encoders: dict[str, nn.Module], settings: Any) -> str:
-    """Digest the model's class, and settings, names, number formats and values of encoders."""
+    """Digest the model's class, and settings, names, values and number formats of encoders, as stored and as computed."""
     digest = hashlib.sha256(f"{type(model).__module__}.{type(model).__qualname__} {settings!r}".encode())
     for name, encoder in encoders.items():
+        own = [getattr(part, key) for part in encoder.modules() for key in part._parameters]
+        digest.update(f"{[tensor.dtype for tensor in own if tensor is not None]}".encode())  # see half_storage
         for key, tensor in encoder.state_dict(prefix=f"{name}.").items():
             digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -10,6 +10,7 @@ import torch
 
 from tests import tiny
 from video_llama.models.encoder_keys import encoder_keys
+from video_llama.models.half_storage import compute_in_float32
 from video_llama.models.video_llama import VideoLLaMA
 
 
@@ -48,6 +49,13 @@ def test_settings_without_weights_change_the_keys_too(build):
     assert {kind for kind in keys if keys[kind] != scaled[kind]} == {"audio"}
     half = encoder_keys(build(vit_precision="bf16"))
     assert {kind for kind in keys if keys[kind] != half[kind]} == {"video"}
+
+
+def test_half_precision_weights_that_compute_in_float32_have_a_key_of_their_own(build):
+    model, widened = (build(vit_precision="bf16", strict_precision=True) for _ in range(2))
+    assert encoder_keys(widened) == encoder_keys(model)
+    compute_in_float32(widened.vision.vit)
+    assert encoder_keys(widened)["video"] != encoder_keys(model)["video"]
 
 
 @pytest.mark.parametrize("trained", ["freeze_vit", "freeze_qformer"])
