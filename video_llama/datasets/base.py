@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
+from video_llama.datasets.annotations import table_files
 from video_llama.datasets.config import DatasetConfig
 from video_llama.processors.media import read_training_media
 from video_llama.processors.span import Span
@@ -56,6 +58,19 @@ class Dataset(ABC):
     def source(self) -> str:
         """The annotation file or folder."""
         return str(self.config.build_info.anno_dir)
+
+    def digest(self) -> str:
+        """Return a digest of the annotations: a run is only resumed on the ones that it started with.
+
+        A data set whose ``source`` is neither a file nor a folder of tables has its own way.
+        """
+        source = Path(self.source)
+        found = hashlib.sha256()
+        for file in table_files(source)[0] if source.is_dir() else [source]:
+            with open(file, "rb") as opened:
+                while block := opened.read(1 << 20):
+                    found.update(block)
+        return found.hexdigest()
 
     @abstractmethod
     def read_records(self) -> Sequence[Any]:

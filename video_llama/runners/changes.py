@@ -1,12 +1,13 @@
-"""Settings that differ between a checkpoint's run and the one that resumes it."""
+"""What differs between a checkpoint's run and the one that resumes it: settings above all."""
 
 from __future__ import annotations
 
 import json
 import logging
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -27,7 +28,7 @@ SECTIONS = ("model", "datasets", "run")
 _ABSENT = object()
 
 
-def check_changes(path: str, job: JobConfig, *, allowed: bool) -> None:
+def check_changes(path: Path, job: JobConfig, *, allowed: bool) -> None:
     """Compare the config in a checkpoint with that of the run that resumes.
 
     Args:
@@ -39,18 +40,25 @@ def check_changes(path: str, job: JobConfig, *, allowed: bool) -> None:
         WeightsError: the file is not a checkpoint.
     """
     saved = read_checkpoint(path).get("config")
-    if saved is None:
-        return  # the runner says what else is missing
-    changes = list(changed_settings(saved, job))
+    if saved is not None:  # else the runner says what is missing
+        refuse_unless_allowed(path, list(changed_settings(saved, job)), allowed=allowed)
+
+
+def refuse_unless_allowed(path: Path, changes: Sequence[str], *, allowed: bool) -> None:
+    """List what has changed since a checkpoint was written.
+
+    Raises:
+        TrainingError: something has, and that is not allowed.
+    """
     if not changes:
         return
     listed = "\n".join(f"  {change}" for change in changes)
     if not allowed:
         raise TrainingError(
-            f"run.resume_ckpt_path: {path} is of a run with other settings:\n{listed}\n"
-            "Restore them, or resume with the new ones: --allow-changed"
+            f"resuming {path}: its run was another one:\n{listed}\n"
+            "Restore this, or resume with what is new: --allow-changed"
         )
-    log.info("resuming %s with changed settings:\n%s", path, listed)
+    log.info("resuming %s with changes:\n%s", path, listed)
 
 
 def changed_settings(saved: str, job: JobConfig) -> Iterator[str]:

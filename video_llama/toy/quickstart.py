@@ -143,7 +143,7 @@ def train(config: str, folder: Path, options: list[str]) -> dict[str, Any]:
         "last_loss": metrics[-1]["loss"],
         "steps": len(metrics),
         "seconds": round(time.monotonic() - started, 1),
-        "checkpoint": str(folder / f"checkpoint_{metrics[-1]['epoch']}.pth"),
+        "checkpoint": str(folder / f"checkpoint_step{metrics[-1]['step'] + 1:06}.pth"),
     }
 
 

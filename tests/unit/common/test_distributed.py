@@ -94,7 +94,8 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
         monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-        monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+        monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **limits: None)
+        monkeypatch.setattr("video_llama.common.distributed._heartbeat", lambda *_: None)
         monkeypatch.setenv("WORLD_SIZE", str(n_processes))
         monkeypatch.setenv("LOCAL_RANK", str(local_rank))
 

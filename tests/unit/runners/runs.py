@@ -36,6 +36,9 @@ class Samples:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def digest(self) -> str:
+        return f"{len(self)} made-up samples"
+
     def record_id(self, index: int) -> str:
         return str(index)
 
@@ -65,7 +68,7 @@ def runner(
         **settings,
     }
     config = RunConfig(output_dir=str(folder), **settings)
-    output = open_output(folder, world, YAML, config.resume_ckpt_path)
+    output = open_output(folder, world, YAML, resume_ckpt_path=config.resume_ckpt_path, auto=config.resume == "auto")
     mixture = Mixture([samples or Samples()], [1.0], config.seed)
     return RunnerBase(config, model or tiny.model(decoder), mixture, output, pad_id=0)
 

@@ -13,7 +13,7 @@ from video_llama.common.errors import TrainingError, WeightsError
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_run_resumed_after_an_epoch_is_bit_identical_to_an_uninterrupted_one(decoder, tmp_path, dropout):
     straight = trained(decoder, tmp_path / "straight", model=tiny.model(decoder, dropout=dropout))
-    checkpoint = str(tmp_path / "straight" / "checkpoint_0.pth")
+    checkpoint = str(tmp_path / "straight" / "checkpoint_step000003.pth")
     other = tiny.model(decoder, seed=7, dropout=dropout)  # its branch is filled from the checkpoint
     other.vision, other.qformer = straight.model.vision, straight.model.qformer
     resumed = trained(decoder, tmp_path / "resumed", model=other, resume_ckpt_path=checkpoint)
@@ -55,7 +55,7 @@ def test_a_killed_run_resumes_in_its_folder_with_the_log_of_an_uninterrupted_one
     assert len(metrics(tmp_path / "killed")) == 5
     with open(tmp_path / "killed" / "metrics.jsonl", "a") as log:
         log.write(torn)
-    trained(decoder, tmp_path / "killed", resume_ckpt_path=str(tmp_path / "killed" / "checkpoint_0.pth"))
+    trained(decoder, tmp_path / "killed", resume_ckpt_path=str(tmp_path / "killed" / "checkpoint_step000003.pth"))
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
 
 
@@ -66,21 +66,21 @@ def test_a_killed_run_resumes_in_its_folder_with_the_log_of_an_uninterrupted_one
 )
 def test_resuming_with_a_different_number_of_samples_per_epoch_is_refused(decoder, tmp_path, settings):
     trained(decoder, tmp_path, max_epoch=1)
-    path = str(tmp_path / "checkpoint_0.pth")
-    with pytest.raises(WeightsError, match=rf"run.resume_ckpt_path: {path} .*3 steps of 4 samples"):
+    path = str(tmp_path / "checkpoint_step000003.pth")
+    with pytest.raises(WeightsError, match=rf"{path} is of a run with 3 steps of 4 samples"):
         trained(decoder, tmp_path, resume_ckpt_path=path, **settings)
 
 
 def test_resuming_may_trade_batch_size_for_accumulation(decoder, tmp_path):
     trained(decoder, tmp_path / "straight")
-    path = str(tmp_path / "straight" / "checkpoint_0.pth")
+    path = str(tmp_path / "straight" / "checkpoint_step000003.pth")
     trained(decoder, tmp_path / "resumed", resume_ckpt_path=path, batch_size_train=2, accum_grad_iters=2)
     assert losses(tmp_path / "resumed") == pytest.approx(losses(tmp_path / "straight")[3:], rel=1e-4)
 
 
 def test_a_resumed_run_uses_the_optimiser_settings_of_its_config(decoder, tmp_path):
     trained(decoder, tmp_path / "one", max_epoch=1)
-    path = str(tmp_path / "one" / "checkpoint_0.pth")
+    path = str(tmp_path / "one" / "checkpoint_step000003.pth")
     run = trained(decoder, tmp_path / "two", resume_ckpt_path=path, weight_decay=0.5, beta2=0.9)
     groups = run.optimizer.param_groups
     assert [(g["weight_decay"], g["betas"]) for g in groups] == [(0.5, (0.9, 0.9)), (0.0, (0.9, 0.9))]
@@ -91,7 +91,7 @@ def test_a_run_does_not_resume_in_the_folder_of_another(decoder, tmp_path):
     trained(decoder, tmp_path / "two", max_epoch=1)
     before = (tmp_path / "two" / "metrics.jsonl").read_bytes()
     with pytest.raises(TrainingError, match="two already holds a run"):
-        trained(decoder, tmp_path / "two", resume_ckpt_path=str(tmp_path / "one" / "checkpoint_0.pth"))
+        trained(decoder, tmp_path / "two", resume_ckpt_path=str(tmp_path / "one" / "checkpoint_step000003.pth"))
     assert (tmp_path / "two" / "metrics.jsonl").read_bytes() == before
 
 
@@ -103,7 +103,7 @@ def test_resuming_a_complete_run_or_with_another_seed_is_refused(decoder, tmp_pa
     trained(decoder, tmp_path, max_epoch=1)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     with pytest.raises(WeightsError, match=message):
-        trained(decoder, tmp_path, resume_ckpt_path=str(tmp_path / "checkpoint_0.pth"), **settings)
+        trained(decoder, tmp_path, resume_ckpt_path=str(tmp_path / "checkpoint_step000003.pth"), **settings)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
@@ -116,7 +116,7 @@ def test_a_run_does_not_resume_from_weights_alone(decoder, tmp_path):
 
 def test_resuming_with_different_trained_parameters_is_refused(decoder, tmp_path):
     trained(decoder, tmp_path / "one", max_epoch=1)
-    path = str(tmp_path / "one" / "checkpoint_0.pth")
+    path = str(tmp_path / "one" / "checkpoint_step000003.pth")
     with pytest.raises(WeightsError, match=r"not of this model.*video_branch.qformer"):
         trained(decoder, tmp_path / "two", model=tiny.model(decoder, frozen_video_Qformer=True), resume_ckpt_path=path)
 
@@ -133,7 +133,7 @@ def test_bad_samples_from_before_a_resume_still_count(decoder, tmp_path):
     """Too many among the first 60 are only judged after 100, when none of the last 40 was bad."""
     settings = {"batch_size_train": 20, "max_bad_fraction": 0.05}
     trained(decoder, tmp_path / "one", Samples(60, bad=range(10)), max_epoch=1, **settings)
-    path = tmp_path / "one" / "checkpoint_0.pth"
+    path = tmp_path / "one" / "checkpoint_step000003.pth"
     content = read_checkpoint(path)
     assert content["samples"] == 60
     assert content["bad_samples"] >= 10
