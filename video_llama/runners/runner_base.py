@@ -297,9 +297,9 @@ class RunnerBase:
         """
         content = read_run(path, self.config)
         check_data(path, content["data"], self.data)
-        refuse_unless_allowed(path, changed_parts(content["frozen"], self.frozen), allowed=allow_changed)
         self.plan = resumed_plan(path, content, self.config, len(self.mixture), self.world.size)
         self.model.load_trainable_state(content["model"])
+        refuse_unless_allowed(path, changed_parts(content["frozen"], self.frozen), allowed=allow_changed)
         load_named_state(self.model, self.optimizer, content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.callbacks.load_state_dict(content["callbacks"])

@@ -96,8 +96,9 @@ def _ignore_signals(worker: int) -> None:
 
 def _death(workers: set[Any]) -> str | None:
     """Return which loader process died and how; None: all of them run, or ended by themselves."""
-    connection.wait([worker.sentinel for worker in workers], timeout=1)
-    for worker in workers:
+    ended = connection.wait([worker.sentinel for worker in workers], timeout=1)
+    for worker in (worker for worker in workers if worker.sentinel in ended):
+        worker.join()  # its exit code may come a moment later
         if worker.exitcode:
             how = f"signal {-worker.exitcode}" if worker.exitcode < 0 else f"exit code {worker.exitcode}"
             by_kernel = " (the kernel sends it when memory runs out)" if worker.exitcode == -signal.SIGKILL else ""
