@@ -60,16 +60,18 @@ class Dataset(ABC):
         return str(self.config.build_info.anno_dir)
 
     def digest(self) -> str:
-        """Return a digest of the annotations: a run is only resumed on the ones that it started with.
+        """Return a digest of the annotations: a run is only resumed on those that it started with.
 
-        A data set whose ``source`` is neither a file nor a folder of tables has its own way.
+        It is that of the files that ``source`` names. A data set whose ``source`` is something else has that of its ids.
         """
-        source = Path(self.source)
-        found = hashlib.sha256()
-        for file in table_files(source)[0] if source.is_dir() else [source]:
+        source, found = Path(self.source), hashlib.sha256()
+        for file in table_files(source)[0] if source.is_dir() else [source] if source.is_file() else []:
             with open(file, "rb") as opened:
                 while block := opened.read(1 << 20):
                     found.update(block)
+        if not source.exists():
+            for index in range(len(self)):
+                found.update(f"{self.record_id(index)}\n".encode())
         return found.hexdigest()
 
     @abstractmethod

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -171,6 +172,13 @@ def test_a_last_checkpoint_that_cannot_be_written_is_an_error_and_the_one_before
     monkeypatch.undo()
     trained(decoder, tmp_path, resume="auto")
     assert names(tmp_path) == [3, 6]
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_an_error_before_the_first_step(decoder, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(TrainingError, match=r"run.output_dir: .*: a checkpoint takes \d+ MB, and 0 MB are free"):
+        trained(decoder, tmp_path)
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 # The newest complete one

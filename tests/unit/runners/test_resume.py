@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests import tiny
 from tests.unit.runners.runs import Samples, losses, metrics, runner, same, trained
 from video_llama.checkpoints.io import read_checkpoint, write_checkpoint
 from video_llama.common.errors import TrainingError, WeightsError
+from video_llama.datasets.mixture import BatchPlan
+from video_llama.runners.config import RunConfig
+from video_llama.runners.resume import resumed_plan
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
@@ -139,3 +144,30 @@ def test_bad_samples_from_before_a_resume_still_count(decoder, tmp_path):
     assert content["bad_samples"] >= 10
     with pytest.raises(TrainingError, match=f"{content['bad_samples']} bad samples among 100"):
         trained(decoder, tmp_path / "two", Samples(60), resume_ckpt_path=str(path), **settings)
+
+
+SAVED = {"steps_per_epoch": 10, "samples_per_step": 12, "processes": 2}
+
+
+def plan(saved: dict[str, int], processes: int, **settings: int) -> BatchPlan:
+    """How so many processes take the steps of a checkpoint's run."""
+    config = RunConfig(init_lr=0.1, max_epoch=1, output_dir="out", **{"batch_size_train": 6, **settings})
+    return resumed_plan(Path("c.pth"), saved, config, 120, processes)
+
+
+def test_another_number_of_processes_takes_the_same_steps(caplog):
+    with caplog.at_level("INFO"):
+        alone = plan(SAVED, 1)
+    assert (alone.accumulation, alone.samples_per_step, alone.steps_per_epoch) == (2, 12, 10)
+    assert "1 processes take the steps of 2: each accumulates 2 batches of 6 instead of 1" in caplog.text
+    again = plan({**SAVED, "processes": 1}, 2)
+    assert (again.accumulation, again.samples_per_step, again.steps_per_epoch) == (1, 12, 10)
+    assert plan(SAVED, 3, batch_size_train=2).accumulation == 2
+    assert plan(SAVED, 4, batch_size_train=3).accumulation == 1
+
+
+@pytest.mark.parametrize("processes", [3, 4])
+def test_a_number_of_processes_that_cannot_take_the_same_steps_is_refused(processes):
+    named = rf"c.pth is of a run of 2 processes with 12 samples to a step, which {processes} processes cannot take in batches of 6"
+    with pytest.raises(WeightsError, match=named):
+        plan(SAVED, processes)

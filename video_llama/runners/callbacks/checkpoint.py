@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+from video_llama.common.errors import TrainingError
 from video_llama.common.registry import CALLBACKS
 from video_llama.runners.callback import Callback, Run
 from video_llama.runners.config import CheckpointConfig
@@ -15,6 +17,20 @@ class Checkpoint(Callback):
     """Saves every ``save_every`` steps, at the end of each epoch, and when the run is asked to stop."""
 
     Config = CheckpointConfig
+
+    def on_start(self, run: Run) -> None:
+        """Check that there is room for a checkpoint: for the trained tensors and the optimiser's two moments of each.
+
+        Raises:
+            TrainingError: there is not.
+        """
+        needed = 3 * sum(p.numel() * p.element_size() for p in run.model.parameters() if p.requires_grad)
+        free = shutil.disk_usage(run.output.folder).free
+        if run.world.is_main and needed > free:
+            raise TrainingError(
+                f"run.output_dir: {run.output.folder}: a checkpoint takes {needed / 1e6:.0f} MB, and {free / 1e6:.0f} MB are "
+                "free on this disk. Make room, or choose another folder."
+            )
 
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
         """Save, if it is time."""
