@@ -23,6 +23,8 @@ from video_llama.toy.world import write_world
 PARAMETERS = 22_104_064
 TENSORS = 100
 ROUNDS = 10
+FORWARD_BACKWARD_S = 0.5
+"""Less than those of a full-size step take."""
 TOY = ["run.max_epoch=1", "run.iters_per_epoch=200", "run.batch_size_train=16", "run.warmup_steps=0"]
 
 
@@ -40,13 +42,24 @@ def full_size(folder: Path) -> None:
         kind: {str(i): torch.randn(PARAMETERS // TENSORS, device=device) for i in range(TENSORS)}
         for kind in ("model", "exp_avg", "exp_avg_sq")
     }
-    saves, blocked, written = Saves(writes=True), [], []
+    saves, blocked, copied, written = Saves(writes=True), [], [], []
     for n in range(ROUNDS):
-        blocked.append(seconds(partial(saves.start, folder / f"{n % 2}.pth", lambda: tensors)))
+        starting = seconds(partial(saves.start, folder / f"{n % 2}.pth", lambda: tensors))
+        copied.append(seconds(saves.wait_for_copy))
         written.append(seconds(lambda: saves.settle(saves.outcome(wait=True))))
+        saves.start(folder / "beside.pth", lambda: tensors)
+        time.sleep(FORWARD_BACKWARD_S)
+        blocked.append(starting + seconds(saves.wait_for_copy))
+        saves.settle(saves.outcome(wait=True))
     print(f"{3 * 4 * PARAMETERS / 1e6:.0f} MB on the {device}, {torch.get_num_threads()} threads")
-    print(f"blocked: first {1000 * blocked[0]:.0f} ms, then median {1000 * statistics.median(blocked[1:]):.0f} ms")
-    print(f"written in the background: median {1000 * statistics.median(written[1:]):.0f} ms")
+    print(f"copied beside the forward and backward pass: first {1000 * copied[0]:.0f} ms, then median {middle(copied)}")
+    print(f"run blocked, if these take {FORWARD_BACKWARD_S} s: median {middle(blocked)}")
+    print(f"written in the background: median {middle(written)}")
+
+
+def middle(times: list[float]) -> str:
+    """Return the median, without the first."""
+    return f"{1000 * statistics.median(times[1:]):.1f} ms"
 
 
 def toy(folder: Path) -> None:

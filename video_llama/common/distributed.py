@@ -128,7 +128,11 @@ def join_world(device: str, timeout_s: float = 600.0) -> World:
         return World(rank, size, chosen)
     # The library's own limit comes last: it does not say which process is missing.
     limit = timedelta(seconds=timeout_s + 60)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=limit)
+    store, *_ = next(dist.rendezvous("env://", rank, size, timeout=limit))
+    # torchrun keeps its store over restarts, with the addresses of processes that are gone.
+    attempt = dist.PrefixStore(f"video_llama/attempt_{restarts()}", store)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=limit)
     return World(rank, size, chosen, _heartbeat(rank, size, timeout_s))
 
 

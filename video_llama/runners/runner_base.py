@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -203,6 +204,7 @@ class RunnerBase:
 
     def apply_gradients(self) -> None:
         """Take the step, and clear the gradients."""
+        self.saves.wait_for_copy()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -254,7 +256,7 @@ class RunnerBase:
             )
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return what a checkpoint holds; tensors are the run's own, not copies.
+        """Return what a checkpoint holds. Tensors of model and optimiser are the run's own: only ``apply_gradients`` changes them.
 
         Random streams follow from seed, step and rank, and the position in the data from the step: neither needs saving.
         """
@@ -262,7 +264,7 @@ class RunnerBase:
             "model": self.model.trainable_state(),
             "optimizer": named_state(self.model, self.optimizer),
             "scaler": self.scaler.state_dict(),
-            "callbacks": self.callbacks.state_dict(),
+            "callbacks": deepcopy(self.callbacks.state_dict()),
             "config": self.output.resolved_config,
             "seed": self.config.seed,
             "processes": self.world.size,

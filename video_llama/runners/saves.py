@@ -1,4 +1,8 @@
-"""Checkpoints written in the background: the run copies its state to host memory and goes on while a thread writes it."""
+"""Checkpoints written in the background: a thread copies the state of a run to host memory, and writes the copy.
+
+The run goes on meanwhile. It waits for the copy, not for the file, and only before it changes the state: a forward and a
+backward pass lie in between.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +30,20 @@ class HostCopy:
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, ...], Tensor] = {}
+        self._stream: torch.cuda.Stream | None = None
+
+    def prepare(self) -> None:
+        """Let ``of`` follow what the calling thread has queued on its GPU."""
+        if torch.cuda.is_initialized():
+            self._stream = self._stream or torch.cuda.Stream()
+            self._stream.wait_stream(torch.cuda.current_stream())
 
     def of(self, content: Mapping[str, Any]) -> dict[str, Any]:
         """Return a copy of a table. It is valid until the next call."""
-        copied: dict[str, Any] = self._copied(content, ())
-        if any(buffer.is_pinned() for buffer in self._buffers.values()):
-            torch.cuda.synchronize()
+        with torch.cuda.stream(self._stream):  # None: nothing changes
+            copied: dict[str, Any] = self._copied(content, ())
+        if self._stream is not None:
+            self._stream.synchronize()
         return copied
 
     def _copied(self, value: Any, path: tuple[str, ...]) -> Any:
@@ -63,7 +75,8 @@ class Saves:
         self._unsettled: deque[Path] = deque()
         self._errors: deque[Exception | None] = deque()
         self._thread: threading.Thread | None = None
-        self._host_copy = HostCopy()
+        self._host_copy, self._copied = HostCopy(), threading.Event()
+        self._copied.set()
         self.failed = False
         """Whether the last save that is settled failed."""
 
@@ -72,15 +85,20 @@ class Saves:
 
         Args:
             path: the file.
-            content: returns what is written; tensors are copied before this method returns.
+            content: returns what is written. Its tensors must not change before ``wait_for_copy`` has returned.
         """
         self._unsettled.append(path)
         if self._writes:
             self._join()
-            copied = self._host_copy.of(content())
+            self._copied.clear()
+            self._host_copy.prepare()
             # Not a daemon: a run that ends with an error still finishes the file.
-            self._thread = threading.Thread(target=self._write, args=(path, copied), name="checkpoint")
+            self._thread = threading.Thread(target=self._write, args=(path, content()), name="checkpoint")
             self._thread.start()
+
+    def wait_for_copy(self) -> None:
+        """Wait until the tensors of the checkpoint that was started last are copied, and may change."""
+        self._copied.wait()
 
     def outcome(self, *, wait: bool = False) -> int:
         """Return whether the oldest save that is not settled is complete, failed, or pending; pending also without one."""
@@ -109,9 +127,13 @@ class Saves:
         if self._thread is not None:
             self._thread.join()
 
-    def _write(self, path: Path, content: dict[str, Any]) -> None:
+    def _write(self, path: Path, content: Mapping[str, Any]) -> None:
         try:
-            write_checkpoint(path, content)
+            try:
+                copied = self._host_copy.of(content)
+            finally:
+                self._copied.set()
+            write_checkpoint(path, copied)
         except WeightsError as error:  # the disk is full, or fails; later there may be room
             log.warning("%s. The run goes on, and tries again at its next checkpoint.", error)
             self._errors.append(error)

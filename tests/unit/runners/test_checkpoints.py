@@ -87,6 +87,25 @@ def test_a_host_copy_is_whole_and_does_not_change_with_the_run():
     assert again["model"]["a"].data_ptr() == buffer  # page faults of new memory take longer than the copy
 
 
+def test_the_run_waits_for_the_copy_before_it_changes_what_is_copied(decoder, tmp_path, monkeypatch):
+    took_part, of = threading.Event(), HostCopy.of
+
+    def slowly(self: HostCopy, content: Any) -> dict[str, Any]:
+        assert took_part.wait(60)  # until the next step is on its way
+        return of(self, content)
+
+    monkeypatch.setattr(HostCopy, "of", slowly)
+    run = runner(decoder, tmp_path / "slow", save_every=1)
+    gather = run.gather_gradients
+    run.gather_gradients = lambda: (took_part.set(), gather())[1]  # type: ignore[method-assign]
+    run.train()
+    monkeypatch.undo()
+    trained(decoder, tmp_path / "usual", save_every=1)
+    for step in range(1, 7):
+        name = f"checkpoint_step{step:06}.pth"
+        assert same(read_checkpoint(tmp_path / "slow" / name), read_checkpoint(tmp_path / "usual" / name))
+
+
 def test_the_run_goes_on_while_a_checkpoint_is_written_and_saves_what_was_then(decoder, tmp_path, monkeypatch):
     went_on = threading.Event()
 
