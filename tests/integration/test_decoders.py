@@ -51,13 +51,13 @@ def train_and_chat(folder: Path, world: Path, built: list[VideoLLaMA], *options:
     """
     train(STAGE_1, [f"paths.world={world}", f"run.output_dir={folder}", *options, *SHORT])
     assert len(losses(folder)) == 2
-    chat = Chat.from_config(folder / "config.yaml", [f"model.ckpt={folder / 'checkpoint_0.pth'}"], "cpu")
+    chat = Chat.from_config(folder / "config.yaml", [f"model.ckpt={folder / 'checkpoint_step000002.pth'}"], "cpu")
     media = chat.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).frames
     for question in ("What is it?", "图中是什么颜色？"):
         assert isinstance(chat.ask(question, max_new_tokens=5), str)
     trained, loaded = (logits(model.eval(), chat, media) for model in built)
     assert torch.equal(trained, loaded)
-    return read_weights(folder / "checkpoint_0.pth")
+    return read_weights(folder / "checkpoint_step000002.pth")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -101,6 +101,6 @@ def test_a_run_with_adapters_resumes(world, tmp_path, root):
     options = [f"paths.world={world}", f"model.llama_model={decoder}", "model.lora={r: 4, dropout: 0.1}", *SHORT]
     options += ["run.max_epoch=2", "run.init_lr=0.01"]
     train(STAGE_1, [*options, f"run.output_dir={tmp_path / 'straight'}"])
-    resume = f"run.resume_ckpt_path={tmp_path / 'straight/checkpoint_0.pth'}"
+    resume = f"run.resume_ckpt_path={tmp_path / 'straight/checkpoint_step000002.pth'}"
     train(STAGE_1, [*options, f"run.output_dir={tmp_path / 'resumed'}", resume])
     assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")[2:]

@@ -126,7 +126,7 @@ def metrics(run: Path) -> list[dict[str, Any]]:
 
 def check_run_of_all_examples(run: Path) -> None:
     """Check what each example leaves in a run of all of them."""
-    steps, checkpoint = metrics(run), read_checkpoint(run / "checkpoint_0.pth")
+    steps, checkpoint = metrics(run), read_checkpoint(run / "checkpoint_step000002.pth")
     first, second = losses(run)
     assert [step["lr"] for step in steps] == [1e-3, 5e-4]
     assert [step["smoothed_loss"] for step in steps] == pytest.approx([first, (first + second) / 2])
@@ -224,7 +224,7 @@ def test_text_alone_trains(on_path, train):
 def test_a_callback_goes_on_from_its_state_when_its_run_resumes(on_path, train):
     write_yaml("Callback with a metric logged each step")
     assert train("mine.yaml", "run.max_epoch=2").code == 0
-    resume = ["run.resume_ckpt_path=run/checkpoint_0.pth", "run.output_dir=resumed"]
+    resume = ["run.resume_ckpt_path=run/checkpoint_step000002.pth", "run.output_dir=resumed"]
     assert train("run/config.yaml", *resume).code == 0
     smoothed = [[step["smoothed_loss"] for step in metrics(on_path / run)] for run in ("run", "resumed")]
     assert smoothed[1] == smoothed[0][2:]
@@ -243,7 +243,7 @@ def test_a_model_from_outside_answers_questions(on_path, train, command):
     write_yaml("Model")
     assert train("mine.yaml").code == 0
     words = ["chat", "--cfg-path", "mine.yaml", "--video", "data/ring.mp4", "--question", "What is it?", "--json"]
-    code, out, err = command(*words, "--max-new-tokens", 4, "--options", "model.ckpt=run/checkpoint_0.pth")
+    code, out, err = command(*words, "--max-new-tokens", 4, "--options", "model.ckpt=run/checkpoint_step000002.pth")
     assert code == 0, err
     assert len(json.loads(out)["answers"]) == 1
 

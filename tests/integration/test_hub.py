@@ -52,11 +52,11 @@ def test_a_run_records_the_commit_of_its_decoder_and_goes_on_with_it(hub, stage_
     old = hub.branches[DECODER, "main"]
     assert stage_1("a", "run.max_epoch=1").code == 0
     assert decoder_of(tmp_path / "a") == f"{DECODER}@{old}"
-    saved = yaml.safe_load(read_checkpoint(tmp_path / "a" / "checkpoint_0.pth")["config"])
+    saved = yaml.safe_load(read_checkpoint(tmp_path / "a" / "checkpoint_step000001.pth")["config"])
     assert saved["model"]["llama_model"] == f"{DECODER}@{old}"
 
     new = hub.push(DECODER, {**folder_files(WEIGHTS / "decoder"), "README.md": b"a newer version"})
-    resume = f"run.resume_ckpt_path={tmp_path / 'a' / 'checkpoint_0.pth'}"
+    resume = f"run.resume_ckpt_path={tmp_path / 'a' / 'checkpoint_step000001.pth'}"
     moved = stage_1("b", "run.max_epoch=2", resume, decoder=f"{DECODER}@main")
     assert moved.code == 1
     assert f'model.llama_model: "{DECODER}@{old}" in the checkpoint, "{DECODER}@{new}" now' in moved.err

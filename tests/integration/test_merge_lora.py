@@ -22,7 +22,7 @@ def run(world, tmp_path, train) -> Path:
 
 
 def test_the_merged_decoder_gives_the_answers_of_the_one_with_adapters(run, world, tmp_path, command):
-    ckpt = f"model.ckpt={run / 'checkpoint_0.pth'}"
+    ckpt = f"model.ckpt={run / 'checkpoint_step000002.pth'}"
     words = ["merge-lora", "--cfg-path", run / "config.yaml", "--options", ckpt, "--output", tmp_path / "merged"]
     code, out, err = command(*words)
     assert code == 0, err
@@ -49,7 +49,7 @@ def test_the_merged_decoder_gives_the_answers_of_the_one_with_adapters(run, worl
     ],
 )
 def test_a_failed_merge_is_explained_and_leaves_no_files(run, tmp_path, command, option, message):
-    options = [f"model.ckpt={run / 'checkpoint_0.pth'}", option]
+    options = [f"model.ckpt={run / 'checkpoint_step000002.pth'}", option]
     before = sorted(tmp_path.iterdir())
     words = ["merge-lora", "--cfg-path", run / "config.yaml", "--options", *options, "--output", tmp_path / "merged"]
     code, out, err = command(*words)

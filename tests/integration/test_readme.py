@@ -83,15 +83,37 @@ def run(command: str, cwd: Path) -> str:
     return result.stdout
 
 
+def last_checkpoint(command: str) -> Path:
+    """Return the checkpoint that a training command of the README leaves in the end."""
+    words = shlex.split(command)
+    config = yaml.safe_load((ROOT / words[words.index("--cfg-path") + 1]).read_text(encoding="utf-8"))["run"]
+    return Path(config["output_dir"], f"checkpoint_step{config['max_epoch'] * config['iters_per_epoch']:06}.pth")
+
+
+def name_as_printed(path: Path) -> None:
+    """Give the last checkpoint of a shortened run the name that it has after a whole one."""
+    path.symlink_to(max(path.parent.glob("checkpoint_step*.pth")).name)
+
+
+def test_the_checkpoints_in_the_toy_commands_are_the_last_ones_of_their_runs():
+    written = {str(last_checkpoint(c)) for c in COMMANDS if c.startswith("torchrun") and "/toy/" in c}
+    named = {word.partition("=")[2] for c in COMMANDS if c.startswith("torchrun") for word in shlex.split(c)}
+    used = {name for name in named if name.endswith(".pth")}
+    assert len(used) == 3
+    assert used <= written
+
+
 def test_the_toy_commands_run_in_the_order_they_are_printed(clone):
     toy = [c for c in COMMANDS if c.startswith(("torchrun", "python", "video-llama", "echo"))]
     toy = [c for c in toy if "video_llama_stage" not in c and "demo_audiovideo" not in c]
     assert len(toy) >= 4
     for command in toy:
         printed = run(command, clone)
+        if command.startswith("torchrun"):
+            name_as_printed(clone / last_checkpoint(command))
         if " chat " in command:
             assert "> What colour is the shape?\nIt is " in printed
-    assert (clone / "runs/toy/stage2/checkpoint_3.pth").is_file()
+    assert (clone / "runs/toy/stage2/checkpoint_step000004.pth").is_file()
     assert json.loads((clone / "answers.jsonl").read_text())["answer"].startswith("It is a ")
 
 

@@ -34,7 +34,7 @@ def test_two_processes_have_the_losses_of_one(world, tmp_path, one_process):
     torchrun(2, STAGE_1, f"paths.world={world}", f"run.output_dir={tmp_path}", "run.batch_size_train=4", *TWENTY)
     assert losses(tmp_path) == pytest.approx(one_process, rel=1e-4)
     assert len(one_process) == 20
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_0.pth", "config.yaml", "metrics.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_step000020.pth", "config.yaml", "metrics.jsonl"]
 
 
 def test_four_accumulated_batches_have_the_losses_of_one(world, tmp_path, one_process, train):
@@ -46,27 +46,34 @@ def test_four_accumulated_batches_have_the_losses_of_one(world, tmp_path, one_pr
 def test_stage_2_starts_from_the_branch_of_stage_1_and_resumes_bit_for_bit(world, tmp_path, train):
     """Two epochs are one epoch and, resumed from its checkpoint, a second, bit for bit."""
     assert train(STAGE_1, f"paths.world={world}", f"run.output_dir={tmp_path / '1'}", *SHORT).code == 0
-    stage2 = [f"paths.world={world}", f"paths.stage1={tmp_path / '1/checkpoint_0.pth'}", *SHORT, "run.max_epoch=2"]
+    stage2 = [
+        f"paths.world={world}",
+        f"paths.stage1={tmp_path / '1/checkpoint_step000002.pth'}",
+        *SHORT,
+        "run.max_epoch=2",
+    ]
     stage2 += ["model.qformer.dropout=0.1"]
     assert train(STAGE_2, *stage2, f"run.output_dir={tmp_path / 'straight'}").code == 0
-    resume = f"run.resume_ckpt_path={tmp_path / 'straight/checkpoint_0.pth'}"
+    resume = f"run.resume_ckpt_path={tmp_path / 'straight/checkpoint_step000002.pth'}"
     assert train(STAGE_2, *stage2, f"run.output_dir={tmp_path / 'resumed'}", resume).code == 0
     assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")[2:]
-    straight, resumed = (read_checkpoint(tmp_path / n / "checkpoint_1.pth")["model"] for n in ("straight", "resumed"))
+    straight, resumed = (
+        read_checkpoint(tmp_path / n / "checkpoint_step000004.pth")["model"] for n in ("straight", "resumed")
+    )
     assert all(torch.equal(t, resumed[name]) for name, t in straight.items())
 
 
 def test_a_run_resumed_with_changed_settings_needs_a_flag_and_lists_them(world, tmp_path, train, command, caplog):
     run = [f"paths.world={world}", *SHORT, "run.max_epoch=2"]
     assert train(STAGE_1, *run, f"run.output_dir={tmp_path / 'straight'}").code == 0
-    checkpoint = tmp_path / "straight/checkpoint_0.pth"
+    checkpoint = tmp_path / "straight/checkpoint_step000002.pth"
     changed = ["run.init_lr=2e-3", "run.lr_sched=constant_lr", "run.min_lr=0", "run.weight_decay=0.1"]
     words = ["train", "--cfg-path", STAGE_1, "--options", *run, f"run.output_dir={tmp_path / 'resumed'}"]
     words += [f"run.resume_ckpt_path={checkpoint}", *changed]
     code, _, err = command(*words)
     assert code == 1
     lines = err.splitlines()
-    assert f"error: run.resume_ckpt_path: {checkpoint} is of a run with other settings:" in lines
+    assert f"error: resuming {checkpoint}: its run was another one:" in lines
     assert "  run.init_lr: 0.001 in the checkpoint, 0.002 now" in lines
     assert "  run.weight_decay: 0.05 in the checkpoint, 0.1 now" in lines
     assert [line.split(":")[0] for line in lines if "in the checkpoint" in line] == [
@@ -106,7 +113,7 @@ def test_the_config_and_the_checkpoint_of_a_run_are_enough_to_chat(world, tmp_pa
     assert train(STAGE_1, f"paths.world={world}", f"run.output_dir={tmp_path / 'run'}", *SHORT).code == 0
     clip = sorted((world / "heldout/videos").glob("*.mp4"))[0]
     words = ["chat", "--cfg-path", tmp_path / "run/config.yaml", "--video", clip, "--question", "What is it?", "--json"]
-    code, out, err = command(*words, "--options", f"model.ckpt={tmp_path / 'run/checkpoint_0.pth'}")
+    code, out, err = command(*words, "--options", f"model.ckpt={tmp_path / 'run/checkpoint_step000002.pth'}")
     assert code == 0, err
     assert len(json.loads(out)["frame_times"]) == 4
 

@@ -46,18 +46,18 @@ def test_both_branches_train_resume_and_chat(world, tmp_path, audio_options, tra
     common = [f"paths.world={world}", *audio_options, "model.audio_source=both", *SHORT]
     result = train(STAGE_1, *common, f"run.output_dir={tmp_path / '1'}")
     assert result.code == 0, result.err
-    stage1 = tmp_path / "1/checkpoint_0.pth"
+    stage1 = tmp_path / "1/checkpoint_step000002.pth"
     assert parts(stage1) == {"video_branch", "audio_branch"}
     stage2 = [*common, f"paths.stage1={stage1}", "run.max_epoch=2"]
     assert train(STAGE_2, *stage2, f"run.output_dir={tmp_path / 'straight'}").code == 0
-    before, after = (read_checkpoint(p)["model"] for p in (stage1, tmp_path / "straight/checkpoint_1.pth"))
+    before, after = (read_checkpoint(p)["model"] for p in (stage1, tmp_path / "straight/checkpoint_step000004.pth"))
     assert {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])} == parts(stage1)
-    resume = f"run.resume_ckpt_path={tmp_path / 'straight/checkpoint_0.pth'}"
+    resume = f"run.resume_ckpt_path={tmp_path / 'straight/checkpoint_step000002.pth'}"
     assert train(tmp_path / "straight/config.yaml", resume, f"run.output_dir={tmp_path / 'resumed'}").code == 0
     assert losses(tmp_path / "resumed") == losses(tmp_path / "straight")[2:]
     clip = sorted((world / "heldout/videos").glob("*.mp4"))[0]
     words = ["--video", clip, "--question", "What is it?", "--max-new-tokens", 2, "--json"]
-    trained = f"model.ckpt={tmp_path / 'straight/checkpoint_1.pth'}"
+    trained = f"model.ckpt={tmp_path / 'straight/checkpoint_step000004.pth'}"
     code, out, err = command("chat", "--cfg-path", tmp_path / "straight/config.yaml", *words, "--options", trained)
     assert code == 0, err
     assert json.loads(out)["sound"] == "used"
@@ -79,6 +79,6 @@ def test_the_audio_branch_alone_trains_without_the_weights_of_the_frame_encoder(
     ]
     result = train(STAGE_1, *options, f"run.output_dir={tmp_path}")
     assert result.code == 0, result.err
-    assert parts(tmp_path / "checkpoint_0.pth") == {"audio_branch"}
+    assert parts(tmp_path / "checkpoint_step000002.pth") == {"audio_branch"}
     assert all(loss > 0 for loss in losses(tmp_path))
     assert not (tmp_path / "bad_samples.rank0.jsonl").exists()

@@ -119,7 +119,7 @@ def test_the_wheel_trains_on_a_toy_world_from_a_configuration_given_by_name(
     options += ["run.warmup_steps=0", "run.batch_size_train=2"]
     run("video-llama", "train", "--cfg-path", "toy/stage1_pretrain", "--options", *options)
     assert len(losses(folder / "run")) == 2
-    assert (folder / "run/checkpoint_0.pth").is_file()
+    assert (folder / "run/checkpoint_step000002.pth").is_file()
 
 
 def test_the_wheel_answers_single_questions_and_a_file_of_them(run: Callable[..., str], folder: Path) -> None:

@@ -1,8 +1,7 @@
 """Read weights files without running code from them, and write them whole or not at all.
 
-A checkpoint of ours is one ``.pth`` with ``model`` (the trainable tensors), ``optimizer``, ``scaler``, ``config``
-(the resolved YAML as text), ``epoch``, ``step``, ``samples`` and ``format``. It loads as ``ckpt`` and as ``resume_ckpt_path``.
-A file that was converted from a published one has ``original`` instead, which ``convert`` needs for the way back.
+A checkpoint of ours is one ``.pth`` with ``model`` (the trainable tensors), ``format`` and, if a run wrote it, all that the
+run resumes from: ``RunnerBase.checkpoint`` lists it. It loads as ``ckpt`` and as ``resume_ckpt_path``. A file that was converted from a published one has ``original`` instead, which ``convert`` needs for the way back. Files since format 2 end in a digest.
 """
 
 from __future__ import annotations
@@ -21,10 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from video_llama.checkpoints.digest import append_digest, matches_digest
 from video_llama.common.errors import WeightsError
 from video_llama.common.files import failed_download, replacing
 
-FORMAT = "video_llama/1"
+FORMAT = "video_llama/2"
+_READABLE = ("video_llama/1", FORMAT)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -67,10 +68,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a whole ``.pth`` file without running code from it.
 
     Raises:
-        WeightsError: as ``read_weights``; also a checkpoint of a newer format.
+        WeightsError: as ``read_weights``; also a checkpoint of a newer format, or one that is not as it was written.
     """
     path = Path(path)
     check_file(path)
+    intact = matches_digest(path)
+    if intact is False:
+        raise WeightsError(f"{path}: damaged: its bytes are not those that were written. Use an earlier checkpoint.")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about files that are refused anyway
@@ -80,9 +84,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: {why_unreadable(error, path)}") from error
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected a table")
-    written = content.get("format", FORMAT)
-    if written != FORMAT:
+    written = content.get("format", _READABLE[0])
+    if written not in _READABLE:
         raise WeightsError(f"{path}: written in format {written}; this version reads {FORMAT}. Update video_llama.")
+    if written == FORMAT and intact is None:
+        raise WeightsError(f"{path}: truncated: its digest is missing. Use an earlier checkpoint.")
     return content
 
 
@@ -132,16 +138,22 @@ def _global_in_pickle(path: Path) -> str | None:
 
 
 def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a ``.pth`` file of ours; a crash leaves either the old file or the new one.
+    """Write a ``.pth`` file of ours with its digest; a crash leaves either the old file or the new one.
 
     Raises:
         WeightsError: it cannot be written, for example because the disk is full.
     """
-    write_pth(path, {"format": FORMAT, **content})
+    with _replacing(Path(path)) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
+        append_digest(temporary)
 
 
 def write_pth(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write a ``.pth`` file of any layout, as ``write_checkpoint`` does."""
+    """Write a ``.pth`` file of any layout, whole or not at all, without a digest.
+
+    Raises:
+        WeightsError: as ``write_checkpoint``.
+    """
     with _replacing(Path(path)) as temporary:
         torch.save(dict(content), temporary)
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from video_llama import __version__
-from video_llama.common.errors import VideoLlamaError
+from video_llama.common.errors import Preempted, VideoLlamaError
 from video_llama.common.registry import import_problem
 
 
@@ -65,15 +65,16 @@ def commands() -> dict[str, Command]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 an error was reported, 2 wrong usage, 130 interrupted."""
+    """Run one command and return its exit code: 0 done, 1 an error was reported, 2 wrong usage, 75 stopped on request and to
+    be continued, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else list(argv)
     try:
         code = _run(argv)
         sys.stdout.flush()  # here, where a closed pipe is caught, rather than at exit
         return code
     except VideoLlamaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"{'stopped' if isinstance(error, Preempted) else 'error'}: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:

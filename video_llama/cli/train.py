@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from video_llama.common.distributed import World
+    from video_llama.config.loader import JobConfig
+    from video_llama.runners.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -40,40 +48,73 @@ def train(cfg_path: str, options: Sequence[str] = (), *, allow_changed: bool = F
 
     job = load_config(cfg_path, options, need=("model", "datasets", "run"))
 
-    import torch  # after the config is checked, so that mistakes in it are reported at once
-
+    # after the config is checked, so that mistakes in it are reported at once: these import torch
     from video_llama.checkpoints.sources.references import fetched
-    from video_llama.common.distributed import join_world
+    from video_llama.common.distributed import join_world, restarts
+    from video_llama.runners.changes import recorded_model
+    from video_llama.runners.folder_lock import locked
+    from video_llama.runners.stop import Stop
+
+    with Stop(job.run.max_hours).listening() as stop:
+        # Before the processes meet: others may have to wait for the download longer than they would wait for each other.
+        goes_on = job.run.resume == "auto" or restarts() > 0
+        job = replace(job, model=fetched(job.model, recorded_model(job.run, auto=goes_on)))
+        world = join_world(job.run.device, 60 * job.run.collective_timeout)
+        logging.getLogger().setLevel(logging.INFO if world.is_main else logging.WARNING)
+        error: BaseException | None = None
+        try:
+            with locked(Path(job.run.output_dir)) if world.is_main else nullcontext():
+                run_job(job, world, stop, allow_changed=allow_changed)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            world.close(error)
+
+
+def run_job(job: JobConfig, world: World, stop: Stop, *, allow_changed: bool) -> None:
+    """Build the model and the data of a job, and train.
+
+    Args:
+        job: the config.
+        world: the processes that train together.
+        stop: requests to stop.
+        allow_changed: as for ``train``.
+    """
+    import torch
+
+    from video_llama.common.distributed import restarts
     from video_llama.common.registry import MODELS, RUNNERS
     from video_llama.config.serialize import registered_class
     from video_llama.datasets.mixture import build_mixture
-    from video_llama.runners.changes import check_changes, recorded_model
+    from video_llama.runners.changes import check_changes
     from video_llama.runners.effects import idle_settings
     from video_llama.runners.output import open_output
     from video_llama.runners.revisions import check_same_revisions
 
-    # Before the processes meet: others may have to wait for the download longer than they would wait for each other.
-    job = replace(job, model=fetched(job.model, recorded_model(job.run.resume_ckpt_path)))
-    world = join_world(job.run.device)
-    logging.getLogger().setLevel(logging.INFO if world.is_main else logging.WARNING)
-    try:
-        check_same_revisions(job.model, world)
-        output = open_output(job.run.output_dir, world, job.to_yaml(), job.run.resume_ckpt_path)
-        if job.run.resume_ckpt_path:
-            check_changes(job.run.resume_ckpt_path, job, allowed=allow_changed)
-        elif allow_changed and world.is_main:
-            log.warning("warning: --allow-changed has no effect: run.resume_ckpt_path is not set")
-        model_class = registered_class(MODELS, job.model)
-        spec = model_class.sample_spec(job.model)
-        mixture = build_mixture(job.datasets, spec, job.run.seed)
-        if world.is_main:
-            for note in job.notes:
-                log.info("note: %s", note)
-            for warning in (*job.warnings, *idle_settings(job, spec, mixture, world.size)):
-                log.warning("warning: %s", warning)
-        torch.manual_seed(job.run.seed)
-        model = model_class.from_config(job.model, world.device)
-        runner_class = registered_class(RUNNERS, job.run)
-        runner_class(job.run, model, mixture, output, pad_id=spec.tokenizer.pad_id).train()
-    finally:
-        world.close()
+    check_same_revisions(job.model, world)
+    output = open_output(
+        job.run.output_dir,
+        world,
+        job.to_yaml(),
+        resume_ckpt_path=job.run.resume_ckpt_path,
+        auto=job.run.resume == "auto" or restarts() > 0,
+    )
+    if output.resume_from is not None:
+        check_changes(output.resume_from, job, allowed=allow_changed)
+    elif allow_changed and world.is_main and job.run.resume is None:
+        log.warning("warning: --allow-changed has no effect: the run is not resumed")
+    model_class = registered_class(MODELS, job.model)
+    spec = model_class.sample_spec(job.model)
+    mixture = build_mixture(job.datasets, spec, job.run.seed)
+    if world.is_main:
+        for note in job.notes:
+            log.info("note: %s", note)
+        for warning in (*job.warnings, *idle_settings(job, spec, mixture, world.size)):
+            log.warning("warning: %s", warning)
+    torch.manual_seed(job.run.seed)
+    model = model_class.from_config(job.model, world.device)
+    runner = registered_class(RUNNERS, job.run)(
+        job.run, model, mixture, output, pad_id=spec.tokenizer.pad_id, stop=stop, allow_changed=allow_changed
+    )
+    runner.train()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -14,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from video_llama.common.errors import VideoLlamaError
+from video_llama.common.heartbeat import Heartbeat
 
 T = TypeVar("T")
 
@@ -25,6 +27,8 @@ class World:
     rank: int
     size: int
     device: torch.device
+    heartbeat: Heartbeat | None = None
+    """Names a process that dies or hangs; None: this process is alone, or they work apart."""
 
     @property
     def is_main(self) -> bool:
@@ -32,12 +36,17 @@ class World:
         return self.rank == 0
 
     def all_reduce_sum(self, *values: float) -> list[float]:
-        """Return the sums of numbers over all processes."""
+        """Return the sums of numbers over all processes.
+
+        Raises:
+            LostProcess: another process died or hangs, as from all methods that communicate.
+        """
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(total)
-        return total.tolist()
+        with self._collective():
+            dist.all_reduce(total)
+            return total.tolist()
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum the gradients of all processes in one message; a missing gradient counts as zero."""
@@ -48,7 +57,8 @@ class World:
         if self.size == 1:
             return
         flat = torch.cat([p.grad.flatten() for p in owners if p.grad is not None])
-        dist.all_reduce(flat)
+        with self._collective():
+            dist.all_reduce(flat)
         start = 0
         for p in owners:
             p.grad = flat[start : start + p.numel()].view_as(p)
@@ -57,32 +67,56 @@ class World:
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
         """Overwrite tensors with the first process's values, in every process."""
         if self.size > 1:
-            for tensor in tensors:
-                dist.broadcast(tensor, src=0)
+            with self._collective():
+                for tensor in tensors:
+                    dist.broadcast(tensor, src=0)
 
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
-            dist.barrier()
+            with self._collective():
+                dist.barrier()
 
     def broadcast_object(self, value: T) -> T:
         """Return the first process's value, in every process."""
         box = [value]
         if self.size > 1:
-            dist.broadcast_object_list(box, src=0)
+            with self._collective():
+                dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def close(self) -> None:
-        """Leave the process group."""
-        if self.size > 1:
-            dist.destroy_process_group()
+    @contextmanager
+    def _collective(self) -> Iterator[None]:
+        if self.heartbeat is None:
+            yield
+            return
+        self.heartbeat.entering_collective()
+        try:
+            yield
+        except RuntimeError as error:
+            raise self.heartbeat.blame(error) from error
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Leave the process group.
+
+        Args:
+            error: why this process leaves before the others, who are told.
+        """
+        if self.size == 1:
+            return
+        if self.heartbeat is not None:
+            self.heartbeat.leave(error) if error else self.heartbeat.end()
+        dist.destroy_process_group()
+        if self.heartbeat is not None and error:
+            self.heartbeat.let_others_read()
 
 
-def join_world(device: str) -> World:
+def join_world(device: str, timeout_s: float = 600.0) -> World:
     """Join the processes that ``torchrun`` started, or be the only one.
 
     Args:
         device: ``run.device``: ``cuda``, ``cpu``, or ``cuda:1`` for a single process.
+        timeout_s: how long a process waits for others, in seconds; then the run ends, and the one that is missing is named.
     Raises:
         VideoLlamaError: there is no such device.
     """
@@ -90,9 +124,30 @@ def join_world(device: str) -> World:
     chosen = _training_device(device) if device.startswith("cuda") else torch.device(device)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    if size > 1:
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return World(rank, size, chosen)
+    if size == 1:
+        return World(rank, size, chosen)
+    # The library's own limit comes last: it does not say which process is missing.
+    limit = timedelta(seconds=timeout_s + 60)
+    store, *_ = next(dist.rendezvous("env://", rank, size, timeout=limit))
+    # torchrun keeps its store over restarts, with the addresses of processes that are gone.
+    attempt = dist.PrefixStore(f"video_llama/attempt_{restarts()}", store)
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=limit)
+    return World(rank, size, chosen, _heartbeat(rank, size, timeout_s))
+
+
+def _heartbeat(rank: int, size: int, timeout_s: float) -> Heartbeat:
+    """Connect to the store through which the processes met, and start this one's heartbeat."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
+    own = dist.PrefixStore(f"video_llama/heartbeat/{restarts()}", store)
+    launcher_has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    return Heartbeat(own, rank, size, timeout_s, hosts_store=rank == 0 and not launcher_has_store)
+
+
+def restarts() -> int:
+    """Return how often ``torchrun`` has restarted the processes."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 def join_apart(device: torch.device) -> World:

@@ -6,6 +6,9 @@ from __future__ import annotations
 class VideoLlamaError(Exception):
     """Base of every error that a user can cause; the command line prints its message without a traceback."""
 
+    exit_code = 1
+    """Exit code of a command that ends with this error."""
+
 
 class UnknownName(VideoLlamaError):
     """A name that no registry entry has."""
@@ -83,3 +86,14 @@ class OutputError(VideoLlamaError):
 
 class TrainingError(VideoLlamaError):
     """A run that must stop: a non-finite loss, too many bad samples, nothing to train."""
+
+
+class LostProcess(TrainingError):
+    """Another process of the run died, or kept this one waiting too long."""
+
+
+class Preempted(VideoLlamaError):
+    """A run that was asked to stop, has saved what it could, and is to be continued."""
+
+    exit_code = 75
+    """EX_TEMPFAIL of sysexits.h: try again later."""

@@ -22,7 +22,7 @@ class TrainableModel(Protocol):
         """Run one training forward."""
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Return the trainable tensors by name, on the CPU."""
+        """Return the trainable tensors by name: the model's own, not copies."""
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Fill the trainable tensors; every name and shape must match."""

@@ -198,7 +198,7 @@ CALLBACKS: Registry[Any] = Registry(
         "bad_samples": Builtin("video_llama.runners.callbacks.bad_samples", _RUNNERS + "BadSamplesConfig"),
         "jsonl": Builtin("video_llama.runners.callbacks.jsonl", _RUNNERS + "NoSettings"),
         "console": Builtin("video_llama.runners.callbacks.console", _RUNNERS + "NoSettings"),
-        "checkpoint": Builtin("video_llama.runners.callbacks.checkpoint", _RUNNERS + "NoSettings"),
+        "checkpoint": Builtin("video_llama.runners.callbacks.checkpoint", _RUNNERS + "CheckpointConfig"),
     },
 )
 BENCHMARKS: Registry[Any] = Registry(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
+from video_llama.datasets.annotations import table_files
 from video_llama.datasets.config import DatasetConfig
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import read_training_media
@@ -58,6 +60,21 @@ class Dataset(ABC):
     def source(self) -> str:
         """The annotation file or folder."""
         return str(self.config.build_info.anno_dir)
+
+    def digest(self) -> str:
+        """Return a digest of the annotations: a run is only resumed on those that it started with.
+
+        It is that of the files that ``source`` names. A data set whose ``source`` is something else has that of its ids.
+        """
+        source, found = Path(self.source), hashlib.sha256()
+        for file in table_files(source)[0] if source.is_dir() else [source] if source.is_file() else []:
+            with open(file, "rb") as opened:
+                while block := opened.read(1 << 20):
+                    found.update(block)
+        if not source.exists():
+            for index in range(len(self)):
+                found.update(f"{self.record_id(index)}\n".encode())
+        return found.hexdigest()
 
     @abstractmethod
     def read_records(self) -> Sequence[Any]:

@@ -276,8 +276,8 @@ class VideoLLaMA(nn.Module):
         return ModelOutput(loss_sum, batch.n_target_tokens)
 
     def trainable_state(self) -> dict[str, Tensor]:
-        """Return the trained tensors by name, on the CPU; with adapters, also their alpha."""
-        return {name: t.detach().cpu().clone() for name, t in self._trained().items()}
+        """Return the trained tensors by name; with adapters, also their alpha. They are the model's own, not copies."""
+        return {name: t.detach() for name, t in self._trained().items()}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Fill the trained tensors.

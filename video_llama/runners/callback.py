@@ -15,6 +15,7 @@ from video_llama.common.types import Batch
 from video_llama.runners.config import RunConfig
 from video_llama.runners.output import RunOutput
 from video_llama.runners.run_state import RunState, StepMetrics
+from video_llama.runners.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class Run:
     """The totals so far; only the runner changes them."""
     steps_per_epoch: int
     total_steps: int
+    stop: Stop
+    """Requests to stop the run; ``stop.agreed`` once all processes stop after the step that was just taken."""
     save: Callable[[Path], None]
-    """Write a checkpoint at a path, and call ``on_save`` of every callback. Every process must call it."""
+    """Start writing a checkpoint at a path; ``on_save`` follows once it is complete. Every process must call it."""
 
 
 class Callback:
@@ -68,10 +71,13 @@ class Callback:
         """Act after a step, whose index is ``metrics.step``; ``run.state`` counts it already."""
 
     def on_save(self, run: Run, path: Path) -> None:
-        """Act after a checkpoint was written to ``path``, by the first process for all."""
+        """Act after a checkpoint was written to ``path``, by the first process for all.
+
+        It is written in the background, so this comes some steps after its own, or at the end of the run.
+        """
 
     def on_end(self, run: Run, error: BaseException | None) -> None:
-        """Act after the last step, or after the error that stops the run.
+        """Act after the last step, or after the error that stops the run; ``Preempted`` is one.
 
         After an error it may be called in one process only, so it must not wait for the others.
         """

@@ -18,7 +18,13 @@ from video_llama.common.registry import CALLBACKS
 from video_llama.common.types import Batch
 from video_llama.config.serialize import registered_name
 from video_llama.runners.callback import Callback, Run
-from video_llama.runners.config import STANDARD_CALLBACKS, BadSamplesConfig, NoSettings, RunConfig
+from video_llama.runners.config import (
+    STANDARD_CALLBACKS,
+    BadSamplesConfig,
+    CheckpointConfig,
+    NoSettings,
+    RunConfig,
+)
 from video_llama.runners.run_state import StepMetrics
 
 log = logging.getLogger(__name__)
@@ -137,7 +143,9 @@ def build_callbacks(config: RunConfig) -> CallbackList:
         "jsonl": NoSettings(),
         "console": NoSettings(),
         **{registered_name(CALLBACKS, added): added for added in config.callbacks},
-        "checkpoint": NoSettings(),
+        "checkpoint": CheckpointConfig(
+            save_every=config.save_every, keep_last=config.keep_last, keep_every=config.keep_every
+        ),
     }
     built = {}
     for name, of_this in settings.items():

@@ -1,12 +1,13 @@
-"""Settings that differ between a checkpoint's run and the one that resumes it."""
+"""What differs between a checkpoint's run and the one that resumes it: settings above all."""
 
 from __future__ import annotations
 
 import json
 import logging
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -28,7 +29,7 @@ SECTIONS = ("model", "datasets", "run")
 _ABSENT = object()
 
 
-def check_changes(path: str, job: JobConfig, *, allowed: bool) -> None:
+def check_changes(path: Path, job: JobConfig, *, allowed: bool) -> None:
     """Compare the config in a checkpoint with that of the run that resumes.
 
     Args:
@@ -40,27 +41,43 @@ def check_changes(path: str, job: JobConfig, *, allowed: bool) -> None:
         WeightsError: the file is not a checkpoint.
     """
     saved = read_checkpoint(path).get("config")
-    if saved is None:
-        return  # the runner says what else is missing
-    changes = list(changed_settings(saved, job))
+    if saved is not None:  # else the runner says what is missing
+        refuse_unless_allowed(path, list(changed_settings(saved, job)), allowed=allowed)
+
+
+def refuse_unless_allowed(path: Path, changes: Sequence[str], *, allowed: bool) -> None:
+    """List what has changed since a checkpoint was written.
+
+    Raises:
+        TrainingError: something has, and that is not allowed.
+    """
     if not changes:
         return
     listed = "\n".join(f"  {change}" for change in changes)
     if not allowed:
         raise TrainingError(
-            f"run.resume_ckpt_path: {path} is of a run with other settings:\n{listed}\n"
-            "Restore them, or resume with the new ones: --allow-changed"
+            f"resuming {path}: its run was another one:\n{listed}\n"
+            "Restore this, or resume with what is new: --allow-changed"
         )
-    log.info("resuming %s with changed settings:\n%s", path, listed)
+    log.info("resuming %s with changes:\n%s", path, listed)
 
 
-def recorded_model(path: str | None) -> dict[str, Any] | None:
-    """Return the model section in the config of a checkpoint; None if there is no path, or no config in the file.
+def recorded_model(run: Any, *, auto: bool) -> dict[str, Any] | None:
+    """Return the model section of the run that goes on, as its files have it; None if there is none.
 
+    Args:
+        run: the ``run`` section.
+        auto: the run may go on in its output folder.
     Raises:
-        WeightsError: the file is not a checkpoint.
+        WeightsError: ``resume_ckpt_path`` is not a checkpoint.
     """
-    saved = read_checkpoint(path).get("config") if path is not None else None
+    config = Path(run.output_dir, "config.yaml")
+    if auto and config.is_file():
+        saved: Any = config.read_text(encoding="utf-8")
+    elif run.resume_ckpt_path is not None:
+        saved = read_checkpoint(run.resume_ckpt_path).get("config")
+    else:
+        return None
     return (yaml.safe_load(saved) or {}).get("model") if isinstance(saved, str) else None
 
 

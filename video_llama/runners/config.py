@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
 from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS
 from video_llama.config.fields import ExistingPath, Operational, Registered
@@ -29,6 +29,20 @@ class BadSamplesConfig:
 
     max_fraction: Annotated[float, Interval(ge=0, le=1)]
     """Largest share of the samples that may be replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When checkpoints are written and deleted."""
+
+    save_every: Annotated[int, Ge(1)] | None
+    """Steps between them, beside those at the end of each epoch."""
+
+    keep_last: Annotated[int, Ge(1)] | None
+    """Newest ones that are kept."""
+
+    keep_every: Annotated[int, Ge(1)] | None
+    """Those of multiples of this step are kept for good."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,8 +140,27 @@ class RunConfig:
     """Folder that keeps the frozen encoders' output for files that are read without randomness, for all epochs and runs. null:
     every sample is read and encoded anew."""
 
+    save_every: Annotated[int, Ge(1), Operational()] | None = 500
+    """Optimiser steps between checkpoints. null: one at the end of each epoch alone, where there always is one."""
+
+    keep_last: Annotated[int, Ge(1), Operational()] | None = None
+    """Newest checkpoints that are kept; older ones are deleted. null: all."""
+
+    keep_every: Annotated[int, Ge(1), Operational()] | None = None
+    """Checkpoints of steps that are a multiple of this are never deleted. null: none."""
+
+    resume: Annotated[Literal["auto"], Operational()] | None = None
+    """auto: go on from the newest complete checkpoint in output_dir. If it has none, start from resume_ckpt_path or, without
+    that, from the beginning. torchrun's restarts do so anyway."""
+
     resume_ckpt_path: Annotated[str, ExistingPath(kind="file")] | None = None
     """A checkpoint of this run to resume from."""
+
+    max_hours: Annotated[float, Gt(0), Operational()] | None = None
+    """The run saves and stops after this time, with exit code 75. null: no limit."""
+
+    collective_timeout: Annotated[float, Gt(0), Operational()] = 10.0
+    """Minutes that processes wait for one another; then the run ends, and names the one that is missing."""
 
     max_bad_fraction: Annotated[float, Interval(ge=0, le=1), Operational()] = 0.05
     """The run stops when more than this share of its samples, resumed or not, had to be replaced."""
@@ -179,6 +212,8 @@ class RunConfig:
             yield "amp_dtype", "fp16 needs a GPU; on the CPU use bf16, or amp: false"
         if self.world_size > 1 and not self.distributed:
             yield "world_size", f"{self.world_size}, but distributed is false"
+        if self.keep_every and self.save_every and self.keep_every % self.save_every:
+            yield "keep_every", f"{self.keep_every} is not a multiple of save_every, {self.save_every}"
         yield from self._check_schedule()
         yield from self._check_callbacks()
 
@@ -213,6 +248,8 @@ class RunConfig:
                 yield "batch_size_eval", "has no effect: a run does not evaluate"
             if self.amp_dtype != "bf16" and not self.amp:
                 yield "amp_dtype", "has no effect with amp: false"
+            if self.keep_every is not None and self.keep_last is None:
+                yield "keep_every", "has no effect: without keep_last, no checkpoint is deleted"
             yield from self._idle_rates()
 
     def warnings(self) -> Iterable[tuple[str, str]]:

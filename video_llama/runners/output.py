@@ -1,16 +1,21 @@
-"""The output folder of a run, and the JSON-lines logs in it."""
+"""The output folder of a run: its files, and whether a run may start or go on in it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+import logging
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.distributed import World
-from video_llama.common.errors import TrainingError
+from video_llama.common.errors import TrainingError, WeightsError
 from video_llama.common.files import replacing
+
+log = logging.getLogger(__name__)
+
+_CHECKPOINT = re.compile(r"checkpoint_step(\d+)\.pth")
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class RunOutput:
     """Only the first process writes what all share."""
     resolved_config: str
     """The whole YAML, defaults filled in."""
+    resume_from: Path | None = None
+    """The checkpoint that the run goes on from; None: it starts."""
 
     @property
     def metrics(self) -> Path:
@@ -33,72 +40,107 @@ class RunOutput:
         """The bad records that this process met."""
         return self.folder / f"bad_samples.rank{self.world.rank}.jsonl"
 
-    def checkpoint(self, epoch: int) -> Path:
-        """Path of the checkpoint at the end of an epoch."""
-        return self.folder / f"checkpoint_{epoch}.pth"
+    def checkpoint(self, step: int) -> Path:
+        """Path of the checkpoint after so many steps."""
+        return self.folder / f"checkpoint_step{step:06}.pth"
+
+    def checkpoints(self) -> dict[int, Path]:
+        """Return the checkpoints in the folder by their steps, in this order."""
+        found = {path: _CHECKPOINT.fullmatch(path.name) for path in self.folder.glob("checkpoint_step*.pth")}
+        return dict(sorted((int(match[1]), path) for path, match in found.items() if match))
 
     def save_config(self) -> None:
-        """Write ``config.yaml``."""
+        """Write ``config.yaml``.
+
+        Raises:
+            TrainingError: it cannot be written.
+        """
         if self.world.is_main:
-            (self.folder / "config.yaml").write_text(self.resolved_config, encoding="utf-8")
+            try:
+                with replacing(self.folder / "config.yaml") as temporary:
+                    temporary.write_text(self.resolved_config, encoding="utf-8")
+            except OSError as error:
+                raise TrainingError(f"run.output_dir: {self.folder} cannot be written: {error.strerror}") from error
 
 
-def open_output(folder: str | Path, world: World, resolved_config: str, resume_from: str | None = None) -> RunOutput:
-    """Make the output folder of a run, or reuse it to resume the run that it holds.
+def open_output(
+    folder: str | Path,
+    world: World,
+    resolved_config: str,
+    *,
+    resume_ckpt_path: str | None = None,
+    auto: bool = False,
+) -> RunOutput:
+    """Make the output folder of a run, or reuse it to go on with the run that it holds.
 
     Args:
         folder: ``run.output_dir``.
         world: the processes of the run.
         resolved_config: the whole YAML, defaults filled in.
-        resume_from: the checkpoint to resume from.
+        resume_ckpt_path: the checkpoint to resume from.
+        auto: resume from the newest complete checkpoint of the folder instead, if it has one.
 
     Raises:
-        TrainingError: the folder holds another run, or cannot be made.
+        TrainingError: the folder holds another run, or nothing to go on from, or cannot be made.
     """
-    output = RunOutput(Path(folder), world, resolved_config)
-    resumes_here = resume_from is not None and Path(resume_from).resolve().parent == output.folder.resolve()
-    if output.metrics.exists() and not resumes_here:
+    start = Path(resume_ckpt_path) if resume_ckpt_path else None
+    output = RunOutput(Path(folder), world, resolved_config, start)
+    _check_and_prepare(output, auto)
+    newest = world.broadcast_object(_newest(output) if auto and world.is_main else None)
+    if newest is None:
+        if auto and start is None and world.is_main:
+            log.info("run.resume: auto: %s has no checkpoint yet, so the run starts", folder)
+        return output
+    if world.is_main:
+        log.info("run.resume: auto: going on from %s", newest)
+    return RunOutput(output.folder, world, resolved_config, newest)
+
+
+def _check_and_prepare(output: RunOutput, auto: bool) -> None:
+    """Check that the folder may be used, and make it."""
+    start, folder = output.resume_from, output.folder
+    resumes_here = start is not None and start.resolve().parent == folder.resolve()
+    if output.metrics.exists() and not resumes_here and not auto:
         raise TrainingError(
-            f"run.output_dir: {folder} already holds a run. Choose another folder, move that one away, "
-            "or go on with it: --options run.resume_ckpt_path=<a checkpoint in it>"
+            f"run.output_dir: {folder} already holds a run. Go on with it: --options run.resume=auto; or choose another "
+            "folder, or move that one away."
         )
-    world.barrier()  # every process has checked before the first one writes
+    if start is not None and resumes_here and not auto:
+        step = next((step for step, path in output.checkpoints().items() if path.name == start.name), None)
+        later = [path.name for other, path in output.checkpoints().items() if step is not None and other > step]
+        if later:
+            raise TrainingError(
+                f"run.resume_ckpt_path: {start} is followed by {', '.join(later)}, which a run from there would mix with its "
+                "own. Move them away, or choose another run.output_dir."
+            )
+    output.world.barrier()  # every process has checked before the first one writes
     try:
-        output.folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        if output.world.is_main:
+            for left in folder.glob(".checkpoint_*.tmp"):  # a killed run was writing it
+                left.unlink()
     except OSError as error:
         raise TrainingError(f"run.output_dir: {folder} cannot be made: {error.strerror}") from error
-    return output
 
 
-def append_records(log: Path, records: Iterable[dict[str, Any]]) -> None:
-    """Append records to a JSON-lines file, one a line; without records, no file is made."""
-    lines = [json.dumps(record, ensure_ascii=False) + "\n" for record in records]
-    if lines:
-        with open(log, "a", encoding="utf-8") as file:
-            file.writelines(lines)
-
-
-def drop_records_from(log: Path, step: int) -> None:
-    """Drop the records of a step and of all later ones, which a resumed run takes again.
-
-    A last line that a killed process left unfinished is dropped too. The file is replaced whole or not at all.
+def _newest(output: RunOutput) -> Path | None:
+    """Return the newest checkpoint that can be read, and report newer ones that cannot.
 
     Raises:
-        TrainingError: another line is not a record.
+        TrainingError: there are checkpoints, but none that can be read.
     """
-    if not log.exists():
-        return
-    with open(log, encoding="utf-8", errors="replace", newline="\n") as file:  # records may hold other line separators
-        lines = file.readlines()
-    kept = []
-    for number, line in enumerate(lines, start=1):
+    damaged: Sequence[str] = []
+    for path in reversed(output.checkpoints().values()):
         try:
-            is_earlier = json.loads(line)["step"] < step
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):
-                break
-            raise TrainingError(f"{log}:{number}: not a record of a run. Remove the line to resume here.") from error
-        if is_earlier and line.endswith("\n"):
-            kept.append(line)
-    with replacing(log) as temporary:
-        temporary.write_text("".join(kept), encoding="utf-8")
+            read_checkpoint(path)
+        except WeightsError as error:
+            log.warning("%s", error)
+            damaged = [*damaged, path.name]
+        else:
+            return path
+    if damaged:
+        raise TrainingError(
+            f"run.resume: auto: {output.folder} has no checkpoint that can be read: {', '.join(damaged)}. To start over, "
+            "move them away."
+        )
+    return None

@@ -1,7 +1,10 @@
-"""Checkpoints of a run, read to resume it: one that belongs to another kind of run is refused."""
+"""Checkpoints of a run, read to go on with it: what must be as it was, and how the work is split now."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from video_llama.checkpoints.io import read_checkpoint
@@ -10,26 +13,29 @@ from video_llama.datasets.mixture import BatchPlan
 from video_llama.runners.config import RunConfig
 from video_llama.runners.run_state import RunState
 
-_RESUMABLE = ["model", "optimizer", "scaler", "callbacks", "seed", "steps_per_epoch", "samples_per_step"]
+log = logging.getLogger(__name__)
+
+_RESUMABLE = [
+    "model", "optimizer", "scaler", "callbacks", "seed", "steps_per_epoch", "samples_per_step", "processes", "data", "frozen",
+]  # fmt: skip
 
 
-def read_run(path: str, config: RunConfig, plan: BatchPlan) -> dict[str, Any]:
-    """Read the checkpoint of a run that took the same steps as this one would have.
+def read_run(path: Path, config: RunConfig) -> dict[str, Any]:
+    """Read the checkpoint of a run.
 
     Args:
-        path: ``run.resume_ckpt_path``.
+        path: the checkpoint.
         config: the ``run`` section of the run that resumes.
-        plan: how that run splits its samples.
 
     Raises:
-        WeightsError: the file holds weights alone, is of another run, or of one that is complete.
+        WeightsError: the file holds weights alone, or is of a run with another seed or number format.
     """
     content = read_checkpoint(path)
     missing = [key for key in [*_RESUMABLE, *RunState.names()] if key not in content]
     if missing and "seed" in content and "step" in content:
         raise WeightsError(
-            f"run.resume_ckpt_path: {path} was written by an older version, whose optimiser state has no names: this "
-            "version cannot resume it. To train on from its weights, use it as model.ckpt instead."
+            f"run.resume_ckpt_path: {path} was written by an older version, and lacks {', '.join(missing)}: this version "
+            "cannot resume it. To train on from its weights, use it as model.ckpt instead."
         )
     if missing:
         raise WeightsError(f"run.resume_ckpt_path: {path} has no {', '.join(missing)}; use it as model.ckpt instead")
@@ -39,16 +45,58 @@ def read_run(path: str, config: RunConfig, plan: BatchPlan) -> dict[str, Any]:
         raise WeightsError(
             f"run.amp_dtype: {path} comes from a run with{'' if content['scaler'] else 'out'} fp16; use the same setting"
         )
-    steps, samples = content["steps_per_epoch"], content["samples_per_step"]
-    if (steps, samples) != (plan.steps_per_epoch, plan.samples_per_step):
-        raise WeightsError(
-            f"run.resume_ckpt_path: {path} is of a run with {steps} steps of {samples} samples to an epoch; this one "
-            f"has {plan.steps_per_epoch} of {plan.samples_per_step}. Resume with the batch size, accumulation "
-            "and processes it had."
-        )
-    if content["step"] >= config.max_epoch * steps:
-        raise WeightsError(
-            f"run.resume_ckpt_path: {path} is of epoch {content['step'] // steps - 1}, the last of this run's "
-            f"{config.max_epoch}: nothing is left to do. Raise run.max_epoch, with --allow-changed, to go on."
-        )
     return content
+
+
+def batch_plan(config: RunConfig, records: int, processes: int) -> BatchPlan:
+    """Return how a run that starts splits its samples over its processes."""
+    return BatchPlan(
+        batch_size=config.batch_size_train,
+        accumulation=config.accum_grad_iters,
+        world_size=processes,
+        steps_per_epoch=config.steps_per_epoch(records, processes),
+    )
+
+
+def resumed_plan(path: Path, saved: Mapping[str, Any], config: RunConfig, records: int, processes: int) -> BatchPlan:
+    """Return how a run that resumes splits its samples: into the same steps as before, on any number of processes.
+
+    If that number has changed, so does the number of micro-batches that each process accumulates.
+
+    Args:
+        path: the checkpoint.
+        saved: its content.
+        config: the ``run`` section of the run that resumes.
+        records: how many there are to draw from.
+        processes: how many there are now.
+
+    Raises:
+        WeightsError: the steps cannot be split so, or are other ones.
+    """
+    wanted = batch_plan(config, records, processes)
+    steps, samples = saved["steps_per_epoch"], saved["samples_per_step"]
+    if processes != saved["processes"] and wanted.samples_per_step != samples:
+        at_once = config.batch_size_train * processes
+        accumulation, rest = divmod(samples, at_once)
+        if rest or not accumulation:
+            raise WeightsError(
+                f"{path} is of a run of {saved['processes']} processes with {samples} samples to a step, which {processes} "
+                f"processes cannot take in batches of {config.batch_size_train}. Lower run.batch_size_train so that "
+                f"it times {processes} divides {samples}, or use another number of processes."
+            )
+        log.info(
+            "%d processes take the steps of %d: each accumulates %d batches of %d instead of %d",
+            processes, saved["processes"], accumulation, config.batch_size_train, config.accum_grad_iters,
+        )  # fmt: skip
+        wanted = BatchPlan(
+            batch_size=config.batch_size_train,
+            accumulation=accumulation,
+            world_size=processes,
+            steps_per_epoch=config.iters_per_epoch or max(1, records // samples),
+        )
+    if (steps, samples) != (wanted.steps_per_epoch, wanted.samples_per_step):
+        raise WeightsError(
+            f"{path} is of a run with {steps} steps of {samples} samples to an epoch; this one has {wanted.steps_per_epoch} "
+            f"of {wanted.samples_per_step}. Resume with the batch size, accumulation and iters_per_epoch that it had."
+        )
+    return wanted

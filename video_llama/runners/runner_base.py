@@ -6,35 +6,41 @@ Gradients are therefore summed, not averaged, over processes.
 
 from __future__ import annotations
 
-import itertools
+import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
-from functools import partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
-from video_llama.checkpoints.io import write_checkpoint
-from video_llama.common.errors import TrainingError
+from video_llama.common.distributed import restarts
+from video_llama.common.errors import Preempted, TrainingError, WeightsError
 from video_llama.common.registry import RUNNERS
 from video_llama.common.types import Batch
-from video_llama.datasets.collate import collate
-from video_llama.datasets.mixture import BatchPlan, Mixture, RankBatches
+from video_llama.datasets.mixture import Mixture
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.runners.callback import Run
 from video_llama.runners.callback_list import build_callbacks
+from video_llama.runners.changes import refuse_unless_allowed
 from video_llama.runners.config import RunConfig
+from video_llama.runners.fingerprint import changed_parts, check_data, data_fingerprint, frozen_fingerprint
 from video_llama.runners.optim import build_optimizer, load_named_state, named_state
 from video_llama.runners.output import RunOutput
-from video_llama.runners.resume import read_run
+from video_llama.runners.resume import batch_plan, read_run, resumed_plan
 from video_llama.runners.run_state import RunState, StepMetrics
+from video_llama.runners.saves import Saves
 from video_llama.runners.schedules import build_schedule
+from video_llama.runners.step_batches import StepBatches
+from video_llama.runners.stop import Stop
+
+log = logging.getLogger(__name__)
 
 AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -47,16 +53,28 @@ class RunnerBase:
         config: the ``run`` section.
         model: the model, built, filled and frozen.
         mixture: the data.
-        output: the output folder, and the processes that share it.
+        output: the output folder, the processes that share it, and the checkpoint to resume from.
         pad_id: token that fills batches.
+        stop: requests to stop.
+        allow_changed: resume with other frozen weights than the checkpoint's run had.
 
     Raises:
-        TrainingError: nothing is left to train, or the processes are not those of the config.
+        TrainingError: nothing is left to train, or the processes are not those of the config; as ``resume``.
     """
 
     Config = RunConfig
 
-    def __init__(self, config: RunConfig, model: Any, mixture: Mixture, output: RunOutput, *, pad_id: int) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        model: Any,
+        mixture: Mixture,
+        output: RunOutput,
+        *,
+        pad_id: int,
+        stop: Stop | None = None,
+        allow_changed: bool = False,
+    ) -> None:
         world = output.world
         if config.world_size not in (1, world.size):
             raise TrainingError(f"run.world_size: {config.world_size}, but torchrun started {world.size} processes")
@@ -64,6 +82,7 @@ class RunnerBase:
             raise TrainingError(f"run.distributed: false, but torchrun started {world.size} processes")
         self.config, self.world, self.output = config, world, output
         self.mixture, self.pad_id = mixture, pad_id
+        self.stop, self.saves = stop or Stop(), Saves(world.is_main)
         self.model = model.to(world.device)
         self.features = FeatureStore.of(config.feature_store, model) if config.feature_store else None
         if self.features is not None:
@@ -74,29 +93,31 @@ class RunnerBase:
         world.broadcast(p.data for p in self.trainables)
         self.optimizer = build_optimizer(model, config.init_lr, config.weight_decay, config.beta2)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.fp16)
-        self.plan = BatchPlan(
-            batch_size=config.batch_size_train,
-            accumulation=config.accum_grad_iters,
-            world_size=world.size,
-            steps_per_epoch=config.steps_per_epoch(len(mixture), world.size),
-        )
-        self.total_steps = config.max_epoch * self.plan.steps_per_epoch
-        self.learning_rate = build_schedule(config, self.plan.steps_per_epoch)
         self.callbacks = build_callbacks(config)
         self.state = RunState()
+        self.plan = batch_plan(config, len(mixture), world.size)
+        if output.resume_from is not None:
+            self.resume(output.resume_from, allow_changed=allow_changed)
+        self.total_steps = config.max_epoch * self.plan.steps_per_epoch
+        self.learning_rate = build_schedule(config, self.plan.steps_per_epoch)
 
     def train(self) -> None:
-        """Take all steps of the run that are left."""
-        if self.config.resume_ckpt_path:
-            self.resume(self.config.resume_ckpt_path)
+        """Take all steps of the run that are left.
+
+        Raises:
+            Preempted: the run was asked to stop. It is saved, and can be resumed.
+            TrainingError: it cannot go on, or its last checkpoint cannot be written.
+        """
+        if self.nothing_left():
+            return
         self.output.save_config()
         self.model.train()
         run = self.run()
-        with self.callbacks.running(run):
-            micro_batches = iter(self.loader())
-            while self.state.step < self.total_steps:
+        with self.stop.deferred(), self.callbacks.running(run):
+            micro_batches = self.batches()(range(self.state.step, self.total_steps))
+            while self.state.step < self.total_steps and not self.stop.agreed:
                 started = time.perf_counter()
-                batches = self.next_of(micro_batches)
+                batches = next(micro_batches)
                 waited = time.perf_counter() - started
                 self.callbacks.before_step(run, batches)
                 metrics = self.train_step(batches)
@@ -104,18 +125,29 @@ class RunnerBase:
                 metrics = replace(metrics, data_seconds=round(waited, 4), seconds=round(spent, 4))
                 self.state.count(metrics)
                 self.callbacks.after_step(run, metrics)
+            self.finish_saves()
+            if self.state.step < self.total_steps:
+                raise Preempted(
+                    f"{self.stop.reason or 'another process was asked to stop'}: saved after step {self.state.step} of "
+                    f"{self.total_steps} in {self.output.folder}. To go on: --options run.resume=auto"
+                )
         self.world.barrier()
 
-    def next_of(self, micro_batches: Iterator[Batch]) -> list[Batch]:
-        """Return the micro-batches of one step.
+    def nothing_left(self) -> bool:
+        """Return whether the run that is resumed is complete.
 
         Raises:
-            TrainingError: the data cannot be used; what a loader process raised comes without its traceback.
+            WeightsError: it is, and its checkpoint was named, so that more was expected.
         """
-        try:
-            return list(itertools.islice(micro_batches, self.plan.accumulation))
-        except TrainingError as error:
-            raise TrainingError(str(error).rpartition(f"{TrainingError.__name__}: ")[2].rstrip()) from error
+        if self.state.step < self.total_steps:
+            return False
+        path, epochs = self.output.resume_from, self.config.max_epoch
+        done = f"{path} is of step {self.state.step}, the last of this run's {epochs} epochs: nothing is left to do."
+        advice = "Raise run.max_epoch, with --allow-changed, to go on."
+        if self.config.resume is None and not restarts():
+            raise WeightsError(f"run.resume_ckpt_path: {done} {advice}")
+        log.info("%s %s", done, advice)
+        return True
 
     def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
         """Take one optimiser step over this process's micro-batches; returns the metrics of the whole step."""
@@ -136,7 +168,9 @@ class RunnerBase:
         if not self.scaler.is_enabled():  # the scaler skips such a step, and lowers the scale
             _finite(grad_norm, "the norm of the gradients", step, batches)
         self.apply_gradients()
-        (loss_sum,) = self.world.all_reduce_sum(loss)
+        loss_sum, stopping, saved = self.world.all_reduce_sum(loss, self.stop.reason is not None, self.saves.outcome())
+        self.stop.agreed = stopping > 0
+        self.settle_save(int(saved))
         return StepMetrics(
             step=step,
             epoch=step // self.plan.steps_per_epoch,
@@ -177,21 +211,14 @@ class RunnerBase:
 
     def apply_gradients(self) -> None:
         """Take the step, and clear the gradients."""
+        self.saves.wait_for_copy()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def loader(self) -> DataLoader[Any]:
-        """Load this process's micro-batches of all steps that are left."""
-        return DataLoader(
-            self.mixture,
-            batch_sampler=RankBatches(
-                self.mixture, self.plan, self.world.rank, range(self.state.step, self.total_steps)
-            ),
-            num_workers=self.config.num_workers,
-            collate_fn=partial(collate, pad_id=self.pad_id),
-            pin_memory=self.world.device.type == "cuda",
-        )
+    def batches(self) -> StepBatches:
+        """Return what loads this process's part of each step."""
+        return StepBatches(self.mixture, self.plan, self.world, num_workers=self.config.num_workers, pad_id=self.pad_id)
 
     def run(self) -> Run:
         """Return the run as its callbacks know it."""
@@ -204,39 +231,84 @@ class RunnerBase:
             state=self.state,
             steps_per_epoch=self.plan.steps_per_epoch,
             total_steps=self.total_steps,
+            stop=self.stop,
             save=self.save,
         )
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint, on the first process."""
-        if self.world.is_main:
-            write_checkpoint(path, self.checkpoint())
-        self.world.barrier()  # callbacks of every process may read it
-        self.callbacks.on_save(self.run(), path)
+        """Start writing a checkpoint, in the background of the first process; every process must call it.
+
+        Callbacks learn from ``on_save`` that the file is complete, during a later step or at the end of the run.
+        """
+        self.saves.start(path, self.checkpoint)
+
+    def settle_save(self, outcome: int) -> None:
+        """Tell the callbacks of the oldest checkpoint that is being written, if it is complete."""
+        if (path := self.saves.settle(outcome)) is not None:
+            self.callbacks.on_save(self.run(), path)
+
+    def finish_saves(self) -> None:
+        """Wait for the checkpoints that are being written.
+
+        Raises:
+            TrainingError: the last one could not be.
+        """
+        while self.saves.unsettled:
+            (outcome,) = self.world.all_reduce_sum(self.saves.outcome(wait=True))
+            self.settle_save(int(outcome))
+        if self.saves.failed:
+            raise TrainingError(
+                f"{self.output.folder}: the last checkpoint, of step {self.state.step}, could not be written; see above. "
+                "Make room and resume from the one before: --options run.resume=auto"
+            )
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return what a checkpoint holds. Random streams follow from seed, step and rank, and need no saving."""
+        """Return what a checkpoint holds. Tensors of model and optimiser are the run's own: only ``apply_gradients`` changes them.
+
+        Random streams follow from seed, step and rank, and the position in the data from the step: neither needs saving.
+        """
         return {
             "model": self.model.trainable_state(),
             "optimizer": named_state(self.model, self.optimizer),
             "scaler": self.scaler.state_dict(),
-            "callbacks": self.callbacks.state_dict(),
+            "callbacks": deepcopy(self.callbacks.state_dict()),
             "config": self.output.resolved_config,
             "seed": self.config.seed,
+            "processes": self.world.size,
             "steps_per_epoch": self.plan.steps_per_epoch,
             "samples_per_step": self.plan.samples_per_step,
+            "data": self.data,
+            "frozen": self.frozen,
             "epoch": (self.state.step - 1) // self.plan.steps_per_epoch,
             **self.state.as_dict(),
         }
 
-    def resume(self, path: str) -> None:
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """The fingerprint of the data."""
+        return data_fingerprint(self.mixture)
+
+    @cached_property
+    def frozen(self) -> dict[str, str]:
+        """The fingerprint of the frozen parts of the model."""
+        return frozen_fingerprint(self.model)
+
+    def resume(self, path: Path, *, allow_changed: bool = False) -> None:
         """Restore the run that a checkpoint holds.
+
+        Args:
+            path: the checkpoint.
+            allow_changed: log other frozen weights instead of refusing them.
 
         Raises:
             WeightsError: it is not a checkpoint of a run like this one.
+            TrainingError: the data, or the frozen weights, are not those of that run.
         """
-        content = read_run(path, self.config, self.plan)
+        content = read_run(path, self.config)
+        check_data(path, content["data"], self.data)
+        self.plan = resumed_plan(path, content, self.config, len(self.mixture), self.world.size)
         self.model.load_trainable_state(content["model"])
+        refuse_unless_allowed(path, changed_parts(content["frozen"], self.frozen), allowed=allow_changed)
         load_named_state(self.model, self.optimizer, content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.callbacks.load_state_dict(content["callbacks"])

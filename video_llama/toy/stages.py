@@ -53,7 +53,7 @@ def _result(folder: Path) -> dict[str, Any]:
         "last_loss": metrics[-1]["loss"],
         "steps": len(metrics),
         "seconds": round(sum(line["seconds"] for line in metrics), 1),
-        "checkpoint": str(folder / f"checkpoint_{metrics[-1]['epoch']}.pth"),
+        "checkpoint": str(folder / f"checkpoint_step{metrics[-1]['step'] + 1:06}.pth"),
     }
 
 

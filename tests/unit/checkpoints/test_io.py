@@ -322,9 +322,9 @@ def test_a_file_without_a_table_of_tensors_is_refused(tmp_path: Path, content: A
 
 
 def test_a_checkpoint_of_a_newer_format_asks_for_an_update(tmp_path: Path) -> None:
-    write_checkpoint(tmp_path / "c.pth", {"format": "video_llama/2", "model": TENSORS})
+    write_checkpoint(tmp_path / "c.pth", {"format": "video_llama/3", "model": TENSORS})
     for read in (read_checkpoint, read_weights):
-        with pytest.raises(WeightsError, match=r"c\.pth: written in format video_llama/2; .* Update video_llama"):
+        with pytest.raises(WeightsError, match=r"c\.pth: written in format video_llama/3; .* Update video_llama"):
             read(tmp_path / "c.pth")
 
 

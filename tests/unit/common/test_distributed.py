@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed import HashStore
 
 from tests.processes import in_two_processes
 from video_llama.common.distributed import World, choose_device, join_world
@@ -94,7 +95,9 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
         monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
-        monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+        monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend, **settings: None)
+        monkeypatch.setattr(torch.distributed, "rendezvous", lambda *_, **__: iter([(HashStore(), 0, 1)]))
+        monkeypatch.setattr("video_llama.common.distributed._heartbeat", lambda *_: None)
         monkeypatch.setenv("WORLD_SIZE", str(n_processes))
         monkeypatch.setenv("LOCAL_RANK", str(local_rank))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,7 +225,7 @@ def test_trainable_tensors_go_from_one_model_into_another(decoder):
 
 def test_trainable_tensors_of_another_model_are_refused_and_change_nothing(decoder):
     model = tiny.model(decoder)
-    before = model.trainable_state()
+    before = deepcopy(model.trainable_state())
     changed = {name: t + 1 for name, t in before.items()}
     last = list(changed)[-1]
     with pytest.raises(WeightsError, match=r"missing.*to_decoder"):

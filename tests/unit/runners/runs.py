@@ -19,6 +19,7 @@ from video_llama.models.video_llama import VideoLLaMA
 from video_llama.runners.config import RunConfig
 from video_llama.runners.output import open_output
 from video_llama.runners.runner_base import RunnerBase
+from video_llama.runners.stop import Stop
 
 ALONE = World(0, 1, torch.device("cpu"))
 YAML = "model: {arch: video_llama}\n"
@@ -36,6 +37,9 @@ class Samples:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def digest(self) -> str:
+        return f"{len(self)} made-up samples"
+
     def record_id(self, index: int) -> str:
         return str(index)
 
@@ -51,6 +55,9 @@ def runner(
     samples: Samples | None = None,
     model: VideoLLaMA | None = None,
     world: World = ALONE,
+    *,
+    stop: Stop | None = None,
+    allow_changed: bool = False,
     **settings: Any,
 ) -> RunnerBase:
     settings = {
@@ -65,9 +72,11 @@ def runner(
         **settings,
     }
     config = RunConfig(output_dir=str(folder), **settings)
-    output = open_output(folder, world, YAML, config.resume_ckpt_path)
+    output = open_output(folder, world, YAML, resume_ckpt_path=config.resume_ckpt_path, auto=config.resume == "auto")
     mixture = Mixture([samples or Samples()], [1.0], config.seed)
-    return RunnerBase(config, model or tiny.model(decoder), mixture, output, pad_id=0)
+    return RunnerBase(
+        config, model or tiny.model(decoder), mixture, output, pad_id=0, stop=stop, allow_changed=allow_changed
+    )
 
 
 def trained(*args: Any, **settings: Any) -> RunnerBase:

@@ -87,7 +87,7 @@ def test_a_setting_that_alters_training_is_listed_with_both_values(now: JobConfi
     [
         JOB,
         with_run(output_dir="elsewhere"),
-        with_run(resume_ckpt_path="out/checkpoint_0.pth"),
+        with_run(resume_ckpt_path="out/checkpoint_step000003.pth"),
         with_run(num_workers=0),
         with_run(device="cpu"),
         with_run(world_size=2),
@@ -133,17 +133,17 @@ def test_a_setting_that_an_older_version_did_not_have_counts_only_if_it_was_set(
 
 
 def test_changes_are_refused_unless_they_are_allowed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = str(tmp_path / "checkpoint_0.pth")
+    path = tmp_path / "checkpoint_step000003.pth"
     write_checkpoint(path, {"model": {}, "config": JOB.to_yaml()})
     now = with_run(init_lr=1.0, weight_decay=0.0)
     check_changes(path, JOB, allowed=False)
     with pytest.raises(TrainingError) as caught:
         check_changes(path, now, allowed=False)
     assert str(caught.value).splitlines() == [
-        f"run.resume_ckpt_path: {path} is of a run with other settings:",
+        f"resuming {path}: its run was another one:",
         "  run.init_lr: 0.0001 in the checkpoint, 1.0 now",
         "  run.weight_decay: 0.05 in the checkpoint, 0.0 now",
-        "Restore them, or resume with the new ones: --allow-changed",
+        "Restore this, or resume with what is new: --allow-changed",
     ]
     with caplog.at_level(logging.INFO):
         check_changes(path, now, allowed=True)

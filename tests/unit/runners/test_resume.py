@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tests import tiny
 from tests.unit.runners.runs import Samples, losses, metrics, runner, same, trained
 from video_llama.checkpoints.io import read_checkpoint, write_checkpoint
 from video_llama.common.errors import TrainingError, WeightsError
+from video_llama.datasets.mixture import BatchPlan
+from video_llama.runners.config import RunConfig
+from video_llama.runners.resume import resumed_plan
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 def test_a_run_resumed_after_an_epoch_is_bit_identical_to_an_uninterrupted_one(decoder, tmp_path, dropout):
     straight = trained(decoder, tmp_path / "straight", model=tiny.model(decoder, dropout=dropout))
-    checkpoint = str(tmp_path / "straight" / "checkpoint_0.pth")
+    checkpoint = str(tmp_path / "straight" / "checkpoint_step000003.pth")
     other = tiny.model(decoder, seed=7, dropout=dropout)  # its branch is filled from the checkpoint
     other.vision, other.qformer = straight.model.vision, straight.model.qformer
     resumed = trained(decoder, tmp_path / "resumed", model=other, resume_ckpt_path=checkpoint)
@@ -55,7 +60,7 @@ def test_a_killed_run_resumes_in_its_folder_with_the_log_of_an_uninterrupted_one
     assert len(metrics(tmp_path / "killed")) == 5
     with open(tmp_path / "killed" / "metrics.jsonl", "a") as log:
         log.write(torn)
-    trained(decoder, tmp_path / "killed", resume_ckpt_path=str(tmp_path / "killed" / "checkpoint_0.pth"))
+    trained(decoder, tmp_path / "killed", resume_ckpt_path=str(tmp_path / "killed" / "checkpoint_step000003.pth"))
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "straight")
 
 
@@ -66,21 +71,21 @@ def test_a_killed_run_resumes_in_its_folder_with_the_log_of_an_uninterrupted_one
 )
 def test_resuming_with_a_different_number_of_samples_per_epoch_is_refused(decoder, tmp_path, settings):
     trained(decoder, tmp_path, max_epoch=1)
-    path = str(tmp_path / "checkpoint_0.pth")
-    with pytest.raises(WeightsError, match=rf"run.resume_ckpt_path: {path} .*3 steps of 4 samples"):
+    path = str(tmp_path / "checkpoint_step000003.pth")
+    with pytest.raises(WeightsError, match=rf"{path} is of a run with 3 steps of 4 samples"):
         trained(decoder, tmp_path, resume_ckpt_path=path, **settings)
 
 
 def test_resuming_may_trade_batch_size_for_accumulation(decoder, tmp_path):
     trained(decoder, tmp_path / "straight")
-    path = str(tmp_path / "straight" / "checkpoint_0.pth")
+    path = str(tmp_path / "straight" / "checkpoint_step000003.pth")
     trained(decoder, tmp_path / "resumed", resume_ckpt_path=path, batch_size_train=2, accum_grad_iters=2)
     assert losses(tmp_path / "resumed") == pytest.approx(losses(tmp_path / "straight")[3:], rel=1e-4)
 
 
 def test_a_resumed_run_uses_the_optimiser_settings_of_its_config(decoder, tmp_path):
     trained(decoder, tmp_path / "one", max_epoch=1)
-    path = str(tmp_path / "one" / "checkpoint_0.pth")
+    path = str(tmp_path / "one" / "checkpoint_step000003.pth")
     run = trained(decoder, tmp_path / "two", resume_ckpt_path=path, weight_decay=0.5, beta2=0.9)
     groups = run.optimizer.param_groups
     assert [(g["weight_decay"], g["betas"]) for g in groups] == [(0.5, (0.9, 0.9)), (0.0, (0.9, 0.9))]
@@ -91,7 +96,7 @@ def test_a_run_does_not_resume_in_the_folder_of_another(decoder, tmp_path):
     trained(decoder, tmp_path / "two", max_epoch=1)
     before = (tmp_path / "two" / "metrics.jsonl").read_bytes()
     with pytest.raises(TrainingError, match="two already holds a run"):
-        trained(decoder, tmp_path / "two", resume_ckpt_path=str(tmp_path / "one" / "checkpoint_0.pth"))
+        trained(decoder, tmp_path / "two", resume_ckpt_path=str(tmp_path / "one" / "checkpoint_step000003.pth"))
     assert (tmp_path / "two" / "metrics.jsonl").read_bytes() == before
 
 
@@ -103,7 +108,7 @@ def test_resuming_a_complete_run_or_with_another_seed_is_refused(decoder, tmp_pa
     trained(decoder, tmp_path, max_epoch=1)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     with pytest.raises(WeightsError, match=message):
-        trained(decoder, tmp_path, resume_ckpt_path=str(tmp_path / "checkpoint_0.pth"), **settings)
+        trained(decoder, tmp_path, resume_ckpt_path=str(tmp_path / "checkpoint_step000003.pth"), **settings)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before
 
 
@@ -116,7 +121,7 @@ def test_a_run_does_not_resume_from_weights_alone(decoder, tmp_path):
 
 def test_resuming_with_different_trained_parameters_is_refused(decoder, tmp_path):
     trained(decoder, tmp_path / "one", max_epoch=1)
-    path = str(tmp_path / "one" / "checkpoint_0.pth")
+    path = str(tmp_path / "one" / "checkpoint_step000003.pth")
     with pytest.raises(WeightsError, match=r"not of this model.*video_branch.qformer"):
         trained(decoder, tmp_path / "two", model=tiny.model(decoder, frozen_video_Qformer=True), resume_ckpt_path=path)
 
@@ -133,9 +138,36 @@ def test_bad_samples_from_before_a_resume_still_count(decoder, tmp_path):
     """Too many among the first 60 are only judged after 100, when none of the last 40 was bad."""
     settings = {"batch_size_train": 20, "max_bad_fraction": 0.05}
     trained(decoder, tmp_path / "one", Samples(60, bad=range(10)), max_epoch=1, **settings)
-    path = tmp_path / "one" / "checkpoint_0.pth"
+    path = tmp_path / "one" / "checkpoint_step000003.pth"
     content = read_checkpoint(path)
     assert content["samples"] == 60
     assert content["bad_samples"] >= 10
     with pytest.raises(TrainingError, match=f"{content['bad_samples']} bad samples among 100"):
         trained(decoder, tmp_path / "two", Samples(60), resume_ckpt_path=str(path), **settings)
+
+
+SAVED = {"steps_per_epoch": 10, "samples_per_step": 12, "processes": 2}
+
+
+def plan(saved: dict[str, int], processes: int, **settings: int) -> BatchPlan:
+    """How so many processes take the steps of a checkpoint's run."""
+    config = RunConfig(init_lr=0.1, max_epoch=1, output_dir="out", **{"batch_size_train": 6, **settings})
+    return resumed_plan(Path("c.pth"), saved, config, 120, processes)
+
+
+def test_another_number_of_processes_takes_the_same_steps(caplog):
+    with caplog.at_level("INFO"):
+        alone = plan(SAVED, 1)
+    assert (alone.accumulation, alone.samples_per_step, alone.steps_per_epoch) == (2, 12, 10)
+    assert "1 processes take the steps of 2: each accumulates 2 batches of 6 instead of 1" in caplog.text
+    again = plan({**SAVED, "processes": 1}, 2)
+    assert (again.accumulation, again.samples_per_step, again.steps_per_epoch) == (1, 12, 10)
+    assert plan(SAVED, 3, batch_size_train=2).accumulation == 2
+    assert plan(SAVED, 4, batch_size_train=3).accumulation == 1
+
+
+@pytest.mark.parametrize("processes", [3, 4])
+def test_a_number_of_processes_that_cannot_take_the_same_steps_is_refused(processes):
+    named = rf"c.pth is of a run of 2 processes with 12 samples to a step, which {processes} processes cannot take in batches of 6"
+    with pytest.raises(WeightsError, match=named):
+        plan(SAVED, processes)

@@ -67,7 +67,7 @@ def train(world: World, decoder: Path, folder: Path) -> Noted:
     run.train()
     dropout = {"model": tiny.model(decoder, dropout=0.1), "callbacks": (Ranks.Config(),), **SETTINGS}
     trained(decoder, folder / "straight", world=world, **dropout)
-    resume = str(folder / "straight" / "checkpoint_0.pth")
+    resume = str(folder / "straight" / "checkpoint_step000004.pth")
     other = tiny.model(decoder, seed=7, dropout=0.1)  # its branch is filled from the checkpoint
     other.vision, other.qformer = dropout["model"].vision, dropout["model"].qformer
     resumed = trained(decoder, folder / "resumed", world=world, **dropout | {"model": other}, resume_ckpt_path=resume)
@@ -109,7 +109,7 @@ def test_a_batch_of_plain_text_on_one_of_two_processes_does_not_change_the_numbe
 
 def test_a_run_of_two_processes_resumes_bit_for_bit(two):
     assert metrics(two / "resumed") == metrics(two / "straight")[4:]
-    straight, resumed = (read_checkpoint(two / name / "checkpoint_1.pth") for name in ("straight", "resumed"))
+    straight, resumed = (read_checkpoint(two / name / "checkpoint_step000008.pth") for name in ("straight", "resumed"))
     assert same(resumed, straight)
 
 
@@ -127,7 +127,7 @@ def test_a_checkpoint_is_written_before_callbacks_of_any_process_act_on_it(noted
 
 def test_the_first_process_writes_shared_files_and_each_process_its_own_bad_samples(two):
     assert sorted(p.name for p in (two / "bad").iterdir()) == [
-        "bad_samples.rank0.jsonl", "bad_samples.rank1.jsonl", "checkpoint_0.pth", "config.yaml", "metrics.jsonl",
+        "bad_samples.rank0.jsonl", "bad_samples.rank1.jsonl", "checkpoint_step000002.pth", "config.yaml", "metrics.jsonl",
     ]  # fmt: skip
     listed = sum(len((two / "bad" / f"bad_samples.rank{r}.jsonl").read_text().splitlines()) for r in (0, 1))
     assert listed == sum(line["replaced"] for line in metrics(two / "bad"))

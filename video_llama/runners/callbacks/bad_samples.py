@@ -8,9 +8,9 @@ from dataclasses import asdict
 from video_llama.common.errors import TrainingError
 from video_llama.common.registry import CALLBACKS
 from video_llama.common.types import Batch
+from video_llama.runners.append_log import AppendLog, drop_records_from
 from video_llama.runners.callback import Callback, Run
 from video_llama.runners.config import BadSamplesConfig
-from video_llama.runners.output import append_records, drop_records_from
 from video_llama.runners.run_state import StepMetrics
 
 SAMPLES_BEFORE_JUDGING = 100
@@ -24,12 +24,13 @@ class BadSamples(Callback):
 
     def on_start(self, run: Run) -> None:
         """Drop the steps that a resumed run takes again."""
+        self.log = AppendLog(run.output.bad_samples)
         drop_records_from(run.output.bad_samples, run.state.step)
 
     def before_step(self, run: Run, batches: Sequence[Batch]) -> None:
         """List the bad records of this process, even if the step fails."""
         replaced = [r for batch in batches for r in batch.replaced]
-        append_records(run.output.bad_samples, [{"step": run.state.step, **asdict(r)} for r in replaced])
+        self.log.append({"step": run.state.step, **asdict(r)} for r in replaced)
 
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
         """Stop the run if too large a share was bad, from its first step on, before and after resuming.
@@ -43,3 +44,7 @@ class BadSamples(Callback):
                 f"{bad} bad samples among {samples}: more than run.max_bad_fraction, {self.config.max_fraction}. "
                 f"{run.output.folder}/bad_samples.rank*.jsonl lists them with reasons."
             )
+
+    def on_end(self, run: Run, error: BaseException | None) -> None:
+        """Write what a full disk has held up."""
+        self.log.close()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from video_llama.common.registry import CALLBACKS
+from video_llama.runners.append_log import AppendLog, drop_records_from
 from video_llama.runners.callback import Callback, Run
 from video_llama.runners.config import NoSettings
-from video_llama.runners.output import append_records, drop_records_from
 from video_llama.runners.run_state import StepMetrics
 
 
@@ -17,10 +17,15 @@ class JsonLines(Callback):
 
     def on_start(self, run: Run) -> None:
         """Drop the steps that a resumed run takes again."""
+        self.log = AppendLog(run.output.metrics)
         if run.world.is_main:
             drop_records_from(run.output.metrics, run.state.step)
 
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
         """Append the step."""
         if run.world.is_main:
-            append_records(run.output.metrics, [metrics.as_record()])
+            self.log.append([metrics.as_record()])
+
+    def on_end(self, run: Run, error: BaseException | None) -> None:
+        """Write what a full disk has held up."""
+        self.log.close()

@@ -1,0 +1,72 @@
+"""What a run rests on and does not save: its data and the frozen parts of its model, as digests that show a change."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from video_llama.common.errors import TrainingError
+from video_llama.datasets.mixture import Mixture
+
+_VALUES = 64
+"""Values of each frozen tensor that count. Other weights differ everywhere, and 13 GB would take long to read."""
+
+
+def data_fingerprint(mixture: Mixture) -> dict[str, dict[str, Any]]:
+    """Return the number of records and the digest of the annotations of each data set."""
+    return {dataset.name: {"records": len(dataset), "digest": dataset.digest()} for dataset in mixture.datasets}
+
+
+def frozen_fingerprint(model: nn.Module) -> dict[str, str]:
+    """Return a digest of each part of a model that has frozen parameters: of names, shapes, types and some values."""
+    digests: dict[str, Any] = defaultdict(hashlib.sha256)
+    for name, p in model.named_parameters():
+        if not p.requires_grad:
+            shape = f"{name} {tuple(p.shape)} {p.dtype}"
+            digests[name.split(".")[0]].update(shape.encode() + _some_values(p))
+    return {part: digest.hexdigest() for part, digest in digests.items()}
+
+
+def _some_values(tensor: Tensor) -> bytes:
+    flat = tensor.detach().reshape(-1)
+    some = flat[:: max(1, len(flat) // _VALUES)][:_VALUES]
+    return some.contiguous().view(torch.uint8).cpu().numpy().tobytes()
+
+
+def check_data(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse data that is not what a checkpoint's run drew from: its positions would mean other records.
+
+    A data set that was added or removed is a change of the config, which says so itself.
+
+    Args:
+        path: the checkpoint.
+        saved: the ``data_fingerprint`` in it.
+        now: that of the data.
+    Raises:
+        TrainingError: the annotations of a data set have changed.
+    """
+    changed = [
+        f"  datasets.{name}: {saved[name]['records']} records in the checkpoint's run, {found['records']} now"
+        if saved[name]["records"] != found["records"]
+        else f"  datasets.{name}: {found['records']} records as before, with other content"
+        for name, found in now.items()
+        if name in saved and saved[name] != found
+    ]
+    if changed:
+        listed = "\n".join(changed)
+        raise TrainingError(
+            f"{path}: the annotations of its run have changed:\n{listed}\n"
+            "Restore them. To train on with the new ones, start a run from this checkpoint's weights: model.ckpt"
+        )
+
+
+def changed_parts(saved: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Return a line for each frozen part of the model whose ``frozen_fingerprint`` is not the saved one."""
+    parts = [part for part in sorted(saved.keys() | now.keys()) if saved.get(part) != now.get(part)]
+    return [f"model: the frozen weights of '{part}' are not those that its run had" for part in parts]
