@@ -111,7 +111,7 @@ def test_what_means_the_same_is_accepted(check, name, change, expected):
         (STAGE_1, swap("  freeze_qformer", "   freeze_qformer"), "; indent this key like the others of its block"),
         (STAGE_1, swap("  freeze_qformer", " freeze_qformer"), "; indent this key like the others of its block"),
         # paths
-        (AUDIO, swap('"ckpt/imagebind_path/"', "''"), "model.imagebind_ckpt_path: ImageBind"),
+        (AUDIO, swap('"ckpt/imagebind_path/"', "''"), "model.imagebind_ckpt_path: left out, so imagebind_huge is used"),
         (
             AUDIO,
             swap('"ckpt/imagebind_path/"', "not/there"),

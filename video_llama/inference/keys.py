@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from video_llama import __version__
-from video_llama.checkpoints.sources.references import local_path
+from video_llama.checkpoints.sources.references import find_local
 from video_llama.config.loader import InferenceConfig, JobConfig
 from video_llama.config.serialize import named_paths, plain
 from video_llama.conversation.processors import inference_config
@@ -20,7 +20,7 @@ from video_llama.inference.items import Item
 
 def model_key(job: JobConfig) -> str:
     """Return a key of a model as a YAML describes it: its config, its processors, and size and mtime of its files."""
-    files = [_state(local_path(path, "model")) for path in named_paths(job.model)]
+    files = [_state(find_local(path)) for path in named_paths(job.model)]
     processors = plain(InferenceConfig, inference_config(job))
     return _digest([__version__, job.as_dict()["model"], processors, files])
 
@@ -31,9 +31,9 @@ def item_keys(items: Iterable[Item], model: str, settings: GenerationSettings) -
     return {item: _digest([model, item.id, type(item.asked.file).__name__, asdict(item.asked)]) for item in items}
 
 
-def _state(path: Path) -> list[tuple[str, int, int]]:
-    """Return name, size and mtime of a file, or of those in a folder."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+def _state(path: Path | None) -> list[tuple[str, int, int]]:
+    """Return name, size and mtime of a file, or of those in a folder; nothing for what is not there."""
+    files = sorted(path.iterdir()) if path and path.is_dir() else [path] if path else []
     return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
 
 

@@ -35,6 +35,7 @@ class VideoLLaMAConfig:
 
     PUBLISHED: ClassVar[tuple[str, ...]] = ("fusion_header_type", "end_sym")
     """Keys kept for published YAMLs: each accepts a single value and changes nothing."""
+    default_weights = default_weights
 
     model_type: Literal["pretrain_vicuna", "pretrain_llama_v2", "vicuna", "llama_v2", "ziya", "billa", "auto"] = (
         "pretrain_vicuna"
@@ -196,12 +197,7 @@ class VideoLLaMAConfig:
         """The folder that ``llama_model`` names: one object for all who use this config, so that it is read once."""
         from video_llama.models.decoder.folder import DecoderFolder  # imports torch
 
-        key = "model.llama_model"
-        return DecoderFolder(local_path(self.llama_model, key), key)
-
-    def default_weights(self) -> dict[str, str]:
-        """Return the known weights that serve where a key is left out: key -> name."""
-        return default_weights(self)
+        return DecoderFolder(local_path(self.llama_model, "model.llama_model"), key="model.llama_model")
 
     @property
     def audio_encoder_config(self) -> Any:

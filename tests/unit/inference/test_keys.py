@@ -68,6 +68,12 @@ def test_a_file_that_does_not_belong_to_the_model_changes_no_key(tmp_path, monke
     assert key(f"paths.weights={weights}") == first
 
 
+def test_weights_that_are_not_used_need_not_be_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("VIDEO_LLAMA_HOME", str(tmp_path))
+    unused = ("model.equip_audio_branch=false", "model.audio_encoder=null", "model.imagebind_ckpt_path=imagebind_huge")
+    assert key(*unused) != key()
+
+
 def test_the_number_1_and_the_text_1_are_two_ids():
     assert key(id=1) != key(id="1")
 

@@ -51,6 +51,14 @@ def parse(text: str) -> Source:
     return find_known(text) or HubReference.parse(text) or Path(text)
 
 
+def find_local(text: str) -> Path | None:
+    """Return where the weights that a text names are on this machine; None if they are not downloaded. Nothing is fetched."""
+    source = parse(text)
+    if isinstance(source, Path):
+        return source
+    return source.path if isinstance(source, KnownWeights) else find(source)
+
+
 def local_path(text: str, key: str) -> Path:
     """Return where the weights that a text names are on this machine. Nothing is fetched.
 
@@ -60,15 +68,10 @@ def local_path(text: str, key: str) -> Path:
     Raises:
         WeightsError: they are not downloaded.
     """
-    source = parse(text)
-    if isinstance(source, Path):
-        return source
-    path = source.path if isinstance(source, KnownWeights) else find(source)
-    if path is None:
+    if (path := find_local(text)) is None:
+        known = find_known(text)
         reason = (
-            source.missing
-            if isinstance(source, KnownWeights)
-            else "no such path, and not in the hub's cache yet; training and chat download it"
+            known.missing if known else "no such path, and not in the hub's cache yet; training and chat download it"
         )
         raise WeightsError(f"{key}: {text}: {reason}")
     return path
