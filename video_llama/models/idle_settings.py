@@ -60,6 +60,10 @@ def idle_settings(config: VideoLLaMAConfig, trains: bool) -> Iterable[tuple[str,
     found: dict[str, str] = {}
     if config.prompt_template is not None and config.prompt_path is None:
         found["prompt_template"] = "has no effect without prompt_path, the file of the prompts that go into it"
+    if config.ckpt is None:
+        found["ckpt_ema"] = "has no effect without ckpt"
+    if config.ckpt_2 is None:
+        found["ckpt_2_ema"] = "has no effect without ckpt_2"
     if config.use_grad_checkpoint and config.trains_nothing and config.lora is None:
         found["use_grad_checkpoint"] = "has no effect: nothing is trained"
     if not config.equip_audio_branch:

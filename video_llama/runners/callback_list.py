@@ -21,7 +21,9 @@ from video_llama.runners.callback import Callback, Run
 from video_llama.runners.config import (
     STANDARD_CALLBACKS,
     BadSamplesConfig,
+    BadStepsConfig,
     CheckpointConfig,
+    EmaConfig,
     NoSettings,
     RunConfig,
 )
@@ -142,6 +144,9 @@ def build_callbacks(config: RunConfig) -> CallbackList:
         "bad_samples": BadSamplesConfig(max_fraction=config.max_bad_fraction),
         "jsonl": NoSettings(),
         "console": NoSettings(),
+        "bad_steps": BadStepsConfig(max_in_a_row=config.max_bad_steps),
+        "spikes": NoSettings(),
+        **({} if config.ema is None else {"ema": EmaConfig(decay=config.ema)}),
         **{registered_name(CALLBACKS, added): added for added in config.callbacks},
         "checkpoint": CheckpointConfig(
             save_every=config.save_every, keep_last=config.keep_last, keep_every=config.keep_every

@@ -14,7 +14,7 @@ from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS
 from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.config.serialize import registered_name, remember_name
 
-STANDARD_CALLBACKS = ("bad_samples", "jsonl", "console", "checkpoint")
+STANDARD_CALLBACKS = ("bad_samples", "jsonl", "console", "bad_steps", "spikes", "ema", "checkpoint")
 """The callbacks that every run has."""
 
 
@@ -29,6 +29,22 @@ class BadSamplesConfig:
 
     max_fraction: Annotated[float, Interval(ge=0, le=1)]
     """Largest share of the samples that may be replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadStepsConfig:
+    """When steps without finite numbers stop a run."""
+
+    max_in_a_row: Annotated[int, Ge(1)]
+    """The run stops at the last of so many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    """How the weights are averaged."""
+
+    decay: Annotated[float, Interval(gt=0, lt=1)]
+    """Weight of the average in the next one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +110,10 @@ class RunConfig:
     warmup_steps: Annotated[int, Ge(0)] = 0
     """Optimiser steps of warm-up, counted over the whole run."""
 
+    warmup: Literal["run", "original"] = "run"
+    """run: one warm-up at the start. original: as the original, where a warm-up longer than an epoch starts again in the next
+    epoch, and that of linear_warmup_step_lr ends with the first one."""
+
     lr_decay_rate: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Factor of each epoch; the same as lr_sched: {name: linear_warmup_step_lr, lr_decay_rate: ...}."""
 
@@ -105,6 +125,10 @@ class RunConfig:
 
     max_grad_norm: Annotated[float, Ge(0)] = 0.0
     """Gradients are scaled down to this norm; 0: never."""
+
+    ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    """Decay of a moving average of the trained weights, such as 0.999. Checkpoints hold it beside the weights, and
+    model.ckpt_ema reads it from there. null: none."""
 
     max_epoch: Annotated[int, Ge(1)]
     """Epochs of the run."""
@@ -127,8 +151,8 @@ class RunConfig:
     amp: bool = True
     """Mixed precision in the trained parts."""
 
-    amp_dtype: Literal["bf16", "fp16"] = "bf16"
-    """Number format of mixed precision; fp16 scales the loss."""
+    amp_dtype: Literal["bf16", "fp16"] | None = None
+    """Number format of mixed precision; fp16 scales the loss. null: bf16, or fp16 on a GPU that lacks bf16."""
 
     seed: Annotated[int, Ge(0)] = 42
     """Decides initial weights, order and every random choice."""
@@ -161,6 +185,10 @@ class RunConfig:
     max_bad_fraction: Annotated[float, Interval(ge=0, le=1), Operational()] = 0.05
     """The run stops when more than this share of its samples, resumed or not, had to be replaced."""
 
+    max_bad_steps: Annotated[int, Ge(1), Operational()] = 3
+    """The run stops after so many steps in a row whose loss or gradients are not finite. Until then such steps are skipped
+    and listed, with their samples, in bad_steps.jsonl."""
+
     callbacks: tuple[Annotated[Any, Registered(CALLBACKS, key="name")], ...] = ()
     """Callbacks in addition to the standard ones, in the order in which they are called."""
 
@@ -182,11 +210,6 @@ class RunConfig:
     distributed: Annotated[bool, Operational()] = True
     """Whether several processes may train together."""
 
-    @property
-    def fp16(self) -> bool:
-        """Whether the loss is scaled, as fp16 needs it."""
-        return self.amp and self.amp_dtype == "fp16"
-
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other."""
         if self.evaluate:
@@ -204,7 +227,7 @@ class RunConfig:
         for key in ("init_lr", "min_lr", "warmup_lr", "weight_decay", "max_grad_norm"):
             if not math.isfinite(getattr(self, key)):
                 yield key, f"must be finite, got {getattr(self, key)}"
-        if self.device == "cpu" and self.fp16:
+        if self.device == "cpu" and self.amp and self.amp_dtype == "fp16":
             yield "amp_dtype", "fp16 needs a GPU; on the CPU use bf16, or amp: false"
         if self.world_size > 1 and not self.distributed:
             yield "world_size", f"{self.world_size}, but distributed is false"
@@ -242,7 +265,7 @@ class RunConfig:
         if trains:
             if self.batch_size_eval is not None:
                 yield "batch_size_eval", "has no effect: a run does not evaluate"
-            if self.amp_dtype != "bf16" and not self.amp:
+            if self.amp_dtype is not None and not self.amp:
                 yield "amp_dtype", "has no effect with amp: false"
             if self.keep_every is not None and self.keep_last is None:
                 yield "keep_every", "has no effect: without keep_last, no checkpoint is deleted"
@@ -274,6 +297,11 @@ class RunConfig:
         total = self.max_epoch * steps_per_epoch
         if self.warmup_steps >= total:
             yield "warmup_steps", f"{self.warmup_steps}, but the run has {total} steps: it never leaves its warm-up"
+        if self.warmup == "original" and self.warmup_steps <= steps_per_epoch:
+            yield (
+                "warmup",
+                f"original: no effect, as the warm-up ends within the first epoch of {steps_per_epoch} steps",
+            )
 
     def steps_per_epoch(self, records: int, processes: int) -> int:
         """Return the optimiser steps of an epoch: ``iters_per_epoch``, or as many as go once through all records."""

@@ -32,16 +32,15 @@ from video_llama.runners.config import RunConfig
 from video_llama.runners.fingerprint import changed_parts, check_data, data_fingerprint, frozen_fingerprint
 from video_llama.runners.optim import build_optimizer, load_named_state, named_state
 from video_llama.runners.output import RunOutput
+from video_llama.runners.precision import autocast_dtype, fault, suspects
 from video_llama.runners.resume import batch_plan, read_run, resumed_plan
-from video_llama.runners.run_state import RunState, StepMetrics
+from video_llama.runners.run_state import BadStep, RunState, StepMetrics
 from video_llama.runners.saves import Saves
 from video_llama.runners.schedules import build_schedule
 from video_llama.runners.step_batches import StepBatches
 from video_llama.runners.stop import Stop
 
 log = logging.getLogger(__name__)
-
-AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @RUNNERS.register("runner_base")
@@ -88,7 +87,8 @@ class RunnerBase:
             raise TrainingError("nothing to train: every part of the model is frozen. Set one frozen_* key to false.")
         world.broadcast(p.data for p in self.trainables)
         self.optimizer = build_optimizer(model, config.init_lr, config.weight_decay, config.beta2)
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.fp16)
+        self.dtype = autocast_dtype(config, world.device)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.dtype == torch.float16)
         self.callbacks = build_callbacks(config)
         self.state = RunState()
         self.plan = batch_plan(config, len(mixture), world.size)
@@ -159,42 +159,51 @@ class RunnerBase:
             sum(len(b.replaced) for b in batches),
             sum(b.n_truncated for b in batches),
         )
-        loss = self.backward(batches, n_targets)
+        losses = self.backward(batches, n_targets)
         grad_norm = self.gather_gradients()
-        if not self.scaler.is_enabled():  # the scaler skips such a step, and lowers the scale
-            _finite(grad_norm, "the norm of the gradients", step, batches)
-        self.apply_gradients()
-        loss_sum, stopping, saved = self.world.all_reduce_sum(loss, self.stop.reason is not None, self.saves.outcome())
+        loss_sum, stopping, saved = self.world.all_reduce_sum(
+            sum(losses), self.stop.reason is not None, self.saves.outcome()
+        )
+        # From sums over all processes alone, so that all skip the same steps.
+        reason = fault(loss_sum, grad_norm, n_targets, self.scaler)
+        self.apply_gradients(skip=reason is not None)
         self.stop.agreed = stopping > 0
         self.settle_save(int(saved))
         return StepMetrics(
             step=step,
             epoch=step // self.plan.steps_per_epoch,
-            loss=loss_sum / n_targets,
+            loss=loss_sum / n_targets if n_targets else math.nan,
             lr=lr,
             grad_norm=grad_norm if math.isfinite(grad_norm) else None,
+            skipped=reason is not None or not math.isfinite(grad_norm),
             target_tokens=int(n_targets),
             samples=int(samples),
             replaced=int(replaced),
             truncated=int(truncated),
+            bad=None if reason is None else self.bad_step(reason, batches, losses),
         )
 
-    def backward(self, batches: Sequence[Batch], n_targets: float) -> float:
-        """Add the gradients of the loss, which is divided by ``n_targets``; returns this process's sum of losses.
-
-        Raises:
-            TrainingError: a loss is NaN or infinite.
-        """
+    def backward(self, batches: Sequence[Batch], n_targets: float) -> list[float]:
+        """Add the gradients of the loss, which is divided by ``n_targets``; returns the sum of losses of each micro-batch."""
         losses = []
-        dtype = AMP_DTYPES[self.config.amp_dtype]
         for batch in batches:
-            with torch.autocast(self.world.device.type, dtype=dtype, enabled=self.config.amp):
+            with self.autocast():
                 loss = self.model(batch.to(self.world.device)).loss_sum
             losses.append(loss.detach())
             if loss.requires_grad:  # a batch of text uses no trained part
                 self.scaler.scale(loss / n_targets).backward()
-        values = torch.stack(losses).tolist()  # once a step: each reading waits for the device
-        return sum(_finite(value, "the loss", self.state.step, [b]) for value, b in zip(values, batches, strict=True))
+        values: list[float] = torch.stack(losses).tolist()  # once a step: each reading waits for the device
+        return values
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of mixed precision, or of full precision."""
+        return torch.autocast(self.world.device.type, dtype=self.dtype, enabled=self.dtype is not None)
+
+    def bad_step(self, reason: str, batches: Sequence[Batch], losses: Sequence[float]) -> BadStep:
+        """Return why a step was skipped, and for which samples of all processes."""
+        gathered = self.world.gather_objects((suspects(batches, losses), [i for batch in batches for i in batch.ids]))
+        found = [i for suspected, _ in gathered for i in suspected]
+        return BadStep(reason, tuple(found or [i for _, ids in gathered for i in ids]))
 
     def gather_gradients(self) -> float:
         """Sum the gradients over processes and clip them; returns their norm before clipping."""
@@ -202,10 +211,11 @@ class RunnerBase:
         self.scaler.unscale_(self.optimizer)
         return float(nn.utils.clip_grad_norm_(self.trainables, self.config.max_grad_norm or float("inf")))
 
-    def apply_gradients(self) -> None:
-        """Take the step, and clear the gradients."""
+    def apply_gradients(self, *, skip: bool = False) -> None:
+        """Take the step unless it is skipped, and clear the gradients."""
         self.saves.wait_for_copy()
-        self.scaler.step(self.optimizer)
+        if not skip:
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -297,7 +307,7 @@ class RunnerBase:
             WeightsError: it is not a checkpoint of a run like this one.
             TrainingError: the data, or the frozen weights, are not those of that run.
         """
-        content = read_run(path, self.config)
+        content = read_run(path, self.config, scales_loss=self.scaler.is_enabled())
         check_data(path, content["data"], self.data)
         self.plan = resumed_plan(path, content, self.config, len(self.mixture), self.world.size)
         self.model.load_trainable_state(content["model"])
@@ -306,15 +316,3 @@ class RunnerBase:
         self.scaler.load_state_dict(content["scaler"])
         self.callbacks.load_state_dict(content["callbacks"])
         self.state = RunState.of(content)
-
-
-def _finite(value: float, what: str, step: int, batches: Sequence[Batch]) -> float:
-    """Return a number that must be one.
-
-    Raises:
-        TrainingError: it is NaN or infinite; the samples are named.
-    """
-    if not math.isfinite(value):
-        samples = ", ".join(i for batch in batches for i in batch.ids)
-        raise TrainingError(f"step {step}: {what} is {value} for samples {samples}")
-    return value

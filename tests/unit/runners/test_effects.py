@@ -24,6 +24,7 @@ BASE: dict[str, Any] = {"init_lr": 0.1, "max_epoch": 2, "batch_size_train": 2, "
         ({"warmup_steps": 3, "warmup_lr": 0.1}, "warmup_steps"),
         ({"warmup_lr": 0.01}, "warmup_lr"),
         ({"amp": False, "amp_dtype": "fp16"}, "amp_dtype"),
+        ({"warmup": "original", "warmup_lr": 0.0, "warmup_steps": 5, "iters_per_epoch": 5}, "warmup"),
         ({"batch_size_eval": 3}, "batch_size_eval"),
         ({"min_lr": 0.01, "lr_sched": StepDecayConfig()}, "min_lr"),
         ({"max_epoch": 1, "lr_sched": StepDecayConfig(lr_decay_rate=0.5)}, "lr_decay_rate"),
