@@ -49,6 +49,11 @@ class RunOutput:
         """Path of the checkpoint after so many steps."""
         return self.folder / f"checkpoint_step{step:06}.pth"
 
+    @property
+    def best_checkpoint(self) -> Path:
+        """Path of the checkpoint that ``run.best`` chooses."""
+        return self.folder / "checkpoint_best.pth"
+
     def checkpoints(self) -> dict[int, Path]:
         """Return the checkpoints in the folder by their steps, in this order."""
         found = {path: _CHECKPOINT.fullmatch(path.name) for path in self.folder.glob("checkpoint_step*.pth")}

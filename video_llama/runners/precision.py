@@ -26,6 +26,12 @@ def autocast_dtype(config: RunConfig, device: torch.device) -> torch.dtype | Non
     return torch.float16 if lacks_bf16 else torch.bfloat16
 
 
+def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
+    """Return the context of a run's mixed precision, or of full precision."""
+    dtype = autocast_dtype(config, device)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
 def fault(loss: float, grad_norm: float, n_targets: float, scaler: torch.amp.GradScaler) -> str | None:
     """Return what is wrong with a step, or None.
 

@@ -30,6 +30,12 @@ class RunState:
     bad_steps_in_a_row: int = 0
     """Those since the last good step."""
 
+    best_step: int = 0
+    """Steps taken when the metric of ``run.best`` was best; 0: never. The validation sets it."""
+
+    validation_due: bool = False
+    """The validation after the last step was interrupted, and is made up for when the run resumes."""
+
     def count(self, metrics: StepMetrics) -> None:
         """Add one step."""
         self.step += 1
@@ -38,7 +44,7 @@ class RunState:
         self.bad_steps += metrics.bad is not None
         self.bad_steps_in_a_row = 0 if metrics.bad is None else self.bad_steps_in_a_row + 1
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the totals by name."""
         return asdict(self)
 

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,16 @@ from video_llama.common.errors import Preempted, TrainingError, WeightsError
 from video_llama.common.registry import RUNNERS
 from video_llama.common.types import Batch
 from video_llama.datasets.mixture import Mixture
+from video_llama.runners.append_log import AppendLog
 from video_llama.runners.callback import Run
 from video_llama.runners.callback_list import build_callbacks
 from video_llama.runners.changes import refuse_unless_allowed
+from video_llama.runners.check import Check, ShownAnswer, Validation
 from video_llama.runners.config import RunConfig
 from video_llama.runners.fingerprint import changed_parts, check_data, data_fingerprint, frozen_fingerprint
 from video_llama.runners.optim import build_optimizer, load_named_state, named_state
 from video_llama.runners.output import RunOutput
-from video_llama.runners.precision import autocast_dtype, fault, suspects
+from video_llama.runners.precision import autocast, autocast_dtype, fault, suspects
 from video_llama.runners.resume import batch_plan, read_run, resumed_plan
 from video_llama.runners.run_state import BadStep, RunState, StepMetrics
 from video_llama.runners.saves import Saves
@@ -53,6 +55,7 @@ class RunnerBase:
         mixture: the data.
         output: the output folder, the processes that share it, and the checkpoint to resume from.
         pad_id: token that fills batches.
+        checks: what a validation measures.
         stop: requests to stop.
         allow_changed: resume with other frozen weights than the checkpoint's run had.
 
@@ -70,6 +73,7 @@ class RunnerBase:
         output: RunOutput,
         *,
         pad_id: int,
+        checks: Sequence[Check] = (),
         stop: Stop | None = None,
         allow_changed: bool = False,
     ) -> None:
@@ -79,7 +83,7 @@ class RunnerBase:
         if world.size > 1 and not config.distributed:
             raise TrainingError(f"run.distributed: false, but torchrun started {world.size} processes")
         self.config, self.world, self.output = config, world, output
-        self.mixture, self.pad_id = mixture, pad_id
+        self.mixture, self.pad_id, self.checks = mixture, pad_id, checks
         self.stop, self.saves = stop or Stop(), Saves(world.is_main)
         self.model = model.to(world.device)
         self.trainables: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
@@ -87,8 +91,8 @@ class RunnerBase:
             raise TrainingError("nothing to train: every part of the model is frozen. Set one frozen_* key to false.")
         world.broadcast(p.data for p in self.trainables)
         self.optimizer = build_optimizer(model, config.init_lr, config.weight_decay, config.beta2)
-        self.dtype = autocast_dtype(config, world.device)
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.dtype == torch.float16)
+        in_fp16 = autocast_dtype(config, world.device) == torch.float16
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=in_fp16)
         self.callbacks = build_callbacks(config)
         self.state = RunState()
         self.plan = batch_plan(config, len(mixture), world.size)
@@ -111,7 +115,7 @@ class RunnerBase:
         run = self.run()
         with self.stop.deferred(), self.callbacks.running(run):
             micro_batches = self.batches()(range(self.state.step, self.total_steps))
-            while self.state.step < self.total_steps and not self.stop.agreed:
+            while self.state.step < self.total_steps and not (self.stop.agreed or self.stop.early):
                 started = time.perf_counter()
                 batches = next(micro_batches)
                 waited = time.perf_counter() - started
@@ -122,12 +126,19 @@ class RunnerBase:
                 self.state.count(metrics)
                 self.callbacks.after_step(run, metrics)
             self.finish_saves()
-            if self.state.step < self.total_steps:
+            if self.stop.early:
+                log.info("%s. The run ends at step %d of %d.", self.stop.early, self.state.step, self.total_steps)
+            elif not self.is_complete:
                 raise Preempted(
                     f"{self.stop.reason or 'another process was asked to stop'}: saved after step {self.state.step} of "
                     f"{self.total_steps} in {self.output.folder}. To go on: --options run.resume=auto"
                 )
         self.world.barrier()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all steps are taken, and the last one is validated."""
+        return self.state.step >= self.total_steps and not self.state.validation_due
 
     def nothing_left(self) -> bool:
         """Return whether the run that is resumed is complete.
@@ -135,7 +146,7 @@ class RunnerBase:
         Raises:
             WeightsError: it is, and its checkpoint was named, so that more was expected.
         """
-        if self.state.step < self.total_steps:
+        if not self.is_complete:
             return False
         path, epochs = self.output.resume_from, self.config.max_epoch
         done = f"{path} is of step {self.state.step}, the last of this run's {epochs} epochs: nothing is left to do."
@@ -187,17 +198,13 @@ class RunnerBase:
         """Add the gradients of the loss, which is divided by ``n_targets``; returns the sum of losses of each micro-batch."""
         losses = []
         for batch in batches:
-            with self.autocast():
+            with autocast(self.config, self.world.device):
                 loss = self.model(batch.to(self.world.device)).loss_sum
             losses.append(loss.detach())
             if loss.requires_grad:  # a batch of text uses no trained part
                 self.scaler.scale(loss / n_targets).backward()
         values: list[float] = torch.stack(losses).tolist()  # once a step: each reading waits for the device
         return values
-
-    def autocast(self) -> torch.autocast:
-        """Return the context of mixed precision, or of full precision."""
-        return torch.autocast(self.world.device.type, dtype=self.dtype, enabled=self.dtype is not None)
 
     def bad_step(self, reason: str, batches: Sequence[Batch], losses: Sequence[float]) -> BadStep:
         """Return why a step was skipped, and for which samples of all processes."""
@@ -235,8 +242,57 @@ class RunnerBase:
             steps_per_epoch=self.plan.steps_per_epoch,
             total_steps=self.total_steps,
             stop=self.stop,
+            validation_metrics=self.validation_metrics,
+            validate=self.validate,
             save=self.save,
         )
+
+    @cached_property
+    def validation_metrics(self) -> list[str]:
+        """The names of all metrics of a validation."""
+        return [name for check in self.checks for name in check.names()]
+
+    def evaluate(self) -> Validation:
+        """Run all checks, and append what they find to ``evaluation.jsonl``, without training.
+
+        Raises:
+            Preempted: the run was asked to stop meanwhile.
+        """
+        if (found := self.run_checks()) is None:
+            raise Preempted(f"{self.stop.reason or 'another process was asked to stop'}: nothing was evaluated")
+        if self.world.is_main:
+            evaluations = AppendLog(self.output.folder / "evaluation.jsonl")
+            answers = [asdict(answer) for answer in found.answers]
+            evaluations.append([{"step": found.step, **found.metrics, "answers": answers}])
+            evaluations.close()
+            log.info("\n".join(["evaluated:", *(f"  {name}: {value}" for name, value in found.metrics.items())]))
+        self.world.barrier()
+        return found
+
+    def validate(self) -> Validation | None:
+        """Run all checks, and tell the callbacks; None: a process was asked to stop meanwhile."""
+        if (found := self.run_checks()) is not None:
+            self.callbacks.after_validation(self.run(), found)
+        return found
+
+    def run_checks(self) -> Validation | None:
+        """Run all checks on the model, in eval mode; None: a process was asked to stop meanwhile.
+
+        Training is not affected: every step has random streams of its own.
+        """
+        metrics: dict[str, float | None] = {}
+        answers: list[ShownAnswer] = []
+        self.model.eval()
+        try:
+            for check in self.checks:
+                found = check(self.world, self.stop)
+                if found is None:
+                    return None
+                metrics |= found.metrics
+                answers += found.answers
+        finally:
+            self.model.train()
+        return Validation(step=self.state.step, metrics=metrics, answers=answers)
 
     def save(self, path: Path) -> None:
         """Start writing a checkpoint, in the background of the first process; every process must call it.

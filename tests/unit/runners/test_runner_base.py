@@ -138,6 +138,7 @@ def test_a_checkpoint_holds_the_trained_tensors_and_what_a_resume_needs(decoder,
         "format", "model", "optimizer", "scaler", "callbacks", "config", "seed", "processes", "steps_per_epoch",
         "samples_per_step", "data", "frozen",
         "epoch", "step", "samples", "bad_samples", "bad_steps", "bad_steps_in_a_row",
+        "best_step", "validation_due",
     }  # fmt: skip
     assert [content[k] for k in ("epoch", "step", "samples", "bad_samples")] == [0, 3, 12, 0]
     assert [content[k] for k in ("steps_per_epoch", "samples_per_step")] == [3, 4]

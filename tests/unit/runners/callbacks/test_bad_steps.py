@@ -44,6 +44,12 @@ def nan_at(run: Any, *steps: int) -> Any:
     return run
 
 
+def overflow_at(run: Any, step: int) -> None:
+    """Make the gradients infinite at a step of a run."""
+    bias = run.model.video_branch.to_decoder.bias
+    bias.register_hook(lambda gradient: gradient * float("inf") if run.state.step == step else gradient)
+
+
 def without_targets(samples: Samples, *which: int) -> Samples:
     for i in which:
         sample = samples.samples[i]
@@ -99,6 +105,25 @@ def test_gradients_that_are_not_finite_are_skipped_with_all_samples_of_the_step(
     assert [line["reason"] for line in bad_steps(tmp_path)] == ["the norm of the gradients is inf"] * 3
     assert [len(line["ids"]) for line in bad_steps(tmp_path)] == [4, 4, 4]
     assert same(model.trainable_state(), before)
+
+
+def test_with_a_scaled_loss_an_overflow_is_skipped_and_a_nan_is_bad(decoder, tmp_path):
+    run = nan_at(runner(decoder, tmp_path), 1)
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=16.0)  # as fp16 has on a GPU
+    overflow_at(run, 3)
+    run.train()
+    assert [line["step"] for line in bad_steps(tmp_path)] == [1]
+    assert [line["skipped"] for line in logged(tmp_path)] == [False, True, False, True, False, False]
+    assert run.scaler.get_scale() == 4.0
+    assert {float(state["step"]) for state in run.optimizer.state.values()} == {4.0}
+
+
+def test_an_overflow_that_no_scale_prevents_is_bad(decoder, tmp_path):
+    run = runner(decoder, tmp_path)
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    overflow_at(run, 3)
+    run.train()
+    assert [line["step"] for line in bad_steps(tmp_path)] == [3]
 
 
 def test_as_many_bad_steps_in_a_row_as_max_bad_steps_stop_the_run(decoder, tmp_path):
