@@ -352,6 +352,8 @@ class RunConfig:
         if self.warmup_steps and not has_warmup:
             start = "not set" if self.warmup_lr < 0 else "no lower than init_lr"
             yield "warmup_steps", f"nothing warms up: the rate is init_lr from the first step, as warmup_lr is {start}"
+        if self.warmup == "original" and self.iters_per_epoch and self.warmup_steps <= self.iters_per_epoch:
+            yield "warmup", "original: has no effect: the warm-up ends within the first epoch"
         if has_warmup and not self.warmup_steps:
             yield "warmup_lr", "has no effect: warmup_steps is 0"
         if isinstance(self.lr_sched, StepDecayConfig):
@@ -366,11 +368,6 @@ class RunConfig:
         total = self.max_epoch * steps_per_epoch
         if self.warmup_steps >= total:
             yield "warmup_steps", f"{self.warmup_steps}, but the run has {total} steps: it never leaves its warm-up"
-        if self.warmup == "original" and self.warmup_steps <= steps_per_epoch:
-            yield (
-                "warmup",
-                f"original: no effect, as the warm-up ends within the first epoch of {steps_per_epoch} steps",
-            )
 
     def steps_per_epoch(self, records: int, processes: int) -> int:
         """Return the optimiser steps of an epoch: ``iters_per_epoch``, or as many as go once through all records."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import statistics
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -47,7 +46,7 @@ class Spikes(Callback):
                 if run.world.is_main:
                     log.warning(
                         "step %d: %s of %.4g, %.1f standard deviations above the mean of the last %d steps, %.4g",
-                        step.step, name, value, distance, len(recent), statistics.fmean(recent),
+                        step.step, name, value, distance, len(recent), _mean(recent),
                     )  # fmt: skip
             recent.append(value)
         return spikes
@@ -66,5 +65,10 @@ def _distance(value: float, recent: deque[float]) -> float:
     """Return how many standard deviations a value is above the mean of recent ones; 0 while there are too few."""
     if len(recent) < ENOUGH:
         return 0.0
-    mean, deviation = statistics.fmean(recent), statistics.pstdev(recent)
+    mean = _mean(recent)
+    deviation = math.sqrt(sum((other - mean) ** 2 for other in recent) / len(recent))
     return (value - mean) / deviation if deviation else 0.0
+
+
+def _mean(recent: deque[float]) -> float:
+    return math.fsum(recent) / len(recent)
