@@ -130,7 +130,7 @@ def check_run_of_all_examples(run: Path) -> None:
     first, second = losses(run)
     assert [step["lr"] for step in steps] == [1e-3, 5e-4]
     assert [step["smoothed_loss"] for step in steps] == pytest.approx([first, (first + second) / 2])
-    assert checkpoint["callbacks"] == {"smoothed_loss": {"average": steps[-1]["smoothed_loss"]}}
+    assert checkpoint["callbacks"]["smoothed_loss"] == {"average": steps[-1]["smoothed_loss"]}
     weights = checkpoint["model"]
     assert 0 < abs(weights["video_branch.to_decoder.1.factor"].item() - 0.5) < 0.01
     assert any(name.startswith("audio_branch.") and 32 in tensor.shape for name, tensor in weights.items())

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -53,15 +53,31 @@ def read_with_rest(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] 
             raise WeightsError(f"{path}: truncated, or not a safetensors file ({error})") from error
     content = read_checkpoint(path)
     tensors = content.get("model", content)
-    if not isinstance(tensors, dict) or not all(
-        isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
-    ):
+    if not _is_table(tensors):
         raise WeightsError(f"{path}: holds no table of tensors, neither at the top nor under 'model'")
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
             kind = "without values" if tensor.is_meta else "sparse, quantised or complex"
             raise WeightsError(f"{path}: {name} is {kind}; expected plain tensors. Save the file again with these.")
     return tensors, {n: v for n, v in content.items() if n != "model"} if "model" in content else None
+
+
+def read_average(path: str | Path) -> dict[str, Tensor]:
+    """Read the moving average of the weights that a checkpoint of a run with ``run.ema`` holds.
+
+    Raises:
+        WeightsError: as ``read_weights``; also a file without an average.
+    """
+    rest = read_with_rest(path)[1] or {}
+    callbacks = rest.get("callbacks")
+    average = callbacks.get("ema") if isinstance(callbacks, dict) else None
+    if not _is_table(average) or not average:
+        raise WeightsError(f"{path}: holds no moving average of the weights; only a run with run.ema saves one")
+    return average
+
+
+def _is_table(tensors: Any) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(tensors, dict) and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items())
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -125,7 +125,11 @@ def _idle_settings(config: JobConfig, purposes: list[Purpose]) -> list[str]:
     if config.unset or "train" not in purposes:
         return []
     from video_llama.datasets.mixture import build_mixture
+    from video_llama.evaluation.validation_checks import ValidationData
+    from video_llama.runners.config import RunConfig
     from video_llama.runners.effects import idle_settings
 
     mixture = build_mixture(config.datasets, spec, getattr(config.run, "seed", 0))
+    if isinstance(config.run, RunConfig):
+        ValidationData(config, spec)
     return idle_settings(config, spec, mixture, getattr(config.run, "world_size", 1))

@@ -46,7 +46,7 @@ def train(cfg_path: str, options: Sequence[str] = (), *, allow_changed: bool = F
     """
     from video_llama.config.loader import load_config
 
-    job = load_config(cfg_path, options, need=("model", "datasets", "run"))
+    job = load_config(cfg_path, options, need=("model", "datasets", "run"), also=("inference",))
 
     # after the config is checked, so that mistakes in it are reported at once: these import torch
     from video_llama.checkpoints.sources.references import fetched
@@ -73,7 +73,7 @@ def train(cfg_path: str, options: Sequence[str] = (), *, allow_changed: bool = F
 
 
 def run_job(job: JobConfig, world: World, stop: Stop, *, allow_changed: bool) -> None:
-    """Build the model and the data of a job, and train.
+    """Build the model and the data of a job, and train, or only evaluate.
 
     Args:
         job: the config.
@@ -87,6 +87,7 @@ def run_job(job: JobConfig, world: World, stop: Stop, *, allow_changed: bool) ->
     from video_llama.common.registry import MODELS, RUNNERS
     from video_llama.config.serialize import registered_class
     from video_llama.datasets.mixture import build_mixture
+    from video_llama.evaluation.validation_checks import ValidationData
     from video_llama.runners.changes import check_changes
     from video_llama.runners.effects import idle_settings
     from video_llama.runners.output import open_output
@@ -107,6 +108,7 @@ def run_job(job: JobConfig, world: World, stop: Stop, *, allow_changed: bool) ->
     model_class = registered_class(MODELS, job.model)
     spec = model_class.sample_spec(job.model)
     mixture = build_mixture(job.datasets, spec, job.run.seed)
+    validation = ValidationData(job, spec)
     if world.is_main:
         for note in job.notes:
             log.info("note: %s", note)
@@ -115,6 +117,16 @@ def run_job(job: JobConfig, world: World, stop: Stop, *, allow_changed: bool) ->
     torch.manual_seed(job.run.seed)
     model = model_class.from_config(job.model, world.device)
     runner = registered_class(RUNNERS, job.run)(
-        job.run, model, mixture, output, pad_id=spec.tokenizer.pad_id, stop=stop, allow_changed=allow_changed
+        job.run,
+        model,
+        mixture,
+        output,
+        pad_id=spec.tokenizer.pad_id,
+        checks=validation.checks(model),
+        stop=stop,
+        allow_changed=allow_changed,
     )
-    runner.train()
+    if job.run.evaluate:
+        runner.evaluate()
+    else:
+        runner.train()

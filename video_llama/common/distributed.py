@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -70,6 +70,15 @@ class World:
             with self._collective():
                 for tensor in tensors:
                     dist.broadcast(tensor, src=0)
+
+    def gather_objects(self, value: T) -> list[T]:
+        """Return the values of all processes, in the order of their ranks, in every process."""
+        if self.size == 1:
+            return [value]
+        found: list[T | None] = [None] * self.size
+        with self._collective():
+            dist.all_gather_object(found, value)
+        return cast("list[T]", found)
 
     def barrier(self) -> None:
         """Wait for all processes."""

@@ -196,6 +196,10 @@ CALLBACKS: Registry[Any] = Registry(
     "callback",
     {
         "bad_samples": Builtin("video_llama.runners.callbacks.bad_samples", _RUNNERS + "BadSamplesConfig"),
+        "bad_steps": Builtin("video_llama.runners.callbacks.bad_steps", _RUNNERS + "BadStepsConfig"),
+        "spikes": Builtin("video_llama.runners.callbacks.spikes", _RUNNERS + "NoSettings"),
+        "ema": Builtin("video_llama.runners.callbacks.ema", _RUNNERS + "EmaConfig"),
+        "validate": Builtin("video_llama.runners.callbacks.validate", _RUNNERS + "ValidateConfig"),
         "jsonl": Builtin("video_llama.runners.callbacks.jsonl", _RUNNERS + "NoSettings"),
         "console": Builtin("video_llama.runners.callbacks.console", _RUNNERS + "NoSettings"),
         "checkpoint": Builtin("video_llama.runners.callbacks.checkpoint", _RUNNERS + "CheckpointConfig"),

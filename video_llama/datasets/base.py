@@ -51,7 +51,9 @@ class Dataset(ABC):
             raise ConfigError(problems)
         self.config, self.spec, self.name = config, spec, name
         self.features: FeatureStore | None = None
-        self.vis_processor = make_processor(config.vis_processor.train)
+        processors = config.vis_processor
+        held_out = split_of(config) != "train" and processors.eval is not None
+        self.vis_processor = make_processor(processors.eval if held_out else processors.train)
         self.records: Sequence[Any] = self.read_records()
         if not self.records:
             raise DataError(f"datasets.{name}: no record in {self.source}")
@@ -169,6 +171,11 @@ class Dataset(ABC):
 def make_processor(config: Any) -> Any:
     """Build the processor of a Config."""
     return registered_class(PROCESSORS, config)(config)
+
+
+def split_of(config: Any) -> str:
+    """Return the split of a data set; a Config from outside may have none, and is trained on."""
+    return getattr(config, "split", "train")
 
 
 def _unusable(encoded: Encoded, limit: int) -> str | None:

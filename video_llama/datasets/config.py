@@ -13,7 +13,7 @@ from annotated_types import Ge
 
 from video_llama.checkpoints.sources.hub import HubReference
 from video_llama.checkpoints.sources.references import parse
-from video_llama.common.registry import PROCESSORS
+from video_llama.common.registry import BENCHMARKS, PROCESSORS
 from video_llama.config.fields import ExistingPath, Registered
 from video_llama.config.inference_config import misplaced, processor_disagreements
 from video_llama.datasets.annotations import unread_files
@@ -78,6 +78,12 @@ class DatasetConfig:
     vis_processor: ProcessorsConfig
     """How images or clips are read."""
 
+    split: str = "train"
+    """train, or the name of a split in run.valid_splits or run.test_splits; then it is read by the vis_processor's eval."""
+
+    evaluator: Annotated[Any, Registered(BENCHMARKS, key="name")] | None = None
+    """Benchmark that is scored, beside the loss, when this data set is validated on: a registered name and its settings."""
+
     sample_ratio: Annotated[float, Ge(0)] = 1.0
     """Share of the samples drawn from this data set, relative to the shares of the others."""
 
@@ -104,10 +110,14 @@ class DatasetConfig:
         for key, default in (("build_info", None), ("text_processor", None), ("sample_ratio", 1.0)):
             if not trains and getattr(self, key, default) != default:
                 yield key, "has no effect: this file is not for training"
+        if trains and self.split == "train" and self.evaluator is not None:
+            yield "evaluator", "has no effect: the split is train, and only others are validated on"
+        if trains and self.split != "train" and self.sample_ratio != 1:
+            yield "sample_ratio", f"has no effect: nothing is drawn from the split {self.split}"
 
     def warnings(self) -> Iterable[tuple[str, str]]:
         """Yield (dotted key, message) for each setting whose effect is probably not what is meant."""
-        if self.sample_ratio == 0:
+        if self.split == "train" and self.sample_ratio == 0:
             yield "sample_ratio", "0: nothing is drawn from this data set"
 
     def disagreements(self, model: Mapping[str, Any]) -> Iterable[tuple[str, str]]:

@@ -20,7 +20,7 @@ from video_llama.common.errors import BadRecord, ConfigError, DecodeError, Train
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Replaced, Sample
 from video_llama.config.serialize import registered_class
-from video_llama.datasets.base import Dataset
+from video_llama.datasets.base import Dataset, split_of
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -139,11 +139,12 @@ class Mixture(TorchDataset[Sample]):
 
 
 def build_mixture(configs: Mapping[str, Any], spec: SampleSpec, seed: int) -> Mixture:
-    """Read the annotations of the ``datasets`` section, and mix them.
+    """Read the annotations of the data sets that are trained on, and mix them.
 
     Raises:
         ConfigError, DataError: see ``Dataset`` and ``Mixture``.
     """
+    configs = {name: config for name, config in configs.items() if split_of(config) == "train"}
     datasets = [registered_class(DATASETS, config)(config, spec, name) for name, config in configs.items()]
     return Mixture(datasets, [config.sample_ratio for config in configs.values()], seed)
 

@@ -187,6 +187,12 @@ class VideoLLaMAConfig:
     ckpt_2: Annotated[str, WeightsSource(kind="file")] | None = None
     """More trained weights, loaded over ckpt's."""
 
+    ckpt_ema: Annotated[bool, Operational()] = False
+    """Read the moving average of the weights (run.ema) from ckpt, not the last ones."""
+
+    ckpt_2_ema: Annotated[bool, Operational()] = False
+    """The same for ckpt_2."""
+
     @property
     def template(self) -> Template | None:
         """The conversation template that ``model_type`` names. None: the chat template of the decoder's tokenizer."""

@@ -62,6 +62,10 @@ def idle_settings(config: VideoLLaMAConfig, trains: bool) -> Iterable[tuple[str,
         found["prompt_template"] = "has no effect without prompt_path, the file of the prompts that go into it"
     if config.strict_precision and not {config.vit_precision, config.llama_precision} & {"fp16", "bf16"}:
         found["strict_precision"] = "has no effect: neither vit_precision nor llama_precision is fp16 or bf16"
+    if config.ckpt is None:
+        found["ckpt_ema"] = "has no effect without ckpt"
+    if config.ckpt_2 is None:
+        found["ckpt_2_ema"] = "has no effect without ckpt_2"
     if config.use_grad_checkpoint and config.trains_nothing and config.lora is None:
         found["use_grad_checkpoint"] = "has no effect: nothing is trained"
     if not config.equip_audio_branch:

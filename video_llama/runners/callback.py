@@ -12,6 +12,7 @@ from torch import nn
 
 from video_llama.common.distributed import World
 from video_llama.common.types import Batch
+from video_llama.runners.check import Validation
 from video_llama.runners.config import RunConfig
 from video_llama.runners.output import RunOutput
 from video_llama.runners.run_state import RunState, StepMetrics
@@ -34,6 +35,10 @@ class Run:
     total_steps: int
     stop: Stop
     """Requests to stop the run; ``stop.agreed`` once all processes stop after the step that was just taken."""
+    validation_metrics: Sequence[str]
+    """Names of the metrics of a validation; empty: the run does not validate."""
+    validate: Callable[[], Validation | None]
+    """Validate now; every process must call it. None: a process was asked to stop meanwhile, and there are no findings."""
     save: Callable[[Path], None]
     """Start writing a checkpoint at a path; ``on_save`` follows once it is complete. Every process must call it."""
 
@@ -69,6 +74,9 @@ class Callback:
 
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
         """Act after a step, whose index is ``metrics.step``; ``run.state`` counts it already."""
+
+    def after_validation(self, run: Run, found: Validation) -> None:
+        """Act on the metrics and answers of a validation, before a checkpoint of its step is written."""
 
     def on_save(self, run: Run, path: Path) -> None:
         """Act after a checkpoint was written to ``path``, by the first process for all.

@@ -18,12 +18,16 @@ from video_llama.common.registry import CALLBACKS
 from video_llama.common.types import Batch
 from video_llama.config.serialize import registered_name
 from video_llama.runners.callback import Callback, Run
+from video_llama.runners.check import Validation
 from video_llama.runners.config import (
     STANDARD_CALLBACKS,
     BadSamplesConfig,
+    BadStepsConfig,
     CheckpointConfig,
+    EmaConfig,
     NoSettings,
     RunConfig,
+    ValidateConfig,
 )
 from video_llama.runners.run_state import StepMetrics
 
@@ -72,6 +76,10 @@ class CallbackList:
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
         """Add the metrics of every callback to the step's, then call every ``after_step``."""
         self._call("after_step", run, replace(metrics, added=self._added_metrics(run, metrics)))
+
+    def after_validation(self, run: Run, found: Validation) -> None:
+        """Call every ``after_validation``."""
+        self._call("after_validation", run, found)
 
     def on_save(self, run: Run, path: Path) -> None:
         """Call every ``on_save``."""
@@ -136,13 +144,18 @@ class CallbackList:
 def build_callbacks(config: RunConfig) -> CallbackList:
     """Build the standard callbacks and those of ``run.callbacks``.
 
-    Checkpoints are written last, so that they hold what every callback made of the step.
+    Checkpoints are written last, so that they hold what every callback, and the validation, made of the step.
     """
+    validate = ValidateConfig(eval_every=config.eval_every, best=config.best, early_stop=config.early_stop)
     settings: dict[str, Any] = {
         "bad_samples": BadSamplesConfig(max_fraction=config.max_bad_fraction),
         "jsonl": NoSettings(),
         "console": NoSettings(),
+        "bad_steps": BadStepsConfig(max_in_a_row=config.max_bad_steps),
+        "spikes": NoSettings(),
+        **({} if config.ema is None else {"ema": EmaConfig(decay=config.ema)}),
         **{registered_name(CALLBACKS, added): added for added in config.callbacks},
+        **({"validate": validate} if config.validates else {}),
         "checkpoint": CheckpointConfig(
             save_every=config.save_every, keep_last=config.keep_last, keep_every=config.keep_every
         ),

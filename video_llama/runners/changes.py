@@ -91,12 +91,18 @@ def changed_settings(saved: str, job: JobConfig) -> Iterator[str]:
         saved: the resolved YAML of the run before.
         job: the config of the run now.
     """
-    old, new = yaml.safe_load(saved) or {}, yaml.safe_load(job.to_yaml())
+    old, new = (_trained_on(yaml.safe_load(text) or {}) for text in (saved, job.to_yaml()))
     for section in SECTIONS:
         yield from _changes(getattr(job, section), old.get(section), new.get(section), (section,))
     before, now = (list(data.get("datasets") or {}) for data in (old, new))
     if before != now and sorted(before) == sorted(now):
         yield f"datasets: in the order {', '.join(before)} in the checkpoint, {', '.join(now)} now"
+
+
+def _trained_on(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a config without the data sets that are only validated on."""
+    datasets = config.get("datasets") or {}
+    return config | {"datasets": {name: one for name, one in datasets.items() if one.get("split", "train") == "train"}}
 
 
 def _changes(config: Any, old: Any, new: Any, path: KeyPath) -> Iterator[str]:

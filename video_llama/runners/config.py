@@ -14,7 +14,7 @@ from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS
 from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.config.serialize import registered_name, remember_name
 
-STANDARD_CALLBACKS = ("bad_samples", "jsonl", "console", "checkpoint")
+STANDARD_CALLBACKS = ("bad_samples", "jsonl", "console", "bad_steps", "spikes", "ema", "validate", "checkpoint")
 """The callbacks that every run has."""
 
 
@@ -29,6 +29,60 @@ class BadSamplesConfig:
 
     max_fraction: Annotated[float, Interval(ge=0, le=1)]
     """Largest share of the samples that may be replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadStepsConfig:
+    """When steps without finite numbers stop a run."""
+
+    max_in_a_row: Annotated[int, Ge(1)]
+    """The run stops at the last of so many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmaConfig:
+    """How the weights are averaged."""
+
+    decay: Annotated[float, Interval(gt=0, lt=1)]
+    """Weight of the average in the next one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BestConfig:
+    """A metric of the validation, and which of its values are good."""
+
+    metric: str
+    """Its name in validation.jsonl, such as val/loss."""
+
+    mode: Literal["min", "max"] | None = None
+    """Whether low or high values are good. null: low ones of a loss, high ones of anything else."""
+
+    def is_better(self, value: float, than: float) -> bool:
+        """Return whether a value is better than another."""
+        lower = self.mode == "min" or (self.mode is None and self.metric.endswith("loss"))
+        return value < than if lower else value > than
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopConfig(BestConfig):
+    """When a run that no longer improves ends."""
+
+    patience: Annotated[int, Ge(1)]
+    """Validations in a row without a new best value."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig:
+    """When a run validates, and what follows from it."""
+
+    eval_every: Annotated[int, Ge(1)] | None
+    """Steps between validations; None: an epoch."""
+
+    best: BestConfig | None
+    """The metric of the best checkpoint."""
+
+    early_stop: EarlyStopConfig | None
+    """When the run ends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +127,8 @@ def _cosine() -> CosineConfig:
 class RunConfig:
     """How to train."""
 
-    PUBLISHED: ClassVar[tuple[str, ...]] = ("task", "batch_size_eval", "evaluate", "train_splits", "dist_url")
-    """Keys of published YAMLs that set nothing: all but batch_size_eval have one value, and others are refused."""
+    PUBLISHED: ClassVar[tuple[str, ...]] = ("task", "train_splits", "dist_url")
+    """Keys of published YAMLs that set nothing: they have one value, and others are refused."""
 
     task: Literal["video_text_pretrain"] = "video_text_pretrain"
     """The one task: predict the text that follows media and text."""
@@ -94,6 +148,10 @@ class RunConfig:
     warmup_steps: Annotated[int, Ge(0)] = 0
     """Optimiser steps of warm-up, counted over the whole run."""
 
+    warmup: Literal["run", "original"] = "run"
+    """run: one warm-up at the start. original: as the original, where a warm-up longer than an epoch starts again in the next
+    epoch, and that of linear_warmup_step_lr ends with the first one."""
+
     lr_decay_rate: Annotated[float, Interval(ge=0, le=1)] = 1.0
     """Factor of each epoch; the same as lr_sched: {name: linear_warmup_step_lr, lr_decay_rate: ...}."""
 
@@ -105,6 +163,10 @@ class RunConfig:
 
     max_grad_norm: Annotated[float, Ge(0)] = 0.0
     """Gradients are scaled down to this norm; 0: never."""
+
+    ema: Annotated[float, Interval(gt=0, lt=1)] | None = None
+    """Decay of a moving average of the trained weights, such as 0.999. Checkpoints hold it beside the weights, and
+    model.ckpt_ema reads it from there. null: none."""
 
     max_epoch: Annotated[int, Ge(1)]
     """Epochs of the run."""
@@ -118,8 +180,8 @@ class RunConfig:
     accum_grad_iters: Annotated[int, Ge(1)] = 1
     """Forward passes of an optimiser step, on each process."""
 
-    batch_size_eval: Annotated[int, Ge(1)] | None = None
-    """No effect: a run does not evaluate."""
+    batch_size_eval: Annotated[int, Ge(1), Operational()] | None = None
+    """Samples of a batch in validation. null: as in training."""
 
     num_workers: Annotated[int, Ge(0), Operational()] = 4
     """Loader processes for each training process; 0: none."""
@@ -127,8 +189,8 @@ class RunConfig:
     amp: bool = True
     """Mixed precision in the trained parts."""
 
-    amp_dtype: Literal["bf16", "fp16"] = "bf16"
-    """Number format of mixed precision; fp16 scales the loss."""
+    amp_dtype: Literal["bf16", "fp16"] | None = None
+    """Number format of mixed precision; fp16 scales the loss. null: bf16, or fp16 on a GPU that lacks bf16."""
 
     seed: Annotated[int, Ge(0)] = 42
     """Decides initial weights, order and every random choice."""
@@ -165,14 +227,42 @@ class RunConfig:
     max_bad_fraction: Annotated[float, Interval(ge=0, le=1), Operational()] = 0.05
     """The run stops when more than this share of its samples, resumed or not, had to be replaced."""
 
+    max_bad_steps: Annotated[int, Ge(1), Operational()] = 3
+    """The run stops after so many steps in a row whose loss or gradients are not finite. Until then such steps are skipped
+    and listed, with their samples, in bad_steps.jsonl."""
+
     callbacks: tuple[Annotated[Any, Registered(CALLBACKS, key="name")], ...] = ()
     """Callbacks in addition to the standard ones, in the order in which they are called."""
 
-    evaluate: bool = False
-    """Must be false: a run does not evaluate."""
+    evaluate: Annotated[bool, Operational()] = False
+    """Only evaluate valid_splits, test_splits and eval_questions, on the weights of model.ckpt or of the resumed checkpoint."""
 
     train_splits: tuple[Literal["train"], ...] = ("train",)
     """Splits to train on."""
+
+    valid_splits: Annotated[tuple[str, ...], Operational()] = ()
+    """Splits to validate on while training: of the data sets whose split it is, the loss and the evaluator's scores."""
+
+    test_splits: Annotated[tuple[str, ...], Operational()] = ()
+    """Splits that evaluate: true adds."""
+
+    eval_questions: Annotated[str, ExistingPath(kind="file")] | None = None
+    """JSONL of a few questions, as for video-llama infer, whose answers each validation logs with their pictures."""
+
+    eval_every: Annotated[int, Ge(1), Operational()] | None = None
+    """Optimiser steps between validations; there is always one after the last step. null: an epoch."""
+
+    eval_steps: Annotated[int, Ge(1), Operational()] | None = None
+    """Batches of each data set in a validation, over all processes. null: all of it."""
+
+    eval_max_new_tokens: Annotated[int, Ge(1), Operational()] = 128
+    """Length limit of the answers that a validation generates, in tokens."""
+
+    best: Annotated[BestConfig | None, Operational()] = None
+    """The metric by which the best checkpoint is kept, as checkpoint_best.pth. null: none is."""
+
+    early_stop: EarlyStopConfig | None = None
+    """The run ends when a metric has not improved for some validations. null: it goes on."""
 
     device: Annotated[str, Operational()] = "cuda"
     """cuda or cpu."""
@@ -187,18 +277,17 @@ class RunConfig:
     """Whether several processes may train together."""
 
     @property
-    def fp16(self) -> bool:
-        """Whether the loss is scaled, as fp16 needs it."""
-        return self.amp and self.amp_dtype == "fp16"
+    def validates(self) -> bool:
+        """Whether a run validates while it trains."""
+        return bool(self.valid_splits) or self.eval_questions is not None
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other."""
-        if self.evaluate:
-            yield (
-                "evaluate",
-                "evaluation during a run is not available yet. Set it to false, and score the trained model with "
-                "video-llama evaluate.",
-            )
+        if self.evaluate and not (self.validates or self.test_splits):
+            yield "evaluate", "true, but there is nothing to evaluate: set valid_splits, test_splits or eval_questions"
+        for key in ("best", "early_stop"):
+            if getattr(self, key) is not None and not self.validates:
+                yield key, "needs a validation: set valid_splits"
         if self.min_lr > self.init_lr:
             yield "min_lr", f"{self.min_lr} is above init_lr, {self.init_lr}"
         if not re.fullmatch(r"cpu|cuda(:\d+)?", self.device):
@@ -208,7 +297,7 @@ class RunConfig:
         for key in ("init_lr", "min_lr", "warmup_lr", "weight_decay", "max_grad_norm"):
             if not math.isfinite(getattr(self, key)):
                 yield key, f"must be finite, got {getattr(self, key)}"
-        if self.device == "cpu" and self.fp16:
+        if self.device == "cpu" and self.amp and self.amp_dtype == "fp16":
             yield "amp_dtype", "fp16 needs a GPU; on the CPU use bf16, or amp: false"
         if self.world_size > 1 and not self.distributed:
             yield "world_size", f"{self.world_size}, but distributed is false"
@@ -244,9 +333,12 @@ class RunConfig:
             trains: whether the file is for training, and not for use alone: then nothing here has an effect.
         """
         if trains:
-            if self.batch_size_eval is not None:
-                yield "batch_size_eval", "has no effect: a run does not evaluate"
-            if self.amp_dtype != "bf16" and not self.amp:
+            if self.test_splits and not self.evaluate:
+                yield "test_splits", "has no effect unless evaluate is true"
+            for key in ("batch_size_eval", "eval_every", "eval_steps"):
+                if getattr(self, key) is not None and not (self.validates or self.evaluate):
+                    yield key, "has no effect: the run does not validate, as valid_splits is not set"
+            if self.amp_dtype is not None and not self.amp:
                 yield "amp_dtype", "has no effect with amp: false"
             if self.keep_every is not None and self.keep_last is None:
                 yield "keep_every", "has no effect: without keep_last, no checkpoint is deleted"
@@ -264,6 +356,8 @@ class RunConfig:
         if self.warmup_steps and not has_warmup:
             start = "not set" if self.warmup_lr < 0 else "no lower than init_lr"
             yield "warmup_steps", f"nothing warms up: the rate is init_lr from the first step, as warmup_lr is {start}"
+        if self.warmup == "original" and self.iters_per_epoch and self.warmup_steps <= self.iters_per_epoch:
+            yield "warmup", "original: has no effect: the warm-up ends within the first epoch"
         if has_warmup and not self.warmup_steps:
             yield "warmup_lr", "has no effect: warmup_steps is 0"
         if isinstance(self.lr_sched, StepDecayConfig):

@@ -40,9 +40,19 @@ class RunOutput:
         """The bad records that this process met."""
         return self.folder / f"bad_samples.rank{self.world.rank}.jsonl"
 
+    @property
+    def bad_steps(self) -> Path:
+        """The steps that were skipped, with their samples."""
+        return self.folder / "bad_steps.jsonl"
+
     def checkpoint(self, step: int) -> Path:
         """Path of the checkpoint after so many steps."""
         return self.folder / f"checkpoint_step{step:06}.pth"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """Path of the checkpoint that ``run.best`` chooses."""
+        return self.folder / "checkpoint_best.pth"
 
     def checkpoints(self) -> dict[int, Path]:
         """Return the checkpoints in the folder by their steps, in this order."""

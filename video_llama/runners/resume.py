@@ -20,12 +20,13 @@ _RESUMABLE = [
 ]  # fmt: skip
 
 
-def read_run(path: Path, config: RunConfig) -> dict[str, Any]:
+def read_run(path: Path, config: RunConfig, *, scales_loss: bool) -> dict[str, Any]:
     """Read the checkpoint of a run.
 
     Args:
         path: the checkpoint.
         config: the ``run`` section of the run that resumes.
+        scales_loss: whether that run is one in fp16.
 
     Raises:
         WeightsError: the file holds weights alone, or is of a run with another seed or number format.
@@ -41,7 +42,7 @@ def read_run(path: Path, config: RunConfig) -> dict[str, Any]:
         raise WeightsError(f"run.resume_ckpt_path: {path} has no {', '.join(missing)}; use it as model.ckpt instead")
     if content["seed"] != config.seed:
         raise WeightsError(f"run.seed: {config.seed}, but {path} is of a run with {content['seed']}")
-    if bool(content["scaler"]) != config.fp16:
+    if bool(content["scaler"]) != scales_loss:
         raise WeightsError(
             f"run.amp_dtype: {path} comes from a run with{'' if content['scaler'] else 'out'} fp16; use the same setting"
         )

@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,23 +26,24 @@ from video_llama.common.registry import RUNNERS
 from video_llama.common.types import Batch
 from video_llama.datasets.mixture import Mixture
 from video_llama.processors.feature_store import FeatureStore
+from video_llama.runners.append_log import AppendLog
 from video_llama.runners.callback import Run
 from video_llama.runners.callback_list import build_callbacks
 from video_llama.runners.changes import refuse_unless_allowed
+from video_llama.runners.check import Check, ShownAnswer, Validation
 from video_llama.runners.config import RunConfig
 from video_llama.runners.fingerprint import changed_parts, check_data, data_fingerprint, frozen_fingerprint
 from video_llama.runners.optim import build_optimizer, load_named_state, named_state
 from video_llama.runners.output import RunOutput
+from video_llama.runners.precision import autocast, autocast_dtype, fault, suspects
 from video_llama.runners.resume import batch_plan, read_run, resumed_plan
-from video_llama.runners.run_state import RunState, StepMetrics
+from video_llama.runners.run_state import BadStep, RunState, StepMetrics
 from video_llama.runners.saves import Saves
 from video_llama.runners.schedules import build_schedule
 from video_llama.runners.step_batches import StepBatches
 from video_llama.runners.stop import Stop
 
 log = logging.getLogger(__name__)
-
-AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @RUNNERS.register("runner_base")
@@ -55,6 +56,7 @@ class RunnerBase:
         mixture: the data.
         output: the output folder, the processes that share it, and the checkpoint to resume from.
         pad_id: token that fills batches.
+        checks: what a validation measures.
         stop: requests to stop.
         allow_changed: resume with other frozen weights than the checkpoint's run had.
 
@@ -72,6 +74,7 @@ class RunnerBase:
         output: RunOutput,
         *,
         pad_id: int,
+        checks: Sequence[Check] = (),
         stop: Stop | None = None,
         allow_changed: bool = False,
     ) -> None:
@@ -81,7 +84,7 @@ class RunnerBase:
         if world.size > 1 and not config.distributed:
             raise TrainingError(f"run.distributed: false, but torchrun started {world.size} processes")
         self.config, self.world, self.output = config, world, output
-        self.mixture, self.pad_id = mixture, pad_id
+        self.mixture, self.pad_id, self.checks = mixture, pad_id, checks
         self.stop, self.saves = stop or Stop(), Saves(world.is_main)
         self.model = model.to(world.device)
         self.features = FeatureStore.of(config.feature_store, model) if config.feature_store else None
@@ -92,7 +95,8 @@ class RunnerBase:
             raise TrainingError("nothing to train: every part of the model is frozen. Set one frozen_* key to false.")
         world.broadcast(p.data for p in self.trainables)
         self.optimizer = build_optimizer(model, config.init_lr, config.weight_decay, config.beta2)
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=config.fp16)
+        in_fp16 = autocast_dtype(config, world.device) == torch.float16
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=in_fp16)
         self.callbacks = build_callbacks(config)
         self.state = RunState()
         self.plan = batch_plan(config, len(mixture), world.size)
@@ -115,7 +119,7 @@ class RunnerBase:
         run = self.run()
         with self.stop.deferred(), self.callbacks.running(run):
             micro_batches = self.batches()(range(self.state.step, self.total_steps))
-            while self.state.step < self.total_steps and not self.stop.agreed:
+            while self.state.step < self.total_steps and not (self.stop.agreed or self.stop.early):
                 started = time.perf_counter()
                 batches = next(micro_batches)
                 waited = time.perf_counter() - started
@@ -126,12 +130,19 @@ class RunnerBase:
                 self.state.count(metrics)
                 self.callbacks.after_step(run, metrics)
             self.finish_saves()
-            if self.state.step < self.total_steps:
+            if self.stop.early:
+                log.info("%s. The run ends at step %d of %d.", self.stop.early, self.state.step, self.total_steps)
+            elif not self.is_complete:
                 raise Preempted(
                     f"{self.stop.reason or 'another process was asked to stop'}: saved after step {self.state.step} of "
                     f"{self.total_steps} in {self.output.folder}. To go on: --options run.resume=auto"
                 )
         self.world.barrier()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all steps are taken, and the last one is validated."""
+        return self.state.step >= self.total_steps and not self.state.validation_due
 
     def nothing_left(self) -> bool:
         """Return whether the run that is resumed is complete.
@@ -139,7 +150,7 @@ class RunnerBase:
         Raises:
             WeightsError: it is, and its checkpoint was named, so that more was expected.
         """
-        if self.state.step < self.total_steps:
+        if not self.is_complete:
             return False
         path, epochs = self.output.resume_from, self.config.max_epoch
         done = f"{path} is of step {self.state.step}, the last of this run's {epochs} epochs: nothing is left to do."
@@ -163,45 +174,50 @@ class RunnerBase:
             sum(len(b.replaced) for b in batches),
             sum(b.n_truncated for b in batches),
         )
-        loss = self.backward(batches, n_targets)
+        losses = self.backward(batches, n_targets)
         grad_norm = self.gather_gradients()
-        if not self.scaler.is_enabled():  # the scaler skips such a step, and lowers the scale
-            _finite(grad_norm, "the norm of the gradients", step, batches)
-        self.apply_gradients()
-        loss_sum, stopping, saved = self.world.all_reduce_sum(loss, self.stop.reason is not None, self.saves.outcome())
+        loss_sum, stopping, saved = self.world.all_reduce_sum(
+            sum(losses), self.stop.reason is not None, self.saves.outcome()
+        )
+        # From sums over all processes alone, so that all skip the same steps.
+        reason = fault(loss_sum, grad_norm, n_targets, self.scaler)
+        self.apply_gradients(skip=reason is not None)
         self.stop.agreed = stopping > 0
         self.settle_save(int(saved))
         return StepMetrics(
             step=step,
             epoch=step // self.plan.steps_per_epoch,
-            loss=loss_sum / n_targets,
+            loss=loss_sum / n_targets if n_targets else math.nan,
             lr=lr,
             grad_norm=grad_norm if math.isfinite(grad_norm) else None,
+            skipped=reason is not None or not math.isfinite(grad_norm),
             target_tokens=int(n_targets),
             samples=int(samples),
             replaced=int(replaced),
             truncated=int(truncated),
+            bad=None if reason is None else self.bad_step(reason, batches, losses),
         )
 
-    def backward(self, batches: Sequence[Batch], n_targets: float) -> float:
-        """Add the gradients of the loss, which is divided by ``n_targets``; returns this process's sum of losses.
-
-        Raises:
-            TrainingError: a loss is NaN or infinite.
-        """
+    def backward(self, batches: Sequence[Batch], n_targets: float) -> list[float]:
+        """Add the gradients of the loss, which is divided by ``n_targets``; returns the sum of losses of each micro-batch."""
         losses = []
-        dtype = AMP_DTYPES[self.config.amp_dtype]
         for batch in batches:
             batch = batch.to(self.world.device)
             if self.features is not None:
                 batch = replace(batch, media=self.features.encode(batch.media, self.model.encode_frozen))
-            with torch.autocast(self.world.device.type, dtype=dtype, enabled=self.config.amp):
+            with autocast(self.config, self.world.device):
                 loss = self.model(batch).loss_sum
             losses.append(loss.detach())
             if loss.requires_grad:  # a batch of text uses no trained part
                 self.scaler.scale(loss / n_targets).backward()
-        values = torch.stack(losses).tolist()  # once a step: each reading waits for the device
-        return sum(_finite(value, "the loss", self.state.step, [b]) for value, b in zip(values, batches, strict=True))
+        values: list[float] = torch.stack(losses).tolist()  # once a step: each reading waits for the device
+        return values
+
+    def bad_step(self, reason: str, batches: Sequence[Batch], losses: Sequence[float]) -> BadStep:
+        """Return why a step was skipped, and for which samples of all processes."""
+        gathered = self.world.gather_objects((suspects(batches, losses), [i for batch in batches for i in batch.ids]))
+        found = [i for suspected, _ in gathered for i in suspected]
+        return BadStep(reason, tuple(found or [i for _, ids in gathered for i in ids]))
 
     def gather_gradients(self) -> float:
         """Sum the gradients over processes and clip them; returns their norm before clipping."""
@@ -209,10 +225,11 @@ class RunnerBase:
         self.scaler.unscale_(self.optimizer)
         return float(nn.utils.clip_grad_norm_(self.trainables, self.config.max_grad_norm or float("inf")))
 
-    def apply_gradients(self) -> None:
-        """Take the step, and clear the gradients."""
+    def apply_gradients(self, *, skip: bool = False) -> None:
+        """Take the step unless it is skipped, and clear the gradients."""
         self.saves.wait_for_copy()
-        self.scaler.step(self.optimizer)
+        if not skip:
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -232,8 +249,57 @@ class RunnerBase:
             steps_per_epoch=self.plan.steps_per_epoch,
             total_steps=self.total_steps,
             stop=self.stop,
+            validation_metrics=self.validation_metrics,
+            validate=self.validate,
             save=self.save,
         )
+
+    @cached_property
+    def validation_metrics(self) -> list[str]:
+        """The names of all metrics of a validation."""
+        return [name for check in self.checks for name in check.names()]
+
+    def evaluate(self) -> Validation:
+        """Run all checks, and append what they find to ``evaluation.jsonl``, without training.
+
+        Raises:
+            Preempted: the run was asked to stop meanwhile.
+        """
+        if (found := self.run_checks()) is None:
+            raise Preempted(f"{self.stop.reason or 'another process was asked to stop'}: nothing was evaluated")
+        if self.world.is_main:
+            evaluations = AppendLog(self.output.folder / "evaluation.jsonl")
+            answers = [asdict(answer) for answer in found.answers]
+            evaluations.append([{"step": found.step, **found.metrics, "answers": answers}])
+            evaluations.close()
+            log.info("\n".join(["evaluated:", *(f"  {name}: {value}" for name, value in found.metrics.items())]))
+        self.world.barrier()
+        return found
+
+    def validate(self) -> Validation | None:
+        """Run all checks, and tell the callbacks; None: a process was asked to stop meanwhile."""
+        if (found := self.run_checks()) is not None:
+            self.callbacks.after_validation(self.run(), found)
+        return found
+
+    def run_checks(self) -> Validation | None:
+        """Run all checks on the model, in eval mode; None: a process was asked to stop meanwhile.
+
+        Training is not affected: every step has random streams of its own.
+        """
+        metrics: dict[str, float | None] = {}
+        answers: list[ShownAnswer] = []
+        self.model.eval()
+        try:
+            for check in self.checks:
+                found = check(self.world, self.stop)
+                if found is None:
+                    return None
+                metrics |= found.metrics
+                answers += found.answers
+        finally:
+            self.model.train()
+        return Validation(step=self.state.step, metrics=metrics, answers=answers)
 
     def save(self, path: Path) -> None:
         """Start writing a checkpoint, in the background of the first process; every process must call it.
@@ -304,7 +370,7 @@ class RunnerBase:
             WeightsError: it is not a checkpoint of a run like this one.
             TrainingError: the data, or the frozen weights, are not those of that run.
         """
-        content = read_run(path, self.config)
+        content = read_run(path, self.config, scales_loss=self.scaler.is_enabled())
         check_data(path, content["data"], self.data)
         self.plan = resumed_plan(path, content, self.config, len(self.mixture), self.world.size)
         self.model.load_trainable_state(content["model"])
@@ -313,15 +379,3 @@ class RunnerBase:
         self.scaler.load_state_dict(content["scaler"])
         self.callbacks.load_state_dict(content["callbacks"])
         self.state = RunState.of(content)
-
-
-def _finite(value: float, what: str, step: int, batches: Sequence[Batch]) -> float:
-    """Return a number that must be one.
-
-    Raises:
-        TrainingError: it is NaN or infinite; the samples are named.
-    """
-    if not math.isfinite(value):
-        samples = ", ".join(i for batch in batches for i in batch.ids)
-        raise TrainingError(f"step {step}: {what} is {value} for samples {samples}")
-    return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from video_llama.common.registry import LR_SCHEDULERS
 from video_llama.config.serialize import registered_class
@@ -20,6 +20,7 @@ class ScheduleContext:
     warmup_lr: float = -1.0
     """Rate at step 0; below zero: ``init_lr``."""
     warmup_steps: int = 0
+    warmup: Literal["run", "original"] = "run"
     total_steps: int
     steps_per_epoch: int
 
@@ -39,10 +40,13 @@ class Schedule:
 
     def __call__(self, step: int) -> float:
         """Return the rate of a step: warm-up first, then what the schedule says."""
-        return self.warmup(step) if step < self.context.warmup_steps else self.after_warmup(step)
+        c = self.context
+        if step >= c.warmup_steps:
+            return self.after_warmup(step)
+        return self.warmup(step % c.steps_per_epoch if c.warmup == "original" else step)
 
     def warmup(self, step: int) -> float:
-        """Rise linearly from ``warmup_lr`` to ``init_lr``, over all of the run's first ``warmup_steps``."""
+        """Rise linearly from ``warmup_lr`` to ``init_lr`` in ``warmup_steps``."""
         c = self.context
         start = c.init_lr if c.warmup_lr < 0 else c.warmup_lr
         return min(c.init_lr, start + (c.init_lr - start) * step / max(c.warmup_steps, 1))
@@ -73,6 +77,12 @@ class LinearWarmupStep(Schedule):
 
     Config = StepDecayConfig
 
+    def __call__(self, step: int) -> float:
+        """Return the rate of a step; the original has no warm-up after the first epoch."""
+        if self.context.warmup == "original" and step >= self.context.steps_per_epoch:
+            return self.after_warmup(step)
+        return super().__call__(step)
+
     def after_warmup(self, step: int) -> float:
         """Return the rate of a step after warm-up."""
         c = self.context
@@ -100,6 +110,7 @@ def build_schedule(config: RunConfig, steps_per_epoch: int) -> Schedule:
         min_lr=config.min_lr,
         warmup_lr=config.warmup_lr,
         warmup_steps=config.warmup_steps,
+        warmup=config.warmup,
         total_steps=config.max_epoch * steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
     )

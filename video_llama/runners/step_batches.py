@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader
 
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError
-from video_llama.common.types import Batch
 from video_llama.datasets.collate import collate
-from video_llama.datasets.mixture import BatchPlan, Mixture, RankBatches
+from video_llama.datasets.mixture import BatchPlan, RankBatches
 from video_llama.runners.stop import SIGNALS
 
 log = logging.getLogger(__name__)
@@ -39,11 +38,11 @@ class StepBatches:
         pad_id: token that fills batches.
     """
 
-    def __init__(self, mixture: Mixture, plan: BatchPlan, world: World, *, num_workers: int, pad_id: int) -> None:
+    def __init__(self, mixture: Any, plan: BatchPlan, world: World, *, num_workers: int, pad_id: int) -> None:
         self.mixture, self.plan, self.world = mixture, plan, world
         self.num_workers, self.pad_id = num_workers, pad_id
 
-    def __call__(self, steps: range) -> Iterator[list[Batch]]:
+    def __call__(self, steps: range) -> Iterator[list[Any]]:
         """Yield the batches of the given steps.
 
         Raises:
@@ -84,11 +83,11 @@ class StepBatches:
             num_workers=self.num_workers,
             collate_fn=partial(collate, pad_id=self.pad_id),
             pin_memory=self.world.device.type == "cuda",
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=ignore_signals,
         )
 
 
-def _ignore_signals(worker: int) -> None:
+def ignore_signals(worker: int) -> None:
     """Leave signals that a terminal or a scheduler sends to all processes to the one that trains."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -16,7 +16,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class Stop:
-    """Whether this process was asked to stop, and whether all processes have agreed to.
+    """Whether this process was asked to stop, whether all have agreed to, and why the run is complete ``early`` (or None).
 
     Before the first step there is nothing to save, so a signal ends the run at once. During the steps it is noted, and the
     runner stops at the end of the step on which all processes agree.
@@ -28,6 +28,7 @@ class Stop:
     def __init__(self, max_hours: float | None = None) -> None:
         self.signal: str | None = None
         self.agreed = False
+        self.early: str | None = None
         self._max_hours, self._started = max_hours, time.monotonic()
         self._at_once = True
 

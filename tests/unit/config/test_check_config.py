@@ -171,7 +171,7 @@ def test_a_published_key_without_effect_is_a_note() -> None:
     assert [line.removeprefix("  note: ") for line in result.stdout.splitlines()[1:3]] == [
         "option --options datasets.llava_instruct.text_processor.train.name=blip_caption  "
         "datasets.llava_instruct.text_processor: has no effect on conversations, which are not cleaned",
-        "option --options run.batch_size_eval=4  run.batch_size_eval: has no effect: a run does not evaluate",
+        "option --options run.batch_size_eval=4  run.batch_size_eval: has no effect: the run does not validate, as valid_splits is not set",
     ]
 
 
@@ -222,7 +222,7 @@ def test_shares_that_are_all_zero_are_refused_with_the_line_of_each(name: str) -
         ("run.min_lr=1", "run.min_lr: 1.0 is above init_lr"),
         ("run.init_lr=.nan", "run.init_lr: "),
         ("datasets.llava_instruct.sample_ratio=.inf", "datasets.llava_instruct.sample_ratio: must be finite, got inf"),
-        ("run.evaluate=True", "run.evaluate: evaluation during a run is not available yet."),
+        ("run.evaluate=True", "run.evaluate: true, but there is nothing to evaluate: set valid_splits"),
         ("run.task=captioning", "run.task: expected one of video_text_pretrain"),
         ("run.dist_url=tcp://host", "run.dist_url: expected one of env://"),
         (

@@ -16,6 +16,7 @@ from video_llama.common.errors import BadRecord
 from video_llama.common.types import Sample
 from video_llama.datasets.mixture import Mixture
 from video_llama.models.video_llama import VideoLLaMA
+from video_llama.runners.check import Check
 from video_llama.runners.config import RunConfig
 from video_llama.runners.output import open_output
 from video_llama.runners.runner_base import RunnerBase
@@ -56,6 +57,7 @@ def runner(
     model: VideoLLaMA | None = None,
     world: World = ALONE,
     *,
+    checks: Sequence[Check] = (),
     stop: Stop | None = None,
     allow_changed: bool = False,
     **settings: Any,
@@ -75,7 +77,14 @@ def runner(
     output = open_output(folder, world, YAML, resume_ckpt_path=config.resume_ckpt_path, auto=config.resume == "auto")
     mixture = Mixture([samples or Samples()], [1.0], config.seed)
     return RunnerBase(
-        config, model or tiny.model(decoder), mixture, output, pad_id=0, stop=stop, allow_changed=allow_changed
+        config,
+        model or tiny.model(decoder),
+        mixture,
+        output,
+        pad_id=0,
+        checks=checks,
+        stop=stop,
+        allow_changed=allow_changed,
     )
 
 

@@ -17,7 +17,7 @@ from video_llama.datasets.config import CCSBUAlignConfig, FilesConfig, Processor
 from video_llama.models.config import QFormerConfig, VideoLLaMAConfig
 from video_llama.processors.config import ImageTrainConfig, VideoTrainConfig
 from video_llama.runners.changes import changed_settings, check_changes
-from video_llama.runners.config import ConstantConfig, RunConfig, StepDecayConfig
+from video_llama.runners.config import BestConfig, ConstantConfig, RunConfig, StepDecayConfig
 
 IMAGES = CCSBUAlignConfig(vis_processor=ProcessorsConfig(train=ImageTrainConfig()))
 CLIPS = WebVidConfig(
@@ -99,6 +99,8 @@ def test_a_setting_that_alters_training_is_listed_with_both_values(now: JobConfi
         with_clips(model_type="vicuna", tokenizer_name="moved/llm"),
         with_clips(vis_processor=ProcessorsConfig(train=VideoTrainConfig(deadline_s=5.0))),
         replace(JOB, inference=None),
+        replace(JOB, datasets={**JOB.datasets, "val": replace(CLIPS, split="val")}),
+        with_run(valid_splits=("val",), eval_every=3, best=BestConfig(metric="val/loss")),
     ],
 )
 def test_paths_and_settings_of_how_a_run_goes_are_not_listed(now: JobConfig) -> None:

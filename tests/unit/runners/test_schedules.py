@@ -23,6 +23,13 @@ def test_warmup_continues_past_the_first_epoch(kind):
     assert [rates(step) for step in range(10)] == pytest.approx([step / 10 for step in range(10)])
 
 
+def test_the_original_warmup_starts_again_in_each_epoch():
+    cosine = schedule("linear_warmup_cosine_lr", 4, 3, init_lr=1.0, warmup_lr=0.0, warmup_steps=10, warmup="original")
+    assert [cosine(step) for step in range(10)] == pytest.approx([step % 4 / 10 for step in range(10)])
+    step_decay = schedule("linear_warmup_step_lr", 4, 3, init_lr=1.0, warmup_lr=0.0, warmup_steps=10, warmup="original")
+    assert [step_decay(step) for step in range(6)] == pytest.approx([0.0, 0.1, 0.2, 0.3, 1.0, 1.0])
+
+
 def test_the_constant_schedule_is_constant_after_warmup():
     constant = schedule("constant_lr", 5, 2, init_lr=1.0, warmup_lr=0.0, warmup_steps=4)
     assert [constant(step) for step in range(10)] == [0.0, 0.25, 0.5, 0.75] + [1.0] * 6

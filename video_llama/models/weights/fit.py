@@ -101,7 +101,9 @@ def decoder_fit(decoder: DecoderFolder, config: VideoLLaMAConfig) -> Fit | None:
     trained = [key for key in read if getattr(config, key.name) not in (None, UNSET)]
     problems = []
     for key in trained:
-        problems += _problem(check_width, read_weights_file(key, getattr(config, key.name)), decoder)
+        problems += _problem(
+            check_width, read_weights_file(key, getattr(config, key.name), key.reader(config)), decoder
+        )
     return Fit("llama_model", problems) if trained else None
 
 

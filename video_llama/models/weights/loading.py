@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from video_llama.checkpoints.compare import Comparison, check_finite, compare, component_of
 from video_llama.checkpoints.inspection import decoder_width, sizes
-from video_llama.checkpoints.io import read_weights
+from video_llama.checkpoints.io import read_average, read_weights
 from video_llama.checkpoints.published import (
     AUDIO_BRANCH,
     BLIP2_QFORMER,
@@ -34,6 +35,8 @@ from video_llama.models.encoders.factory import encoder_class, own_weights
 
 log = logging.getLogger(__name__)
 
+Reader = Callable[[str | Path], dict[str, Tensor]]
+
 VIDEO_PARTS = ("vision.", "qformer.", "video_branch.")
 AUDIO_PARTS = ("audio_branch.", "audio_encoder.")
 """Name prefixes of tensors used by a single branch."""
@@ -55,6 +58,11 @@ class WeightsKey:
     """Published formats it accepts, besides our own."""
     prefixes: tuple[str, ...] = ("",)
     """Name prefixes of the tensors it accepts."""
+
+    def reader(self, config: VideoLLaMAConfig) -> Reader:
+        """Return what reads the file of this key: its weights, or their moving average."""
+        averaged = {"ckpt": config.ckpt_ema, "ckpt_2": config.ckpt_2_ema}
+        return read_average if averaged.get(self.name) else read_weights
 
 
 WEIGHTS_KEYS = (
@@ -94,7 +102,7 @@ def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
             continue
         if not is_read(key, config):
             continue
-        file = read_weights_file(key, path)
+        file = read_weights_file(key, path, key.reader(config))
         if key.name == "ckpt" and not config.modalities.video and all(n.startswith(VIDEO_PARTS) for n in file.tensors):
             # published YAMLs name the vision branch here, and the audio branch in ckpt_2
             log.info("note: %s is %s; it has no effect: the audio branch alone is trained", file.source, file.title)
@@ -117,16 +125,20 @@ def is_read(key: WeightsKey, config: VideoLLaMAConfig) -> bool:
     return not all(prefix.startswith(absent) for prefix in key.prefixes)
 
 
-def read_weights_file(key: WeightsKey, path: str) -> WeightsFile:
+def read_weights_file(key: WeightsKey, path: str, read: Reader = read_weights) -> WeightsFile:
     """Read the file that a key names.
 
+    Args:
+        key: the key.
+        path: the file.
+        read: reads its tensors.
     Raises:
         WeightsError: the file is unreadable, or of a kind that the key does not accept.
     """
     source = f"model.{key.name}: {path}"
     found_at = local_path(path, f"model.{key.name}")
     try:
-        tensors = read_weights(file_or_within(found_at) if key.name == IMAGEBIND else found_at)
+        tensors = read(file_or_within(found_at) if key.name == IMAGEBIND else found_at)
     except WeightsError as error:
         raise WeightsError(f"model.{key.name}: {error}") from error
     found = recognise(tensors)
