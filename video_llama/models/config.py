@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Interval
@@ -15,13 +14,14 @@ from video_llama.common.errors import ConfigError
 from video_llama.common.modalities import AudioInput, MediaKind, Modalities
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.config.fields import ExistingPath, Operational, Registered
+from video_llama.models.contradictions import contradictions
 from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Quantization
 from video_llama.models.default_weights import default_weights, missing_defaults
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.idle_settings import idle_settings
 from video_llama.models.qformer_config import QFormerConfig as QFormerConfig
 from video_llama.processors.config import MAX_LOST, Channels
-from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template, foreign_text
+from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Template
 
 if TYPE_CHECKING:
     from video_llama.models.decoder.folder import DecoderFolder
@@ -317,62 +317,8 @@ class VideoLLaMAConfig:
 
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other, and frozen parts without weights."""
-        yield from self._check_vision()
-        yield from self._check_audio()
-        yield from self._check_prompts()
-        yield from self._check_decoder()
+        yield from contradictions(self)
         yield from missing_defaults(self)
-
-    def _check_vision(self) -> Iterable[tuple[str, str]]:
-        """Yield contradictions in the settings of the frame encoder and the image Q-Former."""
-        defaults = self.default_weights()
-        for freeze, weights, part in (
-            ("freeze_vit", "vit_ckpt", "the frame encoder"),
-            ("freeze_qformer", "q_former_model", "the image Q-Former"),
-        ):
-            if not getattr(self, freeze):
-                if not self.modalities.video:
-                    yield (
-                        freeze,
-                        f"false, but the audio branch alone is trained, and {part} is no part of that. Set it to true, "
-                        "or frozen_video_Qformer: false to train both branches.",
-                    )
-            elif self.modalities.video and getattr(self, weights) is None and weights not in defaults:
-                yield weights, f"{part} is frozen and has no weights: name their file, or set {freeze}: false"
-        if self.drop_path_rate and self.freeze_vit:
-            yield (
-                "drop_path_rate",
-                "has no effect while freeze_vit is true, since frozen parts never drop. Set it to 0.",
-            )
-        if self.modalities.video and not self.freeze_vit and self.vit_precision not in ("auto", "fp32"):
-            yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
-
-    def _check_audio(self) -> Iterable[tuple[str, str]]:
-        """Yield contradictions in the audio branch's settings."""
-        if not self.equip_audio_branch:
-            if not self.frozen_audio_Qformer:
-                yield "frozen_audio_Qformer", "false, but equip_audio_branch is false: no audio branch to train"
-        elif not isinstance(self.audio_encoder_config, ImageBindConfig):
-            if self.imagebind_ckpt_path is not None:
-                yield "imagebind_ckpt_path", "has no effect: audio_encoder is not ImageBind. Leave it out."
-            if self.modalities.audio_source in ("frames", "both") and not self.audio_encoder_config.takes_frames:
-                yield "audio_source", f"{self.audio_source}, but this audio_encoder takes sound only. Set it to sound."
-        elif self.imagebind_ckpt_path is None and "imagebind_ckpt_path" not in self.default_weights():
-            yield "imagebind_ckpt_path", "ImageBind is frozen and has no weights: name their file or its folder"
-        if self.audio_segments > self.max_audio_pos and not self.interpolate_audio_pos:
-            yield (
-                "audio_segments",
-                f"{self.audio_segments} segments, but max_audio_pos is {self.max_audio_pos}. Lower it, raise "
-                "max_audio_pos and train the branch with it, or set interpolate_audio_pos: true.",
-            )
-
-    def _check_prompts(self) -> Iterable[tuple[str, str]]:
-        """Yield contradictions of ``model_type`` that show without the decoder's tokenizer."""
-        template = self.template
-        if self.prompt_template is not None and self.prompt_template.count("{}") != 1:
-            yield "prompt_template", f"needs {{}} once, where the prompt goes; it is {self.prompt_template!r}"
-        elif template is not None and (problem := foreign_text(self.prompt_template or "", template)) is not None:
-            yield "prompt_template", problem
 
     def check_training(self) -> Iterable[tuple[str, str]]:
         """Yield contradictions that matter in training alone: those of ``model_type`` and the text of samples."""
@@ -387,20 +333,3 @@ class VideoLLaMAConfig:
             )
         if self.label_mask == "original" and template not in ORIGINAL_TEMPLATES:
             yield "label_mask", f"original, but the original had no template {self.model_type}. Leave label_mask out."
-
-    def _check_decoder(self) -> Iterable[tuple[str, str]]:
-        """Yield contradictions in how the decoder is loaded, and packages that it needs and are not installed."""
-        if self.low_resource and self.quantization not in (None, "int8"):
-            yield (
-                "quantization",
-                f"{self.quantization} contradicts low_resource: true, which means int8. Leave one out.",
-            )
-        if self.decoder_quantization and (missing := _not_installed("bitsandbytes", "accelerate")):
-            key = "low_resource" if self.low_resource else "quantization"
-            yield key, f"needs {missing}: pip install 'video_llama[quant]'"
-        if self.lora is not None and (missing := _not_installed("peft")):
-            yield "lora", f"needs {missing}: pip install 'video_llama[lora]'"
-
-
-def _not_installed(*packages: str) -> str:
-    return " and ".join(name for name in packages if find_spec(name) is None)

@@ -229,6 +229,6 @@ def test_a_branch_without_adapters_starts_new_ones_and_says_so(decoder, tmp_path
 
 
 def test_a_model_section_without_peft_says_what_to_install(decoder, monkeypatch):
-    monkeypatch.setattr("video_llama.models.config.find_spec", lambda name: None)
+    monkeypatch.setattr("video_llama.models.contradictions.find_spec", lambda name: None)
     (found,) = tiny.config(decoder, lora=LORA, vit_ckpt="v", q_former_model="q").check()
     assert found == ("lora", "needs peft: pip install 'video_llama[lora]'")

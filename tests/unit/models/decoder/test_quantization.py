@@ -108,7 +108,7 @@ def test_two_keys_that_contradict_each_other_are_refused(decoder, settings, foun
 
 @pytest.mark.parametrize(("key", "value"), [("low_resource", True), ("quantization", "nf4")])
 def test_a_model_section_without_bitsandbytes_says_what_to_install(decoder, monkeypatch, key, value):
-    monkeypatch.setattr("video_llama.models.config.find_spec", lambda name: name == "accelerate" or None)
+    monkeypatch.setattr("video_llama.models.contradictions.find_spec", lambda name: name == "accelerate" or None)
     (found,) = tiny.config(decoder, vit_ckpt="v", q_former_model="q", **{key: value}).check()
     assert found == (key, "needs bitsandbytes: pip install 'video_llama[quant]'")
 
