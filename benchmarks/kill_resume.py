@@ -34,6 +34,7 @@ from video_llama.common.registry import CALLBACKS
 from video_llama.common.types import Batch
 from video_llama.runners.append_log import AppendLog, drop_records_from
 from video_llama.runners.callback import Callback, Run
+from video_llama.runners.run_state import MEASURED
 from video_llama.toy.world import write_world
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -271,9 +272,9 @@ def differences(expected: Path, found: Path) -> list[str]:
 
 
 def records(log: Path) -> list[dict[str, Any]]:
-    """Return the records of a log, without times."""
+    """Return the records of a log, without times and memory."""
     lines = log.read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in MEASURED} for line in lines]
 
 
 def same(one: Any, other: Any) -> bool:

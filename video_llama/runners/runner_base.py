@@ -10,9 +10,11 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from torch import nn
 
 from video_llama.common.distributed import restarts
 from video_llama.common.errors import Preempted, TrainingError, WeightsError
+from video_llama.common.part_times import measuring_parts
 from video_llama.common.registry import RUNNERS
 from video_llama.common.types import Batch
 from video_llama.datasets.mixture import Mixture
@@ -30,14 +33,16 @@ from video_llama.runners.callback_list import build_callbacks
 from video_llama.runners.changes import refuse_unless_allowed
 from video_llama.runners.config import RunConfig
 from video_llama.runners.fingerprint import changed_parts, check_data, data_fingerprint, frozen_fingerprint
+from video_llama.runners.gauges import Gauges
 from video_llama.runners.optim import build_optimizer, load_named_state, named_state
 from video_llama.runners.output import RunOutput
 from video_llama.runners.resume import batch_plan, read_run, resumed_plan
-from video_llama.runners.run_state import RunState, StepMetrics
+from video_llama.runners.run_state import PARTS_EVERY, RunState, StepMetrics
 from video_llama.runners.saves import Saves
 from video_llama.runners.schedules import build_schedule
 from video_llama.runners.step_batches import StepBatches
 from video_llama.runners.stop import Stop
+from video_llama.runners.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +99,8 @@ class RunnerBase:
         self.plan = batch_plan(config, len(mixture), world.size)
         if output.resume_from is not None:
             self.resume(output.resume_from, allow_changed=allow_changed)
+        self.tally = Tally([d.name for d in mixture.datasets], getattr(model, "training_flops", None))
+        self.gauges = Gauges(world)
         self.total_steps = config.max_epoch * self.plan.steps_per_epoch
         self.learning_rate = build_schedule(config, self.plan.steps_per_epoch)
 
@@ -118,7 +125,8 @@ class RunnerBase:
                 self.callbacks.before_step(run, batches)
                 metrics = self.train_step(batches)
                 spent = time.perf_counter() - started
-                metrics = replace(metrics, data_seconds=round(waited, 4), seconds=round(spent, 4))
+                gauges = self.gauges.read(metrics, spent)
+                metrics = replace(metrics, data_seconds=round(waited, 4), seconds=round(spent, 4), **gauges)
                 self.state.count(metrics)
                 self.callbacks.after_step(run, metrics)
             self.finish_saves()
@@ -153,18 +161,20 @@ class RunnerBase:
         lr = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        n_targets, samples, replaced, truncated = self.world.all_reduce_sum(
-            sum(b.n_target_tokens for b in batches),
-            sum(len(b.ids) for b in batches),
-            sum(len(b.replaced) for b in batches),
-            sum(b.n_truncated for b in batches),
-        )
-        loss = self.backward(batches, n_targets)
+        counts = self.world.all_reduce_sum(*self.tally.counts(batches))
+        n_targets = counts[0]
+        with measuring_parts(self.world.device) if step % PARTS_EVERY == 0 else nullcontext() as parts:
+            batch_losses, sample_losses = self.backward(batches, n_targets)
         grad_norm = self.gather_gradients()
         if not self.scaler.is_enabled():  # the scaler skips such a step, and lowers the scale
             _finite(grad_norm, "the norm of the gradients", step, batches)
         self.apply_gradients()
-        loss_sum, stopping, saved = self.world.all_reduce_sum(loss, self.stop.reason is not None, self.saves.outcome())
+        loss_sum, stopping, saved, *losses = self.world.all_reduce_sum(
+            sum(batch_losses),
+            self.stop.reason is not None,
+            self.saves.outcome(),
+            *self.tally.losses(batches, sample_losses),
+        )
         self.stop.agreed = stopping > 0
         self.settle_save(int(saved))
         return StepMetrics(
@@ -173,28 +183,34 @@ class RunnerBase:
             loss=loss_sum / n_targets,
             lr=lr,
             grad_norm=grad_norm if math.isfinite(grad_norm) else None,
-            target_tokens=int(n_targets),
-            samples=int(samples),
-            replaced=int(replaced),
-            truncated=int(truncated),
+            samples_seen=self.state.samples + int(counts[1]),
+            encoder_seconds=None if parts is None else round(parts.seconds["encoder"], 4),
+            decoder_seconds=None if parts is None else round(parts.seconds["decoder"], 4),
+            **self.tally.metrics(counts, losses),
         )
 
-    def backward(self, batches: Sequence[Batch], n_targets: float) -> float:
-        """Add the gradients of the loss, which is divided by ``n_targets``; returns this process's sum of losses.
+    def backward(self, batches: Sequence[Batch], n_targets: float) -> tuple[list[float], list[list[float] | None]]:
+        """Add the gradients of the loss, which is divided by ``n_targets``.
 
+        Returns:
+            For each micro-batch the sum of its losses, and the losses of its samples; None: the model does not say.
         Raises:
             TrainingError: a loss is NaN or infinite.
         """
-        losses = []
+        losses, of_samples = [], []
         dtype = AMP_DTYPES[self.config.amp_dtype]
         for batch in batches:
             with torch.autocast(self.world.device.type, dtype=dtype, enabled=self.config.amp):
-                loss = self.model(batch.to(self.world.device)).loss_sum
+                out = self.model(batch.to(self.world.device))
+            loss = out.loss_sum
             losses.append(loss.detach())
+            of_samples.append(getattr(out, "sample_losses", None))
             if loss.requires_grad:  # a batch of text uses no trained part
                 self.scaler.scale(loss / n_targets).backward()
-        values = torch.stack(losses).tolist()  # once a step: each reading waits for the device
-        return sum(_finite(value, "the loss", self.state.step, [b]) for value, b in zip(values, batches, strict=True))
+        # once a step: each reading waits for the device
+        values = iter(torch.cat([torch.stack(losses), *(each for each in of_samples if each is not None)]).tolist())
+        sums = [_finite(next(values), "the loss", self.state.step, [batch]) for batch in batches]
+        return sums, [None if each is None else list(islice(values, len(each))) for each in of_samples]
 
     def gather_gradients(self) -> float:
         """Sum the gradients over processes and clip them; returns their norm before clipping."""
