@@ -199,6 +199,17 @@ CALLBACKS: Registry[Any] = Registry(
         "jsonl": Builtin("video_llama.runners.callbacks.jsonl", _RUNNERS + "NoSettings"),
         "console": Builtin("video_llama.runners.callbacks.console", _RUNNERS + "NoSettings"),
         "checkpoint": Builtin("video_llama.runners.callbacks.checkpoint", _RUNNERS + "CheckpointConfig"),
+        "samples": Builtin("video_llama.runners.callbacks.samples", _RUNNERS + "NoSettings"),
+        "profile": Builtin("video_llama.runners.callbacks.profile", _RUNNERS + "ProfileConfig"),
+        "sinks": Builtin("video_llama.runners.callbacks.sinks", _RUNNERS + "SinksConfig"),
+    },
+)
+SINKS: Registry[Any] = Registry(
+    "sink",
+    {
+        "tensorboard": Builtin("video_llama.runners.sinks.tensorboard_sink", _RUNNERS + "TensorBoardConfig"),
+        "wandb": Builtin("video_llama.runners.sinks.wandb_sink", _RUNNERS + "WandbConfig"),
+        "trackio": Builtin("video_llama.runners.sinks.trackio_sink", _RUNNERS + "TrackioConfig"),
     },
 )
 BENCHMARKS: Registry[Any] = Registry(

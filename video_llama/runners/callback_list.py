@@ -24,6 +24,7 @@ from video_llama.runners.config import (
     CheckpointConfig,
     NoSettings,
     RunConfig,
+    SinksConfig,
 )
 from video_llama.runners.run_state import StepMetrics
 
@@ -140,9 +141,12 @@ def build_callbacks(config: RunConfig) -> CallbackList:
     """
     settings: dict[str, Any] = {
         "bad_samples": BadSamplesConfig(max_fraction=config.max_bad_fraction),
+        **({"samples": NoSettings()} if config.log_samples else {}),
+        **({"profile": config.profile} if config.profile is not None else {}),
         "jsonl": NoSettings(),
         "console": NoSettings(),
         **{registered_name(CALLBACKS, added): added for added in config.callbacks},
+        **({"sinks": SinksConfig(sinks=config.sinks)} if config.sinks else {}),
         "checkpoint": CheckpointConfig(
             save_every=config.save_every, keep_last=config.keep_last, keep_every=config.keep_every
         ),

@@ -10,12 +10,15 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS
+from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS, SINKS
 from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.config.serialize import registered_name, remember_name
 
 STANDARD_CALLBACKS = ("bad_samples", "jsonl", "console", "checkpoint")
 """The callbacks that every run has."""
+
+SWITCHED_CALLBACKS = {"samples": "log_samples", "profile": "profile", "sinks": "sinks"}
+"""The callbacks that a key of the run turns on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,44 @@ class BadSamplesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SinksConfig:
+    """Where metrics go."""
+
+    sinks: tuple[Any, ...]
+    """The Config of each sink."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorBoardConfig:
+    """Settings of ``tensorboard``: those of the run alone. Its events are in the folder ``tensorboard`` of the run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbConfig:
+    """Settings of ``wandb``: Weights & Biases."""
+
+    project: str = "video_llama"
+    """Project that the run belongs to."""
+
+    run_name: str | None = None
+    """Name of the run. null: that of its output folder."""
+
+    mode: Literal["online", "offline"] = "online"
+    """offline: only write the folder ``wandb`` of the run, for `wandb sync`. Online falls back to it without network or login."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackioConfig:
+    """Settings of ``trackio``, which keeps its data on this machine."""
+
+    project: str = "video_llama"
+    """Project that the run belongs to."""
+
+    run_name: str | None = None
+    """Name of the run. null: that of its output folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """When checkpoints are written and deleted."""
 
@@ -43,6 +84,17 @@ class CheckpointConfig:
 
     keep_every: Annotated[int, Ge(1)] | None
     """Those of multiples of this step are kept for good."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfileConfig:
+    """Steps to record."""
+
+    start: Annotated[int, Ge(0)]
+    """The first one, counted from 0. Those after a start are slower than the rest."""
+
+    steps: Annotated[int, Ge(1)] = 3
+    """How many."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +216,16 @@ class RunConfig:
     callbacks: tuple[Annotated[Any, Registered(CALLBACKS, key="name")], ...] = ()
     """Callbacks in addition to the standard ones, in the order in which they are called."""
 
+    sinks: Annotated[tuple[Annotated[Any, Registered(SINKS, key="name")], ...], Operational()] = ()
+    """Where metrics go besides metrics.jsonl: tensorboard, wandb, trackio, by name or with their settings. One that fails does
+    not stop the run."""
+
+    log_samples: Annotated[bool, Operational()] = False
+    """List the ids of each step's samples in samples.rank<N>.jsonl."""
+
+    profile: Annotated[ProfileConfig, Operational()] | None = None
+    """Steps of which a PyTorch trace is written. null: none."""
+
     evaluate: bool = False
     """Must be false: a run does not evaluate."""
 
@@ -230,8 +292,14 @@ class RunConfig:
         for name in dict.fromkeys(names):
             if name in STANDARD_CALLBACKS:
                 yield "callbacks", f"'{name}' is part of every run; leave it out"
+            elif name in SWITCHED_CALLBACKS:
+                yield "callbacks", f"'{name}' is turned on by run.{SWITCHED_CALLBACKS[name]}; leave it out here"
             elif names.count(name) > 1:
                 yield "callbacks", f"'{name}' is listed {names.count(name)} times; each callback runs once"
+        sinks = [registered_name(SINKS, c) for c in self.sinks if not isinstance(c, str)]
+        for name in dict.fromkeys(sinks):
+            if sinks.count(name) > 1:
+                yield "sinks", f"'{name}' is listed {sinks.count(name)} times; each sink is used once"
 
     def notes(self, trains: bool) -> Iterable[tuple[str, str]]:
         """Yield (key, message) for each setting without effect.
@@ -274,6 +342,8 @@ class RunConfig:
         total = self.max_epoch * steps_per_epoch
         if self.warmup_steps >= total:
             yield "warmup_steps", f"{self.warmup_steps}, but the run has {total} steps: it never leaves its warm-up"
+        if self.profile is not None and self.profile.start >= total:
+            yield "profile.start", f"{self.profile.start}, but the run has {total} steps: nothing is recorded"
 
     def steps_per_epoch(self, records: int, processes: int) -> int:
         """Return the optimiser steps of an epoch: ``iters_per_epoch``, or as many as go once through all records."""
