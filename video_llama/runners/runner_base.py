@@ -292,6 +292,22 @@ class RunnerBase:
             **self.state.as_dict(),
         }
 
+    def facts(self) -> dict[str, Any]:
+        """Return what ``run.json`` says of the run: where it starts and ends, its parameters, its data and its device."""
+        cuda = self.world.device.type == "cuda"
+        total = sum(p.numel() for p in self.model.parameters())
+        trained = sum(p.numel() for p in self.trainables)
+        best = getattr(self.config, "best", None)
+        return {
+            "first_step": self.state.step,
+            "total_steps": self.total_steps,
+            "trained": trained,
+            "frozen": total - trained,
+            "data": self.data,
+            "device": torch.cuda.get_device_name(self.world.device) if cuda else "cpu",
+            **({} if best is None else {"best": {"metric": best.metric, "mode": best.mode}}),
+        }
+
     @cached_property
     def data(self) -> dict[str, Any]:
         """The fingerprint of the data."""
