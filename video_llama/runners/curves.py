@@ -95,6 +95,7 @@ def _draw(panels: Mapping[str, Mapping[str, Series]], path: Path, title: str) ->
 
 def _panel(axes: Axes, name: str, lines: Mapping[str, Series]) -> None:
     axes.set_title(name, fontsize=10)
+    axes.set_xlabel("step", fontsize=8)
     axes.grid(alpha=0.3)
     axes.tick_params(labelsize=8)
     for label, points in lines.items():

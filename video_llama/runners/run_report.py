@@ -91,8 +91,8 @@ def _cost(sessions: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, An
     known = [(_hours(s), s.get("processes", 1)) for s in sessions]
     if known:
         lines.append(
-            f"- {sum(h for h, _ in known):.2f} hours in all, {sum(h * n for h, n in known):.2f} times the processes, "
-            "loading, saving and validation included"
+            f"- {sum(h for h, _ in known):.2f} hours in all, with loading and saving: "
+            f"{sum(h * n for h, n in known):.2f} device hours, without sessions that were killed"
         )
     if steps:
         lines.append(f"- {steps[-1].get('samples_seen', 0):,} samples")

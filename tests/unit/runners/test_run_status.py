@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -27,13 +28,11 @@ def written(folder: Path, error: BaseException | None = None, **about: Any) -> P
     if not (folder / "metrics.jsonl").exists():
         lines = [{"step": i, "loss": 3.0 - i / 4, "samples_per_second": 10.0 + i} for i in range(6)]
         (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    try:
-        with recorded(folder, processes=2) as session:
-            session.add(first_step=0, total_steps=8, **about)
-            if error is not None:
-                raise error
-    except type(error) if error is not None else ():
-        pass
+    expected = contextlib.nullcontext() if error is None else pytest.raises(type(error))
+    with expected, recorded(folder, processes=2) as session:
+        session.add(first_step=0, total_steps=8, **about)
+        if error is not None:
+            raise error
     return folder
 
 
