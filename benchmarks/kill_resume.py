@@ -30,10 +30,7 @@ import torch
 from video_llama.checkpoints.io import read_checkpoint
 from video_llama.cli.main import main as video_llama
 from video_llama.common.errors import Preempted, WeightsError
-from video_llama.common.registry import CALLBACKS
-from video_llama.common.types import Batch
-from video_llama.runners.append_log import AppendLog, drop_records_from
-from video_llama.runners.callback import Callback, Run
+from video_llama.runners.run_state import MEASURED
 from video_llama.toy.world import write_world
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,7 +45,7 @@ COMMON = [
     "run.resume=auto",
     "run.max_bad_fraction=1",
     "run.collective_timeout=1",
-    "run.callbacks=[sample_ids]",
+    "run.log_samples=true",
     "model.qformer.dropout=0.1",
 ]
 PLAIN = [
@@ -57,24 +54,6 @@ PLAIN = [
     "datasets.plain.sample_ratio=20",
 ]
 """A third data set, of text alone."""
-
-
-@CALLBACKS.register("sample_ids")
-class SampleIds(Callback):
-    """Lists the ids of this process's samples of each step."""
-
-    @dataclass(frozen=True, kw_only=True)
-    class Config:
-        """Nothing to set."""
-
-    def on_start(self, run: Run) -> None:
-        """Drop the steps that a resumed run takes again."""
-        self.log = AppendLog(run.output.folder / f"samples.rank{run.world.rank}.jsonl")
-        drop_records_from(self.log.path, run.state.step)
-
-    def before_step(self, run: Run, batches: Sequence[Batch]) -> None:
-        """List a step's."""
-        self.log.append([{"step": run.state.step, "ids": [i for batch in batches for i in batch.ids]}])
 
 
 @dataclass(frozen=True)
@@ -271,9 +250,9 @@ def differences(expected: Path, found: Path) -> list[str]:
 
 
 def records(log: Path) -> list[dict[str, Any]]:
-    """Return the records of a log, without times."""
+    """Return the records of a log, without times and memory."""
     lines = log.read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in MEASURED} for line in lines]
 
 
 def same(one: Any, other: Any) -> bool:

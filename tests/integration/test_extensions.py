@@ -135,6 +135,8 @@ def check_run_of_all_examples(run: Path) -> None:
     assert 0 < abs(weights["video_branch.to_decoder.1.factor"].item() - 0.5) < 0.01
     assert any(name.startswith("audio_branch.") and 32 in tensor.shape for name, tensor in weights.items())
     assert [step["replaced"] for step in steps] == [0, 0]
+    rows = [line.split(",") for line in (run / "metrics.csv").read_text().splitlines()]
+    assert [(int(row[0]), float(row[1])) for row in rows] == list(enumerate(losses(run)))
 
 
 def test_the_page_has_an_example_for_each_kind_of_extension():

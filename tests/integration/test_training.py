@@ -34,7 +34,11 @@ def test_two_processes_have_the_losses_of_one(world, tmp_path, one_process):
     torchrun(2, STAGE_1, f"paths.world={world}", f"run.output_dir={tmp_path}", "run.batch_size_train=4", *TWENTY)
     assert losses(tmp_path) == pytest.approx(one_process, rel=1e-4)
     assert len(one_process) == 20
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint_step000020.pth", "config.yaml", "metrics.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "checkpoint_step000020.pth", "config.yaml", "curves.png", "metrics.jsonl", "report.md", "run.json",
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "run.json").read_text())["sessions"][0]["processes"] == 2
+    assert "**done** at step 20 of 20" in (tmp_path / "report.md").read_text()
 
 
 def test_four_accumulated_batches_have_the_losses_of_one(world, tmp_path, one_process, train):

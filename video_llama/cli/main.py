@@ -29,6 +29,7 @@ COMMANDS = {
     "configs": Command("video_llama.cli.configs", "list the configurations that ship with the package, or copy one"),
     "check-config": Command("video_llama.cli.check_config", "check YAML files before a run"),
     "train": Command("video_llama.cli.train", "train a model from one YAML"),
+    "runs": Command("video_llama.cli.runs", "list training runs, with their state, and compare their curves"),
     "chat": Command("video_llama.cli.chat", "chat with a model about videos, images and sound"),
     "demo": Command("video_llama.demo.command", "chat in the browser"),
     "infer": Command("video_llama.cli.infer", "answer a file of questions about many files, in batches"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from video_llama.common.distributed import World
     from video_llama.config.loader import JobConfig
+    from video_llama.runners.output import RunOutput
+    from video_llama.runners.sessions import Session
     from video_llama.runners.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -81,15 +83,9 @@ def run_job(job: JobConfig, world: World, stop: Stop, *, allow_changed: bool) ->
         stop: requests to stop.
         allow_changed: as for ``train``.
     """
-    import torch
 
     from video_llama.common.distributed import restarts
-    from video_llama.common.registry import MODELS, RUNNERS
-    from video_llama.config.serialize import registered_class
-    from video_llama.datasets.mixture import build_mixture
-    from video_llama.evaluation.validation_checks import ValidationData
     from video_llama.runners.changes import check_changes
-    from video_llama.runners.effects import idle_settings
     from video_llama.runners.output import open_output
     from video_llama.runners.revisions import check_same_revisions
 
@@ -105,6 +101,24 @@ def run_job(job: JobConfig, world: World, stop: Stop, *, allow_changed: bool) ->
         check_changes(output.resume_from, job, allowed=allow_changed)
     elif allow_changed and world.is_main and job.run.resume is None:
         log.warning("warning: --allow-changed has no effect: the run is not resumed")
+    with _reported(output) as session:
+        _train(job, world, output, stop, session, allow_changed=allow_changed)
+
+
+def _train(
+    job: JobConfig, world: World, output: RunOutput, stop: Stop, session: Session | None, *, allow_changed: bool
+) -> None:
+    """Build the model and the data, and train in an output folder that is open."""
+    import torch
+
+    from video_llama.common.registry import MODELS, RUNNERS
+    from video_llama.config.serialize import registered_class
+    from video_llama.datasets.mixture import build_mixture
+    from video_llama.evaluation.validation_checks import ValidationData
+    from video_llama.runners.effects import idle_settings
+    from video_llama.runners.runner_base import RunnerBase
+    from video_llama.runners.sessions import facts
+
     model_class = registered_class(MODELS, job.model)
     spec = model_class.sample_spec(job.model)
     mixture = build_mixture(job.datasets, spec, job.run.seed)
@@ -126,7 +140,25 @@ def run_job(job: JobConfig, world: World, stop: Stop, *, allow_changed: bool) ->
         stop=stop,
         allow_changed=allow_changed,
     )
+    if session is not None and isinstance(runner, RunnerBase):
+        session.add(**facts(runner))
     if job.run.evaluate:
         runner.evaluate()
     else:
         runner.train()
+
+
+@contextmanager
+def _reported(output: RunOutput) -> Iterator[Session | None]:
+    """Write down how the run starts and ends, and at the end its report; None in all but the first process."""
+    from video_llama.runners.run_report import write_report
+    from video_llama.runners.sessions import recorded
+
+    if not output.world.is_main:
+        yield None
+        return
+    try:
+        with recorded(output.folder, processes=output.world.size) as session:
+            yield session
+    finally:
+        write_report(output.folder)

@@ -37,6 +37,10 @@ class DecodeError(VideoLlamaError):
         return type(self), (self.path, self.reason)
 
 
+class SoundDecodeError(DecodeError):
+    """A media file whose sound cannot be read."""
+
+
 class NoSoundTrack(VideoLlamaError):
     """A media file without sound: nothing is wrong with it."""
 

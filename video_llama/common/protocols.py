@@ -16,7 +16,10 @@ from video_llama.common.types import Batch, Media, MediaGroup, ModelOutput
 
 
 class TrainableModel(Protocol):
-    """What a runner needs of a model, besides its being a ``torch.nn.Module``."""
+    """What a runner needs of a model, besides its being a ``torch.nn.Module``.
+
+    A model may also have ``training_flops(batch)``, the FLOPs of a step's forward and backward, or None if they are not known.
+    """
 
     def __call__(self, batch: Batch) -> ModelOutput:
         """Run one training forward."""
@@ -81,7 +84,11 @@ class AudioEncoder(Protocol):
         file."""
 
     def encode_audio(self, segments: Tensor) -> Tensor:
-        """Map segments of sound, float[N, S, ...], to float[N, S, E]."""
+        """Map segments of sound, float[N, S, ...], to float[N, S, E].
+
+        An encoder may also have ``forward_flops(kind)``, which returns the ``Forward`` of one segment of sound or one frame;
+        without it, a run does not log FLOPs.
+        """
 
 
 class FrameEncoder(AudioEncoder, Protocol):

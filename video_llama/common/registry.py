@@ -192,17 +192,29 @@ LR_SCHEDULERS: Registry[Any] = Registry(
         "constant_lr": Builtin("video_llama.runners.schedules", _RUNNERS + "ConstantConfig"),
     },
 )
+_CALLBACKS = "video_llama.runners.callback_configs:"
 CALLBACKS: Registry[Any] = Registry(
     "callback",
     {
-        "bad_samples": Builtin("video_llama.runners.callbacks.bad_samples", _RUNNERS + "BadSamplesConfig"),
-        "bad_steps": Builtin("video_llama.runners.callbacks.bad_steps", _RUNNERS + "BadStepsConfig"),
-        "spikes": Builtin("video_llama.runners.callbacks.spikes", _RUNNERS + "NoSettings"),
-        "ema": Builtin("video_llama.runners.callbacks.ema", _RUNNERS + "EmaConfig"),
-        "validate": Builtin("video_llama.runners.callbacks.validate", _RUNNERS + "ValidateConfig"),
-        "jsonl": Builtin("video_llama.runners.callbacks.jsonl", _RUNNERS + "NoSettings"),
-        "console": Builtin("video_llama.runners.callbacks.console", _RUNNERS + "NoSettings"),
-        "checkpoint": Builtin("video_llama.runners.callbacks.checkpoint", _RUNNERS + "CheckpointConfig"),
+        "bad_samples": Builtin("video_llama.runners.callbacks.bad_samples", _CALLBACKS + "BadSamplesConfig"),
+        "bad_steps": Builtin("video_llama.runners.callbacks.bad_steps", _CALLBACKS + "BadStepsConfig"),
+        "spikes": Builtin("video_llama.runners.callbacks.spikes", _CALLBACKS + "NoSettings"),
+        "ema": Builtin("video_llama.runners.callbacks.ema", _CALLBACKS + "EmaConfig"),
+        "validate": Builtin("video_llama.runners.callbacks.validate", _CALLBACKS + "ValidateConfig"),
+        "jsonl": Builtin("video_llama.runners.callbacks.jsonl", _CALLBACKS + "NoSettings"),
+        "console": Builtin("video_llama.runners.callbacks.console", _CALLBACKS + "NoSettings"),
+        "checkpoint": Builtin("video_llama.runners.callbacks.checkpoint", _CALLBACKS + "CheckpointConfig"),
+        "samples": Builtin("video_llama.runners.callbacks.samples", _CALLBACKS + "NoSettings"),
+        "profile": Builtin("video_llama.runners.callbacks.profile", _CALLBACKS + "ProfileConfig"),
+        "sinks": Builtin("video_llama.runners.callbacks.sinks", _CALLBACKS + "SinksConfig"),
+    },
+)
+SINKS: Registry[Any] = Registry(
+    "sink",
+    {
+        "tensorboard": Builtin("video_llama.runners.sinks.tensorboard_sink", _CALLBACKS + "TensorBoardConfig"),
+        "wandb": Builtin("video_llama.runners.sinks.wandb_sink", _CALLBACKS + "WandbConfig"),
+        "trackio": Builtin("video_llama.runners.sinks.trackio_sink", _CALLBACKS + "TrackioConfig"),
     },
 )
 BENCHMARKS: Registry[Any] = Registry(

@@ -38,6 +38,8 @@ class Media:
     """``data`` is the frozen encoders' output: float[T, Q, D], or float[S, E] for the audio branch."""
     store_as: StoreAs | None = None
     """Where its features go once it is encoded. None: they are not kept."""
+    lacks_sound: bool = False
+    """A clip that was to be read with its sound, and has no sound track."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Replaced:
     sample_id: str
     reason: str
     replacement_id: str
+    sound_failed: bool = False
+    """Only its sound cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Sample:
     """Bad records that this sample replaces."""
     truncated: bool = False
     """Its text was too long, and was cut at the end."""
+    dataset: str = ""
+    """Name of its data set; the mixture fills it in."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,10 @@ class Batch:
     replaced: tuple[Replaced, ...] = ()
     n_truncated: int = 0
     """Samples whose text was cut at the end."""
+    n_without_sound: int = 0
+    """Clips that were to be read with their sound, and have no sound track."""
+    datasets: tuple[str, ...] = ()
+    """Name of each sample's data set; empty: not known."""
 
     @property
     def n_target_tokens(self) -> int:
@@ -143,3 +153,5 @@ class ModelOutput:
     loss_sum: Tensor
     """float[]: cross-entropy summed over the target tokens; the runner divides by the global token count."""
     n_target_tokens: int
+    sample_losses: Tensor | None = None
+    """float[B], detached: the part of each sample in ``loss_sum``, for the log. None: not known."""

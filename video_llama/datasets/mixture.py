@@ -16,7 +16,7 @@ import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from video_llama.common.errors import BadRecord, ConfigError, DecodeError, TrainingError
+from video_llama.common.errors import BadRecord, ConfigError, DecodeError, SoundDecodeError, TrainingError
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Replaced, Sample
 from video_llama.config.serialize import registered_class
@@ -37,15 +37,16 @@ def sample_or_replacement(dataset: Dataset, index: int, seed: list[int]) -> Samp
     Raises:
         TrainingError: ``ATTEMPTS`` records in a row are bad, or all of the data set.
     """
-    bad: list[tuple[str, str]] = []
+    bad: list[tuple[str, Exception]] = []
     for candidate in _candidates(index, len(dataset), np.random.default_rng([*seed, index])):
         name = f"{dataset.name}/{dataset.record_id(candidate)}"
         try:
             sample = dataset.sample(candidate, np.random.default_rng([*seed, candidate]))
         except (BadRecord, DecodeError) as error:
-            bad.append((name, str(error)))
+            bad.append((name, error))
         else:
-            return replace(sample, replaced=tuple(Replaced(was, reason, name) for was, reason in bad))
+            replaced = tuple(Replaced(was, str(e), name, isinstance(e, SoundDecodeError)) for was, e in bad)
+            return replace(sample, dataset=dataset.name, replaced=replaced)
     which = f"all {len(bad)} records are bad" if len(bad) == len(dataset) else f"{len(bad)} bad records in a row"
     raise TrainingError(
         f"datasets.{dataset.name}: {which}, starting at {bad[0][0]}. The last one, {bad[-1][0]}: {bad[-1][1]}"

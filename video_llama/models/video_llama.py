@@ -10,6 +10,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import cast
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from video_llama.checkpoints.compare import fill
 from video_llama.common.errors import VideoLlamaError, WeightsError
 from video_llama.common.modalities import MediaKind
+from video_llama.common.part_times import backward_part, part
 from video_llama.common.protocols import FrameEncoder
 from video_llama.common.registry import MODELS
 from video_llama.common.types import Batch, MediaGroup, ModelOutput
@@ -36,6 +38,7 @@ from video_llama.models.precision import NumberFormat, number_formats
 from video_llama.models.prompting import caption_prompts, choose_template
 from video_llama.models.qformer import QFormer
 from video_llama.models.splice import splice
+from video_llama.models.training_flops import TrainingFlops
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.weights.fit import decoder_fit, fit
 from video_llama.models.weights.loading import DECODER, WeightsFile, check_weights_files, read_weights_files
@@ -211,8 +214,9 @@ class VideoLLaMA(nn.Module):
         raw = [group for group in media if not group.encoded]
         for group in raw:
             self._branch(group.kind).check_length(group.data.shape[1 if group.kind == "audio" else 2])
-        visual = self._encode_frames([group for group in raw if group.kind in ("image", "video")])
-        audio = iter([self._encode_audio(group) for group in raw if group.kind in ("audio", "audio_frames")])
+        with part("encoder"):
+            visual = self._encode_frames([group for group in raw if group.kind in ("image", "video")])
+            audio = iter([self._encode_audio(group) for group in raw if group.kind in ("audio", "audio_frames")])
         return tuple(
             group if group.encoded else next(visual if group.kind in ("image", "video") else audio) for group in media
         )
@@ -271,9 +275,18 @@ class VideoLLaMA(nn.Module):
     def forward(self, batch: Batch) -> ModelOutput:
         """Sum the loss over a batch's target tokens (Video-LLaMA, section 2.2)."""
         embeds = self.embed_prompt(batch.input_ids, batch.media)
-        with _no_autocast(embeds):
-            loss_sum = self.decoder.target_loss(embeds, batch.attention_mask, batch.labels)
-        return ModelOutput(loss_sum, batch.n_target_tokens)
+        with _no_autocast(embeds), part("decoder"):
+            loss_sum, sample_losses = self.decoder.target_loss(embeds, batch.attention_mask, batch.labels)
+        backward_part("decoder", loss_sum, embeds)
+        return ModelOutput(loss_sum, batch.n_target_tokens, sample_losses)
+
+    def training_flops(self, batch: Batch) -> float | None:
+        """Return the FLOPs of a training step's forward and backward; None for parts whose formula is not known."""
+        return self._training_flops(batch)
+
+    @cached_property
+    def _training_flops(self) -> TrainingFlops:
+        return TrainingFlops(self)
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return the trained tensors by name; with adapters, also their alpha. They are the model's own, not copies."""

@@ -158,7 +158,8 @@ class StoredFile:
         """The features of all parts of the file; None: some are missing, and the file must be read."""
         if any(part is None for part in self.known.values()):
             return None
-        return [media for part in self.known.values() for media in part or ()]
+        without_sound = self.known.get("audio") == ()
+        return [replace(media, lacks_sound=without_sound) for part in self.known.values() for media in part or ()]
 
     def kept(self, media: Sequence[Media]) -> list[Media]:
         """Return what was read of the file, with features in place of what is known, and the rest marked for the store.

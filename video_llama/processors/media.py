@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from video_llama.common.errors import BadRecord, DecodeError, NoSoundTrack, VideoLlamaError
+from video_llama.common.errors import BadRecord, DecodeError, NoSoundTrack, SoundDecodeError, VideoLlamaError
 from video_llama.common.modalities import FileKind, MediaKind, Modalities
 from video_llama.common.protocols import ClipProcessor
 from video_llama.common.types import Media
@@ -232,7 +233,8 @@ def _read_training(
     span: Span | None,
 ) -> list[Media]:
     if path.suffix.lower() in AUDIO_SUFFIXES or (modalities.audio_source == "sound" and not modalities.video):
-        return [_read_audio_alone(path, modalities, audio_processor, rng, span)]
+        with _sound_errors():
+            return [_read_audio_alone(path, modalities, audio_processor, rng, span)]
     if modalities.audio_source is None and span is None:
         return [vis_processor(path, rng)]
     max_lost = _audio_config(audio_processor).max_lost
@@ -243,12 +245,13 @@ def _read_training(
         or (modalities.audio_source == "both" and rng.random() < 0.5)
     ):
         return _from_frames(frames, modalities)
-    try:
-        sound = open_track()
-    except NoSoundTrack:
-        return _from_frames(frames, modalities)
-    _report_loss(sound)
-    audio = audio_processor.read_track(sound)
+    with _sound_errors():
+        try:
+            sound = open_track()
+        except NoSoundTrack:
+            return _from_frames(replace(frames, lacks_sound=True), modalities)
+        _report_loss(sound)
+        audio = audio_processor.read_track(sound)
     return [audio, frames] if modalities.video else [audio]
 
 
@@ -306,6 +309,15 @@ def _refuse_span(path: str | Path, processor: Any, span: Span | None) -> None:
     """Raise BadRecord if a span is asked of a processor that reads whole files."""
     if span is not None:
         raise BadRecord(f"{path}: a span of it is asked for, and {type(processor).__name__} reads whole files")
+
+
+@contextmanager
+def _sound_errors() -> Iterator[None]:
+    """Raise what cannot be read of a sound as SoundDecodeError."""
+    try:
+        yield
+    except DecodeError as error:
+        raise SoundDecodeError(error.path, error.reason) from error
 
 
 def _report_loss(sound: Sound | SpanOfSound) -> None:

@@ -18,17 +18,17 @@ from video_llama.common.registry import CALLBACKS
 from video_llama.common.types import Batch
 from video_llama.config.serialize import registered_name
 from video_llama.runners.callback import Callback, Run
-from video_llama.runners.check import Validation
-from video_llama.runners.config import (
-    STANDARD_CALLBACKS,
+from video_llama.runners.callback_configs import (
     BadSamplesConfig,
     BadStepsConfig,
     CheckpointConfig,
     EmaConfig,
     NoSettings,
-    RunConfig,
+    SinksConfig,
     ValidateConfig,
 )
+from video_llama.runners.check import Validation
+from video_llama.runners.config import STANDARD_CALLBACKS, RunConfig
 from video_llama.runners.run_state import StepMetrics
 
 log = logging.getLogger(__name__)
@@ -149,6 +149,8 @@ def build_callbacks(config: RunConfig) -> CallbackList:
     validate = ValidateConfig(eval_every=config.eval_every, best=config.best, early_stop=config.early_stop)
     settings: dict[str, Any] = {
         "bad_samples": BadSamplesConfig(max_fraction=config.max_bad_fraction),
+        **({"samples": NoSettings()} if config.log_samples else {}),
+        **({"profile": config.profile} if config.profile is not None else {}),
         "jsonl": NoSettings(),
         "console": NoSettings(),
         "bad_steps": BadStepsConfig(max_in_a_row=config.max_bad_steps),
@@ -156,6 +158,7 @@ def build_callbacks(config: RunConfig) -> CallbackList:
         **({} if config.ema is None else {"ema": EmaConfig(decay=config.ema)}),
         **{registered_name(CALLBACKS, added): added for added in config.callbacks},
         **({"validate": validate} if config.validates else {}),
+        **({"sinks": SinksConfig(sinks=config.sinks)} if config.sinks else {}),
         "checkpoint": CheckpointConfig(
             save_every=config.save_every, keep_last=config.keep_last, keep_every=config.keep_every
         ),

@@ -10,93 +10,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Interval
 
-from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS
+from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS, SINKS
 from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.config.serialize import registered_name, remember_name
+from video_llama.runners.callback_configs import BestConfig, EarlyStopConfig, ProfileConfig
 
 STANDARD_CALLBACKS = ("bad_samples", "jsonl", "console", "bad_steps", "spikes", "ema", "validate", "checkpoint")
 """The callbacks that every run has."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class NoSettings:
-    """The Config of a callback that has nothing to set."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BadSamplesConfig:
-    """When bad records stop a run."""
-
-    max_fraction: Annotated[float, Interval(ge=0, le=1)]
-    """Largest share of the samples that may be replaced."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BadStepsConfig:
-    """When steps without finite numbers stop a run."""
-
-    max_in_a_row: Annotated[int, Ge(1)]
-    """The run stops at the last of so many."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class EmaConfig:
-    """How the weights are averaged."""
-
-    decay: Annotated[float, Interval(gt=0, lt=1)]
-    """Weight of the average in the next one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class BestConfig:
-    """A metric of the validation, and which of its values are good."""
-
-    metric: str
-    """Its name in validation.jsonl, such as val/loss."""
-
-    mode: Literal["min", "max"] | None = None
-    """Whether low or high values are good. null: low ones of a loss, high ones of anything else."""
-
-    def is_better(self, value: float, than: float) -> bool:
-        """Return whether a value is better than another."""
-        lower = self.mode == "min" or (self.mode is None and self.metric.endswith("loss"))
-        return value < than if lower else value > than
-
-
-@dataclass(frozen=True, kw_only=True)
-class EarlyStopConfig(BestConfig):
-    """When a run that no longer improves ends."""
-
-    patience: Annotated[int, Ge(1)]
-    """Validations in a row without a new best value."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ValidateConfig:
-    """When a run validates, and what follows from it."""
-
-    eval_every: Annotated[int, Ge(1)] | None
-    """Steps between validations; None: an epoch."""
-
-    best: BestConfig | None
-    """The metric of the best checkpoint."""
-
-    early_stop: EarlyStopConfig | None
-    """When the run ends."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """When checkpoints are written and deleted."""
-
-    save_every: Annotated[int, Ge(1)] | None
-    """Steps between them, beside those at the end of each epoch."""
-
-    keep_last: Annotated[int, Ge(1)] | None
-    """Newest ones that are kept."""
-
-    keep_every: Annotated[int, Ge(1)] | None
-    """Those of multiples of this step are kept for good."""
+SWITCHED_CALLBACKS = {"samples": "log_samples", "profile": "profile", "sinks": "sinks"}
+"""The callbacks that a key of the run turns on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +157,16 @@ class RunConfig:
     callbacks: tuple[Annotated[Any, Registered(CALLBACKS, key="name")], ...] = ()
     """Callbacks in addition to the standard ones, in the order in which they are called."""
 
+    sinks: Annotated[tuple[Annotated[Any, Registered(SINKS, key="name")], ...], Operational()] = ()
+    """Where metrics go besides metrics.jsonl: tensorboard, wandb, trackio, by name or with their settings. One that fails does
+    not stop the run."""
+
+    log_samples: Annotated[bool, Operational()] = False
+    """List the ids of each step's samples in samples.rank<N>.jsonl."""
+
+    profile: Annotated[ProfileConfig, Operational()] | None = None
+    """Steps of which a PyTorch trace is written. null: none."""
+
     evaluate: Annotated[bool, Operational()] = False
     """Only evaluate valid_splits, test_splits and eval_questions, on the weights of model.ckpt or of the resumed checkpoint."""
 
@@ -323,8 +256,14 @@ class RunConfig:
         for name in dict.fromkeys(names):
             if name in STANDARD_CALLBACKS:
                 yield "callbacks", f"'{name}' is part of every run; leave it out"
+            elif name in SWITCHED_CALLBACKS:
+                yield "callbacks", f"'{name}' is turned on by run.{SWITCHED_CALLBACKS[name]}; leave it out here"
             elif names.count(name) > 1:
                 yield "callbacks", f"'{name}' is listed {names.count(name)} times; each callback runs once"
+        sinks = [registered_name(SINKS, c) for c in self.sinks if not isinstance(c, str)]
+        for name in dict.fromkeys(sinks):
+            if sinks.count(name) > 1:
+                yield "sinks", f"'{name}' is listed {sinks.count(name)} times; each sink is used once"
 
     def notes(self, trains: bool) -> Iterable[tuple[str, str]]:
         """Yield (key, message) for each setting without effect.
@@ -372,6 +311,8 @@ class RunConfig:
         total = self.max_epoch * steps_per_epoch
         if self.warmup_steps >= total:
             yield "warmup_steps", f"{self.warmup_steps}, but the run has {total} steps: it never leaves its warm-up"
+        if self.profile is not None and self.profile.start >= total:
+            yield "profile.start", f"{self.profile.start}, but the run has {total} steps: nothing is recorded"
 
     def steps_per_epoch(self, records: int, processes: int) -> int:
         """Return the optimiser steps of an epoch: ``iters_per_epoch``, or as many as go once through all records."""

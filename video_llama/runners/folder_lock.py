@@ -65,6 +65,24 @@ def _acquired(path: Path) -> int:
     return file
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether another process holds the lock of a folder. Nothing is written.
+
+    Not for the process that holds it itself: closing the file ends its lock.
+    """
+    try:
+        file = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def _holder(file: int) -> dict[str, Any]:
     """Return what the file says of its process; empty if that was killed before it wrote."""
     try:

@@ -45,6 +45,15 @@ class RunOutput:
         """The steps that were skipped, with their samples."""
         return self.folder / "bad_steps.jsonl"
 
+    @property
+    def samples(self) -> Path:
+        """The ids of this process's samples, one line a step, with ``run.log_samples``."""
+        return self.folder / f"samples.rank{self.world.rank}.jsonl"
+
+    def trace(self, step: int) -> Path:
+        """Path of this process's trace of the steps from this one on."""
+        return self.folder / f"trace_step{step:06}.rank{self.world.rank}.json"
+
     def checkpoint(self, step: int) -> Path:
         """Path of the checkpoint after so many steps."""
         return self.folder / f"checkpoint_step{step:06}.pth"

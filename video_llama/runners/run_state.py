@@ -59,6 +59,21 @@ class RunState:
         return cls(**{name: content[name] for name in cls.names()})
 
 
+PARTS_EVERY = 20
+"""Steps from one measurement of the encoders and the decoder to the next: each waits for the device several times."""
+
+SOMETIMES = frozenset({"encoder_seconds", "decoder_seconds", "flops", "flops_per_second", "mfu"})
+"""Metrics that a step, or a run, may not have: their lines lack them."""
+
+MEASURED = frozenset(
+    {
+        "seconds", "data_seconds", "encoder_seconds", "decoder_seconds", "samples_per_second", "target_tokens_per_second",
+        "peak_memory_gb", "flops_per_second", "mfu",
+    }
+)  # fmt: skip
+"""Metrics of time and memory, which differ from run to run; all others are the same in a run that is repeated."""
+
+
 @dataclass(frozen=True)
 class BadStep:
     """Why a step was skipped, by all processes alike."""
@@ -88,10 +103,36 @@ class StepMetrics:
     """Bad records, replaced by others."""
     truncated: int
     """Samples whose text was cut at the end, to fit ``max_txt_len``, ``max_instruct_len`` or the decoder's context."""
+    sound_used: int = 0
+    """Samples with sound."""
+    sound_absent: int = 0
+    """Clips that were to be read with their sound, and have no sound track."""
+    sound_failed: int = 0
+    """Records that were replaced because their sound cannot be read."""
+    by_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """For each data set in the step: ``loss`` (None: not known), ``samples`` and ``target_tokens``."""
+    by_media: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The same for each kind of media, or kinds that samples have together: text, image, video, audio+video, ..."""
+    samples_seen: int = 0
+    """Samples of the run so far, with those of this step."""
+    flops: float | None = None
+    """Floating-point operations of the step, forward and backward; None: the model has no formula for it."""
     data_seconds: float = 0.0
     """The part of ``seconds`` that this process waited for its batches."""
+    encoder_seconds: float | None = None
+    """The part of ``seconds`` in the frozen encoders, measured every ``PARTS_EVERY`` steps."""
+    decoder_seconds: float | None = None
+    """The part of ``seconds`` in the decoder, forward and backward, measured likewise."""
     seconds: float = 0.0
     """Wall time of the step on this process, with the wait for data; callbacks after the step not counted."""
+    samples_per_second: float = 0.0
+    target_tokens_per_second: float = 0.0
+    peak_memory_gb: float = 0.0
+    """Most that this process has held so far, in 10⁹ bytes: of its GPU or, on the CPU, of the machine."""
+    flops_per_second: float | None = None
+    """``flops`` in a second, by all processes."""
+    mfu: float | None = None
+    """``flops_per_second`` as a share of what the devices can do at most; None: that is not known."""
     bad: BadStep | None = None
     """Why the step was skipped, if that counts towards ``run.max_bad_steps``."""
     added: Mapping[str, float | None] = field(default_factory=dict)
@@ -103,6 +144,17 @@ class StepMetrics:
         return [f.name for f in fields(cls) if f.name not in ("bad", "added")]
 
     def as_record(self) -> dict[str, Any]:
-        """Return all metrics by name, with those that callbacks added last."""
+        """Return the metrics of this step by name, with those that callbacks added last."""
         values = {name: getattr(self, name) for name in self.standard_names()}
-        return values | {"loss": self.loss if math.isfinite(self.loss) else None} | dict(self.added)
+        values["loss"] = self.loss if math.isfinite(self.loss) else None
+        return {k: v for k, v in values.items() if v is not None or k not in SOMETIMES} | dict(self.added)
+
+    def scalars(self) -> dict[str, float]:
+        """Return all numbers by name, those of a data set or of media as ``by_dataset/NAME/loss``."""
+        found: dict[str, float] = {}
+        for name, value in self.as_record().items():
+            if name in ("by_dataset", "by_media"):
+                found |= {f"{name}/{part}/{k}": v for part, of in value.items() for k, v in of.items()}
+            else:
+                found[name] = value
+        return {name: value for name, value in found.items() if value is not None}

@@ -10,9 +10,11 @@ import logging
 import math
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from torch import nn
 
 from video_llama.common.distributed import restarts
 from video_llama.common.errors import Preempted, TrainingError, WeightsError
+from video_llama.common.part_times import measuring_parts
 from video_llama.common.registry import RUNNERS
 from video_llama.common.types import Batch
 from video_llama.datasets.mixture import Mixture
@@ -33,15 +36,17 @@ from video_llama.runners.changes import refuse_unless_allowed
 from video_llama.runners.check import Check, ShownAnswer, Validation
 from video_llama.runners.config import RunConfig
 from video_llama.runners.fingerprint import changed_parts, check_data, data_fingerprint, frozen_fingerprint
+from video_llama.runners.gauges import Gauges
 from video_llama.runners.optim import build_optimizer, load_named_state, named_state
 from video_llama.runners.output import RunOutput
 from video_llama.runners.precision import autocast, autocast_dtype, fault, suspects
 from video_llama.runners.resume import batch_plan, read_run, resumed_plan
-from video_llama.runners.run_state import BadStep, RunState, StepMetrics
+from video_llama.runners.run_state import PARTS_EVERY, BadStep, RunState, StepMetrics
 from video_llama.runners.saves import Saves
 from video_llama.runners.schedules import build_schedule
 from video_llama.runners.step_batches import StepBatches
 from video_llama.runners.stop import Stop
+from video_llama.runners.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +107,8 @@ class RunnerBase:
         self.plan = batch_plan(config, len(mixture), world.size)
         if output.resume_from is not None:
             self.resume(output.resume_from, allow_changed=allow_changed)
+        self.tally = Tally([d.name for d in mixture.datasets], getattr(model, "training_flops", None))
+        self.gauges = Gauges(world)
         self.total_steps = config.max_epoch * self.plan.steps_per_epoch
         self.learning_rate = build_schedule(config, self.plan.steps_per_epoch)
 
@@ -126,7 +133,8 @@ class RunnerBase:
                 self.callbacks.before_step(run, batches)
                 metrics = self.train_step(batches)
                 spent = time.perf_counter() - started
-                metrics = replace(metrics, data_seconds=round(waited, 4), seconds=round(spent, 4))
+                gauges = self.gauges.read(metrics, spent)
+                metrics = replace(metrics, data_seconds=round(waited, 4), seconds=round(spent, 4), **gauges)
                 self.state.count(metrics)
                 self.callbacks.after_step(run, metrics)
             self.finish_saves()
@@ -168,16 +176,16 @@ class RunnerBase:
         lr = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        n_targets, samples, replaced, truncated = self.world.all_reduce_sum(
-            sum(b.n_target_tokens for b in batches),
-            sum(len(b.ids) for b in batches),
-            sum(len(b.replaced) for b in batches),
-            sum(b.n_truncated for b in batches),
-        )
-        losses = self.backward(batches, n_targets)
+        counts = self.world.all_reduce_sum(*self.tally.counts(batches))
+        n_targets = counts[0]
+        with measuring_parts(self.world.device) if step % PARTS_EVERY == 0 else nullcontext() as parts:
+            batch_losses, sample_losses = self.backward(batches, n_targets)
         grad_norm = self.gather_gradients()
-        loss_sum, stopping, saved = self.world.all_reduce_sum(
-            sum(losses), self.stop.reason is not None, self.saves.outcome()
+        loss_sum, stopping, saved, *losses = self.world.all_reduce_sum(
+            sum(batch_losses),
+            self.stop.reason is not None,
+            self.saves.outcome(),
+            *self.tally.losses(batches, sample_losses),
         )
         # From sums over all processes alone, so that all skip the same steps.
         reason = fault(loss_sum, grad_norm, n_targets, self.scaler)
@@ -191,27 +199,35 @@ class RunnerBase:
             lr=lr,
             grad_norm=grad_norm if math.isfinite(grad_norm) else None,
             skipped=reason is not None or not math.isfinite(grad_norm),
-            target_tokens=int(n_targets),
-            samples=int(samples),
-            replaced=int(replaced),
-            truncated=int(truncated),
-            bad=None if reason is None else self.bad_step(reason, batches, losses),
+            bad=None if reason is None else self.bad_step(reason, batches, batch_losses),
+            samples_seen=self.state.samples + int(counts[1]),
+            encoder_seconds=None if parts is None else round(parts.seconds["encoder"], 4),
+            decoder_seconds=None if parts is None else round(parts.seconds["decoder"], 4),
+            **self.tally.metrics(counts, losses),
         )
 
-    def backward(self, batches: Sequence[Batch], n_targets: float) -> list[float]:
-        """Add the gradients of the loss, which is divided by ``n_targets``; returns the sum of losses of each micro-batch."""
-        losses = []
+    def backward(self, batches: Sequence[Batch], n_targets: float) -> tuple[list[float], list[list[float] | None]]:
+        """Add the gradients of the loss, which is divided by ``n_targets``.
+
+        Returns:
+            For each micro-batch the sum of its losses, and the losses of its samples; None: the model does not say.
+        """
+        losses, of_samples = [], []
         for batch in batches:
             batch = batch.to(self.world.device)
             if self.features is not None:
                 batch = replace(batch, media=self.features.encode(batch.media, self.model.encode_frozen))
             with autocast(self.config, self.world.device):
-                loss = self.model(batch).loss_sum
+                out = self.model(batch)
+            loss = out.loss_sum
             losses.append(loss.detach())
+            of_samples.append(getattr(out, "sample_losses", None))
             if loss.requires_grad:  # a batch of text uses no trained part
                 self.scaler.scale(loss / n_targets).backward()
-        values: list[float] = torch.stack(losses).tolist()  # once a step: each reading waits for the device
-        return values
+        # once a step: each reading waits for the device
+        values = iter(torch.cat([torch.stack(losses), *(each for each in of_samples if each is not None)]).tolist())
+        sums = list(islice(values, len(batches)))
+        return sums, [None if each is None else list(islice(values, len(each))) for each in of_samples]
 
     def bad_step(self, reason: str, batches: Sequence[Batch], losses: Sequence[float]) -> BadStep:
         """Return why a step was skipped, and for which samples of all processes."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.unit.processors.clips import picture, write_clip
 from tests.unit.processors.sounds import with_chirps, write_sound
-from video_llama.common.errors import BadRecord, DecodeError
+from video_llama.common.errors import BadRecord, DecodeError, SoundDecodeError
 from video_llama.common.modalities import Modalities
 from video_llama.common.types import Media
 from video_llama.processors.audio import ImageBindAudio
@@ -140,9 +140,20 @@ def test_an_image_has_no_audio(read):
 
 
 def test_a_track_that_cannot_be_decoded_is_an_error_not_a_clip_without_sound(read):
-    with pytest.raises(DecodeError, match="no decoder for its sound track"):
+    with pytest.raises(SoundDecodeError, match="no decoder for its sound track"):
         read("damaged.mkv", modalities("sound"))
     assert [item.kind for item in read("damaged.mkv", modalities(None))] == ["video"]
+
+
+@pytest.mark.parametrize("audio_source", ["sound", "both"])
+def test_a_clip_that_was_to_have_sound_and_has_no_track_is_marked(read, audio_source):
+    assert {
+        any(item.lacks_sound for item in read("mute.mp4", modalities(audio_source), seed)) for seed in range(9)
+    } == (
+        {True} if audio_source == "sound" else {True, False}  # of both, frames are drawn for some
+    )
+    for name, source in (("mute.mp4", None), ("mute.mp4", "frames"), ("clip.mp4", "sound"), ("image.jpg", "sound")):
+        assert not any(item.lacks_sound for item in read(name, modalities(source)))
 
 
 def test_a_processor_that_opens_no_file_itself_may_read_audio(files):

@@ -15,7 +15,8 @@ from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.errors import TrainingError
 from video_llama.common.registry import CALLBACKS
 from video_llama.runners.callback import Callback
-from video_llama.runners.config import NoSettings, RunConfig
+from video_llama.runners.callback_configs import NoSettings
+from video_llama.runners.config import RunConfig
 
 
 @dataclass(frozen=True, kw_only=True)

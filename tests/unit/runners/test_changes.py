@@ -16,8 +16,9 @@ from video_llama.config.loader import JobConfig
 from video_llama.datasets.config import CCSBUAlignConfig, FilesConfig, ProcessorsConfig, WebVidConfig
 from video_llama.models.config import QFormerConfig, VideoLLaMAConfig
 from video_llama.processors.config import ImageTrainConfig, VideoTrainConfig
+from video_llama.runners.callback_configs import BestConfig
 from video_llama.runners.changes import changed_settings, check_changes
-from video_llama.runners.config import BestConfig, ConstantConfig, RunConfig, StepDecayConfig
+from video_llama.runners.config import ConstantConfig, RunConfig, StepDecayConfig
 
 IMAGES = CCSBUAlignConfig(vis_processor=ProcessorsConfig(train=ImageTrainConfig()))
 CLIPS = WebVidConfig(

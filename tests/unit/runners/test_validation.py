@@ -19,8 +19,9 @@ from video_llama.common.distributed import World
 from video_llama.common.errors import Preempted, TrainingError
 from video_llama.datasets.held_out import HeldOut
 from video_llama.models.video_llama import VideoLLaMA
+from video_llama.runners.callback_configs import BestConfig, EarlyStopConfig
 from video_llama.runners.check import Findings
-from video_llama.runners.config import BestConfig, EarlyStopConfig, RunConfig
+from video_llama.runners.config import RunConfig
 from video_llama.runners.held_out_loss import HeldOutLoss
 from video_llama.runners.runner_base import RunnerBase
 from video_llama.runners.stop import Stop

@@ -105,7 +105,7 @@ class LanguageModel(nn.Module):
         """Return float[B, L, H]; slot ids (below 0) get the embedding of token 0, which ``splice`` overwrites."""
         return self.lm.get_input_embeddings()(input_ids.clamp(min=0))
 
-    def target_loss(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> Tensor:
+    def target_loss(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the next token, summed over the target positions.
 
         Logits are computed only in columns where some row has a target.
@@ -115,15 +115,18 @@ class LanguageModel(nn.Module):
             attention_mask: int64[B, L].
             labels: int64[B, L], -100 where no loss is taken.
         Returns:
-            float32[].
+            float32[], and float32[B], detached: the part of each sequence in it.
         """
         next_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_LABEL)
         columns = (next_labels != IGNORE_LABEL).any(dim=0).nonzero().squeeze(1)
         out = self.lm(
             inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False, logits_to_keep=columns
         )
-        logits = out.logits.float().flatten(0, 1)  # [B*K, W]
-        return F.cross_entropy(logits, next_labels[:, columns].flatten(), ignore_index=IGNORE_LABEL, reduction="sum")
+        log_probs = out.logits.float().log_softmax(dim=-1)  # [B, K, W]
+        targets = next_labels[:, columns]
+        loss_sum = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_LABEL, reduction="sum")
+        at_targets = log_probs.detach().gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)  # [B, K]
+        return loss_sum, -at_targets.where(targets != IGNORE_LABEL, 0.0).sum(dim=1)
 
 
 def _load(folder: DecoderFolder, dtype: torch.dtype, quantization: Quantization | None) -> Any:

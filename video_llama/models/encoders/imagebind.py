@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from video_llama.common.modalities import AudioInput
+from video_llama.common.modalities import AudioInput, MediaKind
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
 from video_llama.models.encoders.normalisation import ClipNormalisation
+from video_llama.models.forward_flops import Forward, transformer
 from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
 
 
@@ -48,6 +49,8 @@ class Block(nn.Module):
 class Trunk(nn.Module):
     """The common part of both trunks: class token, positions, blocks, and a head on the class token.
 
+    A subclass embeds patches with its ``patch``.
+
     Args:
         config: sizes.
         n_patches: P.
@@ -55,9 +58,11 @@ class Trunk(nn.Module):
         bias_kv: see ``Block``.
     """
 
+    patch: nn.Conv2d | nn.Conv3d
+
     def __init__(self, config: TrunkConfig, n_patches: int, out_dim: int, bias_kv: bool) -> None:
         super().__init__()
-        width = config.embed_dim
+        width, self.extra_keys = config.embed_dim, int(bias_kv)
         self.cls_token = nn.Parameter(torch.empty(1, 1, width).normal_(std=0.02))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + n_patches, width).normal_(std=0.02))
         self.blocks = nn.ModuleList(Block(width, config.num_heads, bias_kv) for _ in range(config.depth))
@@ -73,6 +78,12 @@ class Trunk(nn.Module):
         for block in self.blocks:
             tokens = block(tokens)
         return F.normalize(self.head(self.head_norm(tokens[:, 0])), dim=-1)
+
+    def forward_flops(self) -> Forward:
+        """Return the FLOPs of one clip of sound or frame."""
+        tokens, width = self.pos_embed.shape[1:]
+        ends = Forward(2.0 * self.patch.weight.numel() * (tokens - 1) + 2.0 * self.head.weight.numel())
+        return ends + transformer(self.blocks, tokens, width, extra_keys=self.extra_keys)
 
 
 class AudioTrunk(Trunk):
@@ -148,6 +159,10 @@ class ImageBind(nn.Module):
     def encode_audio(self, segments: Tensor) -> Tensor:
         """Map segments of sound, float[N, S, 1, M, F], to float[N, S, E]."""
         return rearrange(self.audio(rearrange(segments, "n s ... -> (n s) ...")), "(n s) e -> n s e", n=len(segments))
+
+    def forward_flops(self, kind: MediaKind) -> Forward:
+        """Return the FLOPs of one segment of sound, or of one frame."""
+        return (self.audio if kind == "audio" else self.vision).forward_flops()
 
     def encode_frames(self, frames: Tensor) -> Tensor:
         """Map frames, uint8[N, 3, T, H, W] or normalised float, to float[N, T, E]."""

@@ -18,8 +18,10 @@ from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from video_llama.checkpoints.hf_folder import WeightsFolder
 from video_llama.checkpoints.sources.references import local_path
 from video_llama.common.errors import WeightsError
+from video_llama.common.modalities import MediaKind
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.models.encoders.config import WhisperConfig
+from video_llama.models.forward_flops import Forward, transformer
 from video_llama.processors.audio import SEGMENT_SECONDS
 from video_llama.processors.decode import SAMPLE_RATE
 
@@ -78,6 +80,13 @@ class Whisper(nn.Module):
         features = self.log_mel(rearrange(segments, "n s l -> (n s) l"))
         positions = self.encoder(features).last_hidden_state[:, :POSITIONS]
         return rearrange(positions.mean(1), "(n s) e -> n s e", n=len(segments))
+
+    def forward_flops(self, kind: MediaKind) -> Forward:
+        """Return the FLOPs of one segment, which is padded to the encoder's 30 s."""
+        encoder, frames = self.encoder, self.n_samples // STEP
+        positions = frames // 2
+        ends = self.filters.numel() + encoder.conv1.weight.numel() + encoder.conv2.weight.numel() / 2
+        return Forward(2.0 * ends * frames) + transformer(encoder.layers, positions, self.width)
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
         """Map waveforms, float[N, L], padded with silence, to Whisper's spectrograms, float[N, M, 2 P].

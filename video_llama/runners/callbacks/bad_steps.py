@@ -10,7 +10,7 @@ from video_llama.common.registry import CALLBACKS
 from video_llama.common.types import Batch
 from video_llama.runners.append_log import AppendLog, drop_records_from
 from video_llama.runners.callback import Callback, Run
-from video_llama.runners.config import BadStepsConfig
+from video_llama.runners.callback_configs import BadStepsConfig
 from video_llama.runners.run_state import StepMetrics
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from video_llama.common.errors import TrainingError
 from video_llama.common.files import replacing
 from video_llama.common.registry import CALLBACKS
 from video_llama.runners.callback import Callback, Run
-from video_llama.runners.config import CheckpointConfig
+from video_llama.runners.callback_configs import CheckpointConfig
 from video_llama.runners.run_state import StepMetrics
 
 

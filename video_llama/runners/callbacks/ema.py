@@ -10,7 +10,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from video_llama.common.registry import CALLBACKS
 from video_llama.runners.callback import Callback, Run
-from video_llama.runners.config import EmaConfig
+from video_llama.runners.callback_configs import EmaConfig
 from video_llama.runners.run_state import StepMetrics
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from video_llama.common.registry import CALLBACKS
 from video_llama.runners.append_log import AppendLog, drop_records_from
 from video_llama.runners.callback import Callback, Run
-from video_llama.runners.config import NoSettings
+from video_llama.runners.callback_configs import NoSettings
 from video_llama.runners.run_state import StepMetrics
 
 

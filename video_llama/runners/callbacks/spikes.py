@@ -10,7 +10,7 @@ from typing import Any
 
 from video_llama.common.registry import CALLBACKS
 from video_llama.runners.callback import Callback, Run
-from video_llama.runners.config import NoSettings
+from video_llama.runners.callback_configs import NoSettings
 from video_llama.runners.run_state import StepMetrics
 
 log = logging.getLogger(__name__)

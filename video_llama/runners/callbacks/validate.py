@@ -11,8 +11,8 @@ from video_llama.common.errors import TrainingError
 from video_llama.common.registry import CALLBACKS, did_you_mean
 from video_llama.runners.append_log import AppendLog, drop_records_from
 from video_llama.runners.callback import Callback, Run
+from video_llama.runners.callback_configs import BestConfig, ValidateConfig
 from video_llama.runners.check import Validation
-from video_llama.runners.config import BestConfig, ValidateConfig
 from video_llama.runners.run_state import StepMetrics
 
 log = logging.getLogger(__name__)

@@ -35,7 +35,18 @@ def test_the_loss_is_that_of_all_logits(decoder):
     labels = torch.where(torch.arange(8) > 4, IDS, -100)
     logits = decoder.lm(input_ids=IDS).logits
     whole = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), reduction="sum")
-    torch.testing.assert_close(decoder.target_loss(decoder.embed(IDS), ALL, labels), whole, rtol=1e-5, atol=1e-5)
+    loss_sum, _ = decoder.target_loss(decoder.embed(IDS), ALL, labels)
+    torch.testing.assert_close(loss_sum, whole, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_loss_is_the_sum_of_those_of_the_sequences_each_of_which_is_its_own(decoder):
+    labels = torch.where(torch.arange(8) > torch.arange(len(IDS))[:, None] + 3, IDS, -100)
+    loss_sum, of_each = decoder.target_loss(decoder.embed(IDS), ALL, labels)
+    torch.testing.assert_close(of_each.sum(), loss_sum)
+    for i, loss in enumerate(of_each):
+        alone, _ = decoder.target_loss(decoder.embed(IDS[i : i + 1]), ALL[i : i + 1], labels[i : i + 1])
+        torch.testing.assert_close(loss, alone, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()

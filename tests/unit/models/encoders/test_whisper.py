@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import WhisperConfig as TheirConfig
 from transformers import WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperModel
 
@@ -90,6 +92,13 @@ def test_a_segment_becomes_the_mean_over_its_two_seconds(whisper, folder):
         vectors = whisper.encode_audio(waveforms(3)[None])
     assert vectors.shape == (1, 3, 8)
     torch.testing.assert_close(vectors[0], positions[:, :100].mean(1))
+
+
+def test_the_flops_of_a_segment_are_those_that_torch_counts(whisper):
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        whisper.encode_audio(waveforms(2)[None])
+    forward = whisper.forward_flops("audio") * 2
+    assert forward.weights + forward.attention == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_segments_are_encoded_independently(whisper):

@@ -7,8 +7,8 @@ import random
 from types import SimpleNamespace
 from typing import Any
 
+from video_llama.runners.callback_configs import NoSettings
 from video_llama.runners.callbacks.spikes import DEVIATIONS, ENOUGH, Spikes
-from video_llama.runners.config import NoSettings
 from video_llama.runners.run_state import StepMetrics
 
 RUN: Any = SimpleNamespace(world=SimpleNamespace(is_main=True))
