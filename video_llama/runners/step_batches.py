@@ -73,7 +73,9 @@ class StepBatches:
                     ) from error
                 log.warning("step %d: %s; it is replaced", step, death)
             finally:
-                del batches  # ends its processes
+                del batches  # ends its processes, unless the traceback of an exception keeps it alive
+                for worker in workers:
+                    worker.kill()  # they ignore SIGTERM, with which Python would wait for them when it exits
 
     def loader(self, steps: range) -> DataLoader[Any]:
         """Load this process's micro-batches of some steps."""
