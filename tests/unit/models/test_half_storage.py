@@ -96,7 +96,7 @@ def results(decoder: LanguageModel) -> tuple[Tensor, ...]:
     decoder.requires_grad_(False)
     ids = torch.arange(3, 40)[None]
     embeds = decoder.embed(ids).requires_grad_()
-    loss = decoder.target_loss(embeds, torch.ones_like(ids), ids)
+    loss, _ = decoder.target_loss(embeds, torch.ones_like(ids), ids)
     (gradient,) = torch.autograd.grad(loss, embeds)
     answer = decoder.lm.generate(inputs_embeds=embeds.detach(), max_new_tokens=8, do_sample=False, pad_token_id=0)
     return loss, gradient, answer
