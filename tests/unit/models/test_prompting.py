@@ -212,7 +212,7 @@ def test_check_config_checks_the_template_against_the_tokenizer(
 ) -> None:
     (file := tmp_path / "a.yaml").write_text(
         f"model: {{arch: video_llama, llama_model: {decoder}, freeze_vit: false, vit_precision: fp32, "
-        f"freeze_qformer: false, model_type: auto, ckpt: {__file__}}}"
+        f"freeze_qformer: false, vit_args: {{depth: 2}}, model_type: auto, ckpt: {__file__}}}"
     )
     assert main(["check-config", str(file)]) == 1
     assert capsys.readouterr().err == (
