@@ -15,7 +15,7 @@ from video_llama.common.errors import ConfigError
 from video_llama.common.modalities import AudioInput, MediaKind, Modalities
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.config.fields import ExistingPath, Operational, Registered
-from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Quantization
+from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Precision, Quantization
 from video_llama.models.default_weights import default_weights, missing_defaults
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.idle_settings import idle_settings
@@ -25,8 +25,6 @@ from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Templ
 
 if TYPE_CHECKING:
     from video_llama.models.decoder.folder import DecoderFolder
-
-Precision = Literal["auto", "fp16", "bf16", "fp32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +89,7 @@ class VideoLLaMAConfig:
     """Number format of the decoder. auto: as for vit_precision."""
 
     strict_precision: bool = False
-    """Compute in fp16 or bf16, if vit_precision or llama_precision says so, even if the device is slow at it. false: weights
-    are stored in that format, and computed in fp32 on such a CPU; a GPU without bf16 uses fp16."""
+    """Compute in the vit_precision and llama_precision of the YAML even if the device is slow at them, not in fp32 or fp16."""
 
     low_resource: bool = False
     """Load the decoder in 8 bits; the same as quantization: int8."""
@@ -334,10 +331,7 @@ class VideoLLaMAConfig:
             elif self.modalities.video and getattr(self, weights) is None and weights not in defaults:
                 yield weights, f"{part} is frozen and has no weights: name their file, or set {freeze}: false"
         if self.drop_path_rate and self.freeze_vit:
-            yield (
-                "drop_path_rate",
-                "has no effect while freeze_vit is true, since frozen parts never drop. Set it to 0.",
-            )
+            yield "drop_path_rate", "has no effect while freeze_vit is true: frozen parts never drop. Set it to 0."
         if self.modalities.video and not self.freeze_vit and self.vit_precision not in ("auto", "fp32"):
             yield "vit_precision", f"{self.vit_precision}, but freeze_vit is false: what is trained needs fp32"
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from video_llama.models.config import Precision
+from video_llama.models.decoder.config import Precision
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,8 @@ from video_llama.common.protocols import FrameEncoder
 from video_llama.common.registry import MODELS
 from video_llama.common.types import Batch, MediaGroup, ModelOutput
 from video_llama.models.audio_branch import AudioBranch
-from video_llama.models.config import Precision, VideoLLaMAConfig
+from video_llama.models.config import VideoLLaMAConfig
+from video_llama.models.decoder.config import Precision
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import ALPHA, adapters_alone, alpha_of
 from video_llama.models.decoder.lora_merge import merge_lora

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Interval
 
+Precision = Literal["auto", "fp16", "bf16", "fp32"]
 Quantization = Literal["int8", "nf4"]
 LORA_WEIGHTS = ("lora_A", "lora_B")
 """peft's names of the two matrices of an adapter."""
