@@ -208,7 +208,7 @@ def test_a_long_dialogue_drops_its_oldest_turns_and_says_how_many(chat):
     chat.upload(video="clip")
     dropped = []
     for n in range(8):
-        chat.ask(f"{n}: " + "word " * 20, max_new_tokens=12)
+        chat.ask(f"{n}: " + "word " * 8, max_new_tokens=12)
         dropped.append(chat.last.dropped_turns)
         assert chat.last.prompt_tokens + 12 <= 256
     assert dropped[:2] == [0, 0]
