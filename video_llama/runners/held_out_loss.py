@@ -17,7 +17,7 @@ from video_llama.datasets.held_out import HeldOut, Unreadable, collate_readable
 from video_llama.datasets.mixture import BatchPlan
 from video_llama.runners.check import Findings, all_results
 from video_llama.runners.config import RunConfig
-from video_llama.runners.precision import autocast
+from video_llama.runners.numerics import autocast
 from video_llama.runners.step_batches import StepBatches, ignore_signals
 from video_llama.runners.stop import Stop
 

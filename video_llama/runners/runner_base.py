@@ -37,9 +37,9 @@ from video_llama.runners.check import Check, ShownAnswer, Validation
 from video_llama.runners.config import RunConfig
 from video_llama.runners.fingerprint import changed_parts, check_data, data_fingerprint, frozen_fingerprint
 from video_llama.runners.gauges import Gauges
+from video_llama.runners.numerics import autocast, autocast_dtype, fault, suspects
 from video_llama.runners.optim import build_optimizer, load_named_state, named_state
 from video_llama.runners.output import RunOutput
-from video_llama.runners.precision import autocast, autocast_dtype, fault, suspects
 from video_llama.runners.resume import batch_plan, read_run, resumed_plan
 from video_llama.runners.run_state import PARTS_EVERY, BadStep, RunState, StepMetrics
 from video_llama.runners.saves import Saves

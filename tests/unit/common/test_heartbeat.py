@@ -115,7 +115,8 @@ def test_a_process_that_fails_says_why(tmp_path):
 
 def test_the_first_process_can_say_why_it_fails_although_the_store_ends_with_it(tmp_path):
     said = run(tmp_path, 0, failing_unexpectedly)
-    assert said[1] == said[2] == f"LostProcess: rank 0 on {socket.gethostname()} ended: KeyError: 'x'"
+    for rank in (1, 2):  # torch may add that the store does not answer
+        assert said[rank].startswith(f"LostProcess: rank 0 on {socket.gethostname()} ended: KeyError: 'x'")
 
 
 def test_a_process_that_was_asked_to_stop_takes_the_others_with_it(tmp_path):

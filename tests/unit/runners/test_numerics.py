@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from video_llama.runners.config import RunConfig
-from video_llama.runners.precision import autocast_dtype, fault
+from video_llama.runners.numerics import autocast_dtype, fault
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
