@@ -107,7 +107,7 @@ def test_a_run_that_is_stopped_while_it_loads_leaves_at_once_with_75(world, tmp_
     process = start(tmp_path, world)
     wait_for((tmp_path / "run/run.lock").exists, process)
     process.send_signal(signal.SIGTERM)
-    code, said = ended(process, 30)
+    code, said = ended(process, 120)
     assert code == 75, said
     assert "stopped: SIGTERM before the first step; nothing was lost" in said
     assert "Traceback" not in said

@@ -16,7 +16,7 @@ from torch import multiprocessing
 from video_llama.common.distributed import World, join_world
 from video_llama.common.errors import LostProcess, Preempted, TrainingError, VideoLlamaError
 
-TIMEOUT_S = 4.0
+TIMEOUT_S = 8.0
 
 pytestmark = pytest.mark.slow
 
