@@ -14,10 +14,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 # No target downloads from a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup hello quickstart test checks golden bench clean
+.PHONY: help setup hello quickstart test test-all checks golden bench clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## create .venv and install the package with its development tools
 
@@ -41,7 +41,10 @@ hello: setup ## ask the shipped toy model about a shipped clip
 quickstart: setup ## make the toy world, train all stages on it, report what they learned
 	$(PY) -m video_llama.toy.quickstart
 
-test: setup ## run the tests
+test: setup ## run the tests, except those that kill and stop processes of a run
+	$(PY) -m pytest -m "not faults"
+
+test-all: setup ## run all tests
 	$(PY) -m pytest
 
 checks: setup ## lint, formatting, types, direction of imports

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.conftest import ROOT, losses
 from video_llama.checkpoints.io import read_checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 RUN = [
     "run.max_epoch=2", "run.iters_per_epoch=6", "run.warmup_steps=0", "run.batch_size_train=2", "run.save_every=2",

@@ -18,7 +18,7 @@ from video_llama.common.errors import LostProcess, Preempted, TrainingError, Vid
 
 TIMEOUT_S = 8.0
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.faults]
 
 
 def killed(world: World) -> None:
