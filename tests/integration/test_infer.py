@@ -117,7 +117,7 @@ def read(folder: Path, name: str = "a.jsonl") -> list[dict[str, Any]]:
 @pytest.fixture
 def infer(command, loaded, monkeypatch) -> Callable[..., Result]:
     """Run ``video-llama infer`` with a model that is already loaded."""
-    monkeypatch.setattr(Engine, "from_config", lambda *args: loaded)
+    monkeypatch.setattr(Engine, "from_job", lambda *args: loaded)
     return lambda folder, media, *more: command(*words(folder, media, *more))
 
 
@@ -128,7 +128,7 @@ def whole(lines, media, loaded, tmp_path_factory) -> Path:
     write(folder, lines)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        patch.setattr(Engine, "from_config", lambda *args: loaded)
+        patch.setattr(Engine, "from_job", lambda *args: loaded)
         assert main([str(word) for word in words(folder, media)]) == 0
     return folder
 
@@ -266,7 +266,7 @@ def test_only_failed_questions_are_tried_again(few, infer, monkeypatch):
     second = read(few)
     assert second[0] == first[0]
     assert second[1] == {"id": 2, "answer": first[0]["answer"]}
-    monkeypatch.setattr(Engine, "from_config", no_model)
+    monkeypatch.setattr(Engine, "from_job", no_model)
     content = (few / "a.jsonl").read_bytes()
     assert infer(few, few).code == 0
     assert (few / "a.jsonl").read_bytes() == content
@@ -333,7 +333,7 @@ def test_lost_answers_are_reported(few, infer, loaded, monkeypatch):
             journal.unlink()
         return loaded
 
-    monkeypatch.setattr(Engine, "from_config", forgetful)
+    monkeypatch.setattr(Engine, "from_job", forgetful)
     code, out, err = infer(few, few, "--output", few / "b.jsonl")
     assert (code, out) == (1, "")
     assert "b.jsonl is not written: 2 of 3 answers are in no journal beside it" in err
@@ -364,7 +364,7 @@ def test_a_truncated_journal_line_is_answered_again(few, infer):
     ],
 )
 def test_an_invalid_list_is_named_before_the_model_is_loaded(infer, monkeypatch, tmp_path, content, message):
-    monkeypatch.setattr(Engine, "from_config", no_model)
+    monkeypatch.setattr(Engine, "from_job", no_model)
     if content is not None:
         (tmp_path / "q.jsonl").write_bytes(content)
     code, out, err = infer(tmp_path, tmp_path)
@@ -375,7 +375,7 @@ def test_an_invalid_list_is_named_before_the_model_is_loaded(infer, monkeypatch,
 def test_requiring_sound_of_a_model_without_audio_is_refused(few, infer, loaded, monkeypatch):
     spec = replace(loaded.spec, audio_processor=None, modalities=Modalities())
     without_audio = Engine(loaded.model, spec, loaded.video_processor, loaded.image_processor)
-    monkeypatch.setattr(Engine, "from_config", lambda *args: without_audio)
+    monkeypatch.setattr(Engine, "from_job", lambda *args: without_audio)
     code, _, err = infer(few, few, "--audio", "--output", few / "b.jsonl")
     assert (code, "the model has no audio branch" in err) == (1, True)
     assert not (few / "b.jsonl").exists()

@@ -167,7 +167,7 @@ def test_what_means_the_same_is_accepted(check, name, change, expected):
         (
             STAGE_1,
             swap("evaluate: False", "evaluate: True"),
-            "run.evaluate: evaluation during a run is not available yet",
+            "run.evaluate: true, but there is nothing to evaluate",
         ),
         (
             STAGE_2,
