@@ -142,16 +142,16 @@ def join_world(device: str, timeout_s: float = 600.0) -> World:
     attempt = dist.PrefixStore(f"video_llama/attempt_{restarts()}", store)
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=attempt, rank=rank, world_size=size, timeout=limit)
-    return World(rank, size, chosen, _heartbeat(rank, size, timeout_s))
+    return World(rank, size, chosen, _heartbeat(rank, size, timeout_s, store))
 
 
-def _heartbeat(rank: int, size: int, timeout_s: float) -> Heartbeat:
+def _heartbeat(rank: int, size: int, timeout_s: float, met_through: dist.Store) -> Heartbeat:
     """Connect to the store through which the processes met, and start this one's heartbeat."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
     own = dist.PrefixStore(f"video_llama/heartbeat/{restarts()}", store)
     launcher_has_store = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    return Heartbeat(own, rank, size, timeout_s, hosts_store=rank == 0 and not launcher_has_store)
+    return Heartbeat(own, rank, size, timeout_s, hosted=met_through if rank == 0 and not launcher_has_store else None)
 
 
 def restarts() -> int:

@@ -53,12 +53,12 @@ class Heartbeat:
         rank: this process.
         size: how many there are.
         timeout_s: how long a process waits for others in a collective, in seconds.
-        hosts_store: whether the store ends with this process.
+        hosted: the store itself if it is this process's, which keeps it alive; None: another process hosts it.
     """
 
-    def __init__(self, store: dist.Store, rank: int, size: int, timeout_s: float, *, hosts_store: bool = False) -> None:
+    def __init__(self, store: dist.Store, rank: int, size: int, timeout_s: float, *, hosted: dist.Store | None) -> None:
         self.store, self.rank, self.size, self.timeout_s = store, rank, size, timeout_s
-        self.hosts_store = hosts_store
+        self.hosted = hosted
         self.period_s, self.host = min(2.0, timeout_s / 20), socket.gethostname()
         self.collectives, self._entered_at = 0, time.monotonic()
         self._beats, self._publishing, self._ended = 0, threading.Lock(), threading.Event()
@@ -82,7 +82,7 @@ class Heartbeat:
 
     def let_others_read(self) -> None:
         """Wait until the others have read why this process leaves, if they cannot once it has gone."""
-        if self.hosts_store:
+        if self.hosted is not None:
             time.sleep(max(5.0, 6 * self.period_s))
 
     def end(self) -> None:
