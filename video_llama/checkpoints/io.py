@@ -1,7 +1,9 @@
 """Read weights files without running code from them, and write them whole or not at all.
 
 A checkpoint of ours is one ``.pth`` with ``model`` (the trainable tensors), ``format`` and, if a run wrote it, all that the
-run resumes from: ``RunnerBase.checkpoint`` lists it. It loads as ``ckpt`` and as ``resume_ckpt_path``. A file that was converted from a published one has ``original`` instead, which ``convert`` needs for the way back. Files since format 2 end in a digest.
+run resumes from: ``RunnerBase.checkpoint`` lists it. It loads as ``ckpt`` and as ``resume_ckpt_path``. A file that was
+converted from a published one has ``original`` instead, which ``convert`` needs for the way back. Files since format 2 end in
+a digest.
 """
 
 from __future__ import annotations

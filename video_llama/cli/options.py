@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from video_llama.common.errors import OutputError, VideoLlamaError
-from video_llama.config.overrides import text_option
+from video_llama.config.overrides import system_option
 from video_llama.conversation.settings import GenerationSettings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 def model_options(args: argparse.Namespace) -> list[str]:
     """Return the overrides that the flags of ``add_model_flags`` give."""
-    return [*args.options, *([] if args.system is None else [text_option("inference.system", args.system)])]
+    return [*args.options, *system_option(args.system)]
 
 
 def add_batch_size_flag(parser: argparse.ArgumentParser) -> None:

@@ -59,14 +59,14 @@ def train(cfg_path: str, options: Sequence[str] = (), *, allow_changed: bool = F
 
     with Stop(job.run.max_hours).listening() as stop:
         # Before the processes meet: others may have to wait for the download longer than they would wait for each other.
-        goes_on = job.run.resume == "auto" or restarts() > 0
-        job = replace(job, model=fetched(job.model, recorded_model(job.run, auto=goes_on)))
+        auto = job.run.resume == "auto" or restarts() > 0
+        job = replace(job, model=fetched(job.model, recorded_model(job.run, auto=auto)))
         world = join_world(job.run.device, 60 * job.run.collective_timeout)
         logging.getLogger().setLevel(logging.INFO if world.is_main else logging.WARNING)
         error: BaseException | None = None
         try:
             with locked(Path(job.run.output_dir)) if world.is_main else nullcontext():
-                run_job(job, world, stop, allow_changed=allow_changed)
+                run_job(job, world, stop, auto=auto, allow_changed=allow_changed)
         except BaseException as caught:
             error = caught
             raise
@@ -74,17 +74,16 @@ def train(cfg_path: str, options: Sequence[str] = (), *, allow_changed: bool = F
             world.close(error)
 
 
-def run_job(job: JobConfig, world: World, stop: Stop, *, allow_changed: bool) -> None:
+def run_job(job: JobConfig, world: World, stop: Stop, *, auto: bool, allow_changed: bool) -> None:
     """Build the model and the data of a job, and train, or only evaluate.
 
     Args:
         job: the config.
         world: the processes that train together.
         stop: requests to stop.
+        auto: go on from the newest checkpoint in the output folder, if there is one.
         allow_changed: as for ``train``.
     """
-
-    from video_llama.common.distributed import restarts
     from video_llama.runners.changes import check_changes
     from video_llama.runners.output import open_output
     from video_llama.runners.revisions import check_same_revisions
@@ -95,7 +94,7 @@ def run_job(job: JobConfig, world: World, stop: Stop, *, allow_changed: bool) ->
         world,
         job.to_yaml(),
         resume_ckpt_path=job.run.resume_ckpt_path,
-        auto=job.run.resume == "auto" or restarts() > 0,
+        auto=auto,
     )
     if output.resume_from is not None:
         check_changes(output.resume_from, job, allowed=allow_changed)

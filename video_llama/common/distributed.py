@@ -109,7 +109,7 @@ class World:
         """Leave the process group.
 
         Args:
-            error: why this process leaves before the others, who are told.
+            error: why this process leaves early; the other processes report it.
         """
         if self.size == 1:
             return

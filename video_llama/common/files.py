@@ -120,6 +120,27 @@ def _check_room(folder: Path, n_bytes: int) -> None:
         )
 
 
+def wait_for_lock(lock: int, waiting: str) -> None:
+    """Take the lock of an open file, which ends when it is closed; log a line first if another process holds it.
+
+    Args:
+        lock: file descriptor.
+        waiting: the line.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.info("%s", waiting)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """Yield the content of a file, a megabyte at a time."""
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            yield block
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file in a folder of weights.
 

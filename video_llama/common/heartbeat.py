@@ -38,7 +38,7 @@ class Beat:
     """Collectives entered."""
     host: str = ""
     left: str = ""
-    """Why it leaves the run before the end; empty: it has not."""
+    """Why it left the run early; empty: it is still in it."""
     preempted: bool = False
     """It leaves because it was asked to."""
     follows: bool = False

@@ -32,8 +32,6 @@ class Media:
     """Text about it in the prompt, such as the times of its frames; may be empty."""
     times: tuple[float, ...] = ()
     """Time of each frame, or of the start of each segment of sound, in seconds."""
-    storable: bool = True
-    """False: there is something to report about the file whenever it is read, such as lost sound."""
     encoded: bool = False
     """``data`` is the frozen encoders' output: float[T, Q, D], or float[S, E] for the audio branch."""
     store_as: StoreAs | None = None

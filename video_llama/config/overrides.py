@@ -46,6 +46,11 @@ def text_option(key: str, text: str) -> str:
     return f'{key}="' + "".join(c if c in plain else f"\\U{ord(c):08x}" for c in escaped(text)) + '"'
 
 
+def system_option(text: str | None) -> list[str]:
+    """Return the option that the flag ``--system`` stands for; none if it is not given."""
+    return [] if text is None else [text_option("inference.system", text)]
+
+
 def escaped(text: str) -> str:
     """Return a text with ``${`` written so that OmegaConf leaves it alone."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)

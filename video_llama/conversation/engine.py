@@ -293,8 +293,11 @@ def load_for_inference(cfg_path: str | Path, options: Iterable[str] = ()) -> Job
     """
     job = load_config(cfg_path, options, also=("datasets", "inference"))
     _, rank, _ = process_numbers()
-    for line in (*(f"note: {n}" for n in job.notes), *(f"warning: {w}" for w in job.warnings)) if rank == 0 else ():
-        log.warning("%s", line)
+    if rank == 0:
+        for note in job.notes:
+            log.warning("note: %s", note)
+        for warning in job.warnings:
+            log.warning("warning: %s", warning)
     try:
         config = model_in_use(job.model)
     except ConfigError as error:

@@ -14,6 +14,7 @@ import torch
 
 from video_llama.common.distributed import process_numbers
 from video_llama.common.errors import BadRecord, ConfigError, DataError
+from video_llama.common.files import read_blocks
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
@@ -70,9 +71,8 @@ class Dataset(ABC):
         """
         source, found = Path(self.source), hashlib.sha256()
         for file in table_files(source)[0] if source.is_dir() else [source] if source.is_file() else []:
-            with open(file, "rb") as opened:
-                while block := opened.read(1 << 20):
-                    found.update(block)
+            for block in read_blocks(file):
+                found.update(block)
         if not source.exists():
             for index in range(len(self)):
                 found.update(f"{self.record_id(index)}\n".encode())

@@ -42,9 +42,8 @@ def add_endpoints(sessions: SessionStore, model: ModelInfo) -> None:
             kind: "video", "image" or "audio"; None: the file's own kind. A video opened as "audio" is used for its sound alone.
             use_audio: whether to use the sound of a video, if there is any and the model can.
         Returns:
-            kind; sound: "used", "silent", "no track", "off", or the reason why it could not be decoded; damage: what is reported of a damaged file;
-            frame_times and
-            segment_times: times of the model's input, in seconds.
+            kind; sound: "used", "silent", "no track", "off", or the reason why it could not be decoded; damage: what is
+            reported of a damaged file; frame_times and segment_times: times of the model's input, in seconds.
         """
         with client_errors():
             path = uploaded_file(file, sessions.folder)

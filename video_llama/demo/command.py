@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from video_llama.common.errors import VideoLlamaError
-from video_llama.config.overrides import text_option
+from video_llama.config.overrides import system_option
 from video_llama.demo.limits import PageLimits
 from video_llama.demo.proxy import Origin, RootPath
 from video_llama.demo.server import ServerConfig, serve
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         options=[
             *_template_options(args.model_type, args.options),
             *args.options,
-            *([] if args.system is None else [text_option("inference.system", args.system)]),
+            *system_option(args.system),
         ],
         device="auto" if args.gpu_id is None else f"cuda:{args.gpu_id}",
         host=args.host,

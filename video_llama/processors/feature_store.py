@@ -91,7 +91,7 @@ class FeatureStore:
         """
         done = encode(groups)
         for raw, group in zip(groups, done, strict=True):
-            for place, features in zip(raw.store_as, group.data, strict=False):
+            for place, features in zip(raw.store_as, group.data, strict=False):  # none, where nothing is kept
                 if place is not None:
                     self._put(place, features)
         return _joined(done)

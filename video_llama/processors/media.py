@@ -179,7 +179,8 @@ def read_training_media(
 ) -> list[Media]:
     """Read what a model is trained on: an image, a clip with or without its sound, or sound alone.
 
-    Unlike ``MediaReader``, it draws frames, crops and the input of the audio branch, and a track damaged beyond ``max_lost`` is an error.
+    Unlike ``MediaReader``, it draws frames, crops and the input of the audio branch, and a track damaged beyond ``max_lost``
+    is an error.
 
     Args:
         path: the file; one with the suffix of a sound file is sound alone.

@@ -47,10 +47,14 @@ class BestConfig:
     mode: Literal["min", "max"] | None = None
     """Whether low or high values are good. null: low ones of a loss, high ones of anything else."""
 
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether low values are good."""
+        return self.mode == "min" or (self.mode is None and self.metric.endswith("loss"))
+
     def is_better(self, value: float, than: float) -> bool:
         """Return whether a value is better than another."""
-        lower = self.mode == "min" or (self.mode is None and self.metric.endswith("loss"))
-        return value < than if lower else value > than
+        return value < than if self.lower_is_better else value > than
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,8 +84,8 @@ def recorded_model(run: Any, *, auto: bool) -> dict[str, Any] | None:
 def changed_settings(saved: str, job: JobConfig) -> Iterator[str]:
     """Yield a line for each setting that alters training and is not what it was: key, old and new value.
 
-    Paths (but not commits of what is on the hub), and fields that are ``Operational`` or published without effect, are left out. A setting that an older version
-    did not have counts if it is not the default.
+    Paths (but not commits of what is on the hub), and fields that are ``Operational`` or published without effect, are left
+    out. A setting that an older version did not have counts if it is not the default.
 
     Args:
         saved: the resolved YAML of the run before.

@@ -5,11 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError
@@ -18,7 +16,7 @@ from video_llama.datasets.mixture import BatchPlan
 from video_llama.runners.check import Findings, all_results
 from video_llama.runners.config import RunConfig
 from video_llama.runners.numerics import autocast
-from video_llama.runners.step_batches import StepBatches, ignore_signals
+from video_llama.runners.step_batches import StepBatches
 from video_llama.runners.stop import Stop
 
 log = logging.getLogger(__name__)
@@ -37,22 +35,17 @@ class HeldOutBatches(StepBatches):
         pad_id: token that fills batches.
     """
 
+    collate = staticmethod(collate_readable)
+
     def __init__(self, held_out: HeldOut, config: RunConfig, world: World, *, pad_id: int) -> None:
         size = config.batch_size_eval or config.batch_size_train
-        self.held_out, self.positions = held_out, held_out.batches(size, world.rank, world.size)
-        plan = BatchPlan(batch_size=size, accumulation=1, world_size=world.size, steps_per_epoch=len(self.positions))
+        self.own = held_out.batches(size, world.rank, world.size)
+        plan = BatchPlan(batch_size=size, accumulation=1, world_size=world.size, steps_per_epoch=len(self.own))
         super().__init__(held_out, plan, world, num_workers=config.num_workers, pad_id=pad_id)
 
-    def loader(self, steps: range) -> DataLoader[Any]:
-        """Load some of the batches."""
-        return DataLoader(
-            self.held_out,
-            batch_sampler=self.positions[steps.start : steps.stop],
-            num_workers=self.num_workers,
-            collate_fn=partial(collate_readable, pad_id=self.pad_id),
-            pin_memory=self.world.device.type == "cuda",
-            worker_init_fn=ignore_signals,
-        )
+    def positions(self, steps: range) -> list[list[int]]:
+        """Return the positions of the records of some batches."""
+        return self.own[steps.start : steps.stop]
 
 
 class HeldOutLoss:

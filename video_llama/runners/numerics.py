@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import torch
 
 from video_llama.common.types import Batch
+from video_llama.models.precision import DTYPES, gpu_has_bf16
 from video_llama.runners.config import RunConfig
-
-AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 LOWEST_SCALE = 1.0
 """A loss that overflows fp16 at this scale does so for another reason than the scale."""
@@ -21,8 +20,8 @@ def autocast_dtype(config: RunConfig, device: torch.device) -> torch.dtype | Non
     if not config.amp:
         return None
     if config.amp_dtype is not None:
-        return AMP_DTYPES[config.amp_dtype]
-    lacks_bf16 = device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False)
+        return DTYPES[config.amp_dtype]
+    lacks_bf16 = device.type == "cuda" and not gpu_has_bf16(device)
     return torch.float16 if lacks_bf16 else torch.bfloat16
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from video_llama.runners.callback_configs import BestConfig
 from video_llama.runners.sessions import read_sessions
 
 METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
@@ -106,8 +107,7 @@ def smoothed(values: list[tuple[int, float]], window: int) -> list[tuple[int, fl
 def _best(folder: Path, records: list[dict[str, Any]], chosen: Any) -> tuple[str, float, int] | None:
     """Return the best value of the metric that the run is judged by, of the validation's loss, or of the loss over some steps."""
     if isinstance(chosen, dict) and (values := series(folder, chosen["metric"])):
-        mode = chosen.get("mode") or ("min" if chosen["metric"].endswith("loss") else "max")
-        pick = max if mode == "max" else min
+        pick = min if BestConfig(metric=chosen["metric"], mode=chosen.get("mode")).lower_is_better else max
         step, value = pick(values, key=lambda found: found[1])
         return chosen["metric"], value, step
     losses = sorted({k for record in read_log(folder / VALIDATION) for k in record if k.endswith("loss")}, key=len)

@@ -6,7 +6,7 @@ import itertools
 import logging
 import multiprocessing
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing import connection
 from typing import Any
@@ -37,6 +37,9 @@ class StepBatches:
         num_workers: loader processes.
         pad_id: token that fills batches.
     """
+
+    collate: Callable[..., Any] = staticmethod(collate)
+    """Makes a batch of samples; see ``datasets.collate``."""
 
     def __init__(self, mixture: Any, plan: BatchPlan, world: World, *, num_workers: int, pad_id: int) -> None:
         self.mixture, self.plan, self.world = mixture, plan, world
@@ -77,13 +80,17 @@ class StepBatches:
                 for worker in workers:
                     worker.kill()  # they ignore SIGTERM, with which Python would wait for them when it exits
 
+    def positions(self, steps: range) -> Iterable[list[Any]]:
+        """Return what this process's micro-batches of some steps are made of."""
+        return RankBatches(self.mixture, self.plan, self.world.rank, steps)
+
     def loader(self, steps: range) -> DataLoader[Any]:
         """Load this process's micro-batches of some steps."""
         return DataLoader(
             self.mixture,
-            batch_sampler=RankBatches(self.mixture, self.plan, self.world.rank, steps),
+            batch_sampler=self.positions(steps),
             num_workers=self.num_workers,
-            collate_fn=partial(collate, pad_id=self.pad_id),
+            collate_fn=partial(self.collate, pad_id=self.pad_id),
             pin_memory=self.world.device.type == "cuda",
             worker_init_fn=ignore_signals,
         )

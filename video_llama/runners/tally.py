@@ -74,7 +74,7 @@ class Tally:
         """Return the metrics of a step from the sums over all processes, by name."""
         totals, by_part = counts[: len(_COUNTS)], counts[len(_COUNTS) :]
         n = len(self._column)
-        found: dict[str, Any] = {name: int(total) for name, total in zip(_COUNTS[:-1], totals, strict=False)}
+        found: dict[str, Any] = {name: int(total) for name, total in zip(_COUNTS[:-1], totals[:-1], strict=True)}
         found |= {"flops": None if math.isnan(totals[-1]) else totals[-1], "by_dataset": {}, "by_media": {}}
         for ((kind, name), i), loss in zip(self._column.items(), losses, strict=True):
             samples, targets = int(by_part[i]), int(by_part[n + i])

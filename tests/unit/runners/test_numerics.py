@@ -21,7 +21,7 @@ def config(**settings: Any) -> RunConfig:
 
 @pytest.mark.parametrize(("has_bf16", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
 def test_mixed_precision_is_bf16_unless_the_gpu_lacks_it(monkeypatch, has_bf16, dtype):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16)
+    monkeypatch.setattr("video_llama.runners.numerics.gpu_has_bf16", lambda device: has_bf16)
     assert autocast_dtype(config(), GPU) == dtype
     assert autocast_dtype(config(), CPU) == torch.bfloat16
     assert autocast_dtype(config(amp_dtype="bf16"), GPU) == torch.bfloat16

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -22,10 +21,10 @@ import httpx2
 from tqdm import tqdm
 
 from video_llama import __version__
-from video_llama.checkpoints.sources.hub import log_no_requests
+from video_llama.checkpoints.sources.hub import first_line, log_no_requests
 from video_llama.checkpoints.sources.known import KnownWeights
 from video_llama.common.errors import DownloadError
-from video_llama.common.files import failed_download, sync
+from video_llama.common.files import failed_download, read_blocks, sync, wait_for_lock
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +34,6 @@ TIMEOUT_S = 30.0
 """Longest wait for the next byte."""
 PAUSE_S = 1.0
 """Pause after the first failure; it doubles with each that follows."""
-_CHUNK = 1 << 20
 _BUSY = (408, 429, 500, 502, 503, 504)
 """Statuses that another attempt may not have."""
 
@@ -115,11 +113,7 @@ def _only_process(target: Path) -> Iterator[None]:
     """Wait until no other process downloads the file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target.with_name(f".{target.name}.lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("%s: waiting for another process that downloads it", target.name)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        wait_for_lock(lock.fileno(), f"{target.name}: waiting for another process that downloads it")
         yield
 
 
@@ -130,7 +124,9 @@ def _download(weights: KnownWeights, target: Path) -> None:
     try:
         client = httpx2.Client(follow_redirects=True, timeout=TIMEOUT_S, headers=headers)
     except (ValueError, ImportError) as error:  # reads the proxies of the environment
-        raise DownloadError(f"{weights.name}: a proxy of the environment cannot be used: {_line(error)}") from error
+        raise DownloadError(
+            f"{weights.name}: a proxy of the environment cannot be used: {first_line(error)}"
+        ) from error
     with client:
         while True:
             try:
@@ -141,10 +137,10 @@ def _download(weights: KnownWeights, target: Path) -> None:
                 furthest = max(furthest, partial.size)
                 if failures == ATTEMPTS:
                     raise DownloadError(
-                        f"{weights.name}: {weights.address}: {_line(error)}. {partial.size:,} bytes are kept; run the same "
+                        f"{weights.name}: {weights.address}: {first_line(error)}. {partial.size:,} bytes are kept; run the same "
                         "command again to go on."
                     ) from error
-                log.info("%s: %s; trying again", weights.name, _line(error))
+                log.info("%s: %s; trying again", weights.name, first_line(error))
                 time.sleep(PAUSE_S * 2 ** (failures - 1))
     _check(partial, weights, declared)
     partial.publish(target)
@@ -264,12 +260,7 @@ def _check(partial: _Partial, weights: KnownWeights, declared: _Declared) -> Non
 def digests(path: Path) -> dict[str, str]:
     """Return the SHA-256 and MD5 of a file, in hexadecimal."""
     sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            sha256.update(chunk)
-            md5.update(chunk)
+    for block in read_blocks(path):
+        sha256.update(block)
+        md5.update(block)
     return {"sha256": sha256.hexdigest(), "md5": md5.hexdigest()}
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

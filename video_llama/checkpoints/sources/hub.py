@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import logging
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from video_llama.common.errors import DownloadError
+from video_llama.common.files import read_blocks, wait_for_lock
 
 log = logging.getLogger(__name__)
 
@@ -185,11 +185,7 @@ def _checked(reference: HubReference, journals: Path) -> Iterator[None]:
         return
     journals.mkdir(parents=True, exist_ok=True)
     with open(journal, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("waiting for another process that downloads from %s", reference.repo)
-            fcntl.flock(file, fcntl.LOCK_EX)
+        wait_for_lock(file.fileno(), f"waiting for another process that downloads from {reference.repo}")
         file.seek(0)
         *checked, end = file.read().split("\n")
         if end != _COMPLETE:  # empty, or its process was killed before it downloaded anything
@@ -217,9 +213,8 @@ def _check_digest(blob: Path) -> None:
         return  # an unfinished download, or a server that has other names
     size = blob.stat().st_size
     digest: Any = hashlib.sha256() if len(blob.name) == 64 else hashlib.sha1(b"blob %d\0" % size)
-    with open(blob, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
+    for block in read_blocks(blob):
+        digest.update(block)
     if digest.hexdigest() != blob.name:
         blob.unlink()
         raise OSError(
@@ -247,11 +242,12 @@ def _reason(reference: HubReference, error: Exception) -> str:
     if isinstance(error, RevisionNotFoundError):
         return f"the repository has no revision {reference.revision}"
     if isinstance(error, LocalEntryNotFoundError):
-        return f"not in the hub's cache, and {hub} cannot be reached ({_line(error.__cause__ or error)})"
+        return f"not in the hub's cache, and {hub} cannot be reached ({first_line(error.__cause__ or error)})"
     if isinstance(error, EntryNotFoundError):
         return f"the repository has no file {reference.file}" if reference.file else "the repository has no config.json"
-    return _line(error)
+    return first_line(error)
 
 
-def _line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
