@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 
 from tests.specs import sample_spec
 from video_llama.prompts.sample_spec import SampleSpec
@@ -15,6 +17,15 @@ FIXTURES = Path(__file__).parent / "fixtures"
 
 hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("tests")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread, like the processes that tests start: sums of several threads end in other bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,7 @@ def test_it_prints_the_report_and_an_answer_of_the_chat_command(first):
     assert question[2]
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_the_same_seed_gives_the_same_figures_and_all_models_share_what_is_read(first, report, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(quickstart, "ask_once", lambda *_: None)  # the first run has tested it

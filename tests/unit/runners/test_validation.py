@@ -149,6 +149,7 @@ def validate_in_two(world: World, decoder: Path, folder: Path) -> tuple[list[str
     return seen, run.model.trainable_state()
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_share_the_samples_and_find_the_same_as_one(decoder, tmp_path):
     (first, weights), (second, also) = in_two_processes(validate_in_two, tmp_path, decoder, tmp_path / "two")
     ids = [*(f"made_up/{i}" for i in range(10)), *(f"made_up/{i}" for i in range(7))]
