@@ -6,7 +6,7 @@ import itertools
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing import connection
 from typing import Any
@@ -44,6 +44,7 @@ class StepBatches:
     def __init__(self, mixture: Any, plan: BatchPlan, world: World, *, num_workers: int, pad_id: int) -> None:
         self.mixture, self.plan, self.world = mixture, plan, world
         self.num_workers, self.pad_id = num_workers, pad_id
+        self._counts = dict[int, int]()  # micro-batches of each step that the loader has come to
 
     def __call__(self, steps: range) -> Iterator[list[Any]]:
         """Yield the batches of the given steps.
@@ -60,8 +61,8 @@ class StepBatches:
             signal.signal(signal.SIGCHLD, handler)
             try:
                 while step < steps.stop:
-                    loaded = list(itertools.islice(batches, self.plan.accumulation))
-                    yield loaded
+                    first = next(batches)
+                    yield [first, *itertools.islice(batches, self._counts.pop(step) - 1)]
                     step, deaths = step + 1, 0
             except TrainingError as error:  # what a loader process raised comes with its traceback
                 raise TrainingError(str(error).rpartition(f"{TrainingError.__name__}: ")[2].rstrip()) from error
@@ -80,9 +81,16 @@ class StepBatches:
                 for worker in workers:
                     worker.kill()  # they ignore SIGTERM, with which Python would wait for them when it exits
 
-    def positions(self, steps: range) -> Iterable[list[Any]]:
-        """Return what this process's micro-batches of some steps are made of."""
-        return RankBatches(self.mixture, self.plan, self.world.rank, steps)
+    def micro_batches(self, step: int) -> list[list[Any]]:
+        """Return what this process's micro-batches of a step are made of."""
+        return list(RankBatches(self.mixture, self.plan, self.world.rank, range(step, step + 1)))
+
+    def positions(self, steps: range) -> Iterator[list[Any]]:
+        """Yield what the micro-batches of some steps are made of."""
+        for step in steps:
+            batches = self.micro_batches(step)
+            self._counts[step] = len(batches)
+            yield from batches
 
     def loader(self, steps: range) -> DataLoader[Any]:
         """Load this process's micro-batches of some steps."""
