@@ -223,6 +223,11 @@ def test_the_length_of_a_draw_is_that_of_its_sample(folder: Folder) -> None:
         assert mixed.length(ref) == truth(mixed[ref])
 
 
-def test_a_bad_record_counts_as_nothing(folder: Folder) -> None:
-    mixed = Mixture([folder.webvid(("1", "p", "..."))], [1], 3)
-    assert mixed.length(RecordRef(0, 0, 0)) == Length(0, 0, 0)
+def test_a_bad_record_counts_as_one_of_middling_length(folder: Folder) -> None:
+    rows = [(str(i), "p", "..." if i < 4 else "word " * 2 * i) for i in range(12)]
+    mixed = Mixture([folder.webvid(*rows)], [1], 3)
+    assert [mixed.length(RecordRef(0, i, 0)) is None for i in range(12)] == [i < 4 for i in range(12)]
+    shape = plan(batch_size=4, accumulation=3, steps_per_epoch=1, grouping=FREE)
+    batches = [sorted(ref.record for ref in batch) for batch in RankBatches(mixed, shape, 0, range(1))]
+    assert sorted(i for batch in batches for i in batch) == list(range(12))
+    assert not any({0, 11} <= set(batch) or {0, 4} <= set(batch) for batch in batches)
