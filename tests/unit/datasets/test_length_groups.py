@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.padding import like_stage_2, padded, ratios
 from tests.unit.datasets.folder import Folder, turns
 from tests.unit.datasets.test_audio_samples import with_audio
 from tests.unit.datasets.test_mixture import Numbers, plan
@@ -17,32 +17,13 @@ from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import BadRecord
 from video_llama.common.types import Sample
 from video_llama.datasets.base import Dataset
-from video_llama.datasets.length_groups import FRAME_WORK, BatchLimits, Length, grouped
+from video_llama.datasets.length_groups import BatchLimits, Length, grouped
 from video_llama.datasets.mixture import Mixture, RankBatches, RecordRef
 from video_llama.processors.frame_sampling import timestamp_message
 
 FREE = BatchLimits()
 lengths = st.builds(Length, st.integers(0, 500), st.sampled_from([0, 32, 64]), st.sampled_from([0, 1, 8]))
 limits = st.builds(BatchLimits, tokens=st.none() | st.integers(1, 3000), frames=st.none() | st.integers(1, 30))
-
-
-def like_stage_2(n: int, seed: int) -> list[Length]:
-    """Samples of about the lengths of LLaVA's and VideoChat's instructions and MiniGPT-4's captions, in tokens of LLaMA."""
-    draw = random.Random(seed)
-    kinds = {
-        "minigpt4": lambda: Length(int(draw.gauss(105, 15)), 32, 1),
-        "llava": lambda: Length(int(min(480, draw.lognormvariate(5.5, 0.35))), 32, 1),
-        "videochat": lambda: Length(40 + int(min(440, draw.lognormvariate(5.0, 0.6))), 32, 8),
-    }
-    return [kinds[draw.choices(list(kinds), [10, 45, 45])[0]]() for _ in range(n)]
-
-
-def padded(sizes: list[Length], batches: list[list[int]]) -> int:
-    return sum(len(batch) * max(sizes[i].tokens for i in batch) for batch in batches)
-
-
-def work(sizes: list[Length], batches: list[list[int]]) -> int:
-    return padded(sizes, batches) + FRAME_WORK * sum(sizes[i].frames for batch in batches for i in batch)
 
 
 # --- how the samples of a step are split
@@ -79,19 +60,11 @@ def test_a_micro_batch_keeps_to_the_limits_unless_it_is_one_sample(
 def test_of_a_mixture_like_stage_2_hardly_a_token_is_padding_and_processes_have_the_same_work(
     ranks: int, size: int, accumulation: int, padding: float, imbalance: float
 ) -> None:
-    real = with_padding = drawn_padding = slowest = total = 0
-    n = ranks * size * accumulation
-    for seed in range(20):
-        sizes = like_stage_2(n, seed)
-        shares = grouped(sizes, ranks, accumulation, FREE)
-        loads = [work(sizes, share) for share in shares]
-        real += sum(length.tokens for length in sizes)
-        with_padding += sum(padded(sizes, share) for share in shares)
-        drawn_padding += padded(sizes, [list(range(i, i + size)) for i in range(0, n, size)])
-        slowest, total = slowest + max(loads) * ranks, total + sum(loads)
-    assert with_padding / real < padding
-    assert slowest / total <= imbalance
-    assert drawn_padding / real > 1.4, "as drawn"
+    split = (ranks, size, accumulation)
+    found = ratios(split, group=True, steps=20)
+    assert found[0] < padding
+    assert found[1] <= imbalance
+    assert ratios(split, group=False, steps=20)[0] > 1.4, "as drawn"
 
 
 def test_with_limits_there_are_as_few_micro_batches_as_keep_to_them() -> None:
