@@ -58,6 +58,17 @@ def test_a_micro_batch_keeps_to_the_limits_unless_it_is_one_sample(
         assert len(batch) == 1 or bounds.hold(padded(sizes, [batch]), frames)
 
 
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.data())
+def test_no_micro_batch_is_larger_than_one_as_drawn_could_be(
+    ranks: int, accumulation: int, size: int, data: st.DataObject
+) -> None:
+    n = ranks * accumulation * size
+    sizes = data.draw(st.lists(lengths, min_size=n, max_size=n))
+    for batch in (batch for share in grouped(sizes, ranks, accumulation, FREE) for batch in share):
+        assert padded(sizes, [batch]) <= size * max(length.tokens for length in sizes)
+        assert sum(sizes[i].frames for i in batch) <= size * max(length.frames for length in sizes)
+
+
 @pytest.mark.parametrize(
     ("ranks", "size", "accumulation", "padding", "imbalance"),
     [(8, 4, 1, 1.10, 1.25), (8, 4, 2, 1.05, 1.06), (8, 4, 8, 1.02, 1.02), (1, 8, 16, 1.05, 1.0)],
