@@ -15,6 +15,7 @@ import torch
 from video_llama.common.distributed import process_numbers
 from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.files import read_blocks
+from video_llama.common.modalities import Modalities
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
@@ -52,9 +53,7 @@ class Dataset(ABC):
             raise ConfigError(problems)
         self.config, self.spec, self.name = config, spec, name
         self.features: FeatureStore | None = None
-        processors = config.vis_processor
-        held_out = split_of(config) != "train" and processors.eval is not None
-        self.vis_processor = make_processor(processors.eval if held_out else processors.train)
+        self.vis_processor = make_processor(processor_of(config, config.vis_processor))
         self.records: Sequence[Any] = self.read_records()
         if not self.records:
             raise DataError(f"datasets.{name}: no record in {self.source}")
@@ -101,13 +100,23 @@ class Dataset(ABC):
         if rank == 0:
             log.warning("datasets.%s: %s", self.name, message)
 
-    def read_media(self, path: Path, rng: np.random.Generator, span: Span | None = None) -> list[Media]:
+    def read_media(
+        self,
+        path: Path,
+        rng: np.random.Generator,
+        span: Span | None = None,
+        *,
+        processor: Any = None,
+        modalities: Modalities | None = None,
+    ) -> list[Media]:
         """Read what the model is trained on: input of the audio branch, then of the video branch.
 
         Args:
             path: the file.
             rng: source of all randomness.
             span: the part of a clip or a sound that is read; None: the whole file.
+            processor: what reads images or clips, if not the ``vis_processor``.
+            modalities: what is read of it, if not all that the model is trained on.
 
         Raises:
             BadRecord: the file has nothing that the model is trained on.
@@ -115,7 +124,13 @@ class Dataset(ABC):
         """
         spec = self.spec
         return read_training_media(
-            path, self.vis_processor, spec.modalities, spec.audio_processor, rng, span, self.features
+            path,
+            processor or self.vis_processor,
+            modalities or spec.modalities,
+            spec.audio_processor,
+            rng,
+            span,
+            self.features,
         )
 
     def __len__(self) -> int:
@@ -171,6 +186,12 @@ class Dataset(ABC):
 def make_processor(config: Any) -> Any:
     """Build the processor of a Config."""
     return registered_class(PROCESSORS, config)(config)
+
+
+def processor_of(config: Any, processors: Any) -> Any:
+    """Return the Config of the processor for the split of a data set: the one for training, or for inference if there is one."""
+    held_out = split_of(config) != "train" and processors.eval is not None
+    return processors.eval if held_out else processors.train
 
 
 def split_of(config: Any) -> str:

@@ -1,0 +1,262 @@
+"""People's own data: clips, images, sound and folders of frames, with captions or conversations, in one JSON Lines file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from video_llama.common.errors import BadRecord, ConfigError, DataError
+from video_llama.common.modalities import Modalities
+from video_llama.common.protocols import ClipProcessor
+from video_llama.common.registry import DATASETS, PROCESSORS
+from video_llama.common.types import Media, Sample
+from video_llama.datasets.annotations import JSON_LINES, kind, read_json, text_lines
+from video_llama.datasets.base import make_processor, processor_of
+from video_llama.datasets.instruct import InstructDataset
+from video_llama.datasets.manifest_config import ManifestConfig
+from video_llama.datasets.manifest_record import (
+    KEYS,
+    TURN_KEYS,
+    Item,
+    ManifestRecord,
+    located,
+    read_record,
+    weight_of,
+)
+from video_llama.datasets.placeholders import is_blank, placeholders
+from video_llama.datasets.record_keys import KeyProblem, unread_keys
+from video_llama.datasets.record_weights import PARTS, RecordWeights
+from video_llama.processors.decode.frame_folder import FrameClock, FrameFolder
+from video_llama.prompts.rendering import caption, presented
+
+
+class Line(NamedTuple):
+    """A record as the file has it."""
+
+    place: str
+    """``line 17``, or ``[16]`` in a JSON list."""
+    text: str
+    """Its JSON; empty: it has none that can be read."""
+    problem: str = ""
+    """Why it cannot be read."""
+
+
+@DATASETS.register("manifest")
+class Manifest(InstructDataset):
+    """See docs/data.md. Records are checked when they are drawn; a bad one is named by its file and line."""
+
+    Config = ManifestConfig
+    keys = KEYS
+    parts: ClassVar[Any] = {"conversations": TURN_KEYS}
+
+    def __init__(self, config: Any, spec: Any, name: str) -> None:
+        super().__init__(config, spec, name)
+        self.image_processor = make_processor(self._image_config())
+        self.text_processor = config.text_processor and make_processor(config.text_processor.train)
+        self.weights = self._weights()
+        files = config.build_info
+        self.folder = files.media_dir or str(Path(files.manifest).parent)
+
+    @property
+    def source(self) -> str:
+        """The manifest."""
+        return str(self.config.build_info.manifest)
+
+    def read_records(self) -> Sequence[Line]:
+        """Read the file, and report keys that nothing reads."""
+        lines = list(_lines(Path(self.source)))
+        records = [_record(line) for line in lines]
+        if unread := unread_keys(records, self.keys, self.parts):
+            self.report(f"{self.source}: keys that are not read: {'; '.join(unread)}")
+        return lines
+
+    def record_id(self, index: int) -> str:
+        """Return the line, or the index in a JSON list."""
+        return self.records[index].place
+
+    def bad(self, index: int, reason: str) -> BadRecord:
+        """Return the error for a record: file, line and reason."""
+        place = self.records[index].place
+        where = place.replace("line ", ":") if place.startswith("line ") else f": {place}"
+        return BadRecord(f"{self.source}{where}: {reason}")
+
+    def record(self, index: int) -> ManifestRecord:
+        """Return a record, checked.
+
+        Raises:
+            BadRecord: it cannot be used.
+        """
+        line = self.records[index]
+        if line.problem:
+            raise self.bad(index, line.problem)
+        with self.naming(index):
+            return read_record(json.loads(line.text), self.config.audio)
+
+    def drawn(self, draw: int, key: Sequence[int]) -> tuple[int, int]:
+        """Return the record that a draw of the endless shuffled passes gives, each as often as its weight says."""
+        if self.weights is None:
+            return super().drawn(draw, key)
+        nth, position = divmod(draw, self.pass_length)
+        return self.weights.record(permuted(position, self.pass_length, (*key, nth)), nth), draw
+
+    @property
+    def pass_length(self) -> int:
+        """Draws of a pass: the sum of the weights."""
+        return len(self) if self.weights is None else self.weights.pass_length
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Read the files of a record, and put them where its text has them."""
+        record = self.record(index)
+        with self.naming(index):
+            paths = [located(self.folder, item.name, allow_outside=self._outside) for item in record.items]
+        files = [self._read(index, record, item, Path(path), rng) for item, path in zip(record.items, paths, strict=True)]
+        if record.caption is not None:
+            return self._captioned(index, record.caption, files[0], rng)
+        return self.instruct(index, _with_files(record, files), [media for file in files for media in file])
+
+    @property
+    def _outside(self) -> bool:
+        return bool(self.config.build_info.allow_outside)
+
+    def _read(
+        self, index: int, record: ManifestRecord, item: Item, path: Path, rng: np.random.Generator
+    ) -> list[Media]:
+        if item.kind == "image":
+            return self.read_media(path, rng, processor=self.image_processor)
+        if item.kind == "audio":
+            return self.read_media(path, rng, record.span)
+        if item.clock is not None:
+            return self.read_media(path, rng, record.span, processor=FramesProcessor(self.vis_processor, item.clock))
+        media = self.read_media(path, rng, record.span, modalities=self._modalities(record.audio))
+        if record.audio == "require" and any(each.lacks_sound for each in media):
+            raise self.bad(index, f"{path} has no sound track, and 'audio' is 'require'")
+        return media
+
+    def _modalities(self, audio: str) -> Modalities:
+        """Return what is read of a clip, by what its record says of the sound."""
+        trained = self.spec.modalities
+        if trained.audio_source not in ("sound", "both") or audio == "use":
+            return trained
+        if audio == "require":
+            return replace(trained, audio_source="sound")
+        if not trained.video:
+            raise KeyProblem("'audio' is 'ignore', and the model is trained on nothing but sound")
+        return replace(trained, audio_source="frames" if trained.audio_source == "both" else None)
+
+    def _captioned(self, index: int, text: str, media: Sequence[Media], rng: np.random.Generator) -> Sample:
+        cleaned = text if self.text_processor is None else self.text_processor(text, rng)
+        if is_blank(cleaned) or (self.text_processor is not None and cleaned == self.text_processor("", rng)):
+            raise self.bad(index, f"the caption {text!r:.80} is empty after cleaning")
+        if unfilled := placeholders(text):
+            raise self.bad(index, f"the caption contains {unfilled[0][0]}, and no file goes there")
+        spec = self.spec
+        prompt = spec.caption_prompts[rng.integers(len(spec.caption_prompts))]
+        sample = self.tokenized(
+            index, caption(prompt, cleaned, spec.template.end_sym, *media), media, max_targets=spec.max_txt_len
+        )
+        shortens = getattr(self.text_processor, "shortens", None)
+        return replace(sample, truncated=sample.truncated or (shortens is not None and shortens(text)))
+
+    def _image_config(self) -> Any:
+        """Return the Config of the processor of images: the one that is set or, without, what the clips' makes of a frame."""
+        if self.config.image_processor is not None:
+            return processor_of(self.config, self.config.image_processor)
+        clips = processor_of(self.config, self.config.vis_processor)
+        name = "blip2_image_train" if hasattr(clips, "min_scale") else "blip2_image_eval"
+        shared = ("image_size", "min_scale", "max_scale")
+        try:
+            return PROCESSORS.config(name)(**{key: getattr(clips, key) for key in shared if hasattr(clips, key)})
+        except TypeError as error:
+            raise ConfigError([f"datasets.{self.name}.image_processor: needed for images ({error})"]) from error
+
+    def _weights(self) -> RecordWeights | None:
+        """Return the weights of the records; None if all are 1."""
+        parts = [_parts(line) for line in self.records]
+        if all(part == PARTS for part in parts):
+            return None
+        if not any(parts):
+            raise DataError(f"{self.source}: the weight of every record is 0, so nothing is drawn")
+        return RecordWeights(parts)
+
+
+class FramesProcessor(ClipProcessor):
+    """Reads folders of frames as another processor reads clips. Their features are not stored: it has no ``config``.
+
+    Args:
+        clips: a ``VideoProcessor``.
+        clock: when the frames of the folder are shown.
+    """
+
+    def __init__(self, clips: Any, clock: FrameClock) -> None:
+        self.clips, self.clock = clips, clock
+
+    def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
+        """Open a folder and read it."""
+        return self.read(self.open(path), rng)
+
+    def open(self, path: str | Path) -> FrameFolder:
+        """Open a folder."""
+        side = self.clips.config.image_size
+        return FrameFolder(path, self.clock, (side, side), self.clips.config.deadline_s)
+
+    def read(self, video: Any, rng: np.random.Generator) -> Media:
+        """Read the frames of an open folder."""
+        media: Media = self.clips.read(video, rng)
+        return media
+
+
+def _with_files(record: ManifestRecord, files: Sequence[Sequence[Media]]) -> list[tuple[str, str]]:
+    """Return the turns with every file at its place."""
+    questions, firsts = [question for question, _ in record.turns], list[int]()
+    n = 0
+    for file in files:
+        firsts.append(n)
+        n += len(file)
+    for place, file, first in reversed(list(zip(record.places, files, firsts, strict=True))):
+        question = questions[place.turn]
+        questions[place.turn] = question[: place.start] + presented(file, first) + question[place.end :]
+    return [(question, answer) for question, (_, answer) in zip(questions, record.turns, strict=True)]
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    """Yield the records of a file.
+
+    Raises:
+        DataError: it cannot be read, or is neither JSON Lines nor a JSON list.
+    """
+    if kind(path) not in JSON_LINES:
+        for i, record in enumerate(read_json(path, list)):
+            yield Line(f"[{i}]", json.dumps(record))
+        return
+    for number, text in text_lines(path):
+        place = f"line {number}"
+        try:
+            text.encode()
+            record = json.loads(text)
+        except UnicodeEncodeError:
+            yield Line(place, "", "not UTF-8")
+        except (ValueError, RecursionError) as error:
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+            yield Line(place, "", f"not valid JSON: {reason}")
+        else:
+            found = type(record).__name__
+            is_object = isinstance(record, dict)
+            yield Line(place, text) if is_object else Line(place, "", f"expected an object on each line, found {found}")
+
+
+def _record(line: Line) -> Any:
+    return json.loads(line.text) if line.text else None
+
+
+def _parts(line: Line) -> int:
+    """Return the weight of a record in thousandths; that of a bad record is 1, so that it is drawn and reported."""
+    record = _record(line)
+    try:
+        return weight_of(record) if isinstance(record, dict) else PARTS
+    except KeyProblem:
+        return PARTS
