@@ -207,6 +207,21 @@ def _json_lines(path: Path, text: str) -> Iterator[Any]:
             yield value
 
 
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number and the text of each line that is not blank. Bytes that are not UTF-8 are halves of surrogate pairs.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with _open(path, errors="surrogateescape") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.strip()
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+
+
 def _is_object(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
@@ -214,7 +229,7 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _open(path: Path, newline: str | None = None) -> Any:
+def _open(path: Path, newline: str | None = None, errors: str = "strict") -> Any:
     """Open a text file, decompressed by its suffix."""
     opener = _OPENERS.get(path.suffix.lower(), open)
-    return opener(path, "rt", newline=newline, encoding="utf-8-sig")
+    return opener(path, "rt", newline=newline, encoding="utf-8-sig", errors=errors)

@@ -99,6 +99,21 @@ class Dataset(ABC):
         """Return the record at a position of a shuffled pass through all of them; every key gives a pass of its own."""
         return permuted(position, len(self), key)
 
+    @property
+    def pass_length(self) -> int:
+        """Draws of a shuffled pass through all records."""
+        return len(self)
+
+    def drawn(self, draw: int, key: Sequence[int]) -> tuple[int, int]:
+        """Return the record at a draw of the endless shuffled passes, and how many times it came before.
+
+        Args:
+            draw: counted from 0 over the whole run.
+            key: decides the order, with the number of the pass after it.
+        """
+        visit, position = divmod(draw, self.pass_length)
+        return self.shuffled(position, (*key, visit)), visit
+
     def report(self, message: str) -> None:
         """Log a message about the annotations, once for all processes."""
         _, rank, _ = process_numbers()

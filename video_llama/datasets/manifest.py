@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from video_llama.common.errors import BadRecord, ConfigError, DataError
+from video_llama.common.errors import BadRecord
 from video_llama.common.modalities import Modalities
 from video_llama.common.protocols import ClipProcessor
 from video_llama.common.registry import DATASETS, PROCESSORS
 from video_llama.common.types import Media, Sample
+from video_llama.config.serialize import remember_name
 from video_llama.datasets.annotations import JSON_LINES, kind, read_json, text_lines
 from video_llama.datasets.base import make_processor, processor_of
 from video_llama.datasets.instruct import InstructDataset
@@ -28,6 +30,7 @@ from video_llama.datasets.manifest_record import (
     read_record,
     weight_of,
 )
+from video_llama.datasets.permutation import permuted
 from video_llama.datasets.placeholders import is_blank, placeholders
 from video_llama.datasets.record_keys import KeyProblem, unread_keys
 from video_llama.datasets.record_weights import PARTS, RecordWeights
@@ -42,8 +45,10 @@ class Line(NamedTuple):
     """``line 17``, or ``[16]`` in a JSON list."""
     text: str
     """Its JSON; empty: it has none that can be read."""
-    problem: str = ""
+    problem: str
     """Why it cannot be read."""
+    parts: int
+    """Its weight, in thousandths."""
 
 
 @DATASETS.register("manifest")
@@ -57,7 +62,9 @@ class Manifest(InstructDataset):
     def __init__(self, config: Any, spec: Any, name: str) -> None:
         super().__init__(config, spec, name)
         self.image_processor = make_processor(self._image_config())
-        self.text_processor = config.text_processor and make_processor(config.text_processor.train)
+        self.text_processor: Any = None
+        if config.text_processor is not None:
+            self.text_processor = make_processor(config.text_processor.train)
         self.weights = self._weights()
         files = config.build_info
         self.folder = files.media_dir or str(Path(files.manifest).parent)
@@ -68,11 +75,23 @@ class Manifest(InstructDataset):
         return str(self.config.build_info.manifest)
 
     def read_records(self) -> Sequence[Line]:
-        """Read the file, and report keys that nothing reads."""
-        lines = list(_lines(Path(self.source)))
-        records = [_record(line) for line in lines]
+        """Read the file, and report keys that nothing reads and ids that several records have.
+
+        Records of weight 0 are left out.
+        """
+        lines, records, ids = list[Line](), list[Any](), Counter[str]()
+        for place, text, problem in _lines(Path(self.source)):
+            record = json.loads(text) if text else None
+            parts = _parts(record)
+            if parts:
+                lines.append(Line(place, text, problem, parts))
+                records.append(record)
+        ids.update(str(record["id"]) for record in records if isinstance(record, dict) and record.get("id") is not None)
         if unread := unread_keys(records, self.keys, self.parts):
             self.report(f"{self.source}: keys that are not read: {'; '.join(unread)}")
+        if twice := [name for name, n in ids.items() if n > 1]:
+            named = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
+            self.report(f"{self.source}: ids that several records have: {named}. All of them are used.")
         return lines
 
     def record_id(self, index: int) -> str:
@@ -114,7 +133,9 @@ class Manifest(InstructDataset):
         record = self.record(index)
         with self.naming(index):
             paths = [located(self.folder, item.name, allow_outside=self._outside) for item in record.items]
-        files = [self._read(index, record, item, Path(path), rng) for item, path in zip(record.items, paths, strict=True)]
+        files = [
+            self._read(index, record, item, Path(path), rng) for item, path in zip(record.items, paths, strict=True)
+        ]
         if record.caption is not None:
             return self._captioned(index, record.caption, files[0], rng)
         return self.instruct(index, _with_files(record, files), [media for file in files for media in file])
@@ -126,10 +147,14 @@ class Manifest(InstructDataset):
     def _read(
         self, index: int, record: ManifestRecord, item: Item, path: Path, rng: np.random.Generator
     ) -> list[Media]:
-        if item.kind == "image":
-            return self.read_media(path, rng, processor=self.image_processor)
         if item.kind == "audio":
             return self.read_media(path, rng, record.span)
+        sound_alone = not self.spec.modalities.video and self.spec.modalities.audio_source == "sound"
+        if sound_alone and (item.kind == "image" or item.clock is not None or record.audio == "ignore"):
+            why = "its sound is ignored" if record.audio == "ignore" else "it has no sound"
+            raise self.bad(index, f"{item.name!r:.80}: {why}, and the model is trained on nothing else")
+        if item.kind == "image":
+            return self.read_media(path, rng, processor=self.image_processor)
         if item.clock is not None:
             return self.read_media(path, rng, record.span, processor=FramesProcessor(self.vis_processor, item.clock))
         media = self.read_media(path, rng, record.span, modalities=self._modalities(record.audio))
@@ -144,8 +169,6 @@ class Manifest(InstructDataset):
             return trained
         if audio == "require":
             return replace(trained, audio_source="sound")
-        if not trained.video:
-            raise KeyProblem("'audio' is 'ignore', and the model is trained on nothing but sound")
         return replace(trained, audio_source="frames" if trained.audio_source == "both" else None)
 
     def _captioned(self, index: int, text: str, media: Sequence[Media], rng: np.random.Generator) -> Sample:
@@ -168,20 +191,16 @@ class Manifest(InstructDataset):
             return processor_of(self.config, self.config.image_processor)
         clips = processor_of(self.config, self.config.vis_processor)
         name = "blip2_image_train" if hasattr(clips, "min_scale") else "blip2_image_eval"
-        shared = ("image_size", "min_scale", "max_scale")
-        try:
-            return PROCESSORS.config(name)(**{key: getattr(clips, key) for key in shared if hasattr(clips, key)})
-        except TypeError as error:
-            raise ConfigError([f"datasets.{self.name}.image_processor: needed for images ({error})"]) from error
+        config: Any = PROCESSORS.config(name)
+        shared = [field.name for field in fields(config) if hasattr(clips, field.name)]
+        built = config(**{key: getattr(clips, key) for key in shared})
+        remember_name(built, name)  # another processor may share the Config class
+        return built
 
     def _weights(self) -> RecordWeights | None:
         """Return the weights of the records; None if all are 1."""
-        parts = [_parts(line) for line in self.records]
-        if all(part == PARTS for part in parts):
-            return None
-        if not any(parts):
-            raise DataError(f"{self.source}: the weight of every record is 0, so nothing is drawn")
-        return RecordWeights(parts)
+        parts = [line.parts for line in self.records]
+        return None if all(part == PARTS for part in parts) else RecordWeights(parts)
 
 
 class FramesProcessor(ClipProcessor):
@@ -223,39 +242,36 @@ def _with_files(record: ManifestRecord, files: Sequence[Sequence[Media]]) -> lis
     return [(question, answer) for question, (_, answer) in zip(questions, record.turns, strict=True)]
 
 
-def _lines(path: Path) -> Iterator[Line]:
-    """Yield the records of a file.
+def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Yield place, text and problem of each record of a file; see ``Line``.
 
     Raises:
         DataError: it cannot be read, or is neither JSON Lines nor a JSON list.
     """
     if kind(path) not in JSON_LINES:
         for i, record in enumerate(read_json(path, list)):
-            yield Line(f"[{i}]", json.dumps(record))
+            yield f"[{i}]", json.dumps(record), ""
         return
     for number, text in text_lines(path):
-        place = f"line {number}"
-        try:
-            text.encode()
-            record = json.loads(text)
-        except UnicodeEncodeError:
-            yield Line(place, "", "not UTF-8")
-        except (ValueError, RecursionError) as error:
-            reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-            yield Line(place, "", f"not valid JSON: {reason}")
-        else:
-            found = type(record).__name__
-            is_object = isinstance(record, dict)
-            yield Line(place, text) if is_object else Line(place, "", f"expected an object on each line, found {found}")
+        problem = _json_problem(text)
+        yield f"line {number}", "" if problem else text, problem
 
 
-def _record(line: Line) -> Any:
-    return json.loads(line.text) if line.text else None
+def _json_problem(text: str) -> str:
+    try:
+        text.encode()
+        record = json.loads(text)
+    except UnicodeEncodeError:
+        return "not UTF-8"
+    except json.JSONDecodeError as error:
+        return f"not valid JSON: {error.msg}"
+    except (ValueError, RecursionError) as error:
+        return f"not valid JSON: {error}"
+    return "" if isinstance(record, dict) else f"expected an object on each line, found {type(record).__name__}"
 
 
-def _parts(line: Line) -> int:
+def _parts(record: Any) -> int:
     """Return the weight of a record in thousandths; that of a bad record is 1, so that it is drawn and reported."""
-    record = _record(line)
     try:
         return weight_of(record) if isinstance(record, dict) else PARTS
     except KeyProblem:

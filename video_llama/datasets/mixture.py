@@ -98,7 +98,7 @@ class Mixture(TorchDataset[Sample]):
         self.shares = [ratio / sum(decimals) for ratio in decimals]
 
     def __len__(self) -> int:
-        return sum(len(d) for d, share in zip(self.datasets, self.shares, strict=True) if share)
+        return sum(d.pass_length for d, share in zip(self.datasets, self.shares, strict=True) if share)
 
     def use(self, features: FeatureStore) -> None:
         """Take features from a store, and read only what is not in it."""
@@ -136,8 +136,7 @@ class Mixture(TorchDataset[Sample]):
 
     def _ref(self, dataset: int, draw: int) -> RecordRef:
         """Return a draw of a data set's endless shuffled passes."""
-        visit, position = divmod(draw, len(self.datasets[dataset]))
-        return RecordRef(dataset, self.datasets[dataset].shuffled(position, (_PASS, self.seed, dataset, visit)), visit)
+        return RecordRef(dataset, *self.datasets[dataset].drawn(draw, (_PASS, self.seed, dataset)))
 
     def __getitem__(self, ref: RecordRef) -> Sample:
         return sample_or_replacement(

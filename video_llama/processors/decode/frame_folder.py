@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -24,7 +24,7 @@ from video_llama.processors.decode.media_file import Deadline, check_indices, ch
 from video_llama.processors.decode.pyav_backend import to_rgb
 from video_llama.processors.decode.still import check_size, count_frames, upright_pixels
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".heic", ".avif", ".ppm"})
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".avif", ".ppm"})
 """How names of frames end."""
 
 
@@ -133,5 +133,5 @@ def _last_frame_lasts(times: Sequence[float], fps: float | None) -> float:
     """Return how long the last frame is shown: as long as most others, a second if there is no other."""
     if fps is not None:
         return 1 / fps
-    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
-    return median(steps) if steps and math.isfinite(median(steps)) else 1.0
+    steps = [after - before for before, after in pairwise(times)]
+    return median(steps) if steps else 1.0
