@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from video_llama.config.serialize import registered_class
 from video_llama.datasets.annotations import table_files
 from video_llama.datasets.config import DatasetConfig
 from video_llama.datasets.permutation import permuted
+from video_llama.datasets.quarantine import Quarantine
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import read_training_media
 from video_llama.processors.span import Span
@@ -54,6 +57,7 @@ class Dataset(ABC):
             raise ConfigError(problems)
         self.config, self.spec, self.name = config, spec, name
         self.features: FeatureStore | None = None
+        self.quarantine: Quarantine | None = None
         self.vis_processor = make_processor(processor_of(config, config.vis_processor))
         self.records: Sequence[Any] = self.read_records()
         if not self.records:
@@ -142,16 +146,12 @@ class Dataset(ABC):
             BadRecord: the file has nothing that the model is trained on.
             DecodeError: it cannot be read.
         """
-        spec = self.spec
-        return read_training_media(
-            path,
-            processor or self.vis_processor,
-            modalities or spec.modalities,
-            spec.audio_processor,
-            rng,
-            span,
-            self.features,
-        )
+        spec, quarantine = self.spec, self.quarantine
+        processor, modalities = processor or self.vis_processor, modalities or spec.modalities
+        features = None if os.path.isdir(path) else self.features  # the time of a folder says nothing of its files
+        how = (modalities, *map(_identity, (processor, spec.audio_processor)), span)
+        with nullcontext() if quarantine is None else quarantine.reading(path, rng, *how):
+            return read_training_media(path, processor, modalities, spec.audio_processor, rng, span, features)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -212,6 +212,11 @@ def processor_of(config: Any, processors: Any) -> Any:
     """Return the Config of the processor for the split of a data set: the one for training, or for inference if there is one."""
     held_out = split_of(config) != "train" and processors.eval is not None
     return processors.eval if held_out else processors.train
+
+
+def _identity(processor: Any) -> tuple[str, Any]:
+    """Return what tells one way of reading files from another."""
+    return f"{type(processor).__module__}.{type(processor).__qualname__}", getattr(processor, "config", None)
 
 
 def split_of(config: Any) -> str:

@@ -204,7 +204,7 @@ class Manifest(InstructDataset):
 
 
 class FramesProcessor(ClipProcessor):
-    """Reads folders of frames as another processor reads clips. Their features are not stored: it has no ``config``.
+    """Reads folders of frames as another processor reads clips.
 
     Args:
         clips: a ``VideoProcessor``.
@@ -213,6 +213,7 @@ class FramesProcessor(ClipProcessor):
 
     def __init__(self, clips: Any, clock: FrameClock) -> None:
         self.clips, self.clock = clips, clock
+        self.config = (type(clips).__qualname__, clips.config, clock)
 
     def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
         """Open a folder and read it."""

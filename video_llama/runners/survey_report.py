@@ -152,8 +152,12 @@ def _spread(values: Iterable[float]) -> dict[str, float]:
     low, middle, high = np.percentile(found, (5, 50, 95))
     return {
         "n": int(found.size),
-        **{"min": float(found.min()), "p5": float(low), "median": float(middle)},
-        **{"mean": float(found.mean()), "p95": float(high), "max": float(found.max())},
+        "min": float(found.min()),
+        "p5": float(low),
+        "median": float(middle),
+        "mean": float(found.mean()),
+        "p95": float(high),
+        "max": float(found.max()),
     }
 
 
