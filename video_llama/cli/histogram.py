@@ -19,7 +19,7 @@ def histogram(values: Sequence[float]) -> str:
     low, middle, high = float(found.min()), float(np.median(found)), float(found.max())
     is_log = low > 0 and high > _SKEWED * middle
     if high == low:
-        edges = np.array([low - 0.5, low + 0.5])
+        edges = low + np.arange(-4.5, 5.5)  # one bar in the middle
     elif is_log:
         edges = np.geomspace(low, high, BINS + 1)
     else:

@@ -80,9 +80,9 @@ def _strip(k: int, media: Media, what: str, pictures: Iterable[Picture], css_cla
         f'<figure><img src="{p.url}" alt="{escape(p.alt)}"><figcaption>{escape(p.caption)}</figcaption></figure>'
         for p in pictures
     )
-    title = f"{NAMES[media.kind]} {k + 1}"
+    title, size = f"{NAMES[media.kind]} {k + 1}", " many" if shown.count("<figure>") > 2 else ""
     return (
-        f'<section class="item {media.kind}"><h3>{title} <small>{what}</small></h3>'
+        f'<section class="item {media.kind}{size}"><h3>{title} <small>{what}</small></h3>'
         f'<div class="strip {css_class}">{shown}</div></section>'
     )
 

@@ -78,9 +78,9 @@ def _figures(report: SurveyReport) -> str:
             ("!Bad" if totals["bad"] else "Bad", f"{totals['bad']:,}", ""),
             ("Files", f"{totals['files']:,}", ""),
             ("On disk", _size(totals["bytes"]), ""),
-            ("Video and sound", number(totals["milliseconds"] / 3.6e6), "hours"),
-            ("With sound", f"{100 * totals['with_sound'] / sounding:.0f} %" if sounding else "–", "of clips"),
-            ("Truncated", f"{100 * totals['truncated'] / usable:.1f} %" if usable else "–", "of samples"),
+            ("Playing time", _time(totals["milliseconds"] / 1000), ""),
+            ("With sound", f"{100 * totals['with_sound'] / sounding:.0f} %" if sounding else "–", ""),
+            ("Truncated", f"{100 * totals['truncated'] / usable:.1f} %" if usable else "–", ""),
         ]
     )
 
@@ -93,13 +93,13 @@ def _datasets(report: SurveyReport) -> str:
         [
             name,
             *(f"{count[key]:,}" for key in ("records", "read", "bad", "damaged", "truncated", "files")),
-            number(count["milliseconds"] / 3.6e6),
+            _time(count["milliseconds"] / 1000),
             _size(count["bytes"]),
             *(mean(report.of_dataset[name][key]) for key in ("tokens", "target_tokens")),
         ]
         for name, count in report.counts.items()
     ]
-    names = ["Records", "Read", "Bad", "Damaged", "Truncated", "Files", "Hours", "On disk", "Tokens", "With loss"]
+    names = ["Records", "Read", "Bad", "Damaged", "Truncated", "Files", "Plays", "On disk", "Tokens", "With loss"]
     return table(["Data set", *(f"{name}#" for name in names)], rows)
 
 
@@ -122,7 +122,7 @@ def _bad(report: SurveyReport) -> str:
         return reasons
     all_shown = len(rows) == len(report.bad)
     which = f"All {len(rows):,}" if all_shown else f"The first {SHOWN_BAD:,} of {len(report.bad):,}"
-    return f"{reasons}<details><summary>{which}</summary>{table(['Record', 'File*', 'Reason*'], rows)}</details>"
+    return f"{reasons}<details><summary>{which}</summary>{table(['Record*', 'File*', 'Reason*'], rows)}</details>"
 
 
 def _offenders(report: SurveyReport) -> list[str]:
@@ -140,7 +140,7 @@ def _offenders(report: SurveyReport) -> list[str]:
     ]
     if report.damaged:
         rows = [[one["id"], one["damage"]] for one in report.damaged[:WORST]]
-        parts.append(f"<div><h3>Used although damaged</h3>{table(['Record', 'Damage*'], rows)}</div>")
+        parts.append(f"<div><h3>Used although damaged</h3>{table(['Record*', 'Damage*'], rows)}</div>")
     return parts
 
 
@@ -151,6 +151,12 @@ def _groups(groups: Sequence[Sequence[str]]) -> str:
     ]
     more = f"<p class=quiet>and {len(groups) - WORST:,} more groups</p>" if len(groups) > WORST else ""
     return table(["Copies#", "Names*"], rows) + more
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{number(seconds)} s"
+    return f"{number(seconds / 60)} min" if seconds < 7200 else f"{number(seconds / 3600)} h"
 
 
 def _size(n_bytes: float) -> str:

@@ -65,7 +65,7 @@ class SurveyReport:
             self.of_dataset[line["dataset"]][key].append(line[key])
         if line["truncated"]:
             count["truncated"] += 1
-            heapq_keep(self.truncated, (line["tokens"], name))
+            _keep(self.truncated, (line["tokens"], name))
         files = " ".join(file["path"] for file in line["files"])
         self._by_answer[f"{line['answer']} {files}"].append(name)
 
@@ -90,7 +90,7 @@ class SurveyReport:
 
     def _measure(self, measure: str, value: float, name: str) -> None:
         self.values[measure].append(value)
-        heapq_keep(self._worst[measure], (value, name))
+        _keep(self._worst[measure], (value, name))
 
     @property
     def totals(self) -> Counter[str]:
@@ -137,7 +137,7 @@ class SurveyReport:
         }
 
 
-def heapq_keep(kept: list[Any], item: Any) -> None:
+def _keep(kept: list[Any], item: Any) -> None:
     """Keep an item if it is among the ``WORST`` largest."""
     if len(kept) < WORST:
         heapq.heappush(kept, item)
@@ -165,4 +165,4 @@ def _alike(reason: str) -> str:
     """Return a reason without what differs from file to file."""
     shorter = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason)
     shorter = re.sub(r"\S*/\S*[^\s:,.]", "…", shorter)
-    return re.sub(r"\d+(?:\.\d+)?", "N", shorter)[:160]
+    return re.sub(r"\d+(?:\.\d+)?", "N", shorter).removeprefix("…: ")[:160]
