@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -180,6 +181,13 @@ class Dataset(ABC):
             media=tuple(media),
             truncated=length > limit,
         )
+
+
+def outside(folder: str | Path, name: str) -> str | None:
+    """Return what is wrong with the path of a file that is not below a folder; None: it is. Links may lead anywhere."""
+    if os.path.relpath(Path(folder, name), folder).split(os.sep)[0] != os.pardir:
+        return None
+    return f"{name!r:.200} is not below {folder}, the folder of the media. Move the file, or set that folder to one above it."
 
 
 def make_processor(config: Any) -> Any:
