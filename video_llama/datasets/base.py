@@ -207,6 +207,13 @@ class Dataset(ABC):
         )
 
 
+def outside(folder: str | Path, name: str) -> str | None:
+    """Return what is wrong with the path of a file that is not below a folder; None: it is. Links may lead anywhere."""
+    if os.path.relpath(Path(folder, name), folder).split(os.sep)[0] != os.pardir:
+        return None
+    return f"{name!r:.200} is not below {folder}, the folder of the media. Move the file, or set that folder to one above it."
+
+
 def make_processor(config: Any) -> Any:
     """Build the processor of a Config."""
     return registered_class(PROCESSORS, config)(config)
