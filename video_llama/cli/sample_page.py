@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby
 
-from video_llama.common.modalities import MediaKind
+from video_llama.common.modalities import MediaKind, SoundUse
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.processors.media_pictures import Picture, frame_pictures, segment_pictures
 from video_llama.prompts.token_texts import token_texts
@@ -18,6 +18,13 @@ NAMES: dict[MediaKind, str] = {
     "audio": "Sound",
     "audio_frames": "Frames for the audio branch",
 }
+
+SOUNDS: dict[SoundUse | None, str] = {
+    "cut": "parts of the sound are lost",
+    "absent": "no sound track",
+    "ignored": "sound not read",
+}
+"""What is said of a clip whose sound is not used whole."""
 
 LEGEND = """<div class="legend">
 <span><span class="t loss">with loss</span></span>
@@ -41,8 +48,6 @@ def sample_html(number: int, sample: Sample, tokenizer: Tokenizer, longest: int)
     notes = [f"Replaces {bad.sample_id}: {bad.reason}" for bad in sample.replaced]
     if sample.truncated:
         notes.append("Truncated: its text is longer than the limit, and was cut at the end.")
-    if any(item.lacks_sound for item in sample.media):
-        notes.append("The clip has no sound track.")
     bar = "".join(
         f'<i class="{kind}" style="width:{100 * part / longest:.2f}%"></i>'
         for kind, part in (("media", media), ("context", n - media - trained), ("loss", trained))
@@ -72,6 +77,8 @@ def _item(k: int, media: Media) -> str:
     n = media.data.shape[1]
     height, width = media.data.shape[2:]
     what = f"{n} frame{'s' * (n != 1)}, {width} × {height}" if media.kind != "image" else f"{width} × {height}"
+    if media.sound in SOUNDS:
+        what += f" · {SOUNDS[media.sound]}"
     return _strip(k, media, what, frame_pictures(media, "JPEG"), "frames")
 
 

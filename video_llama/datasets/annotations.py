@@ -288,7 +288,7 @@ def read_json(path: Path, expected: type, lines_under: str | None = None) -> Any
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not in_lines:
         return _checked(path, content, expected)
-    objects = [_json_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    objects = [json_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     return objects if expected is list else {lines_under: objects}
 
 
@@ -299,8 +299,8 @@ def _checked(path: Path, content: Any, expected: type) -> Any:
     return content
 
 
-def _json_line(path: Path, number: int, line: str) -> dict[str, Any] | BrokenLine:
-    """Return the object on a line."""
+def json_line(path: Path, number: int, line: str) -> dict[str, Any] | BrokenLine:
+    """Return the object on a line of a file of JSON lines."""
     try:
         value = json.loads(line)
         reason = "" if isinstance(value, dict) else f"expected an object on each line, found {type(value).__name__}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,38 +16,23 @@ from video_llama.common.protocols import ClipProcessor
 from video_llama.common.registry import DATASETS, PROCESSORS
 from video_llama.common.types import Media, Sample
 from video_llama.config.serialize import remember_name
-from video_llama.datasets.annotations import JSON_LINES, kind, read_json, text_lines
-from video_llama.datasets.base import make_processor, processor_of
+from video_llama.datasets.base import make_processor, outside, processor_of
 from video_llama.datasets.instruct import InstructDataset
 from video_llama.datasets.manifest_config import ManifestConfig
 from video_llama.datasets.manifest_record import (
     KEYS,
-    TURN_KEYS,
+    PARTS_OF_RECORD,
     Item,
     ManifestRecord,
-    located,
     read_record,
-    weight_of,
 )
+from video_llama.datasets.manifest_rows import ManifestRow, is_list, manifest_rows
 from video_llama.datasets.permutation import permuted
 from video_llama.datasets.placeholders import is_blank, placeholders
-from video_llama.datasets.record_keys import KeyProblem, unread_keys
-from video_llama.datasets.record_weights import PARTS, RecordWeights
+from video_llama.datasets.record_weights import RecordWeights
 from video_llama.processors.decode.frame_folder import FrameClock, FrameFolder
+from video_llama.processors.media import is_address
 from video_llama.prompts.rendering import caption, presented
-
-
-class Line(NamedTuple):
-    """A record as the file has it."""
-
-    place: str
-    """``line 17``, or ``[16]`` in a JSON list."""
-    text: str
-    """Its JSON; empty: it has none that can be read."""
-    problem: str
-    """Why it cannot be read."""
-    parts: int
-    """Its weight, in thousandths."""
 
 
 @DATASETS.register("manifest")
@@ -57,7 +41,7 @@ class Manifest(InstructDataset):
 
     Config = ManifestConfig
     keys = KEYS
-    parts: ClassVar[Any] = {"conversations": TURN_KEYS}
+    parts: ClassVar[Any] = PARTS_OF_RECORD
 
     def __init__(self, config: Any, spec: Any, name: str) -> None:
         super().__init__(config, spec, name)
@@ -66,6 +50,7 @@ class Manifest(InstructDataset):
         if config.text_processor is not None:
             self.text_processor = make_processor(config.text_processor.train)
         self.weights = self._weights()
+        self._is_list = is_list(Path(self.source))
         files = config.build_info
         self.folder = files.media_dir or str(Path(files.manifest).parent)
 
@@ -74,47 +59,52 @@ class Manifest(InstructDataset):
         """The manifest."""
         return str(self.config.build_info.manifest)
 
-    def read_records(self) -> Sequence[Line]:
+    def read_records(self) -> Sequence[ManifestRow]:
         """Read the file, and report keys that nothing reads and ids that several records have.
 
         Records of weight 0 are left out.
         """
-        lines, records, ids = list[Line](), list[Any](), Counter[str]()
-        for place, text, problem in _lines(Path(self.source)):
-            record = json.loads(text) if text else None
-            parts = _parts(record)
-            if parts:
-                lines.append(Line(place, text, problem, parts))
-                records.append(record)
-        ids.update(str(record["id"]) for record in records if isinstance(record, dict) and record.get("id") is not None)
-        if unread := unread_keys(records, self.keys, self.parts):
-            self.report(f"{self.source}: keys that are not read: {'; '.join(unread)}")
-        if twice := [name for name, n in ids.items() if n > 1]:
-            named = ", ".join(twice[:5]) + (f" and {len(twice) - 5} more" if len(twice) > 5 else "")
-            self.report(f"{self.source}: ids that several records have: {named}. All of them are used.")
-        return lines
+        rows = manifest_rows(Path(self.source))
+        for note in rows.notes:
+            self.report(note)
+        return rows
 
     def record_id(self, index: int) -> str:
         """Return the line, or the index in a JSON list."""
-        return self.records[index].place
+        number = self.records[index].number
+        return f"[{number}]" if self._is_list else f"line {number}"
 
     def bad(self, index: int, reason: str) -> BadRecord:
         """Return the error for a record: file, line and reason."""
-        place = self.records[index].place
-        where = place.replace("line ", ":") if place.startswith("line ") else f": {place}"
-        return BadRecord(f"{self.source}{where}: {reason}")
+        number = self.records[index].number
+        return BadRecord(
+            f"{self.source}: [{number}]: {reason}" if self._is_list else f"{self.source}:{number}: {reason}"
+        )
 
-    def record(self, index: int) -> ManifestRecord:
+    def manifest_record(self, index: int) -> ManifestRecord:
         """Return a record, checked.
 
         Raises:
             BadRecord: it cannot be used.
         """
-        line = self.records[index]
-        if line.problem:
-            raise self.bad(index, line.problem)
+        row = self.records[index]
+        if row.problem:
+            raise BadRecord(row.problem)
         with self.naming(index):
-            return read_record(json.loads(line.text), self.config.audio)
+            return read_record(json.loads(row.text), self.config.audio)
+
+    def path_of(self, index: int, name: str) -> Path:
+        """Return the path of a file of a record.
+
+        Raises:
+            BadRecord: it is an address, or leaves the folder of the media although that is not allowed.
+        """
+        if is_address(name):
+            raise self.bad(index, f"{name!r:.80} is an address; download the file, and give its path")
+        problem = outside(self.folder, name)
+        if problem is not None and not self.config.build_info.allow_outside:
+            raise self.bad(index, f"{problem} Or set build_info.allow_outside: true.")
+        return Path(self.folder, name)
 
     def drawn(self, draw: int, key: Sequence[int]) -> tuple[int, int]:
         """Return the record that a draw of the endless shuffled passes gives, each as often as its weight says."""
@@ -130,19 +120,11 @@ class Manifest(InstructDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Read the files of a record, and put them where its text has them."""
-        record = self.record(index)
-        with self.naming(index):
-            paths = [located(self.folder, item.name, allow_outside=self._outside) for item in record.items]
-        files = [
-            self._read(index, record, item, Path(path), rng) for item, path in zip(record.items, paths, strict=True)
-        ]
+        record = self.manifest_record(index)
+        files = [self._read(index, record, item, self.path_of(index, item.name), rng) for item in record.items]
         if record.caption is not None:
             return self._captioned(index, record.caption, files[0], rng)
         return self.instruct(index, _with_files(record, files), [media for file in files for media in file])
-
-    @property
-    def _outside(self) -> bool:
-        return bool(self.config.build_info.allow_outside)
 
     def _read(
         self, index: int, record: ManifestRecord, item: Item, path: Path, rng: np.random.Generator
@@ -158,7 +140,7 @@ class Manifest(InstructDataset):
         if item.clock is not None:
             return self.read_media(path, rng, record.span, processor=FramesProcessor(self.vis_processor, item.clock))
         media = self.read_media(path, rng, record.span, modalities=self._modalities(record.audio))
-        if record.audio == "require" and any(each.lacks_sound for each in media):
+        if record.audio == "require" and any(each.sound == "absent" for each in media):
             raise self.bad(index, f"{path} has no sound track, and 'audio' is 'require'")
         return media
 
@@ -199,8 +181,8 @@ class Manifest(InstructDataset):
 
     def _weights(self) -> RecordWeights | None:
         """Return the weights of the records; None if all are 1."""
-        parts = [line.parts for line in self.records]
-        return None if all(part == PARTS for part in parts) else RecordWeights(parts)
+        rows: Any = self.records
+        return RecordWeights(rows.numbers("end")) if rows[-1].weighted else None
 
 
 class FramesProcessor(ClipProcessor):
@@ -241,39 +223,3 @@ def _with_files(record: ManifestRecord, files: Sequence[Sequence[Media]]) -> lis
         question = questions[place.turn]
         questions[place.turn] = question[: place.start] + presented(file, first) + question[place.end :]
     return [(question, answer) for question, (_, answer) in zip(questions, record.turns, strict=True)]
-
-
-def _lines(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield place, text and problem of each record of a file; see ``Line``.
-
-    Raises:
-        DataError: it cannot be read, or is neither JSON Lines nor a JSON list.
-    """
-    if kind(path) not in JSON_LINES:
-        for i, record in enumerate(read_json(path, list)):
-            yield f"[{i}]", json.dumps(record), ""
-        return
-    for number, text in text_lines(path):
-        problem = _json_problem(text)
-        yield f"line {number}", "" if problem else text, problem
-
-
-def _json_problem(text: str) -> str:
-    try:
-        text.encode()
-        record = json.loads(text)
-    except UnicodeEncodeError:
-        return "not UTF-8"
-    except json.JSONDecodeError as error:
-        return f"not valid JSON: {error.msg}"
-    except (ValueError, RecursionError) as error:
-        return f"not valid JSON: {error}"
-    return "" if isinstance(record, dict) else f"expected an object on each line, found {type(record).__name__}"
-
-
-def _parts(record: Any) -> int:
-    """Return the weight of a record in thousandths; that of a bad record is 1, so that it is drawn and reported."""
-    try:
-        return weight_of(record) if isinstance(record, dict) else PARTS
-    except KeyProblem:
-        return PARTS

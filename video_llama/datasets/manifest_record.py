@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,14 +16,15 @@ from video_llama.datasets.placeholders import fills, is_blank, placeholders
 from video_llama.datasets.record_keys import MEDIA_KEYS, KeyProblem, check_keys, file_of, span_of
 from video_llama.datasets.record_weights import MAX_WEIGHT, PARTS, parts_of
 from video_llama.processors.decode.frame_folder import FrameClock
-from video_llama.processors.media import AUDIO_SUFFIXES, is_address
+from video_llama.processors.media import AUDIO_SUFFIXES
 from video_llama.processors.span import Span
 from video_llama.prompts.labels import clean
 
 MEDIA: dict[str, FileKind] = {**MEDIA_KEYS, "frames": "video"}
 """Keys of files, and the kind of each. A placeholder of clips is filled by videos, then by folders of frames."""
 KEYS = ("id", *MEDIA, "fps", "times", *STARTS, *ENDS, "caption", "conversations", "weight")
-TURN_KEYS = ("from", "value")
+PARTS_OF_RECORD = {"conversations": ("from", "value")}
+"""The list of objects in a record, and their keys."""
 POLICIES: tuple[SoundPolicy, ...] = ("use", "ignore", "require")
 _ALIKE = 0.82
 """A key that is as similar to a known one as this misspells it; others are reported, not refused."""
@@ -111,24 +111,6 @@ def weight_of(record: Mapping[str, Any]) -> int:
     return parts
 
 
-def located(folder: str, name: str, *, allow_outside: bool) -> str:
-    """Return the path of a file that a record names.
-
-    Args:
-        folder: where relative paths start.
-        name: as the record has it.
-        allow_outside: accept a path that leaves the folder. Links in it may lead anywhere.
-    Raises:
-        KeyProblem: the path leaves the folder, or is an address.
-    """
-    if is_address(name):
-        raise KeyProblem(f"{name!r:.80} is an address; download the file, and give its path")
-    path = os.path.normpath(os.path.join(folder, name))
-    if not allow_outside and os.path.relpath(path, folder).split(os.sep)[0] == os.pardir:
-        raise KeyProblem(f"{name!r:.80} leaves {folder}. Set build_info.media_dir, or build_info.allow_outside: true")
-    return path
-
-
 def _check_spelling(record: Mapping[str, Any]) -> None:
     for key in record:
         if key not in KEYS and len(key) > 2 and (near := get_close_matches(key.lower(), KEYS, n=1, cutoff=_ALIKE)):
@@ -213,7 +195,7 @@ def _texts(record: Mapping[str, Any]) -> tuple[str | None, tuple[tuple[str, str]
     if not all(isinstance(turn, dict) and isinstance(turn.get("value"), str) for turn in turns):
         raise KeyProblem("a turn without a text under 'value'")
     for turn in turns:
-        check_keys(turn, TURN_KEYS)
+        check_keys(turn, PARTS_OF_RECORD["conversations"])
     speakers = [turn.get("from") for turn in turns]
     if speakers != ["human", "gpt"] * (len(turns) // 2):
         raise KeyProblem(f"turns must alternate from human to gpt, found {', '.join(map(str, speakers))}"[:200])

@@ -7,10 +7,13 @@ points at equal distances on it. Whole numbers alone.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 PARTS = 1000
 """Weights count in thousandths."""
@@ -34,12 +37,14 @@ class RecordWeights:
     weights do not sum to a whole number, a pass has one draw more in part of the passes, which goes to one record after another.
 
     Args:
-        parts: the weight of each record in thousandths.
+        ends: sums of the weights in thousandths, each up to and with a record, in pieces. All weights are above 0.
     """
 
-    def __init__(self, parts: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> None:
-        self._ends = np.cumsum(np.asarray(parts, dtype=np.int64))
-        self.total = int(self._ends[-1])
+    def __init__(self, ends: Sequence[NDArray[np.int64]]) -> None:
+        self._ends = ends
+        self._last = [int(piece[-1]) for piece in ends]
+        self._first = [0, *accumulate(len(piece) for piece in ends)]
+        self.total = self._last[-1]
         """Sum of the weights, in thousandths."""
         self.pass_length = -(-self.total // PARTS)
         """Draws of a pass."""
@@ -54,4 +59,5 @@ class RecordWeights:
         at = point * PARTS + nth * _STRIDE % PARTS
         if at >= self.total:  # beyond the last record, in the last point of some passes
             at = nth * PARTS % self.total
-        return int(np.searchsorted(self._ends, at, side="right"))
+        piece = bisect_right(self._last, at)
+        return self._first[piece] + int(np.searchsorted(self._ends[piece], at, side="right"))

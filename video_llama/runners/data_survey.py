@@ -89,6 +89,7 @@ def _described(sample: Sample) -> Line:
         "media_tokens": int((ids < 0).sum()),
         "target_tokens": int((labels[1:] != IGNORE_LABEL).sum()),
         "truncated": sample.truncated,
+        "sounds": list(sample.sounds),
         "answer": hashlib.blake2b(targets.numpy().tobytes(), digest_size=8).hexdigest(),
         "frames": sum(media.data.shape[1] for media in sample.media if media.kind in ("video", "image")),
     }

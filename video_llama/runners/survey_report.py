@@ -60,6 +60,7 @@ class SurveyReport:
             count["bad"] += 1
             self.bad.append({**line["bad"], "id": name})
             return
+        count.update(f"sound_{use}" for use in line["sounds"])
         for key in ("tokens", "target_tokens"):
             self._measure(key, line[key], name)
             self.of_dataset[line["dataset"]][key].append(line[key])

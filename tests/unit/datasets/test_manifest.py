@@ -85,7 +85,7 @@ def test_the_json_of_llava_video_is_taken_as_it_is(folder: Folder, caplog: pytes
     assert "<Video>@@@@@@@@</Video>" in sample_text(data, 1)
     assert data.record_id(1) == "[1]"
     assert "data_source in 2 of 2 records" in caplog.text
-    assert "ids that several records have: 7" in caplog.text
+    assert "1 records repeat the id of another, such as 0 and 1" in caplog.text
 
 
 def test_paths_start_at_the_manifest_unless_there_is_a_media_dir(folder: Folder) -> None:
@@ -110,6 +110,20 @@ def test_images_are_read_as_frames_are_unless_they_have_a_processor(folder: Fold
     assert data.image_processor.config == ImageTrainConfig(image_size=224, min_scale=0.3)
     whole = folder.manifest(CLIP, image_processor=None)
     assert whole.image_processor.config == ImageConfig(image_size=224)
+
+
+def test_a_large_manifest_is_read_once_and_kept(folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("VIDEO_LLAMA_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("video_llama.datasets.record_table.SMALL", 0)
+    records = [{**CLIP, "id": i, "weight": 1 + i % 3} for i in range(50)]
+    first = folder.manifest(*records)
+    assert len(list((tmp_path / "home/records").glob("*.arrow"))) == 1
+    monkeypatch.setattr("video_llama.datasets.manifest_rows._read", None)  # else it would be read again
+    again = type(first)(first.config, folder.spec, "mine")
+    assert (len(again), again.pass_length, again.digest()) == (50, first.pass_length, first.digest())
+    drawn = [[data.drawn(draw, (0,)) for draw in range(200)] for data in (first, again)]
+    assert drawn[0] == drawn[1]
+    assert again.sample(7, rng()).id == first.sample(7, rng()).id == "mine/line 8"
 
 
 # --- Weights
@@ -143,7 +157,9 @@ def test_weights_of_1_change_nothing(folder: Folder) -> None:
 # --- Bad files and records
 
 
-def test_a_broken_line_is_a_bad_record_and_the_others_are_used(folder: Folder) -> None:
+def test_a_broken_line_is_a_bad_record_and_the_others_are_used(
+    folder: Folder, caplog: pytest.LogCaptureFixture
+) -> None:
     lines = ("", '{"video": "a.mp4", "capt', "[1, 2]", '{"video": "\udcff"}'.encode("utf-8", "surrogateescape"), CLIP)
     data = folder.manifest(*lines)
     problems = []
@@ -154,9 +170,12 @@ def test_a_broken_line_is_a_bad_record_and_the_others_are_used(folder: Folder) -
     assert problems == [
         "mine.jsonl:2: not valid JSON: Unterminated string starting at",
         "mine.jsonl:3: expected an object on each line, found list",
-        "mine.jsonl:4: not UTF-8",
+        "mine.jsonl:4: its text is not UTF-8",
     ]
     assert data.sample(3, rng()).id == "mine/line 5"
+    assert "3 of 4 lines are broken, and count as bad records; the first: " in caplog.text
+    with pytest.raises(DataError, match=r"mine\.jsonl:1: not valid JSON"):
+        folder.manifest("{", "[")
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read(folder: Folder) -> None:
@@ -237,8 +256,8 @@ BAD = {
     "a negative weight": ({**CLIP, "weight": -1}, "under 'weight', found -1"),
     "a weight of nan": ({**CLIP, "weight": float("nan")}, "under 'weight', found nan"),
     "a weight as text": ({**CLIP, "weight": "2"}, "under 'weight', found '2'"),
-    "a path that leaves the folder": ({**CLIP, "video": "../x.mp4"}, "'../x.mp4' leaves "),
-    "an absolute path": ({**CLIP, "video": "/etc/x.mp4"}, "'/etc/x.mp4' leaves "),
+    "a path that leaves the folder": ({**CLIP, "video": "../x.mp4"}, "'../x.mp4' is not below "),
+    "an absolute path": ({**CLIP, "video": "/etc/x.mp4"}, "'/etc/x.mp4' is not below "),
     "an address": ({**CLIP, "video": "https://example.org/a.mp4"}, "is an address; download the file"),
     "turns that do not alternate": (
         {"conversations": [{"from": "human", "value": "a"}] * 2},

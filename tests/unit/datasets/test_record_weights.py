@@ -6,6 +6,7 @@ from collections import Counter
 from math import ceil, floor
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,13 +16,19 @@ from video_llama.datasets.record_weights import PARTS, RecordWeights, parts_of
 WEIGHTS = st.lists(st.integers(1, 5000), min_size=1, max_size=8)
 
 
+def of(parts: list[int], piece: int = 3) -> RecordWeights:
+    """The weights of records, in pieces of some records each."""
+    ends = np.cumsum(np.array(parts, dtype=np.int64))
+    return RecordWeights([ends[start : start + piece] for start in range(0, len(ends), piece)])
+
+
 def one_pass(weights: RecordWeights, nth: int) -> Counter[int]:
     return Counter(weights.record(point, nth) for point in range(weights.pass_length))
 
 
 @given(WEIGHTS, st.integers(0, 5000))
 def test_in_every_pass_a_record_comes_as_often_as_its_weight_rounded_down_or_up(parts: list[int], nth: int) -> None:
-    weights, counts = RecordWeights(parts), Counter[int]()
+    weights = of(parts)
     counts = one_pass(weights, nth)
     extra = int(weights.total % PARTS != 0)
     for record, part in enumerate(parts):
@@ -32,14 +39,14 @@ def test_in_every_pass_a_record_comes_as_often_as_its_weight_rounded_down_or_up(
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=6))
 def test_in_a_thousand_passes_a_record_comes_a_thousand_times_its_weight(tenths: list[int]) -> None:
     tenths = [*tenths, 10 - sum(tenths) % 10]  # a whole sum
-    weights, total = RecordWeights([100 * tenth for tenth in tenths]), Counter[int]()
+    weights, total = of([100 * tenth for tenth in tenths]), Counter[int]()
     for nth in range(PARTS):
         total.update(one_pass(weights, nth))
     assert [total[i] for i in range(len(tenths))] == [100 * tenth for tenth in tenths]
 
 
 def test_what_rounding_up_adds_goes_to_one_record_after_another() -> None:
-    weights, total = RecordWeights([1000, 1000, 500]), Counter[int]()
+    weights, total = of([1000, 1000, 500]), Counter[int]()
     for nth in range(PARTS):
         total.update(one_pass(weights, nth))
     assert sum(total.values()) == 3000

@@ -98,7 +98,15 @@ def test_a_report_sums_up(folder: Folder) -> None:
     file = {
         "kind": "video", "bytes": 10**6, "content": "c", "width": 64, "height": 48, "seconds": 2.0, "has_sound": True
     }  # fmt: skip
-    good = {"dataset": "a", "tokens": 50, "target_tokens": 9, "truncated": True, "answer": "x", "seconds": 0.1}
+    good = {
+        "dataset": "a",
+        "sounds": ["used"],
+        "tokens": 50,
+        "target_tokens": 9,
+        "truncated": True,
+        "answer": "x",
+        "seconds": 0.1,
+    }
     report = SurveyReport({"a": 4, "b": 1})
     for i, name in enumerate(("1.mp4", "2.mp4", "1.mp4")):
         report.add({**good, "record": i, "id": f"a/{i}", "files": [{"path": name, **file}]})
@@ -109,6 +117,7 @@ def test_a_report_sums_up(folder: Folder) -> None:
     assert found["datasets"]["a"]["files"] == 2
     assert found["datasets"]["a"]["bytes"] == 2 * 10**6
     assert found["datasets"]["a"]["with_sound"] == 2
+    assert found["datasets"]["a"]["sound_used"] == 3
     assert found["datasets"]["b"]["bad"] == 1
     assert found["reasons"] == [{"reason": "cut short in packet N of its video", "records": 1, "example": "/x/3.mp4"}]
     assert found["copies"] == {"groups": 1, "largest": [["1.mp4", "2.mp4"]]}
