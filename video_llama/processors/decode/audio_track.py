@@ -225,6 +225,14 @@ class Sound:
                 break
         return parts
 
+    def blocks(self) -> Iterator[Tensor]:
+        """Decode the whole track, and yield its waveform in blocks, float32[C, n].
+
+        Raises:
+            DecodeError: it cannot be decoded again, or the deadline passed.
+        """
+        return self._blocks(Deadline(self.path, self._deadline_s), Losses())
+
     def _measure(self, block: Tensor) -> None:
         """Extend the range of the values by those of a block, float32[C, n]."""
         for channels, (low, high) in self._range.items():

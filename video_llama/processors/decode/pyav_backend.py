@@ -32,6 +32,7 @@ from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound
 from video_llama.processors.decode.damage import collected_damage, noticed_damage, report_damage
+from video_llama.processors.decode.geometry import Geometry, geometry_of
 from video_llama.processors.decode.h264 import FieldFinder
 from video_llama.processors.decode.index_cache import LONG, CachedIndex
 from video_llama.processors.decode.media_file import (
@@ -123,6 +124,14 @@ class PyavReader:
         if len({frame.shape for frame in frames.values()}) > 1:
             raise DecodeError(self.path, "frames change size in the middle of the video")
         return torch.from_numpy(np.stack([frames[i] for i in wanted]))
+
+    def geometry(self) -> Geometry:
+        """See ``VideoReader.geometry``."""
+        with _opened(self.path, Deadline(self.path, self._deadline_s)) as (_, stream):
+            aspect = stream.sample_aspect_ratio
+        for frame in self._all_frames(Deadline(self.path, self._deadline_s)):
+            return geometry_of(frame, orientation(frame), aspect)
+        raise DecodeError(self.path, f"no frames in its {self._codec} stream")
 
     def sound(self, max_lost: float = MAX_LOST) -> Sound:
         """See ``VideoReader.sound``."""
