@@ -136,7 +136,7 @@ class MediaReader:
         if not isinstance(self.audio, SegmentProcessor):
             return FileMedia(audio=self.audio(path, rng), audio_status=AUDIO_USED)
         sound = self.audio.open(path)
-        return FileMedia(audio=self.audio.read_track(sound), audio_status=_status(sound, self.audio.config))
+        return FileMedia(audio=self.audio.read_track(sound), audio_status=sound_status(sound, self.audio.config))
 
     def require_audio(self) -> None:
         """Raise VideoLlamaError if the model has no audio branch."""
@@ -155,7 +155,7 @@ class MediaReader:
         frames, open_track = _read_frames(path, self.video, config.max_lost, rng)
         try:
             sound = open_track()
-            return FileMedia(frames, self.audio.read_track(sound), _status(sound, config))
+            return FileMedia(frames, self.audio.read_track(sound), sound_status(sound, config))
         except NoSoundTrack as error:
             if use_audio:
                 raise VideoLlamaError(
@@ -267,7 +267,7 @@ def _audio_config(audio_processor: Any) -> AudioConfig:
     return config if isinstance(config, AudioConfig) else AudioConfig()
 
 
-def _status(sound: Sound | SpanOfSound, config: AudioConfig) -> AudioStatus:
+def sound_status(sound: Sound | SpanOfSound, config: AudioConfig) -> AudioStatus:
     return AudioStatus("silent" if sound.is_silent(config.channels) else "used", str(sound.losses))
 
 
