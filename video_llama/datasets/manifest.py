@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -138,7 +138,9 @@ class Manifest(InstructDataset):
         if item.kind == "image":
             return self.read_media(path, rng, processor=self.image_processor)
         if item.clock is not None:
-            return self.read_media(path, rng, record.span, processor=FramesProcessor(self.vis_processor, item.clock))
+            frames, unheard = FramesProcessor(self.vis_processor, item.clock), self._modalities("ignore")
+            media = self.read_media(path, rng, record.span, processor=frames, modalities=unheard)
+            return [each if each.sound is None else replace(each, sound="absent") for each in media]
         media = self.read_media(path, rng, record.span, modalities=self._modalities(record.audio))
         if record.audio == "require" and any(each.sound == "absent" for each in media):
             raise self.bad(index, f"{path} has no sound track, and 'audio' is 'require'")
@@ -185,6 +187,22 @@ class Manifest(InstructDataset):
         return RecordWeights(rows.numbers("end")) if rows[-1].weighted else None
 
 
+@dataclass(frozen=True)
+class FramesConfig:
+    """The settings by which the frames of a folder are read."""
+
+    reads: ClassVar[str] = "clips"
+
+    clips: Any
+    """Those of the processor of clips."""
+    clock: FrameClock
+
+    @property
+    def n_frms(self) -> int:
+        """Frames that are taken."""
+        return int(self.clips.n_frms)
+
+
 class FramesProcessor(ClipProcessor):
     """Reads folders of frames as another processor reads clips.
 
@@ -195,7 +213,7 @@ class FramesProcessor(ClipProcessor):
 
     def __init__(self, clips: Any, clock: FrameClock) -> None:
         self.clips, self.clock = clips, clock
-        self.config = (type(clips).__qualname__, clips.config, clock)
+        self.config = FramesConfig(clips.config, clock)
 
     def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
         """Open a folder and read it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.errors import WeightsError
+from video_llama.datasets.length_groups import BatchLimits
 from video_llama.datasets.mixture import BatchPlan
 from video_llama.runners.config import RunConfig
 from video_llama.runners.run_state import RunState
@@ -56,7 +57,14 @@ def batch_plan(config: RunConfig, records: int, processes: int) -> BatchPlan:
         accumulation=config.accum_grad_iters,
         world_size=processes,
         steps_per_epoch=config.steps_per_epoch(records, processes),
+        grouping=_grouping(config, config.accum_grad_iters * processes),
     )
+
+
+def _grouping(config: RunConfig, batches: int) -> BatchLimits | None:
+    """Return the limits of micro-batches of similar length; None: they are as drawn, as one of them without limits would be."""
+    limits = BatchLimits(tokens=config.max_tokens_per_batch, frames=config.max_frames_per_batch)
+    return limits if config.group_by_length and (batches > 1 or limits != BatchLimits()) else None
 
 
 def resumed_plan(path: Path, saved: Mapping[str, Any], config: RunConfig, records: int, processes: int) -> BatchPlan:
@@ -94,6 +102,7 @@ def resumed_plan(path: Path, saved: Mapping[str, Any], config: RunConfig, record
             accumulation=accumulation,
             world_size=processes,
             steps_per_epoch=config.iters_per_epoch or max(1, records // samples),
+            grouping=_grouping(config, accumulation * processes),
         )
     if (steps, samples) != (wanted.steps_per_epoch, wanted.samples_per_step):
         raise WeightsError(

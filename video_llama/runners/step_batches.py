@@ -62,6 +62,7 @@ class StepBatches:
         self.num_workers, self.read_timeout = config.num_workers, config.read_timeout
         self.quarantine, self.pad_id = quarantine, pad_id
         self.readings = Readings(multiprocessing.get_context(), max(1, self.num_workers))
+        self._counts = dict[int, int]()  # micro-batches of each step that the loader has come to
 
     def __call__(self, steps: range) -> Iterator[list[Any]]:
         """Yield the batches of the given steps.
@@ -79,7 +80,8 @@ class StepBatches:
             stalls = Stalls(self.readings, self.read_timeout)
             try:
                 while step < steps.stop:
-                    yield [self._next(batches, stalls) for _ in range(self.plan.accumulation)]
+                    first = self._next(batches, stalls)
+                    yield [first, *(self._next(batches, stalls) for _ in range(self._counts.pop(step) - 1))]
                     step, deaths = step + 1, 0
             except TrainingError as error:  # what a loader process raised comes with its traceback
                 raise TrainingError(str(error).rpartition(f"{TrainingError.__name__}: ")[2].rstrip()) from error
@@ -101,9 +103,16 @@ class StepBatches:
                 for worker in workers:
                     worker.kill()  # they ignore SIGTERM, with which Python would wait for them when it exits
 
-    def positions(self, steps: range) -> Iterable[list[Any]]:
-        """Return what this process's micro-batches of some steps are made of."""
-        return RankBatches(self.mixture, self.plan, self.world.rank, steps)
+    def micro_batches(self, step: int) -> list[list[Any]]:
+        """Return what this process's micro-batches of a step are made of."""
+        return list(RankBatches(self.mixture, self.plan, self.world.rank, range(step, step + 1)))
+
+    def positions(self, steps: range) -> Iterator[list[Any]]:
+        """Yield what the micro-batches of some steps are made of."""
+        for step in steps:
+            batches = self.micro_batches(step)
+            self._counts[step] = len(batches)
+            yield from batches
 
     def loader(self, steps: range) -> DataLoader[Any]:
         """Load this process's micro-batches of some steps."""

@@ -119,3 +119,22 @@ def test_clips_frames_sound_and_images_share_a_record(real: Folder) -> None:
     assert [media.kind for media in found.media] == ["image", "audio", "video", "video"]
     ids = [i for i in found.input_ids.tolist() if i < 0]
     assert ids == [-1] * 3 + [-2] * 2 + [-3] * 3 + [-4] * 3
+
+
+def test_the_length_of_a_record_is_known_without_its_files(real: Folder) -> None:
+    records = [
+        {"video": "sound.mp4"},
+        {"video": "sound.mp4", "audio": "ignore", "start": 0.5, "end": 1.5},
+        {"frames": "frames", "fps": 3},
+        {"image": ["still.png", "still.png"], "conversations": turns("<image> or <image>?", "Both.")},
+        {"image": "still.png", "frames": "frames", "fps": 1, "conversations": turns("<image> <video>", "Yes.")},
+    ]
+    data = real.manifest(
+        *({"conversations": QUESTION, **record} for record in records), vis_processor=REAL, image_processor=None
+    )
+    for index in range(len(records)):
+        made, expected = data.sample(index, np.random.default_rng(0)), data.length(index, np.random.default_rng(0))
+        n_media = int((made.input_ids < 0).sum())
+        assert expected.media == n_media
+        assert expected.frames == sum(item.data.shape[1] for item in made.media if item.kind != "audio")
+        assert abs(expected.text - (len(made.input_ids) - n_media)) <= 12, "the digits of frame times"
