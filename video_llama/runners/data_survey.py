@@ -98,7 +98,7 @@ def _described(sample: Sample) -> Line:
 def _facts(path: str) -> Line:
     try:
         return {"path": path, **asdict(file_facts(path))}
-    except DecodeError:  # which the sample reports, if it matters
+    except (DecodeError, OSError):  # which the sample reports, if it matters
         return {"path": path}
 
 
