@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from video_llama.common.errors import BadRecord, DecodeError, NoSoundTrack, SoundDecodeError, VideoLlamaError
-from video_llama.common.modalities import FileKind, MediaKind, Modalities
+from video_llama.common.modalities import FileKind, MediaKind, Modalities, SoundUse
 from video_llama.common.protocols import ClipProcessor
 from video_llama.common.types import Media
 from video_llama.processors.audio import SegmentProcessor
@@ -136,7 +136,7 @@ class MediaReader:
         if not isinstance(self.audio, SegmentProcessor):
             return FileMedia(audio=self.audio(path, rng), audio_status=AUDIO_USED)
         sound = self.audio.open(path)
-        return FileMedia(audio=self.audio.read_track(sound), audio_status=_status(sound, self.audio.config))
+        return FileMedia(audio=self.audio.read_track(sound), audio_status=sound_status(sound, self.audio.config))
 
     def require_audio(self) -> None:
         """Raise VideoLlamaError if the model has no audio branch."""
@@ -155,7 +155,7 @@ class MediaReader:
         frames, open_track = _read_frames(path, self.video, config.max_lost, rng)
         try:
             sound = open_track()
-            return FileMedia(frames, self.audio.read_track(sound), _status(sound, config))
+            return FileMedia(frames, self.audio.read_track(sound), sound_status(sound, config))
         except NoSoundTrack as error:
             if use_audio:
                 raise VideoLlamaError(
@@ -203,7 +203,7 @@ def read_training_media(
         return _read_training(path, vis_processor, modalities, audio_processor, rng, span)
     stored = features.entry(path, _training_parts(vis_processor, modalities, audio_processor), "in training", span)
     if media := stored.media:
-        return media
+        return _telling(media, stored.sound)
     before = rng.bit_generator.state
     with collected_damage() as damage:
         media = _read_training(path, vis_processor, modalities, audio_processor, rng, span)
@@ -213,7 +213,7 @@ def read_training_media(
         name = type(vis_processor).__name__
         log_once(f"{name} draws frames or crops at random, so no features of its files are stored")
     elif not damage:
-        return stored.kept(media)
+        return _telling(stored.kept(media), next((item.sound for item in media if item.sound is not None), None))
     return media
 
 
@@ -238,19 +238,19 @@ def _read_training(
             return [_read_audio_alone(path, modalities, audio_processor, rng, span)]
     only_frames = draws_frames(modalities, rng)
     if modalities.audio_source is None and span is None:
-        return [vis_processor(path, rng)]
+        return _telling([vis_processor(path, rng)], "ignored")
     max_lost = _audio_config(audio_processor).max_lost
     frames, open_track = _read_frames(path, vis_processor, max_lost, rng, span)
     if frames.kind == "image" or only_frames:
-        return from_frames(frames, modalities)
+        return _telling(from_frames(frames, modalities), "ignored")
     with _sound_errors():
         try:
             sound = open_track()
         except NoSoundTrack:
-            return from_frames(replace(frames, lacks_sound=True), modalities)
+            return _telling(from_frames(frames, modalities), "absent")
         _report_loss(sound)
         audio = audio_processor.read_track(sound)
-    return [audio, frames] if modalities.video else [audio]
+    return _telling([audio, frames] if modalities.video else [audio], _use(sound))
 
 
 def is_address(path: str | Path) -> bool:
@@ -264,7 +264,7 @@ def _audio_config(audio_processor: Any) -> AudioConfig:
     return config if isinstance(config, AudioConfig) else AudioConfig()
 
 
-def _status(sound: Sound | SpanOfSound, config: AudioConfig) -> AudioStatus:
+def sound_status(sound: Sound | SpanOfSound, config: AudioConfig) -> AudioStatus:
     return AudioStatus("silent" if sound.is_silent(config.channels) else "used", str(sound.losses))
 
 
@@ -290,7 +290,7 @@ def _read_audio_alone(
         if not isinstance(audio_processor, SegmentProcessor):
             _refuse_span(path, audio_processor, span)
             audio: Media = audio_processor(path, rng)
-            return audio
+            return replace(audio, sound="used")
         sound: Any = audio_processor.open(path)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
@@ -300,7 +300,7 @@ def _read_audio_alone(
             ends = f"its sound ends at {sound.duration:.2f} s"
             raise DecodeError(str(path), f"the span starts at {span.start} s, and {ends}")
         sound = SpanOfSound(str(path), sound, span)
-    return audio_processor.read_track(sound)
+    return replace(audio_processor.read_track(sound), sound=_use(sound))
 
 
 def _refuse_span(path: str | Path, processor: Any, span: Span | None) -> None:
@@ -316,6 +316,16 @@ def _sound_errors() -> Iterator[None]:
         yield
     except DecodeError as error:
         raise SoundDecodeError(error.path, error.reason) from error
+
+
+def _use(sound: Sound | SpanOfSound) -> SoundUse:
+    return "cut" if str(sound.losses) else "used"
+
+
+def _telling(media: list[Media], sound: SoundUse | None) -> list[Media]:
+    """Have the last item of a clip or a sound file say what was done with its sound."""
+    *others, last = media
+    return media if last.kind == "image" else [*others, replace(last, sound=sound)]
 
 
 def _report_loss(sound: Sound | SpanOfSound) -> None:
