@@ -104,13 +104,13 @@ class Mixture(TorchDataset[Sample]):
         """Return a draw of a data set's endless shuffled passes."""
         return RecordRef(dataset, *self.datasets[dataset].drawn(draw, (_PASS, self.seed, dataset)))
 
-    def length(self, ref: RecordRef) -> Length:
-        """Return the size of a draw's sample, as far as it is known without its files; nothing, if the record is bad."""
+    def length(self, ref: RecordRef) -> Length | None:
+        """Return the size of a draw's sample, as far as it is known without its files; None: the record is bad."""
         rng = np.random.default_rng([_SAMPLE, self.seed, ref.dataset, ref.visit, ref.record])
         try:
             return self.datasets[ref.dataset].length(ref.record, rng)
         except (BadRecord, DecodeError):
-            return Length(0, 0, 0)
+            return None
 
     def __getitem__(self, ref: RecordRef) -> Sample:
         return sample_or_replacement(
@@ -176,8 +176,12 @@ class RankBatches:
             starts = [start + micro * at_once + self.rank * plan.batch_size for micro in range(plan.accumulation)]
             return [self.mixture.draws(epoch, n, range(first, first + plan.batch_size)) for first in starts]
         draws = self.mixture.draws(epoch, n, range(start, start + plan.samples_per_step))
-        lengths = [self.mixture.length(draw) for draw in draws]
-        own = grouped(lengths, plan.world_size, plan.accumulation, plan.grouping)[self.rank]
+        found = [self.mixture.length(draw) for draw in draws]
+        known = sorted(length for length in found if length is not None)
+        middle = known[len(known) // 2] if known else Length(0, 0, 0)  # for those that others will replace
+        own = grouped([length or middle for length in found], plan.world_size, plan.accumulation, plan.grouping)[
+            self.rank
+        ]
         return [[draws[i] for i in batch] for batch in own]
 
 

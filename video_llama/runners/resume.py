@@ -17,7 +17,8 @@ from video_llama.runners.run_state import RunState
 log = logging.getLogger(__name__)
 
 _RESUMABLE = [
-    "model", "optimizer", "scaler", "callbacks", "seed", "steps_per_epoch", "samples_per_step", "processes", "data", "frozen",
+    "model", "optimizer", "scaler", "callbacks", "seed", "steps_per_epoch", "samples_per_step", "processes", "position", "sources",
+    "frozen",
 ]  # fmt: skip
 
 
@@ -67,7 +68,15 @@ def _grouping(config: RunConfig, batches: int) -> BatchLimits | None:
     return limits if config.group_by_length and (batches > 1 or limits != BatchLimits()) else None
 
 
-def resumed_plan(path: Path, saved: Mapping[str, Any], config: RunConfig, records: int, processes: int) -> BatchPlan:
+def position(plan: BatchPlan, step: int) -> dict[str, int]:
+    """Return where in the data the next step of a run starts: the epoch, and the samples of it that were drawn."""
+    epoch, within = divmod(step, plan.steps_per_epoch)
+    return {"epoch": epoch, "samples": within * plan.samples_per_step}
+
+
+def resumed_plan(
+    path: Path, saved: Mapping[str, Any], config: RunConfig, records: int | None, processes: int
+) -> BatchPlan:
     """Return how a run that resumes splits its samples: into the same steps as before, on any number of processes.
 
     If that number has changed, so does the number of micro-batches that each process accumulates.
@@ -76,14 +85,14 @@ def resumed_plan(path: Path, saved: Mapping[str, Any], config: RunConfig, record
         path: the checkpoint.
         saved: its content.
         config: the ``run`` section of the run that resumes.
-        records: how many there are to draw from.
+        records: how many there are to draw from. None: they have changed, and an epoch keeps its steps.
         processes: how many there are now.
 
     Raises:
         WeightsError: the steps cannot be split so, or are other ones.
     """
-    wanted = batch_plan(config, records, processes)
     steps, samples = saved["steps_per_epoch"], saved["samples_per_step"]
+    wanted = batch_plan(config, samples * steps if records is None else records, processes)
     if processes != saved["processes"] and wanted.samples_per_step != samples:
         at_once = config.batch_size_train * processes
         accumulation, rest = divmod(samples, at_once)
@@ -101,7 +110,7 @@ def resumed_plan(path: Path, saved: Mapping[str, Any], config: RunConfig, record
             batch_size=config.batch_size_train,
             accumulation=accumulation,
             world_size=processes,
-            steps_per_epoch=config.iters_per_epoch or max(1, records // samples),
+            steps_per_epoch=config.iters_per_epoch or (steps if records is None else max(1, records // samples)),
             grouping=_grouping(config, accumulation * processes),
         )
     if (steps, samples) != (wanted.steps_per_epoch, wanted.samples_per_step):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import random
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,39 +11,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.padding import like_stage_2, padded, ratios
 from tests.unit.datasets.folder import Folder, turns
-from tests.unit.datasets.test_audio_samples import with_audio
+from tests.unit.datasets.test_audio_samples import QUESTION, with_audio
 from tests.unit.datasets.test_mixture import Numbers, plan
 from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import BadRecord
 from video_llama.common.types import Sample
 from video_llama.datasets.base import Dataset
-from video_llama.datasets.length_groups import FRAME_WORK, BatchLimits, Length, grouped
+from video_llama.datasets.config import ProcessorsConfig
+from video_llama.datasets.length_groups import BatchLimits, Length, grouped
 from video_llama.datasets.mixture import Mixture, RankBatches, RecordRef
+from video_llama.processors.config import VideoTrainConfig
 from video_llama.processors.frame_sampling import timestamp_message
 
 FREE = BatchLimits()
+HELLO = Path(__file__).parents[3] / "video_llama/toy/hello.mp4"
 lengths = st.builds(Length, st.integers(0, 500), st.sampled_from([0, 32, 64]), st.sampled_from([0, 1, 8]))
 limits = st.builds(BatchLimits, tokens=st.none() | st.integers(1, 3000), frames=st.none() | st.integers(1, 30))
-
-
-def like_stage_2(n: int, seed: int) -> list[Length]:
-    """Samples of about the lengths of LLaVA's and VideoChat's instructions and MiniGPT-4's captions, in tokens of LLaMA."""
-    draw = random.Random(seed)
-    kinds = {
-        "minigpt4": lambda: Length(int(draw.gauss(105, 15)), 32, 1),
-        "llava": lambda: Length(int(min(480, draw.lognormvariate(5.5, 0.35))), 32, 1),
-        "videochat": lambda: Length(40 + int(min(440, draw.lognormvariate(5.0, 0.6))), 32, 8),
-    }
-    return [kinds[draw.choices(list(kinds), [10, 45, 45])[0]]() for _ in range(n)]
-
-
-def padded(sizes: list[Length], batches: list[list[int]]) -> int:
-    return sum(len(batch) * max(sizes[i].tokens for i in batch) for batch in batches)
-
-
-def work(sizes: list[Length], batches: list[list[int]]) -> int:
-    return padded(sizes, batches) + FRAME_WORK * sum(sizes[i].frames for batch in batches for i in batch)
 
 
 # --- how the samples of a step are split
@@ -72,6 +58,17 @@ def test_a_micro_batch_keeps_to_the_limits_unless_it_is_one_sample(
         assert len(batch) == 1 or bounds.hold(padded(sizes, [batch]), frames)
 
 
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.data())
+def test_no_micro_batch_is_larger_than_one_as_drawn_could_be(
+    ranks: int, accumulation: int, size: int, data: st.DataObject
+) -> None:
+    n = ranks * accumulation * size
+    sizes = data.draw(st.lists(lengths, min_size=n, max_size=n))
+    for batch in (batch for share in grouped(sizes, ranks, accumulation, FREE) for batch in share):
+        assert padded(sizes, [batch]) <= size * max(length.tokens for length in sizes)
+        assert sum(sizes[i].frames for i in batch) <= size * max(length.frames for length in sizes)
+
+
 @pytest.mark.parametrize(
     ("ranks", "size", "accumulation", "padding", "imbalance"),
     [(8, 4, 1, 1.10, 1.25), (8, 4, 2, 1.05, 1.06), (8, 4, 8, 1.02, 1.02), (1, 8, 16, 1.05, 1.0)],
@@ -79,19 +76,11 @@ def test_a_micro_batch_keeps_to_the_limits_unless_it_is_one_sample(
 def test_of_a_mixture_like_stage_2_hardly_a_token_is_padding_and_processes_have_the_same_work(
     ranks: int, size: int, accumulation: int, padding: float, imbalance: float
 ) -> None:
-    real = with_padding = drawn_padding = slowest = total = 0
-    n = ranks * size * accumulation
-    for seed in range(20):
-        sizes = like_stage_2(n, seed)
-        shares = grouped(sizes, ranks, accumulation, FREE)
-        loads = [work(sizes, share) for share in shares]
-        real += sum(length.tokens for length in sizes)
-        with_padding += sum(padded(sizes, share) for share in shares)
-        drawn_padding += padded(sizes, [list(range(i, i + size)) for i in range(0, n, size)])
-        slowest, total = slowest + max(loads) * ranks, total + sum(loads)
-    assert with_padding / real < padding
-    assert slowest / total <= imbalance
-    assert drawn_padding / real > 1.4, "as drawn"
+    split = (ranks, size, accumulation)
+    found = ratios(split, group=True, steps=20)
+    assert found[0] < padding
+    assert found[1] <= imbalance
+    assert ratios(split, group=False, steps=20)[0] > 1.4, "as drawn"
 
 
 def test_with_limits_there_are_as_few_micro_batches_as_keep_to_them() -> None:
@@ -223,6 +212,25 @@ def test_the_length_of_a_draw_is_that_of_its_sample(folder: Folder) -> None:
         assert mixed.length(ref) == truth(mixed[ref])
 
 
-def test_a_bad_record_counts_as_nothing(folder: Folder) -> None:
-    mixed = Mixture([folder.webvid(("1", "p", "..."))], [1], 3)
-    assert mixed.length(RecordRef(0, 0, 0)) == Length(0, 0, 0)
+def test_a_bad_record_counts_as_one_of_middling_length(folder: Folder) -> None:
+    rows = [(str(i), "p", "..." if i < 4 else "word " * 2 * i) for i in range(12)]
+    mixed = Mixture([folder.webvid(*rows)], [1], 3)
+    assert [mixed.length(RecordRef(0, i, 0)) is None for i in range(12)] == [i < 4 for i in range(12)]
+    shape = plan(batch_size=4, accumulation=3, steps_per_epoch=1, grouping=FREE)
+    batches = [sorted(ref.record for ref in batch) for batch in RankBatches(mixed, shape, 0, range(1))]
+    assert sorted(i for batch in batches for i in batch) == list(range(12))
+    assert not any({0, 11} <= set(batch) or {0, 4} <= set(batch) for batch in batches)
+
+
+@pytest.mark.parametrize("source", [None, "frames", "sound"])
+def test_the_length_of_a_real_clip_with_sound_is_known_but_for_the_digits_of_its_frame_times(
+    folder: Folder, source: Any
+) -> None:
+    folder = with_audio(folder, source) if source else folder
+    shutil.copy(HELLO, folder.media / "1.mp4")
+    processor = ProcessorsConfig(train=VideoTrainConfig(n_frms=4))
+    data = folder.videochat([{"video": "1.mp4", "QA": QUESTION}], vis_processor=processor)
+    for seed in range(3):
+        found, sample = (make(0, np.random.default_rng(seed)) for make in (data.length, data.sample))
+        assert abs(found.text - truth(sample).text) <= (0 if source else 4)
+        assert found[1:] == truth(sample)[1:]
