@@ -251,8 +251,8 @@ def _read_training(
             sound = open_track()
         except NoSoundTrack:
             return _from_frames(replace(frames, lacks_sound=True), modalities)
-        _report_loss(sound)
         audio = audio_processor.read_track(sound)
+        _report_loss(sound)
     return [audio, frames] if modalities.video else [audio]
 
 
@@ -297,13 +297,14 @@ def _read_audio_alone(
         sound: Any = audio_processor.open(path)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
-    _report_loss(sound)
     if span is not None:
         if sample_at(span.start) >= sound.n_samples:
             ends = f"its sound ends at {sound.duration:.2f} s"
             raise DecodeError(str(path), f"the span starts at {span.start} s, and {ends}")
         sound = SpanOfSound(str(path), sound, span)
-    return audio_processor.read_track(sound)
+    audio = audio_processor.read_track(sound)
+    _report_loss(sound)
+    return audio
 
 
 def _refuse_span(path: str | Path, processor: Any, span: Span | None) -> None:
