@@ -31,13 +31,20 @@ class IndexedPackets:
     Args:
         pts: int64[N], presentation times of all packets in the order of the file, without duplicates.
         seeks: whether to seek, where it pays.
+        at: position of the packet that comes next.
     """
 
     def __init__(
-        self, container: InputContainer, stream: Stream, pts: NDArray[np.int64], deadline: Deadline, seeks: bool
+        self,
+        container: InputContainer,
+        stream: Stream,
+        pts: NDArray[np.int64],
+        deadline: Deadline,
+        seeks: bool,
+        at: int = 0,
     ) -> None:
         self._container, self._stream, self._pts, self.deadline = container, stream, pts, deadline
-        self._seeks, self._at = seeks, 0
+        self._seeks, self._at = seeks, at
         self._packets: Iterator[av.Packet] = read_packets(container, [stream], deadline)
 
     def between(self, first: int, last: int) -> Iterator[tuple[int, av.Packet]]:
