@@ -6,8 +6,9 @@ import hashlib
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.annotations import table_files
 from video_llama.datasets.config import DatasetConfig
+from video_llama.datasets.length_groups import Length
 from video_llama.datasets.permutation import permuted
 from video_llama.datasets.quarantine import Quarantine
 from video_llama.datasets.record_table import content_digest, joint_digest
+from video_llama.processors.expected_media import expected_training_media
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import read_training_media
 from video_llama.processors.span import Span
@@ -57,6 +60,7 @@ class Dataset(ABC):
         self.config, self.spec, self.name = config, spec, name
         self.features: FeatureStore | None = None
         self.quarantine: Quarantine | None = None
+        self.reader: Callable[..., list[Media]] = read_training_media
         processors = config.vis_processor
         held_out = split_of(config) != "train" and processors.eval is not None
         self.vis_processor = make_processor(processors.eval if held_out else processors.train)
@@ -108,6 +112,22 @@ class Dataset(ABC):
         """Return the record at a position of a shuffled pass through all of them; every key gives a pass of its own."""
         return permuted(position, len(self), key)
 
+    def length(self, index: int, rng: np.random.Generator) -> Length:
+        """Return the size of the sample that ``sample`` makes of a record, without opening a file.
+
+        It is exact but for what only the file tells: the digits of frame times in the prompt, a clip shorter than its frames, a
+        missing sound track.
+
+        Raises:
+            BadRecord, DecodeError: the record cannot become a sample.
+        """
+        unopened = copy(self)
+        unopened.reader, unopened.quarantine = expected_training_media, None
+        sample = unopened.sample(index, rng)
+        media = int((sample.input_ids < 0).sum())
+        frames = sum(item.data.shape[1] for item in sample.media if item.kind != "audio")
+        return Length(len(sample.input_ids) - media, media, frames)
+
     def report(self, message: str) -> None:
         """Log a message about the annotations, once for all processes."""
         _, rank, _ = process_numbers()
@@ -129,7 +149,7 @@ class Dataset(ABC):
         spec, quarantine = self.spec, self.quarantine
         how = (spec.modalities, *map(_identity, (self.vis_processor, spec.audio_processor)), span)
         with nullcontext() if quarantine is None else quarantine.reading(path, rng, *how):
-            return read_training_media(
+            return self.reader(
                 path, self.vis_processor, spec.modalities, spec.audio_processor, rng, span, self.features
             )
 

@@ -236,21 +236,18 @@ def _read_training(
     if path.suffix.lower() in AUDIO_SUFFIXES or (modalities.audio_source == "sound" and not modalities.video):
         with _sound_errors():
             return [_read_audio_alone(path, modalities, audio_processor, rng, span)]
+    only_frames = draws_frames(modalities, rng)
     if modalities.audio_source is None and span is None:
         return _telling([vis_processor(path, rng)], "ignored")
     max_lost = _audio_config(audio_processor).max_lost
     frames, open_track = _read_frames(path, vis_processor, max_lost, rng, span)
-    if (
-        frames.kind == "image"
-        or modalities.audio_source in (None, "frames")
-        or (modalities.audio_source == "both" and rng.random() < 0.5)
-    ):
-        return _telling(_from_frames(frames, modalities), "ignored")
+    if frames.kind == "image" or only_frames:
+        return _telling(from_frames(frames, modalities), "ignored")
     with _sound_errors():
         try:
             sound = open_track()
         except NoSoundTrack:
-            return _telling(_from_frames(frames, modalities), "absent")
+            return _telling(from_frames(frames, modalities), "absent")
         _report_loss(sound)
         audio = audio_processor.read_track(sound)
     return _telling([audio, frames] if modalities.video else [audio], _use(sound))
@@ -337,7 +334,12 @@ def _report_loss(sound: Sound | SpanOfSound) -> None:
         report_damage(sound.path, losses)
 
 
-def _from_frames(frames: Media, modalities: Modalities) -> list[Media]:
+def draws_frames(modalities: Modalities, rng: np.random.Generator) -> bool:
+    """Return whether only the frames of a clip are read, and not its sound; ``audio_source: both`` leaves it to chance."""
+    return modalities.audio_source in (None, "frames") or (modalities.audio_source == "both" and rng.random() < 0.5)
+
+
+def from_frames(frames: Media, modalities: Modalities) -> list[Media]:
     """Return the media of a file of which only the frames are used."""
     audio = [replace(frames, kind="audio_frames")] if modalities.audio_source in ("frames", "both") else []
     return audio + ([frames] if modalities.video else [])

@@ -35,6 +35,7 @@ class Samples:
 
     name = "made_up"
     shuffled = Dataset.shuffled
+    length = Dataset.length
 
     def __init__(self, n: int = 10, bad: Sequence[int] = ()) -> None:
         self.samples = [tiny.sample(f"made_up/{i}", *([1], [4], [])[i % 3]) for i in range(n)]
