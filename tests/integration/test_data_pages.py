@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from PIL import Image
@@ -224,9 +225,51 @@ def test_broken_files_are_listed_with_reasons_and_counted(
     }  # fmt: skip
     shutil.copy(tmp_path / "clips/town.mp4", tmp_path / "clips/none.mp4")
     again = command("check-data", "--cfg-path", mine / "mine.yaml", "--workers", 1, "--retry", "--options", *broken)
-    assert "5 lines of" in again.out
+    assert f"{ledger}: 5 lines dropped, 5 records to read again" in again.out
     assert "mine: 10 of 10 records read, 4 bad" in again.out
     assert ledger.read_text() == ""
+
+
+def test_a_run_opens_no_file_of_the_ledger(
+    mine: Path, broken: list[str], tmp_path: Path, command: Callable[..., Result]
+) -> None:
+    from video_llama.cli.job_data import load_data_config
+    from video_llama.common.errors import DecodeError
+    from video_llama.datasets.mixture import build_mixture
+    from video_llama.datasets.quarantine import Quarantine
+
+    command("check-data", "--cfg-path", mine / "mine.yaml", "--workers", 1, "--write-ledger", "--options", *broken)
+    shutil.copy(tmp_path / "clips/town.mp4", tmp_path / "clips/empty.mp4")
+    job, spec = load_data_config(str(mine / "mine.yaml"), broken)
+    mixture = build_mixture(job.datasets, spec, seed=0)
+    (data,) = mixture.datasets
+    index = next(i for i in range(len(data)) if data.record_id(i) == "line 4")
+    assert data.sample(index, np.random.default_rng(0)).media
+    data.quarantine = Quarantine(tmp_path / "run/bad_samples.jsonl")
+    with pytest.raises(DecodeError, match="empty file"):
+        data.sample(index, np.random.default_rng(1))
+
+
+def test_an_interrupted_check_says_how_to_go_on(mine: Path, tmp_path: Path) -> None:
+    record = json.dumps({"video": str(mine / "clips/river.mp4"), "caption": "The river."})
+    (tmp_path / "many.jsonl").write_text((record + "\n") * 2000)
+    options = [
+        f"datasets.mine.build_info.manifest={tmp_path / 'many.jsonl'}", f"run.output_dir={tmp_path / 'run'}",
+        "datasets.mine.build_info.allow_outside=true",
+    ]  # fmt: skip
+    words = ["check-data", "--cfg-path", str(mine / "mine.yaml"), "--workers", "2", "--options", *options]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "video_llama.cli.main", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    journal = tmp_path / "run/check_data/records.jsonl"
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 5:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"stopped after \d+ of 2000 records; the same command goes on", err)
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 390)])

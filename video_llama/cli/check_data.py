@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,19 +72,17 @@ def run(args: argparse.Namespace) -> int:
 
     datasets = [registered_class(DATASETS, config)(config, spec, name) for name, config in job.datasets.items()]
     folder = args.output or Path(job.run.output_dir, "check_data")
-    with locked(folder):
+    ledger = Path(job.run.output_dir, LEDGER)
+    with locked(folder), locked(ledger.parent) if args.retry or args.write_ledger else nullcontext():
         journal = Journal(folder / RECORDS, _fingerprint(job, datasets))
         if args.retry:
-            dropped = Quarantine(Path(job.run.output_dir, LEDGER)).retry()
-            print(
-                f"{dropped} lines of {Path(job.run.output_dir, LEDGER)} dropped; {journal.forget_bad()} records to read again"
-            )
+            print(f"{ledger}: {Quarantine(ledger).retry()} lines dropped, {journal.forget_bad()} records to read again")
         wanted = list(_tasks(datasets, args.sample))
         survey = Survey(datasets, args.workers or min(16, os.cpu_count() or 1), args.deadline or _read_timeout(job.run))
         report = _read(survey, journal, wanted)
         _write_report(folder, args.cfg_path, report)
         if args.write_ledger:
-            _write_ledger(folder / LEDGER, Path(job.run.output_dir, LEDGER), report)
+            _write_ledger(folder / LEDGER, ledger, report)
     _print_summary(report, folder)
     return 1 if report.bad else 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -26,6 +27,7 @@ KEYS = ("id", *MEDIA, "fps", "times", *STARTS, *ENDS, "caption", "conversations"
 PARTS_OF_RECORD = {"conversations": ("from", "value")}
 """The list of objects in a record, and their keys."""
 POLICIES: tuple[SoundPolicy, ...] = ("use", "ignore", "require")
+MIN_FPS, MAX_FPS = 0.001, 1000
 _ALIKE = 0.82
 """A key that is as similar to a known one as this misspells it; others are reported, not refused."""
 
@@ -137,12 +139,17 @@ def _items(record: Mapping[str, Any]) -> tuple[Item, ...]:
 def _names(key: str, value: Any) -> list[str]:
     names = [] if value is None else value if isinstance(value, list) else [value]
     for name in names:
-        if not (isinstance(name, str) and PurePath(name).name and "\0" not in name):
+        if not (isinstance(name, str) and PurePath(name).name and _is_printable(name)):
             raise KeyProblem(f"expected the name of a file, or a list of them, under {key!r}, found {value!r:.80}")
         if MEDIA[key] == "audio" and PurePath(name).suffix.lower() not in AUDIO_SUFFIXES:
             files = f"files that end in {', '.join(AUDIO_SUFFIXES)}"
             raise KeyProblem(f"expected {', '.join(POLICIES)}, or {files}, under {key!r}, found {name!r:.80}")
     return names
+
+
+def _is_printable(name: str) -> bool:
+    """Return whether a name can be that of a file, and be written to a log: without null characters and halves of pairs."""
+    return "\0" not in name and clean(name) == name
 
 
 def _clock(record: Mapping[str, Any], names: Sequence[str]) -> FrameClock | None:
@@ -154,8 +161,8 @@ def _clock(record: Mapping[str, Any], names: Sequence[str]) -> FrameClock | None
         given = "neither 'fps' nor 'times'" if fps is None else "both 'fps' and 'times'"
         raise KeyProblem(f"{given} for a folder under 'frames'; give one of them")
     if fps is not None:
-        if not _is_number(fps) or fps <= 0:
-            raise KeyProblem(f"expected frames per second above 0 under 'fps', found {fps!r:.80}")
+        if not _is_number(fps) or not MIN_FPS <= fps <= MAX_FPS:
+            raise KeyProblem(f"expected from {MIN_FPS} to {MAX_FPS} frames per second under 'fps', found {fps!r:.80}")
         return FrameClock(fps=float(fps))
     if not isinstance(times, list) or not times or not all(_is_number(time) and time >= 0 for time in times):
         raise KeyProblem(f"expected a list of seconds under 'times', found {times!r:.80}")
@@ -168,7 +175,7 @@ def _clock(record: Mapping[str, Any], names: Sequence[str]) -> FrameClock | None
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value <= sys.float_info.max
 
 
 def _check_span(span: Span | None, items: Sequence[Item]) -> None:

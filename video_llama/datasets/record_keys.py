@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
@@ -126,7 +126,7 @@ def _seconds(record: Mapping[str, Any], names: Sequence[str]) -> float | None:
     if len(given) > 1:
         raise KeyProblem(f"both {' and '.join(map(repr, given))}; a span has one")
     value = record[given[0]]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise KeyProblem(f"expected seconds under {given[0]!r}, found {value!r:.80}")
     return float(value)
 

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
+from video_llama.processors.audio import segment_starts, span
 from video_llama.processors.config import AudioConfig, VideoConfig
 from video_llama.processors.decode import SAMPLE_RATE, Geometry, Sound, mixed, open_video
 from video_llama.processors.decode.damage import collected_damage
@@ -75,10 +76,11 @@ def report_clip(path: Path, video: VideoConfig, audio: AudioConfig) -> ClipRepor
         sound = None
         try:
             sound = reader.sound(audio.max_lost)
+            sound.read([span(start, sound.n_samples) for start in segment_starts(sound.duration, audio.n_segments)])
             status = sound_status(sound, audio)
         except NoSoundTrack:
             status = NO_AUDIO_TRACK
         except DecodeError as error:
-            status = AudioStatus("failed", error.reason)
+            sound, status = None, AudioStatus("failed", error.reason)
     times = [reader.times[i] for i in indices]
     return ClipReport(reader.n_frames, reader.duration, indices, times, geometry, frames, status, sound, damage)

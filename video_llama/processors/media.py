@@ -248,8 +248,8 @@ def _read_training(
             sound = open_track()
         except NoSoundTrack:
             return _telling(from_frames(frames, modalities), "absent")
-        _report_loss(sound)
         audio = audio_processor.read_track(sound)
+        _report_loss(sound)
     return _telling([audio, frames] if modalities.video else [audio], _use(sound))
 
 
@@ -294,13 +294,14 @@ def _read_audio_alone(
         sound: Any = audio_processor.open(path)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
-    _report_loss(sound)
     if span is not None:
         if sample_at(span.start) >= sound.n_samples:
             ends = f"its sound ends at {sound.duration:.2f} s"
             raise DecodeError(str(path), f"the span starts at {span.start} s, and {ends}")
         sound = SpanOfSound(str(path), sound, span)
-    return replace(audio_processor.read_track(sound), sound=_use(sound))
+    audio = audio_processor.read_track(sound)
+    _report_loss(sound)
+    return replace(audio, sound=_use(sound))
 
 
 def _refuse_span(path: str | Path, processor: Any, span: Span | None) -> None:

@@ -39,8 +39,14 @@ def test_frames_times_and_size_are_those_that_a_model_gets(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("matrix", "rotation", "is_mirrored"),
-    [((1, 0, 0, 1), 0, False), ((0, 1, -1, 0), 90, False), ((-1, 0, 0, -1), 180, False), ((0, -1, 1, 0), 270, False)]
-    + [((-1, 0, 0, 1), 0, True), ((1, 0, 0, -1), 180, True)],
+    [
+        ((1, 0, 0, 1), 0, False),
+        ((0, 1, -1, 0), 90, False),
+        ((-1, 0, 0, -1), 180, False),
+        ((0, -1, 1, 0), 270, False),
+        ((-1, 0, 0, 1), 0, True),
+        ((1, 0, 0, -1), 180, True),
+    ],
 )
 def test_rotation_and_mirroring_turn_the_stored_frame_upright(tmp_path, capsys, matrix, rotation, is_mirrored):
     path = write_clip(tmp_path / "clip.mp4", n_frames=3)
