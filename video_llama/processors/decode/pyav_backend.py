@@ -153,7 +153,9 @@ class PyavReader:
         if len(packets) and packets.facts[-1] & Is.CUT:
             raise DecodeError(self.path, f"cut short in packet {len(packets)} of its video")
         if container.format.name == MP4 and (listed := len(stream.index_entries)) > len(packets):
-            raise DecodeError(self.path, f"cut short: {len(packets)} of the {listed} packets of its video are in the file")
+            raise DecodeError(
+                self.path, f"cut short: {len(packets)} of the {listed} packets of its video are in the file"
+            )
         return packets
 
     def _fields(self, stream: VideoStream) -> FieldFinder | None:
