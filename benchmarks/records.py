@@ -34,47 +34,10 @@ from video_llama.prompts.templates import VICUNA
 from video_llama.prompts.tokenizer import load_tokenizer
 
 WORKERS, READS, SAMPLES = 4, 100_000, 256
-WORDS = [
-    "aerial",
-    "view",
-    "of",
-    "the",
-    "city",
-    "at",
-    "night",
-    "young",
-    "woman",
-    "walking",
-    "in",
-    "park",
-    "with",
-    "her",
-    "dog",
-    "close",
-    "up",
-    "slow",
-    "motion",
-    "of",
-    "waves",
-    "time",
-    "lapse",
-    "clouds",
-    "over",
-    "mountain",
-    "lake",
-    "hands",
-    "typing",
-    "on",
-    "laptop",
-    "keyboard",
-    "happy",
-    "family",
-    "having",
-    "breakfast",
-    "isolated",
-    "green",
-    "screen",
-]
+WORDS = (
+    "aerial view of the city at night young woman walking in park with her dog close up slow motion of waves time lapse "
+    "clouds over mountain lake hands typing on laptop keyboard happy family having breakfast isolated green screen"
+)
 
 
 def main() -> None:
@@ -101,7 +64,8 @@ def main() -> None:
 def write_table(path: Path, rows: int) -> None:
     """Write a CSV file of WebVid's columns and lengths."""
     draw = random.Random(0)
-    captions = [" ".join(draw.choices(WORDS, k=draw.randint(5, 25))) for _ in range(10_000)]
+    words = WORDS.split()
+    captions = [" ".join(draw.choices(words, k=draw.randint(5, 25))) for _ in range(10_000)]
     captions[::50] = [f'"{caption}, {caption}"' for caption in captions[::50]]
     with open(path, "w", encoding="utf-8") as file:
         file.write("videoid,contentUrl,duration,page_dir,name\n")

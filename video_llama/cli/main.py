@@ -28,12 +28,15 @@ COMMAND_GROUP = "video_llama.commands"
 COMMANDS = {
     "configs": Command("video_llama.cli.configs", "list the configurations that ship with the package, or copy one"),
     "check-config": Command("video_llama.cli.check_config", "check YAML files before a run"),
+    "check-data": Command("video_llama.cli.check_data", "open all files of a run's data, and report what is in them"),
+    "preview": Command("video_llama.cli.preview", "show the first samples of a run on a web page, token by token"),
     "train": Command("video_llama.cli.train", "train a model from one YAML"),
     "runs": Command("video_llama.cli.runs", "list training runs, with their state, and compare their curves"),
     "chat": Command("video_llama.cli.chat", "chat with a model about videos, images and sound"),
     "demo": Command("video_llama.demo.command", "chat in the browser"),
     "infer": Command("video_llama.cli.infer", "answer a file of questions about many files, in batches"),
     "evaluate": Command("video_llama.cli.evaluate", "score a model on a benchmark"),
+    "probe": Command("video_llama.cli.probe", "show what a model would be given of a clip"),
     "schema": Command("video_llama.cli.schema", "print the JSON Schema of the YAML files, for editors"),
     "download": Command("video_llama.cli.download", "download published weights by name, or list them"),
     "inspect-weights": Command(

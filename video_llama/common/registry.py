@@ -145,6 +145,7 @@ DATASETS: Registry[Any] = Registry(
         "llava_instruct": Builtin("video_llama.datasets.instruct", _DATASETS + "LlavaInstructConfig"),
         "webvid_instruct": Builtin("video_llama.datasets.instruct", _DATASETS + "WebVidInstructConfig"),
         "webvid_instruct_zh": Builtin("video_llama.datasets.instruct", _DATASETS + "WebVidInstructConfig"),
+        "manifest": Builtin("video_llama.datasets.manifest", "video_llama.datasets.manifest_config:ManifestConfig"),
     },
 )
 
@@ -167,6 +168,7 @@ VIDEO_BACKENDS: Registry[Any] = Registry(
     {
         "pyav": Builtin("video_llama.processors.decode.pyav_backend"),
         "decord": Builtin("video_llama.processors.decode.decord_backend"),
+        "torchcodec": Builtin("video_llama.processors.decode.torchcodec_backend"),
     },
 )
 

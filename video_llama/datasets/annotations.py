@@ -288,7 +288,7 @@ def read_json(path: Path, expected: type, lines_under: str | None = None) -> Any
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not in_lines:
         return _checked(path, content, expected)
-    objects = [_json_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    objects = [json_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     return objects if expected is list else {lines_under: objects}
 
 
@@ -299,8 +299,8 @@ def _checked(path: Path, content: Any, expected: type) -> Any:
     return content
 
 
-def _json_line(path: Path, number: int, line: str) -> dict[str, Any] | BrokenLine:
-    """Return the object on a line."""
+def json_line(path: Path, number: int, line: str) -> dict[str, Any] | BrokenLine:
+    """Return the object on a line of a file of JSON lines."""
     try:
         value = json.loads(line)
         reason = "" if isinstance(value, dict) else f"expected an object on each line, found {type(value).__name__}"
@@ -309,6 +309,21 @@ def _json_line(path: Path, number: int, line: str) -> dict[str, Any] | BrokenLin
     if not reason and not line.isascii() and _is_escaped(line):
         reason = "its text is not UTF-8"
     return BrokenLine(f"{path}:{number}: {reason}") if reason else value
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number and the text of each line that is not blank. Bytes that are not UTF-8 are halves of surrogate pairs.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with _open(path, errors="surrogateescape") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.strip()
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def _is_object(line: str) -> bool:

@@ -17,6 +17,7 @@ import torch
 
 from video_llama.common.distributed import process_numbers
 from video_llama.common.errors import BadRecord, ConfigError, DataError
+from video_llama.common.modalities import Modalities
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
@@ -61,9 +62,7 @@ class Dataset(ABC):
         self.features: FeatureStore | None = None
         self.quarantine: Quarantine | None = None
         self.reader: Callable[..., list[Media]] = read_training_media
-        processors = config.vis_processor
-        held_out = split_of(config) != "train" and processors.eval is not None
-        self.vis_processor = make_processor(processors.eval if held_out else processors.train)
+        self.vis_processor = make_processor(processor_of(config, config.vis_processor))
         self.records: Sequence[Any] = self.read_records()
         if not self.records:
             raise DataError(f"datasets.{name}: no record in {self.source}")
@@ -112,6 +111,21 @@ class Dataset(ABC):
         """Return the record at a position of a shuffled pass through all of them; every key gives a pass of its own."""
         return permuted(position, len(self), key)
 
+    @property
+    def pass_length(self) -> int:
+        """Draws of a shuffled pass through all records."""
+        return len(self)
+
+    def drawn(self, draw: int, key: Sequence[int]) -> tuple[int, int]:
+        """Return the record at a draw of the endless shuffled passes, and how many times it came before.
+
+        Args:
+            draw: counted from 0 over the whole run.
+            key: decides the order, with the number of the pass after it.
+        """
+        visit, position = divmod(draw, self.pass_length)
+        return self.shuffled(position, (*key, visit)), visit
+
     def length(self, index: int, rng: np.random.Generator) -> Length:
         """Return the size of the sample that ``sample`` makes of a record, without opening a file.
 
@@ -134,24 +148,34 @@ class Dataset(ABC):
         if rank == 0:
             log.warning("datasets.%s: %s", self.name, message)
 
-    def read_media(self, path: Path, rng: np.random.Generator, span: Span | None = None) -> list[Media]:
+    def read_media(
+        self,
+        path: Path,
+        rng: np.random.Generator,
+        span: Span | None = None,
+        *,
+        processor: Any = None,
+        modalities: Modalities | None = None,
+    ) -> list[Media]:
         """Read what the model is trained on: input of the audio branch, then of the video branch.
 
         Args:
             path: the file.
             rng: source of all randomness.
             span: the part of a clip or a sound that is read; None: the whole file.
+            processor: what reads images or clips, if not the ``vis_processor``.
+            modalities: what is read of it, if not all that the model is trained on.
 
         Raises:
             BadRecord: the file has nothing that the model is trained on.
             DecodeError: it cannot be read.
         """
         spec, quarantine = self.spec, self.quarantine
-        how = (spec.modalities, *map(_identity, (self.vis_processor, spec.audio_processor)), span)
+        processor, modalities = processor or self.vis_processor, modalities or spec.modalities
+        features = None if os.path.isdir(path) else self.features  # the time of a folder says nothing of its files
+        how = (modalities, *map(_identity, (processor, spec.audio_processor)), span)
         with nullcontext() if quarantine is None else quarantine.reading(path, rng, *how):
-            return self.reader(
-                path, self.vis_processor, spec.modalities, spec.audio_processor, rng, span, self.features
-            )
+            return self.reader(path, processor, modalities, spec.audio_processor, rng, span, features)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -213,6 +237,12 @@ def outside(folder: str | Path, name: str) -> str | None:
 def make_processor(config: Any) -> Any:
     """Build the processor of a Config."""
     return registered_class(PROCESSORS, config)(config)
+
+
+def processor_of(config: Any, processors: Any) -> Any:
+    """Return the Config of the processor for the split of a data set: the one for training, or for inference if there is one."""
+    held_out = split_of(config) != "train" and processors.eval is not None
+    return processors.eval if held_out else processors.train
 
 
 def _identity(processor: Any) -> tuple[str, Any]:

@@ -46,8 +46,8 @@ def grouped(lengths: Sequence[Length], ranks: int, accumulation: int, limits: Ba
     """Split the samples of a step into micro-batches, and these over processes.
 
     The samples are ordered by length and cut where the most costly micro-batch costs least. Without limits there are
-    ``accumulation`` micro-batches for each process; with limits, as few as keep to them. Each goes, the most costly one first,
-    to the process that has the least work so far.
+    ``accumulation`` micro-batches for each process, none of them larger than one of equally many of the largest samples would be;
+    with limits, as few as keep to them. Each goes, the most costly one first, to the process that has the least work so far.
 
     Args:
         lengths: of the samples, at least as many as processes.
@@ -59,8 +59,11 @@ def grouped(lengths: Sequence[Length], ranks: int, accumulation: int, limits: Ba
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i].tokens, -lengths[i].frames, i))
     sizes = [(lengths[i].tokens, lengths[i].frames) for i in order]
-    free = limits == BatchLimits()
-    rounds = accumulation if free else next(k for k in count(1) if len(_cut(sizes, None, limits)) <= ranks * k)
+    if limits == BatchLimits():
+        rounds, equal = accumulation, len(lengths) // (ranks * accumulation)
+        limits = BatchLimits(tokens=equal * max(sizes)[0], frames=equal * max(frames for _, frames in sizes))
+    else:
+        rounds = next(k for k in count(1) if len(_cut(sizes, None, limits)) <= ranks * k)
     cuts = _cheapest(sizes, ranks * rounds, limits)
     parts = [(_work(sizes[a:b]), order[a:b]) for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)]
     shares: list[tuple[int, list[list[int]]]] = [(0, []) for _ in range(ranks)]

@@ -60,7 +60,7 @@ class Mixture(TorchDataset[Sample]):
         self.shares = [ratio / sum(decimals) for ratio in decimals]
 
     def __len__(self) -> int:
-        return sum(len(d) for d, share in zip(self.datasets, self.shares, strict=True) if share)
+        return sum(d.pass_length for d, share in zip(self.datasets, self.shares, strict=True) if share)
 
     def use(self, features: FeatureStore | None, quarantine: Quarantine) -> None:
         """Take features from a store, if there is one, and open no file that is known to be unreadable."""
@@ -99,8 +99,7 @@ class Mixture(TorchDataset[Sample]):
 
     def _ref(self, dataset: int, draw: int) -> RecordRef:
         """Return a draw of a data set's endless shuffled passes."""
-        visit, position = divmod(draw, len(self.datasets[dataset]))
-        return RecordRef(dataset, self.datasets[dataset].shuffled(position, (_PASS, self.seed, dataset, visit)), visit)
+        return RecordRef(dataset, *self.datasets[dataset].drawn(draw, (_PASS, self.seed, dataset)))
 
     def length(self, ref: RecordRef) -> Length | None:
         """Return the size of a draw's sample, as far as it is known without its files; None: the record is bad."""

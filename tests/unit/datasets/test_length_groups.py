@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,17 +13,20 @@ from hypothesis import strategies as st
 
 from benchmarks.padding import like_stage_2, padded, ratios
 from tests.unit.datasets.folder import Folder, turns
-from tests.unit.datasets.test_audio_samples import with_audio
+from tests.unit.datasets.test_audio_samples import QUESTION, with_audio
 from tests.unit.datasets.test_mixture import Numbers, plan
 from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import BadRecord
 from video_llama.common.types import Sample
 from video_llama.datasets.base import Dataset
+from video_llama.datasets.config import ProcessorsConfig
 from video_llama.datasets.length_groups import BatchLimits, Length, grouped
 from video_llama.datasets.mixture import Mixture, RankBatches, RecordRef
+from video_llama.processors.config import VideoTrainConfig
 from video_llama.processors.frame_sampling import timestamp_message
 
 FREE = BatchLimits()
+HELLO = Path(__file__).parents[3] / "video_llama/toy/hello.mp4"
 lengths = st.builds(Length, st.integers(0, 500), st.sampled_from([0, 32, 64]), st.sampled_from([0, 1, 8]))
 limits = st.builds(BatchLimits, tokens=st.none() | st.integers(1, 3000), frames=st.none() | st.integers(1, 30))
 
@@ -51,6 +56,17 @@ def test_a_micro_batch_keeps_to_the_limits_unless_it_is_one_sample(
     for batch in (batch for share in grouped(sizes, ranks, 1, bounds) for batch in share):
         frames = sum(sizes[i].frames for i in batch)
         assert len(batch) == 1 or bounds.hold(padded(sizes, [batch]), frames)
+
+
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(1, 5), st.data())
+def test_no_micro_batch_is_larger_than_one_as_drawn_could_be(
+    ranks: int, accumulation: int, size: int, data: st.DataObject
+) -> None:
+    n = ranks * accumulation * size
+    sizes = data.draw(st.lists(lengths, min_size=n, max_size=n))
+    for batch in (batch for share in grouped(sizes, ranks, accumulation, FREE) for batch in share):
+        assert padded(sizes, [batch]) <= size * max(length.tokens for length in sizes)
+        assert sum(sizes[i].frames for i in batch) <= size * max(length.frames for length in sizes)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +159,7 @@ def test_the_length_of_captions_is_known_without_their_files(folder: Folder) -> 
     check(folder.webvid(("1", "p", "a cat"), ("2", "p", "two dogs, " * 40)))
     folder.file("cc/image/1.jpg")
     check(folder.cc_sbu_align({"annotations": [{"image_id": "1", "caption": "a cat on a mat"}]}))
+    check(folder.manifest({"video": "p/1.mp4", "caption": "a cat on a mat"}))
 
 
 def test_the_length_of_conversations_is_known_without_their_files(folder: Folder) -> None:
@@ -204,3 +221,17 @@ def test_a_bad_record_counts_as_one_of_middling_length(folder: Folder) -> None:
     batches = [sorted(ref.record for ref in batch) for batch in RankBatches(mixed, shape, 0, range(1))]
     assert sorted(i for batch in batches for i in batch) == list(range(12))
     assert not any({0, 11} <= set(batch) or {0, 4} <= set(batch) for batch in batches)
+
+
+@pytest.mark.parametrize("source", [None, "frames", "sound"])
+def test_the_length_of_a_real_clip_with_sound_is_known_but_for_the_digits_of_its_frame_times(
+    folder: Folder, source: Any
+) -> None:
+    folder = with_audio(folder, source) if source else folder
+    shutil.copy(HELLO, folder.media / "1.mp4")
+    processor = ProcessorsConfig(train=VideoTrainConfig(n_frms=4))
+    data = folder.videochat([{"video": "1.mp4", "QA": QUESTION}], vis_processor=processor)
+    for seed in range(3):
+        found, sample = (make(0, np.random.default_rng(seed)) for make in (data.length, data.sample))
+        assert abs(found.text - truth(sample).text) <= (0 if source else 4)
+        assert found[1:] == truth(sample)[1:]

@@ -35,6 +35,8 @@ class Samples:
 
     name = "made_up"
     shuffled = Dataset.shuffled
+    drawn = Dataset.drawn
+    pass_length = Dataset.pass_length
     length = Dataset.length
 
     def __init__(self, n: int = 10, bad: Sequence[int] = ()) -> None:
