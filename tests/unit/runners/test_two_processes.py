@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import pytest
 
 from tests import tiny
 from tests.processes import in_two_processes
-from tests.unit.runners.runs import Samples, losses, metrics, nearly, runner, same, trained
+from tests.unit.runners.runs import ALONE, Samples, losses, metrics, nearly, runner, same, trained
 from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.distributed import World
 from video_llama.common.registry import CALLBACKS
@@ -128,3 +129,47 @@ def test_the_first_process_writes_shared_files_and_each_process_its_own_bad_samp
     listed = sum(len((two / "bad" / f"bad_samples.rank{r}.jsonl").read_text().splitlines()) for r in (0, 1))
     assert listed == sum(line["replaced"] for line in metrics(two / "bad"))
     assert len(losses(two / "bad")) == 2
+
+
+# Resumes on another number of processes
+
+CHANGING: dict[str, Any] = {**SETTINGS, "save_every": 2, "resume": "auto", "log_samples": True, "max_bad_fraction": 1.0}
+
+
+def train_until(world: World, decoder: Path, folder: Path, step: int) -> None:
+    """Train, or go on, without dropout, until an error ends the run after so many steps, as if it were killed."""
+    batch_size = 4 // world.size
+    run = runner(decoder, folder, Samples(bad=[3]), world=world, **CHANGING | {"batch_size_train": batch_size})
+    take = run.train_step
+
+    def train_step(batches: Any) -> Any:
+        if run.state.step == step:
+            raise KeyboardInterrupt
+        return take(batches)
+
+    run.train_step = train_step  # type: ignore[method-assign]
+    try:
+        run.train()
+    except KeyboardInterrupt:
+        return
+
+
+def records(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The lines of all processes, in the order of their ranks."""
+    return [json.loads(line) for path in sorted(folder.glob(name)) for line in path.read_text().splitlines()]
+
+
+def test_two_processes_then_one_then_two_take_the_same_samples_in_the_same_order(decoder, tmp_path):
+    straight, changing = tmp_path / "straight", tmp_path / "changing"
+    in_two_processes(train_until, tmp_path, decoder, straight, 8)
+    in_two_processes(train_until, tmp_path, decoder, changing, 3)
+    train_until(ALONE, decoder, changing, 5)
+    in_two_processes(train_until, tmp_path, decoder, changing, 8)
+    ids: dict[Path, dict[int, list[str]]] = {straight: {}, changing: {}}
+    for folder, of_step in ids.items():
+        for line in records(folder, "samples.rank*.jsonl"):
+            of_step.setdefault(line["step"], []).extend(line["ids"])
+    assert ids[changing] == ids[straight]
+    assert losses(changing) == pytest.approx(losses(straight), rel=1e-6)
+    bad = {folder: sorted(map(str, records(folder, "bad_samples.rank*.jsonl"))) for folder in ids}
+    assert bad[changing] == bad[straight] != []

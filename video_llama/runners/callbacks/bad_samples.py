@@ -8,7 +8,7 @@ from dataclasses import asdict
 from video_llama.common.errors import TrainingError
 from video_llama.common.registry import CALLBACKS
 from video_llama.common.types import Batch
-from video_llama.runners.append_log import AppendLog, drop_records_from
+from video_llama.runners.append_log import AppendLog, drop_own_records_from
 from video_llama.runners.callback import Callback, Run
 from video_llama.runners.callback_configs import BadSamplesConfig
 from video_llama.runners.run_state import StepMetrics
@@ -25,7 +25,7 @@ class BadSamples(Callback):
     def on_start(self, run: Run) -> None:
         """Drop the steps that a resumed run takes again."""
         self.log = AppendLog(run.output.bad_samples)
-        drop_records_from(run.output.bad_samples, run.state.step)
+        drop_own_records_from(run.output.bad_samples, run.state.step, run.world)
 
     def before_step(self, run: Run, batches: Sequence[Batch]) -> None:
         """List the bad records of this process, even if the step fails."""
