@@ -32,6 +32,7 @@ class Ranks(Callback):
         super().__init__(config)
         self.checkpoints_found: list[bool] = []
         self.loaded: int | None = None
+        self.peaks_gb: list[float] = []
 
     def on_start(self, run):
         self.rank = run.world.rank
@@ -39,6 +40,9 @@ class Ranks(Callback):
     def metrics(self, run, step):
         (total,) = run.world.all_reduce_sum(1 + self.rank)
         return {"number": 1 + self.rank, "total": total}
+
+    def after_step(self, run, metrics):
+        self.peaks_gb.append(metrics.peak_memory_gb)
 
     def on_save(self, run, path):
         self.checkpoints_found.append(path.exists())
@@ -57,6 +61,9 @@ class Noted(NamedTuple):
     """Which samples of each of its micro-batches are text alone."""
     checkpoints_found: list[bool]
     loaded: int | None
+    peaks_gb: list[float]
+    own_peaks: list[float]
+    """Before the resumed run, in bytes: of this process, and zero for the other."""
 
 
 def train(world: World, decoder: Path, folder: Path) -> Noted:
@@ -71,11 +78,12 @@ def train(world: World, decoder: Path, folder: Path) -> Noted:
     resume = str(folder / "straight" / "checkpoint_step000004.pth")
     other = tiny.model(decoder, seed=7, dropout=0.1)  # its branch is filled from the checkpoint
     other.vision, other.qformer = dropout["model"].vision, dropout["model"].qformer
+    own_peaks = run.gauges.peaks()
     resumed = trained(decoder, folder / "resumed", world=world, **dropout | {"model": other}, resume_ckpt_path=resume)
     bad = {"batch_size_train": 10, "max_epoch": 1, "iters_per_epoch": 2, "max_bad_fraction": 1.0}
     trained(decoder, folder / "bad", Samples(40, bad=range(0, 40, 2)), world=world, **bad)
     ranks = resumed.callbacks.callbacks["ranks"]
-    return Noted(text_alone, ranks.checkpoints_found, ranks.loaded)
+    return Noted(text_alone, ranks.checkpoints_found, ranks.loaded, ranks.peaks_gb, own_peaks)
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +128,13 @@ def test_every_process_loads_the_callback_state_of_the_first(noted):
 
 def test_a_checkpoint_is_written_before_callbacks_of_any_process_act_on_it(noted):
     assert [process.checkpoints_found for process in noted] == [[True], [True]]
+
+
+def test_every_step_has_the_memory_of_the_process_that_held_most(noted):
+    first, second = noted
+    assert first.own_peaks[1] == second.own_peaks[0] == 0
+    assert first.peaks_gb == second.peaks_gb
+    assert min(first.peaks_gb) >= max(first.own_peaks[0], second.own_peaks[1]) / 1e9 - 0.001 > 0
 
 
 def test_the_first_process_writes_shared_files_and_each_process_its_own_bad_samples(two):
