@@ -33,6 +33,7 @@ LONGEST_S = 300.0
 KILL_WAIT_S = 30.0
 """From SIGTERM to SIGKILL, as schedulers do it."""
 PIPE = "KILL_RESUME_PIPE"
+LOADING = "loading"
 STARTS, ENDS = ("step", "saving", "validating"), ("stepped", "saved", "validated")
 
 
@@ -100,10 +101,11 @@ class ToyRun:
                 return False
         return self._watched(until=time.monotonic() + moment.seconds)
 
-    def phases(self) -> list[str]:
+    def phase(self) -> str:
         """Return what the first process is in the middle of, as far as it has said."""
         names = Counter(name.split()[0] for _, name in self.events)
-        return [start for start, end in zip(STARTS, ENDS, strict=True) if names[start] > names[end]] or ["loading"]
+        found = [start for start, end in zip(STARTS, ENDS, strict=True) if names[start] > names[end]]
+        return "+".join(found) or ("between steps" if names else LOADING)
 
     def saved(self) -> set[str]:
         """Return the names of the checkpoints that were written."""
@@ -197,8 +199,8 @@ def write_config(folder: Path) -> Path:
     _write_json(folder / "questions.json", questions)
     held_out = [{"video": q["video"], "QA": [{"q": q["question"], "a": q["answer"]}]} for q in questions]
     _write_json(folder / "heldout.json", held_out)
-    clip = str(world / "heldout/videos" / questions[0]["video"])
-    _write_json(folder / "asked.jsonl", {"id": "colour", "video": clip, "question": "What colour is it?"})
+    shown = str(world / "heldout/videos" / questions[0]["video"])
+    _write_json(folder / "asked.jsonl", {"id": "colour", "video": shown, "question": "What colour is it?"})
 
     config: dict[str, Any] = yaml.safe_load((ROOT / "train_configs/toy/both_branches_finetune.yaml").read_text("utf-8"))
     weights = str(ROOT / "video_llama/toy/weights/branch.safetensors")

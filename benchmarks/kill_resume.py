@@ -27,7 +27,17 @@ from typing import Any
 
 import torch
 
-from benchmarks.interrupted_run import KEEP_LAST, KILL_WAIT_S, STEPS, Case, Moment, ToyRun, logged_steps, write_config
+from benchmarks.interrupted_run import (
+    KEEP_LAST,
+    KILL_WAIT_S,
+    LOADING,
+    STEPS,
+    Case,
+    Moment,
+    ToyRun,
+    logged_steps,
+    write_config,
+)
 from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.errors import Preempted, WeightsError
 from video_llama.runners.run_state import MEASURED
@@ -74,12 +84,11 @@ class Trial:
             if not run.reached(moment):
                 run.ended()
             else:
-                phases = run.phases()
-                self.hits["+".join(phases)] += 1
+                self.hits[run.phase()] += 1
                 if number == signal.SIGKILL:
                     run.kill()
                 else:
-                    self.check_codes(run, number, one=phases != ["loading"] and self.chance.random() < 0.5)
+                    self.stop(run)
                 self.steps_lost.append(logged_steps(self.folder) - newest_step(self.folder))
                 if number == signal.SIGTERM and self.steps_lost[-1] > 1:
                     self.problems.append(f"{self.steps_lost[-1]} steps lost after SIGTERM")
@@ -91,18 +100,19 @@ class Trial:
         self.check_checkpoints(run)
         self.problems += differences(reference.folder, self.folder)
 
-    def check_codes(self, run: ToyRun, number: signal.Signals, *, one: bool) -> None:
-        """Send a signal to one process or to all, and check the exit code of each."""
-        loading = run.phases() == ["loading"]
-        run.terminate(all_processes=not one)
-        codes = run.ended(within=KILL_WAIT_S * (4 if not loading else 1))
-        # Before Python has started and imported the package, the signal ends it; a process that waits for such a one to join is
-        # killed by the scheduler.
-        early = {-number, None} if loading and "step" not in dict(map(reversed, run.events)) else set()
-        finished = logged_steps(self.folder) == STEPS
-        fine = {Preempted.exit_code} | early | ({0} if finished else set())
+    def stop(self, run: ToyRun) -> None:
+        """Send SIGTERM to all processes or, during the steps, to one, and check the exit codes."""
+        phase = run.phase()
+        run.terminate(all_processes=phase == LOADING or self.chance.random() < 0.5)
+        codes = run.ended(within=KILL_WAIT_S)
+        fine: set[int | None] = {Preempted.exit_code}
+        if phase == LOADING:
+            # The signal ends a process that has not imported the package yet, and another one may wait for that to join.
+            fine |= {-signal.SIGTERM, None}
+        if logged_steps(self.folder) == STEPS:
+            fine |= {0}
         if not set(codes) <= fine:
-            self.problems.append(f"exit codes {codes} after {number.name} during {run.phases()}")
+            self.problems.append(f"exit codes {codes} after SIGTERM, {phase}; see {self.folder}.log")
 
     def check_checkpoints(self, run: ToyRun) -> None:
         """Note checkpoints that were written and are lost, or that cannot be read."""
@@ -192,7 +202,9 @@ def differences(expected: Path, found: Path) -> list[str]:
         problems.append(f"checkpoints {sorted(checkpoints[1])} instead of {sorted(checkpoints[0])}")
     for name in checkpoints[0].keys() & checkpoints[1].keys():
         one, other = (read_checkpoint(paths[name]) for paths in checkpoints)
-        parts = [part for part in one.keys() | other.keys() if part != "config" and not same(one.get(part), other.get(part))]
+        parts = [
+            part for part in one.keys() | other.keys() if part != "config" and not same(one.get(part), other.get(part))
+        ]
         problems += [f"'{part}' of {name} differs" for part in sorted(parts)]
     return problems
 

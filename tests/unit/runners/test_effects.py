@@ -134,7 +134,9 @@ def test_a_limit_above_the_decoders_context_is_reported() -> None:
 
 
 @pytest.mark.parametrize("flags", [{"amx_bf16"}, {"avx2"}])
-def test_mixed_precision_on_a_cpu_that_is_slow_in_it_is_reported(monkeypatch: pytest.MonkeyPatch, flags: set[str]) -> None:
+def test_mixed_precision_on_a_cpu_that_is_slow_in_it_is_reported(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str]
+) -> None:
     monkeypatch.setattr("video_llama.models.precision.cpu_flags", lambda: frozenset(flags))
     said = [
         "run.amp: has no effect: this CPU is slow in bf16, so the trained parts compute in fp32. run.amp_dtype: bf16 computes in bf16"
