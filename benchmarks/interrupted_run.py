@@ -1,29 +1,29 @@
 """A toy training run whose processes say what they are doing, so that it can be interrupted at a chosen moment.
 
-Each process is started with the environment that SLURM's script in docs/training.md sets, without ``torchrun``: signals and
-exit codes are then those of the processes themselves.
+Its processes get the environment that the SLURM script in docs/training.md sets, without ``torchrun``: signals and exit codes are
+then their own.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from video_llama.cli.main import main as video_llama
+from video_llama.runners import saves
+from video_llama.runners.runner_base import RunnerBase
 from video_llama.toy.world import write_world
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +32,6 @@ LONGEST_S = 300.0
 """A process that takes longer hangs."""
 KILL_WAIT_S = 30.0
 """From SIGTERM to SIGKILL, as schedulers do it."""
-PIPE = "KILL_RESUME_PIPE"
 LOADING = "loading"
 STARTS, ENDS = ("step", "saving", "validating"), ("stepped", "saved", "validated")
 
@@ -66,30 +65,27 @@ class ToyRun:
         case: its processes.
         config: its YAML.
         folder: its output folder.
+        context: starts them.
     """
 
-    def __init__(self, case: Case, config: Path, folder: Path) -> None:
+    def __init__(self, case: Case, config: Path, folder: Path, context: Any) -> None:
         self.events: list[tuple[float, str]] = []
         """Times and names of phases that started or ended, in the first process."""
-        self._pipe, write = os.pipe()
-        self._rest = b""
+        self._pipe, write = context.Pipe(duplex=False)
+        self._open = True
         with socket.socket() as free:
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
-        words = [sys.executable, "-m", "benchmarks.interrupted_run", "train", "--cfg-path", str(config), "--options"]
-        words += [f"run.output_dir={folder}", f"run.num_workers={case.workers}"]
-        common = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        common |= {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "WORLD_SIZE": str(case.processes)}
+        argv = ["train", "--cfg-path", str(config), "--options"]
+        argv += [f"run.output_dir={folder}", f"run.num_workers={case.workers}"]
         self.processes = []
-        with open(f"{folder}.log", "ab") as log:
-            for rank in range(case.processes):
-                env = common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} | ({} if rank else {PIPE: str(write)})
-                self.processes.append(
-                    subprocess.Popen(
-                        words, cwd=ROOT, env=env, stdout=log, stderr=log, start_new_session=True, pass_fds=[write]
-                    )
-                )
-        os.close(write)
+        for rank in range(case.processes):
+            env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": case.processes}
+            env |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
+            process = context.Process(target=train, args=(argv, env, f"{folder}.log", write))
+            process.start()
+            self.processes.append(process)
+        write.close()
         self.started = time.monotonic()
 
     def reached(self, moment: Moment) -> bool:
@@ -97,7 +93,7 @@ class ToyRun:
         if moment.phase == "any":
             return self._watched(until=self.started + moment.seconds)
         while Counter(name for _, name in self.events)[moment.phase] < moment.nth:
-            if not self._read(LONGEST_S):
+            if not self._read(LONGEST_S) or not self._open:
                 return False
         return self._watched(until=time.monotonic() + moment.seconds)
 
@@ -118,62 +114,43 @@ class ToyRun:
         ends = [at for at, name in self.events if name.split()[0] == end]
         return max(b - a for a, b in zip(starts, ends, strict=True))
 
-    def kill(self) -> None:
-        """End all processes, and those that load for them, at once."""
-        for process in self.processes:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-        self.ended()
-
-    def terminate(self, *, all_processes: bool) -> None:
-        """Send SIGTERM as a scheduler does, to all processes and those that load for them, or to the last one alone."""
-        for process in self.processes if all_processes else self.processes[-1:]:
-            with contextlib.suppress(ProcessLookupError):
-                (os.killpg if all_processes else os.kill)(process.pid, signal.SIGTERM)
+    def send(self, number: signal.Signals, *, to_all: bool = True) -> None:
+        """Send a signal to all processes and those that load for them at once, or to the last process alone."""
+        for process in self.processes if to_all else self.processes[-1:]:
+            try:
+                (os.killpg if to_all else os.kill)(process.pid, number)
+            except ProcessLookupError:  # it has ended, or has no group of its own yet
+                if process.is_alive():
+                    os.kill(process.pid, number)
 
     def ended(self, within: float = LONGEST_S) -> list[int | None]:
         """Return the exit codes of all processes; None: it had not ended in time, and was killed."""
         deadline = time.monotonic() + within
-        with contextlib.suppress(TimeoutError):
-            while self._read(deadline - time.monotonic()):
-                pass
-        codes: list[int | None] = []
+        self._watched(deadline)
         for process in self.processes:
-            try:
-                codes.append(process.wait(max(0.1, deadline - time.monotonic())))
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-                codes.append(None)
-        while self._read(1.0):
-            pass
+            process.join(max(0.1, deadline - time.monotonic()))
+        codes = [process.exitcode for process in self.processes]
+        if None in codes:
+            self.send(signal.SIGKILL)
+        for process in self.processes:
+            process.join()
+        self._watched(time.monotonic() + 1)
         return codes
 
     def _watched(self, until: float) -> bool:
         """Note what happens until a time; False: the run ended before."""
-        try:
-            while self._read(until - time.monotonic()):
-                pass
-        except TimeoutError:
-            return True
-        return False
+        while self._open and self._read(until - time.monotonic()):
+            pass
+        return self._open
 
     def _read(self, within: float) -> bool:
-        """Wait for events; False: the run has ended.
-
-        Raises:
-            TimeoutError: nothing happened within these seconds.
-        """
-        if self._pipe < 0:
+        """Wait for an event, or for the end of the run; False: neither comes within these seconds."""
+        if not self._pipe.poll(max(0.0, within)):
             return False
-        if not select.select([self._pipe], [], [], max(0.0, within))[0]:
-            raise TimeoutError
-        if not (found := os.read(self._pipe, 1 << 16)):
-            os.close(self._pipe)
-            self._pipe = -1
-            return False
-        *lines, self._rest = (self._rest + found).split(b"\n")
-        self.events += [(time.monotonic(), line.decode()) for line in lines]
+        try:
+            self.events.append((time.monotonic(), self._pipe.recv_bytes().decode()))
+        except EOFError:
+            self._open = False
         return True
 
 
@@ -248,33 +225,29 @@ def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def train(argv: list[str]) -> int:
-    """Run ``video-llama``, and write the start and the end of each phase to the pipe, if this is the first process."""
-    if pipe := os.environ.get(PIPE):
-        from video_llama.runners import saves
-        from video_llama.runners.runner_base import RunnerBase
-
-        def say(event: str) -> None:
-            os.write(int(pipe), f"{event}\n".encode())
-
-        @contextlib.contextmanager
-        def during(phase: str, about: str = "") -> Iterator[None]:
-            say(phase)
-            yield
-            say(f"{ENDS[STARTS.index(phase)]}{about}")
-
-        def wrapped(phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
-            def call(*args: Any) -> Any:
-                with during(phase, f" {args[0].name}" if phase == "saving" else ""):
-                    return function(*args)
-
-            return call
-
-        saves.write_checkpoint = wrapped("saving", saves.write_checkpoint)
-        RunnerBase.run_checks = wrapped("validating", RunnerBase.run_checks)  # type: ignore[method-assign]
-        RunnerBase.train_step = wrapped("step", RunnerBase.train_step)  # type: ignore[method-assign]
-    return video_llama(argv)
+def train(argv: list[str], env: dict[str, object], log: str, pipe: Connection) -> None:
+    """Be a process of a run, and write the start and the end of each phase to the pipe, if this is the first one."""
+    os.setsid()
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ |= {name: str(value) for name, value in env.items()}
+    os.chdir(ROOT)
+    if env["RANK"] == 0:
+        saves.write_checkpoint = reported(pipe, "saving", saves.write_checkpoint)
+        RunnerBase.run_checks = reported(pipe, "validating", RunnerBase.run_checks)  # type: ignore[method-assign]
+        RunnerBase.train_step = reported(pipe, "step", RunnerBase.train_step)  # type: ignore[method-assign]
+    sys.exit(video_llama(argv))
 
 
-if __name__ == "__main__":
-    sys.exit(train(sys.argv[1:]))
+def reported(pipe: Connection, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that writes its start and its end to a pipe."""
+
+    def call(*args: Any) -> Any:
+        pipe.send_bytes(phase.encode())
+        result = function(*args)
+        about = f" {args[0].name}" if phase == "saving" else ""
+        pipe.send_bytes(f"{ENDS[STARTS.index(phase)]}{about}".encode())
+        return result
+
+    return call

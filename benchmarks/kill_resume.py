@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -42,6 +44,16 @@ from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.errors import Preempted, WeightsError
 from video_llama.runners.run_state import MEASURED
 
+FRESH: Any = multiprocessing.get_context("spawn")
+IMPORTED: Any = multiprocessing.get_context("forkserver")
+"""Starts copies of a process that has imported what a run needs, which takes longer than the run."""
+IMPORTED.set_forkserver_preload(
+    [
+        "benchmarks.interrupted_run", "video_llama.evaluation.validation_checks", "video_llama.models.video_llama",
+        "video_llama.runners.run_report", "transformers.models.llama.modeling_llama", "torch._dynamo", "torchvision",
+        "torch.distributed", "matplotlib.pyplot",
+    ]
+)  # fmt: skip
 CASES = [Case(1, 0), Case(2, 2), Case(1, 2), Case(2, 0)]
 PHASES = {"any": 2, "step": 2, "saving": 3, "validating": 3}
 """What to interrupt, and how often in ten times."""
@@ -75,7 +87,7 @@ class Trial:
 
     def start(self) -> ToyRun:
         """Start the run, or go on with it."""
-        return ToyRun(self.case, self.config, self.folder)
+        return ToyRun(self.case, self.config, self.folder, IMPORTED)
 
     def run(self, number: signal.Signals, reference: Reference) -> None:
         """Interrupt the run once or twice, let it end, and note what differs from the one that was left alone."""
@@ -86,7 +98,8 @@ class Trial:
             else:
                 self.hits[run.phase()] += 1
                 if number == signal.SIGKILL:
-                    run.kill()
+                    run.send(number)
+                    run.ended()
                 else:
                     self.stop(run)
                 self.steps_lost.append(logged_steps(self.folder) - newest_step(self.folder))
@@ -103,7 +116,7 @@ class Trial:
     def stop(self, run: ToyRun) -> None:
         """Send SIGTERM to all processes or, during the steps, to one, and check the exit codes."""
         phase = run.phase()
-        run.terminate(all_processes=phase == LOADING or self.chance.random() < 0.5)
+        run.send(signal.SIGTERM, to_all=phase == LOADING or self.chance.random() < 0.5)
         codes = run.ended(within=KILL_WAIT_S)
         fine: set[int | None] = {Preempted.exit_code}
         if phase == LOADING:
@@ -135,6 +148,7 @@ def main() -> int:
     hits: Counter[str] = Counter()
     lost: list[int] = []
     failed = 0
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.output or Path(temporary)
         for trial in trials(folder, args.trials, signal.Signals[args.signal], args.seed):
@@ -167,7 +181,7 @@ def trials(folder: Path, n: int, number: signal.Signals, seed: int) -> Iterator[
 
 def left_alone(case: Case, config: Path, folder: Path) -> Reference:
     """Run without interruption."""
-    run = ToyRun(case, config, folder)
+    run = ToyRun(case, config, folder, FRESH)  # with other hashes of strings than the trials
     codes = run.ended()
     assert not any(codes), f"the uninterrupted run failed: {folder}.log"
     return Reference(

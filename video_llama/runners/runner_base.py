@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -124,8 +124,8 @@ class RunnerBase:
         self.output.save_config()
         self.model.train()
         run = self.run()
-        with self.stop.deferred(), self.callbacks.running(run):
-            micro_batches = self.batches()(range(self.state.step, self.total_steps))
+        micro_batches = self.batches()(range(self.state.step, self.total_steps))
+        with self.stop.deferred(), self.callbacks.running(run), closing(micro_batches):
             while self.state.step < self.total_steps and not (self.stop.agreed or self.stop.early):
                 started = time.perf_counter()
                 batches = next(micro_batches)

@@ -6,7 +6,7 @@ import itertools
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from multiprocessing import connection
 from typing import Any
@@ -45,8 +45,8 @@ class StepBatches:
         self.mixture, self.plan, self.world = mixture, plan, world
         self.num_workers, self.pad_id = num_workers, pad_id
 
-    def __call__(self, steps: range) -> Iterator[list[Any]]:
-        """Yield the batches of the given steps.
+    def __call__(self, steps: range) -> Generator[list[Any], None, None]:
+        """Yield the batches of the given steps. Closing it ends the loader processes, for which Python would wait at exit.
 
         Raises:
             TrainingError: the data cannot be used, or loader processes die time and again.

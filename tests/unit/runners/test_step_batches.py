@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.unit.runners.runs import ALONE, Samples, metrics, runner, trained
-from video_llama.common.errors import TrainingError
+from video_llama.common.errors import Preempted, TrainingError
 from video_llama.datasets.mixture import BatchPlan, Mixture
 from video_llama.runners.step_batches import MAX_DEATHS, StepBatches
 
@@ -98,3 +98,20 @@ def test_a_run_whose_loader_process_is_killed_has_the_numbers_of_another(decoder
     run.train()
     assert metrics(tmp_path / "run") == metrics(tmp_path / "straight")
     assert all(torch.isfinite(p).all() for p in run.trainables)
+
+
+@pytest.mark.parametrize("error", [Preempted("asked to stop"), TrainingError("too many bad steps")])
+def test_a_run_that_ends_early_ends_its_loader_processes_although_its_error_is_kept(decoder, tmp_path, error):
+    """Python would wait for them when it exits, and they ignore its SIGTERM."""
+    others = set(multiprocessing.active_children())
+    run = runner(decoder, tmp_path / "run", num_workers=1)
+
+    def failing(loaded):
+        assert set(multiprocessing.active_children()) - others
+        raise error
+
+    run.train_step = failing
+    with pytest.raises(type(error)) as kept:
+        run.train()
+    assert kept.value is error
+    assert set(multiprocessing.active_children()) == others
