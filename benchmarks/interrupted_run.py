@@ -233,6 +233,7 @@ def train(argv: list[str], env: dict[str, object], log: str, pipe: Connection) -
         os.dup2(file.fileno(), 2)
     os.environ |= {name: str(value) for name, value in env.items()}
     os.chdir(ROOT)
+    sys.modules["matplotlib"] = None  # type: ignore[assignment]  # curves at the end take longer than the steps
     if env["RANK"] == 0:
         saves.write_checkpoint = reported(pipe, "saving", saves.write_checkpoint)
         RunnerBase.run_checks = reported(pipe, "validating", RunnerBase.run_checks)  # type: ignore[method-assign]

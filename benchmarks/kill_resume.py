@@ -51,7 +51,7 @@ IMPORTED.set_forkserver_preload(
     [
         "benchmarks.interrupted_run", "video_llama.evaluation.validation_checks", "video_llama.models.video_llama",
         "video_llama.runners.run_report", "transformers.models.llama.modeling_llama", "torch._dynamo", "torchvision",
-        "torch.distributed", "matplotlib.pyplot",
+        "torch.distributed",
     ]
 )  # fmt: skip
 CASES = [Case(1, 0), Case(2, 2), Case(1, 2), Case(2, 0)]
