@@ -33,6 +33,7 @@ from benchmarks.interrupted_run import (
     KEEP_LAST,
     KILL_WAIT_S,
     LOADING,
+    LONGEST_S,
     STEPS,
     Case,
     Moment,
@@ -117,7 +118,7 @@ class Trial:
         """Send SIGTERM to all processes or, during the steps, to one, and check the exit codes."""
         phase = run.phase()
         run.send(signal.SIGTERM, to_all=phase == LOADING or self.chance.random() < 0.5)
-        codes = run.ended(within=KILL_WAIT_S)
+        codes = run.ended(KILL_WAIT_S if phase == LOADING else LONGEST_S)
         fine: set[int | None] = {Preempted.exit_code}
         if phase == LOADING:
             # The signal ends a process that has not imported the package yet, and another one may wait for that to join.
