@@ -7,7 +7,7 @@ import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -161,12 +161,12 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on_and_tries_aga
 ):
     tries = []
 
-    def full(content: Any, path: Path) -> None:
-        tries.append(path)
+    def full(content: Any, file: BinaryIO) -> None:
+        tries.append(file)
         if len(tries) in (2, 3):
-            path.write_bytes(b"half of it")
+            file.write(b"half of it")
             raise OSError(28, "No space left on device")
-        save(content, path)
+        save(content, file)
 
     save = torch.save
     monkeypatch.setattr(torch, "save", full)
@@ -178,10 +178,10 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on_and_tries_aga
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_an_error_and_the_one_before_stays(decoder, tmp_path, monkeypatch):
-    def full(content: Any, path: Path) -> None:
-        if "000006" in path.name:
+    def full(content: Any, file: BinaryIO) -> None:
+        if "000006" in str(file.name):
             raise OSError(28, "No space left on device")
-        save(content, path)
+        save(content, file)
 
     save = torch.save
     monkeypatch.setattr(torch, "save", full)
