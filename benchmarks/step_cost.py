@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-STEPS, FIRST = 62, 2
+STEPS, FIRST = 24, 3
 """Steps of a run, and how many at its start do not count."""
-ROUNDS = 7
+ROUNDS = 5
 
 
 def main() -> None:
