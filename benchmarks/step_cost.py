@@ -3,7 +3,7 @@
     python -m benchmarks.step_cost --base 192f71a
 
 Both train the same steps in turn, each time in a new process. Prints the processor time of a step, from the start of one to the
-start of the next, as the sum over all steps of the shortest time that each took.
+start of the next: the mean of the shortest time that each took.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ def main() -> None:
                 for tree, runs in taken.items():
                     output = folder / f"run_{turn}_{tree.name}"
                     options = [f"paths.world={world}", f"run.output_dir={output}", *args.options]
-                    runs.append(seconds_of_steps(tree, args.config, options))
+                    runs.append(seconds_of_steps(tree, args.config, options, STEPS))
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(base)], cwd=ROOT, check=True)
-    before, now = (1000 * sum(map(min, zip(*runs, strict=True))) / (STEPS - FIRST - 1) for runs in taken.values())
-    medians = [
-        1000 * statistics.median(statistics.median(column) for column in zip(*runs, strict=True))
-        for runs in taken.values()
-    ]
-    print(f"{args.base}: {before:.2f} ms a step, this tree: {now:.2f} ms: {100 * (now / before - 1):+.1f} %")
-    print(f"medians: {medians[0]:.2f} ms, {medians[1]:.2f} ms: {100 * (medians[1] / medians[0] - 1):+.1f} %")
+    before, now = (shortest(runs) for runs in taken.values())
+    print(f"{args.base}: {1000 * before:.2f} ms a step, here: {1000 * now:.2f} ms: {100 * (now / before - 1):+.1f} %")
 
 
-def seconds_of_steps(tree: Path, config: str, options: list[str]) -> list[float]:
-    """Return the processor time of each step of a run with the code of a working tree."""
-    steps = ["run.max_epoch=1", f"run.iters_per_epoch={STEPS}", "run.warmup_steps=0"]
+def shortest(runs: list[list[float]]) -> float:
+    """Return the mean over steps of the shortest time that each took in several runs."""
+    return statistics.mean(map(min, zip(*runs, strict=True)))
+
+
+def seconds_of_steps(tree: Path, config: str, options: list[str], n: int) -> list[float]:
+    """Return the processor time of each step of a run with the code of a working tree, without the first few."""
+    steps = ["run.max_epoch=1", f"run.iters_per_epoch={n}", "run.warmup_steps=0"]
     words = [sys.executable, __file__, "train", "--cfg-path", f"train_configs/toy/{config}.yaml"]
     env = {**os.environ, "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -87,6 +87,21 @@ def test_a_host_copy_is_whole_and_does_not_change_with_the_run():
     assert again["model"]["a"].data_ptr() == buffer  # page faults of new memory take longer than the copy
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(3.5), torch.zeros(0, 2), torch.tensor([True, False]), torch.tensor([1, -(2**40)]),
+        torch.tensor([1.5, float("nan")]).bfloat16(), torch.arange(6.0).view(2, 3).t(), torch.ones(1).expand(4),
+        torch.nn.Parameter(torch.ones(2, 2)),
+    ],
+)  # fmt: skip
+def test_a_host_copy_has_the_values_of_any_tensor(tensor):
+    (copied,) = HostCopy().of({"x": tensor}).values()
+    assert (copied.shape, copied.dtype, copied.requires_grad) == (tensor.shape, tensor.dtype, False)
+    assert torch.equal(copied.isnan(), tensor.isnan())
+    assert torch.equal(copied[~copied.isnan()], tensor[~tensor.isnan()])
+
+
 def test_the_run_waits_for_the_copy_before_it_changes_what_is_copied(decoder, tmp_path, monkeypatch):
     took_part, of = threading.Event(), HostCopy.of
 
