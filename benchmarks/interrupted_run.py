@@ -80,7 +80,7 @@ class ToyRun:
         argv += [f"run.output_dir={folder}", f"run.num_workers={case.workers}"]
         self.processes = []
         for rank in range(case.processes):
-            env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": case.processes}
+            env: dict[str, object] = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": case.processes}
             env |= {"MASTER_ADDR": "localhost", "MASTER_PORT": port}
             process = context.Process(target=train, args=(argv, env, f"{folder}.log", write))
             process.start()
