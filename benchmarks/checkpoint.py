@@ -7,8 +7,6 @@ what it adds to a toy run that saves every 20 steps.
 from __future__ import annotations
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.step_cost import ROOT, seconds_of_steps, shortest
 from video_llama.runners.saves import Saves
 from video_llama.toy.world import write_world
 
@@ -25,7 +24,7 @@ TENSORS = 100
 ROUNDS = 10
 FORWARD_BACKWARD_S = 0.5
 """Less than those of a full-size step take."""
-TOY = ["run.max_epoch=1", "run.iters_per_epoch=200", "run.batch_size_train=16", "run.warmup_steps=0"]
+TOY_STEPS, TOY_ROUNDS = 44, 3
 
 
 def main() -> None:
@@ -63,32 +62,15 @@ def middle(times: list[float]) -> str:
 
 
 def toy(folder: Path) -> None:
-    """Train with checkpoints every 20 steps and without, in turn, and compare the fastest runs."""
+    """Train with checkpoints every 20 steps and without, in turn, and compare the processor time of both, threads included."""
     world = write_world(folder / "world", n_clips=60, n_heldout=12, n_images=8)
-    best: dict[str, float] = {}
-    for turn in range(3):
-        for every in ("null", "20"):
-            options = [
-                f"paths.world={world}",
-                f"run.output_dir={folder}/{turn}_{every}",
-                f"run.save_every={every}",
-                *TOY,
-            ]
-            words = [sys.executable, "-m", "benchmarks.checkpoint", "train", "--cfg-path", "toy/stage1_pretrain"]
-            printed = subprocess.run([*words, "--options", *options], check=True, capture_output=True, text=True).stdout
-            best[every] = min(best.get(every, float("inf")), float(printed.split()[-1]))
-    added = best["20"] / best["null"] - 1
-    print(f"toy step: {best['null'] / 200 * 1000:.1f} ms; with save_every 20: {100 * added:+.1f} %")
-
-
-def steps() -> None:
-    """Run ``video-llama train``, and print the seconds of the run from its first step to its last."""
-    from video_llama.cli.main import main as video_llama
-    from video_llama.runners.runner_base import RunnerBase
-
-    train = RunnerBase.train
-    RunnerBase.train = lambda self: print(seconds(lambda: train(self)))  # type: ignore[method-assign]
-    sys.exit(video_llama(sys.argv[1:]))
+    taken: dict[str, list[list[float]]] = {"null": [], "20": []}
+    for turn in range(TOY_ROUNDS):
+        for every, runs in taken.items():
+            options = [f"paths.world={world}", f"run.output_dir={folder}/{turn}_{every}", f"run.save_every={every}"]
+            runs.append(seconds_of_steps(ROOT, "stage1_pretrain", options, TOY_STEPS))
+    without, with_saves = (shortest(runs) for runs in taken.values())
+    print(f"toy step: {1000 * without:.1f} ms; with save_every 20: {100 * (with_saves / without - 1):+.1f} %")
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -99,4 +81,4 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    steps() if sys.argv[1:2] == ["train"] else main()
+    main()

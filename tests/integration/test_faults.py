@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -159,7 +160,7 @@ def test_with_restarts_the_run_ends_by_itself_with_the_same_losses(world, tmp_pa
 
 def test_the_number_of_processes_may_change_between_resumes(world, tmp_path):
     """2, then 1, then 2: the same samples in the same order, and the same losses."""
-    settings = ["run.num_workers=0", "run.callbacks=[slow_steps]"]
+    settings = ["run.num_workers=0", "run.callbacks=[slow_steps]", "run.log_samples=true"]
     straight = tmp_path / "straight"
     straight.mkdir()
     code, said = ended(start(straight, world, *settings, launcher=torchrun()))
@@ -178,4 +179,22 @@ def test_the_number_of_processes_may_change_between_resumes(world, tmp_path):
         code, said = ended(process)
         assert code == (-signal.SIGKILL if stop_at else 0), said
     assert losses(tmp_path / "run") == pytest.approx(losses(straight / "run"), rel=1e-6)
+    assert ids_of_steps(tmp_path / "run") == ids_of_steps(straight / "run")
     assert read_checkpoint(checkpoint(tmp_path, 12))["samples"] == 48
+
+
+def ids_of_steps(folder: Path) -> dict[int, list[str]]:
+    """The ids of the samples of each step, those of the first process first."""
+    found: dict[int, list[str]] = {}
+    for log in sorted(folder.glob("samples.rank*.jsonl")):
+        for line in map(json.loads, log.read_text().splitlines()):
+            found.setdefault(line["step"], []).extend(line["ids"])
+    return found
+
+
+def test_a_run_with_loader_processes_leaves_with_75_too(world, tmp_path):
+    process = start(tmp_path, world, "run.num_workers=2")
+    wait_for(checkpoint(tmp_path, 2).exists, process)
+    process.send_signal(signal.SIGTERM)
+    code, said = ended(process, 120)
+    assert code == 75, said

@@ -162,7 +162,8 @@ def write_checkpoint(path: str | Path, content: Mapping[str, Any]) -> None:
         WeightsError: it cannot be written, for example because the disk is full.
     """
     with _replacing(Path(path)) as temporary:
-        torch.save({"format": FORMAT, **content}, temporary)
+        with open(temporary, "wb") as file:  # closing a file of its own, torch would hold up all threads meanwhile
+            torch.save({"format": FORMAT, **content}, file)
         append_digest(temporary)
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError
 from video_llama.common.files import replacing
 
@@ -84,3 +86,21 @@ def drop_records_from(path: Path, step: int) -> None:
             kept.append(line)
     with replacing(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")
+
+
+def drop_own_records_from(path: Path, step: int, world: World) -> None:
+    """Drop records as ``drop_records_from`` does, from this process's log of several.
+
+    Processes that a resumed run no longer has cannot do so: the first process does it for them.
+
+    Args:
+        path: ``NAME.rankN.jsonl``.
+        step: the first step that is taken again.
+        world: the processes of the run.
+    """
+    drop_records_from(path, step)
+    if world.is_main:
+        of_rank = re.compile(re.escape(path.name.partition(".rank")[0]) + r"\.rank(\d+)\.jsonl")
+        for other in path.parent.iterdir():
+            if (match := of_rank.fullmatch(other.name)) and int(match[1]) >= world.size:
+                drop_records_from(other, step)

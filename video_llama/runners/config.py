@@ -124,7 +124,8 @@ class RunConfig:
     """Mixed precision in the trained parts."""
 
     amp_dtype: Literal["bf16", "fp16"] | None = None
-    """Number format of mixed precision; fp16 scales the loss. null: bf16, or fp16 on a GPU that lacks bf16."""
+    """Number format of mixed precision; fp16 scales the loss. null: bf16, but fp16 on a GPU that lacks bf16, and none on a CPU
+    that is slow in it."""
 
     seed: Annotated[int, Ge(0)] = 42
     """Decides initial weights, order and every random choice."""

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+import torch
+
 from video_llama.config.loader import JobConfig
 from video_llama.datasets.mixture import Mixture
 from video_llama.prompts.sample_spec import SampleSpec
 from video_llama.runners.config import RunConfig
+from video_llama.runners.numerics import autocast_dtype
 
 
 def idle_settings(job: JobConfig, spec: SampleSpec, mixture: Mixture, processes: int) -> list[str]:
@@ -23,7 +26,7 @@ def idle_settings(job: JobConfig, spec: SampleSpec, mixture: Mixture, processes:
     """
     found = list(_idle_limits(job.model, spec))
     if isinstance(job.run, RunConfig):
-        found += _idle_steps(job.run, mixture, processes)
+        found += [*_idle_steps(job.run, mixture, processes), *_idle_precision(job.run)]
     return [job.warning(key, message) for key, message in found]
 
 
@@ -45,3 +48,11 @@ def _idle_steps(config: RunConfig, mixture: Mixture, processes: int) -> Iterator
         yield f"run.{key}", f"a step takes {samples} samples, so it draws some of the {records} records more than once"
     for name in mixture.undrawn(steps * samples):
         yield f"datasets.{name}.sample_ratio", f"too small: nothing is drawn from it in an epoch of {steps * samples}"
+
+
+def _idle_precision(config: RunConfig) -> Iterator[tuple[str, str]]:
+    if config.device == "cpu" and config.amp and autocast_dtype(config, torch.device("cpu")) is None:
+        yield (
+            "run.amp",
+            "has no effect: this CPU is slow in bf16, so the trained parts compute in fp32. run.amp_dtype: bf16 computes in bf16",
+        )

@@ -17,7 +17,7 @@ from video_llama.datasets.mixture import BatchPlan
 from video_llama.datasets.quarantine import LEDGER, Quarantine
 from video_llama.runners.check import Findings, all_results
 from video_llama.runners.config import RunConfig
-from video_llama.runners.numerics import autocast
+from video_llama.runners.numerics import autocast, autocast_dtype
 from video_llama.runners.step_batches import StepBatches
 from video_llama.runners.stop import Stop
 
@@ -95,10 +95,11 @@ class HeldOutLoss:
     def losses(self, held_out: HeldOut, world: World) -> Iterator[tuple[int, BatchLoss]]:
         """Yield the number and the loss of each batch of this process."""
         batches = HeldOutBatches(held_out, self.config, world, pad_id=self.pad_id)
+        dtype = autocast_dtype(self.config, world.device)
         for k, [(batch, left_out)] in enumerate(batches(range(batches.plan.steps_per_epoch))):
             number, loss, n_targets = world.rank + k * world.size, 0.0, 0
             if batch is not None:
-                with autocast(self.config, world.device):
+                with autocast(dtype, world.device):
                     out = self.model(batch.to(world.device))
                 loss, n_targets = float(out.loss_sum), out.n_target_tokens
             yield number, (loss, n_targets, left_out)

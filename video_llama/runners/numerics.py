@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from video_llama.common.types import Batch
-from video_llama.models.precision import DTYPES, gpu_has_bf16
+from video_llama.models.precision import DTYPES, gpu_has_bf16, is_fast
 from video_llama.runners.config import RunConfig
 
 LOWEST_SCALE = 1.0
@@ -16,18 +16,21 @@ LOWEST_SCALE = 1.0
 
 
 def autocast_dtype(config: RunConfig, device: torch.device) -> torch.dtype | None:
-    """Return the number format of a run's mixed precision: bf16 unless the GPU lacks it; None: full precision."""
+    """Return the number format of a run's mixed precision; None: full precision.
+
+    Unless the config names a format, it is bf16; fp16 on a GPU that lacks bf16, and full precision on a CPU that is slow in it.
+    """
     if not config.amp:
         return None
     if config.amp_dtype is not None:
         return DTYPES[config.amp_dtype]
-    lacks_bf16 = device.type == "cuda" and not gpu_has_bf16(device)
-    return torch.float16 if lacks_bf16 else torch.bfloat16
+    if device.type == "cuda":
+        return torch.bfloat16 if gpu_has_bf16(device) else torch.float16
+    return torch.bfloat16 if is_fast(torch.bfloat16, device) else None
 
 
-def autocast(config: RunConfig, device: torch.device) -> torch.autocast:
-    """Return the context of a run's mixed precision, or of full precision."""
-    dtype = autocast_dtype(config, device)
+def autocast(dtype: torch.dtype | None, device: torch.device) -> torch.autocast:
+    """Return the context of mixed precision in a number format, or of full precision."""
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 

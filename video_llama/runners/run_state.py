@@ -133,7 +133,7 @@ class StepMetrics:
     samples_per_second: float = 0.0
     target_tokens_per_second: float = 0.0
     peak_memory_gb: float = 0.0
-    """Most that this process has held so far, in 10⁹ bytes: of its GPU or, on the CPU, of the machine."""
+    """Most that any process has held so far, in 10⁹ bytes: of its GPU or, on the CPU, of the machine."""
     flops_per_second: float | None = None
     """``flops`` in a second, by all processes."""
     mfu: float | None = None

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -100,8 +100,8 @@ class RunnerBase:
             raise TrainingError("nothing to train: every part of the model is frozen. Set one frozen_* key to false.")
         world.broadcast(p.data for p in self.trainables)
         self.optimizer = build_optimizer(model, config.init_lr, config.weight_decay, config.beta2)
-        in_fp16 = autocast_dtype(config, world.device) == torch.float16
-        self.scaler = torch.amp.GradScaler(world.device.type, enabled=in_fp16)
+        self.amp_dtype = autocast_dtype(config, world.device)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.amp_dtype == torch.float16)
         self.callbacks = build_callbacks(config)
         self.state = RunState()
         self.plan = batch_plan(config, len(mixture), world.size)
@@ -124,8 +124,8 @@ class RunnerBase:
         self.output.save_config()
         self.model.train()
         run = self.run()
-        with self.stop.deferred(), self.callbacks.running(run):
-            micro_batches = self.batches()(range(self.state.step, self.total_steps))
+        micro_batches = self.batches()(range(self.state.step, self.total_steps))
+        with self.stop.deferred(), self.callbacks.running(run), closing(micro_batches):
             while self.state.step < self.total_steps and not (self.stop.agreed or self.stop.early):
                 started = time.perf_counter()
                 batches = next(micro_batches)
@@ -133,8 +133,8 @@ class RunnerBase:
                 self.callbacks.before_step(run, batches)
                 metrics = self.train_step(batches)
                 spent = time.perf_counter() - started
-                gauges = self.gauges.read(metrics, spent)
-                metrics = replace(metrics, data_seconds=round(waited, 4), seconds=round(spent, 4), **gauges)
+                rates = self.gauges.rates(metrics, spent)
+                metrics = replace(metrics, data_seconds=round(waited, 4), seconds=round(spent, 4), **rates)
                 self.state.count(metrics)
                 self.callbacks.after_step(run, metrics)
             self.finish_saves()
@@ -180,12 +180,14 @@ class RunnerBase:
         with measuring_parts(self.world.device) if step % PARTS_EVERY == 0 else nullcontext() as parts:
             batch_losses, sample_losses = self.backward(batches, n_targets)
         grad_norm = self.gather_gradients()
-        loss_sum, stopping, saved, *losses = self.world.all_reduce_sum(
+        loss_sum, stopping, saved, *sums = self.world.all_reduce_sum(
             sum(batch_losses),
             self.stop.reason is not None,
             self.saves.outcome(),
+            *self.gauges.peaks(),
             *self.tally.losses(batches, sample_losses),
         )
+        peaks, losses = sums[: self.world.size], sums[self.world.size :]
         # From sums over all processes alone, so that all skip the same steps.
         reason = fault(loss_sum, grad_norm, n_targets, self.scaler)
         self.apply_gradients(skip=reason is not None)
@@ -200,6 +202,7 @@ class RunnerBase:
             skipped=reason is not None or not math.isfinite(grad_norm),
             bad=None if reason is None else self.bad_step(reason, batches, batch_losses),
             samples_seen=self.state.samples + int(counts[1]),
+            peak_memory_gb=round(max(peaks) / 1e9, 3),
             encoder_seconds=None if parts is None else round(parts.seconds["encoder"], 4),
             decoder_seconds=None if parts is None else round(parts.seconds["decoder"], 4),
             **self.tally.metrics(counts, losses),
@@ -216,7 +219,7 @@ class RunnerBase:
             batch = batch.to(self.world.device)
             if self.features is not None:
                 batch = replace(batch, media=self.features.encode(batch.media, self.model.encode_frozen))
-            with autocast(self.config, self.world.device):
+            with autocast(self.amp_dtype, self.world.device):
                 out = self.model(batch)
             loss = out.loss_sum
             losses.append(loss.detach())

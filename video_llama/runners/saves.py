@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,7 +58,15 @@ class HostCopy:
         if buffer is None or (buffer.shape, buffer.dtype) != (value.shape, value.dtype):
             buffer = torch.empty(value.shape, dtype=value.dtype, pin_memory=value.is_cuda)
             self._buffers[path] = buffer
-        return buffer.copy_(value.detach(), non_blocking=True)
+        if value.device.type != "cpu":
+            return buffer.copy_(value.detach(), non_blocking=True)
+        # by this thread alone: those that torch shares a copy with are busy with the step, and it would wait for each of them
+        np.copyto(_as_bytes(buffer), _as_bytes(value))
+        return buffer
+
+
+def _as_bytes(tensor: Tensor) -> Any:
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy()
 
 
 class Saves:

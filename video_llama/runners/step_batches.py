@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from multiprocessing import connection
 from typing import Any, NamedTuple
@@ -61,8 +61,8 @@ class StepBatches:
         self.readings = Readings(multiprocessing.get_context(), max(1, self.num_workers))
         self._counts = dict[int, int]()  # micro-batches of each step that the loader has come to
 
-    def __call__(self, steps: range) -> Iterator[list[Any]]:
-        """Yield the batches of the given steps.
+    def __call__(self, steps: range) -> Generator[list[Any], None, None]:
+        """Yield the batches of the given steps. Closing it ends the loader processes, for which Python would wait at exit.
 
         Raises:
             TrainingError: the data cannot be used, or loader processes die, or are stuck, time and again.

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -118,8 +118,8 @@ def test_interrupted_while_writing_the_old_file_is_still_there_and_nothing_else(
 ) -> None:
     write(tmp_path / name, TENSORS)
 
-    def half(_: Any, path: Path) -> None:
-        path.write_bytes(b"half of a file")
+    def half(_: Any, to: Path | BinaryIO) -> None:
+        to.write_bytes(b"half of a file") if isinstance(to, Path) else to.write(b"half of a file")
         raise interrupt
 
     monkeypatch.setattr("torch.save", half)
@@ -134,8 +134,9 @@ def test_interrupted_while_writing_the_old_file_is_still_there_and_nothing_else(
 def test_killed_while_writing_the_old_checkpoint_still_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_checkpoint(tmp_path / "c.pth", STATE)
 
-    def half_then_killed(_: Any, path: Path) -> None:
-        path.write_bytes(b"half of a file")
+    def half_then_killed(_: Any, file: BinaryIO) -> None:
+        file.write(b"half of a file")
+        file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
     monkeypatch.setattr("torch.save", half_then_killed)

@@ -7,7 +7,7 @@ import os
 import threading
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -87,6 +87,21 @@ def test_a_host_copy_is_whole_and_does_not_change_with_the_run():
     assert again["model"]["a"].data_ptr() == buffer  # page faults of new memory take longer than the copy
 
 
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.tensor(3.5), torch.zeros(0, 2), torch.tensor([True, False]), torch.tensor([1, -(2**40)]),
+        torch.tensor([1.5, float("nan")]).bfloat16(), torch.arange(6.0).view(2, 3).t(), torch.ones(1).expand(4),
+        torch.nn.Parameter(torch.ones(2, 2)),
+    ],
+)  # fmt: skip
+def test_a_host_copy_has_the_values_of_any_tensor(tensor):
+    (copied,) = HostCopy().of({"x": tensor}).values()
+    assert (copied.shape, copied.dtype, copied.requires_grad) == (tensor.shape, tensor.dtype, False)
+    assert torch.equal(copied.isnan(), tensor.isnan())
+    assert torch.equal(copied[~copied.isnan()], tensor[~tensor.isnan()])
+
+
 def test_the_run_waits_for_the_copy_before_it_changes_what_is_copied(decoder, tmp_path, monkeypatch):
     took_part, of = threading.Event(), HostCopy.of
 
@@ -161,12 +176,12 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on_and_tries_aga
 ):
     tries = []
 
-    def full(content: Any, path: Path) -> None:
-        tries.append(path)
+    def full(content: Any, file: BinaryIO) -> None:
+        tries.append(file)
         if len(tries) in (2, 3):
-            path.write_bytes(b"half of it")
+            file.write(b"half of it")
             raise OSError(28, "No space left on device")
-        save(content, path)
+        save(content, file)
 
     save = torch.save
     monkeypatch.setattr(torch, "save", full)
@@ -178,10 +193,10 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_the_run_goes_on_and_tries_aga
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_an_error_and_the_one_before_stays(decoder, tmp_path, monkeypatch):
-    def full(content: Any, path: Path) -> None:
-        if "000006" in path.name:
+    def full(content: Any, file: BinaryIO) -> None:
+        if "000006" in str(file.name):
             raise OSError(28, "No space left on device")
-        save(content, path)
+        save(content, file)
 
     save = torch.save
     monkeypatch.setattr(torch, "save", full)

@@ -133,6 +133,20 @@ def test_a_limit_above_the_decoders_context_is_reported() -> None:
     ]
 
 
+@pytest.mark.parametrize("flags", [{"amx_bf16"}, {"avx2"}])
+def test_mixed_precision_on_a_cpu_that_is_slow_in_it_is_reported(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str]
+) -> None:
+    monkeypatch.setattr("video_llama.models.precision.cpu_flags", lambda: frozenset(flags))
+    said = [
+        "run.amp: has no effect: this CPU is slow in bf16, so the trained parts compute in fp32. run.amp_dtype: bf16 computes in bf16"
+    ]
+    assert lines({"device": "cpu"}, {"a": 10}) == ([] if flags == {"amx_bf16"} else said)
+    assert lines({"device": "cpu", "amp_dtype": "bf16"}, {"a": 10}) == []
+    assert lines({"device": "cpu", "amp": False}, {"a": 10}) == []
+    assert lines({"device": "cuda"}, {"a": 10}) == []
+
+
 def test_shares_that_are_all_zero_are_refused() -> None:
     with pytest.raises(ConfigError, match="at least one must be above 0"):
         lines({}, {"a": 10}, ratios=[0.0])

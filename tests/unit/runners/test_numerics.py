@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from video_llama.runners.config import RunConfig
-from video_llama.runners.numerics import autocast_dtype, fault
+from video_llama.runners.numerics import autocast, autocast_dtype, fault
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
@@ -23,10 +23,18 @@ def config(**settings: Any) -> RunConfig:
 def test_mixed_precision_is_bf16_unless_the_gpu_lacks_it(monkeypatch, has_bf16, dtype):
     monkeypatch.setattr("video_llama.runners.numerics.gpu_has_bf16", lambda device: has_bf16)
     assert autocast_dtype(config(), GPU) == dtype
-    assert autocast_dtype(config(), CPU) == torch.bfloat16
     assert autocast_dtype(config(amp_dtype="bf16"), GPU) == torch.bfloat16
     assert autocast_dtype(config(amp_dtype="fp16"), GPU) == torch.float16
     assert autocast_dtype(config(amp=False), GPU) is None
+
+
+@pytest.mark.parametrize(("flags", "dtype"), [({"avx2", "avx512_bf16"}, torch.bfloat16), ({"avx2"}, None)])
+def test_a_cpu_without_instructions_for_bf16_computes_in_fp32_unless_bf16_is_asked_for(monkeypatch, flags, dtype):
+    monkeypatch.setattr("video_llama.models.precision.cpu_flags", lambda: frozenset(flags))
+    assert autocast_dtype(config(), CPU) == dtype
+    assert autocast_dtype(config(amp_dtype="bf16"), CPU) == torch.bfloat16
+    with autocast(autocast_dtype(config(), CPU), CPU):
+        assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == (dtype or torch.float32)
 
 
 def scaler(scale: float | None = None) -> Any:

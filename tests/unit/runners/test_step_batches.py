@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from tests.unit.runners.runs import ALONE, Samples, metrics, runner, trained
-from video_llama.common.errors import TrainingError
+from video_llama.common.errors import Preempted, TrainingError
 from video_llama.datasets.mixture import BatchPlan, Mixture
 from video_llama.datasets.quarantine import Quarantine
 from video_llama.datasets.readings import Readings, now_reading
@@ -199,3 +199,20 @@ def test_a_file_that_crashes_its_reader_twice_is_replaced(caplog):
     reasons = {(bad.path, bad.reason) for step in found for batch in step for bad in batch.replaced}
     assert reasons == {("3.mp4", "reading it ends the process by signal 11")}
     assert caplog.text.count("a loader process died by signal 11 in 3.mp4; it is replaced") == 2
+
+
+@pytest.mark.parametrize("error", [Preempted("asked to stop"), TrainingError("too many bad steps")])
+def test_a_run_that_ends_early_ends_its_loader_processes_although_its_error_is_kept(decoder, tmp_path, error):
+    """Python would wait for them when it exits, and they ignore its SIGTERM."""
+    others = set(multiprocessing.active_children())
+    run = runner(decoder, tmp_path / "run", num_workers=1)
+
+    def failing(loaded):
+        assert set(multiprocessing.active_children()) - others
+        raise error
+
+    run.train_step = failing
+    with pytest.raises(type(error)) as kept:
+        run.train()
+    assert kept.value is error
+    assert set(multiprocessing.active_children()) == others

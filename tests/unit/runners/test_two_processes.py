@@ -11,7 +11,7 @@ import pytest
 
 from tests import tiny
 from tests.processes import in_two_processes
-from tests.unit.runners.runs import Samples, losses, metrics, nearly, runner, same, trained
+from tests.unit.runners.runs import ALONE, Samples, losses, metrics, nearly, runner, same, trained
 from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.distributed import World
 from video_llama.common.registry import CALLBACKS
@@ -32,6 +32,7 @@ class Ranks(Callback):
         super().__init__(config)
         self.checkpoints_found: list[bool] = []
         self.loaded: int | None = None
+        self.peaks_gb: list[float] = []
 
     def on_start(self, run):
         self.rank = run.world.rank
@@ -39,6 +40,9 @@ class Ranks(Callback):
     def metrics(self, run, step):
         (total,) = run.world.all_reduce_sum(1 + self.rank)
         return {"number": 1 + self.rank, "total": total}
+
+    def after_step(self, run, metrics):
+        self.peaks_gb.append(metrics.peak_memory_gb)
 
     def on_save(self, run, path):
         self.checkpoints_found.append(path.exists())
@@ -57,6 +61,9 @@ class Noted(NamedTuple):
     """Which samples of each of its micro-batches are text alone."""
     checkpoints_found: list[bool]
     loaded: int | None
+    peaks_gb: list[float]
+    own_peaks: list[float]
+    """Before the resumed run, in bytes: of this process, and zero for the other."""
 
 
 def train(world: World, decoder: Path, folder: Path) -> Noted:
@@ -71,11 +78,12 @@ def train(world: World, decoder: Path, folder: Path) -> Noted:
     resume = str(folder / "straight" / "checkpoint_step000004.pth")
     other = tiny.model(decoder, seed=7, dropout=0.1)  # its branch is filled from the checkpoint
     other.vision, other.qformer = dropout["model"].vision, dropout["model"].qformer
+    own_peaks = run.gauges.peaks()
     resumed = trained(decoder, folder / "resumed", world=world, **dropout | {"model": other}, resume_ckpt_path=resume)
     bad = {"batch_size_train": 10, "max_epoch": 1, "iters_per_epoch": 2, "max_bad_fraction": 1.0}
     trained(decoder, folder / "bad", Samples(40, bad=range(0, 40, 2)), world=world, **bad)
     ranks = resumed.callbacks.callbacks["ranks"]
-    return Noted(text_alone, ranks.checkpoints_found, ranks.loaded)
+    return Noted(text_alone, ranks.checkpoints_found, ranks.loaded, ranks.peaks_gb, own_peaks)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +130,13 @@ def test_a_checkpoint_is_written_before_callbacks_of_any_process_act_on_it(noted
     assert [process.checkpoints_found for process in noted] == [[True], [True]]
 
 
+def test_every_step_has_the_memory_of_the_process_that_held_most(noted):
+    first, second = noted
+    assert first.own_peaks[1] == second.own_peaks[0] == 0
+    assert first.peaks_gb == second.peaks_gb
+    assert min(first.peaks_gb) >= max(first.own_peaks[0], second.own_peaks[1]) / 1e9 - 0.001 > 0
+
+
 def test_the_first_process_writes_shared_files_such_as_the_bad_samples_of_all(two):
     assert sorted(p.name for p in (two / "bad").iterdir()) == [
         "bad_samples.jsonl", "checkpoint_step000002.pth", "config.yaml", "metrics.jsonl",
@@ -131,3 +146,47 @@ def test_the_first_process_writes_shared_files_such_as_the_bad_samples_of_all(tw
     assert 2 < len(listed) <= sum(line["replaced"] for line in metrics(two / "bad"))
     assert [line["step"] for line in listed] == sorted(line["step"] for line in listed)
     assert len(losses(two / "bad")) == 2
+
+
+# Resumes on another number of processes
+
+CHANGING: dict[str, Any] = {**SETTINGS, "save_every": 2, "resume": "auto", "log_samples": True, "max_bad_fraction": 1.0}
+
+
+def train_until(world: World, decoder: Path, folder: Path, step: int) -> None:
+    """Train, or go on, without dropout, until an error ends the run after so many steps, as if it were killed."""
+    batch_size = 4 // world.size
+    run = runner(decoder, folder, Samples(bad=[3]), world=world, **CHANGING | {"batch_size_train": batch_size})
+    take = run.train_step
+
+    def train_step(batches: Any) -> Any:
+        if run.state.step == step:
+            raise KeyboardInterrupt
+        return take(batches)
+
+    run.train_step = train_step  # type: ignore[method-assign]
+    try:
+        run.train()
+    except KeyboardInterrupt:
+        return
+
+
+def records(folder: Path, name: str) -> list[dict[str, Any]]:
+    """The lines of all processes, in the order of their ranks."""
+    return [json.loads(line) for path in sorted(folder.glob(name)) for line in path.read_text().splitlines()]
+
+
+def test_two_processes_then_one_then_two_take_the_same_samples_in_the_same_order(decoder, tmp_path):
+    straight, changing = tmp_path / "straight", tmp_path / "changing"
+    in_two_processes(train_until, tmp_path, decoder, straight, 8)
+    in_two_processes(train_until, tmp_path, decoder, changing, 3)
+    train_until(ALONE, decoder, changing, 5)
+    in_two_processes(train_until, tmp_path, decoder, changing, 8)
+    ids: dict[Path, dict[int, list[str]]] = {straight: {}, changing: {}}
+    for folder, of_step in ids.items():
+        for line in records(folder, "samples.rank*.jsonl"):
+            of_step.setdefault(line["step"], []).extend(line["ids"])
+    assert ids[changing] == ids[straight]
+    assert losses(changing) == pytest.approx(losses(straight), rel=1e-6)
+    bad = {folder: sorted(line["id"] for line in records(folder, "bad_samples.jsonl")) for folder in ids}
+    assert bad[changing] == bad[straight] != []

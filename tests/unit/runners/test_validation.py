@@ -276,11 +276,16 @@ def test_a_signal_ends_a_validation_at_once_and_the_resumed_run_makes_up_for_it(
         check.run = run = runner(decoder, tmp_path / "run", model=model, checks=[check], stop=stop, **VAL)
         with pytest.raises(Preempted, match=f"SIGTERM: saved after step {at} of 6"):
             run.train()
-    assert read_checkpoint(tmp_path / "run" / f"checkpoint_step{at:06}.pth")["validation_due"]
+    saved = tmp_path / "run" / f"checkpoint_step{at:06}.pth"
+    assert read_checkpoint(saved)["validation_due"]
     resumed = validated(decoder, tmp_path / "run", resume="auto")
     resumed.train()
     assert validations(tmp_path / "run") == validations(tmp_path / "straight")
     assert metrics(tmp_path / "run") == metrics(tmp_path / "straight")
+    assert not read_checkpoint(saved)["validation_due"]
+    last = "checkpoint_step000006.pth"
+    assert same(read_checkpoint(tmp_path / "run" / last), read_checkpoint(tmp_path / "straight" / last))
+    assert validated(decoder, tmp_path / "run", resume="auto").is_complete
 
 
 def test_a_run_killed_after_a_validation_does_not_log_it_twice(decoder, tmp_path):

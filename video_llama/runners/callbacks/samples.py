@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from video_llama.common.registry import CALLBACKS
 from video_llama.common.types import Batch
-from video_llama.runners.append_log import AppendLog, drop_records_from
+from video_llama.runners.append_log import AppendLog, drop_own_records_from
 from video_llama.runners.callback import Callback, Run
 from video_llama.runners.callback_configs import NoSettings
 
@@ -20,7 +20,7 @@ class Samples(Callback):
     def on_start(self, run: Run) -> None:
         """Drop the steps that a resumed run takes again."""
         self.log = AppendLog(run.output.samples)
-        drop_records_from(run.output.samples, run.state.step)
+        drop_own_records_from(run.output.samples, run.state.step, run.world)
 
     def before_step(self, run: Run, batches: Sequence[Batch]) -> None:
         """List a step's."""

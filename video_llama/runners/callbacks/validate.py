@@ -59,6 +59,8 @@ class Validate(Callback):
             drop_records_from(one.path, run.state.step + (not run.state.validation_due))
         if run.state.validation_due:
             self.validate(run)
+            if not run.state.validation_due:
+                run.save(run.output.checkpoint(run.state.step))  # over the one that lacks what was found
         self.stop_early(run)
 
     def check_metrics(self, known: Sequence[str]) -> None:
