@@ -20,6 +20,7 @@ from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.annotations import table_files
 from video_llama.datasets.config import DatasetConfig
+from video_llama.datasets.permutation import permuted
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import read_training_media
 from video_llama.processors.span import Span
@@ -94,6 +95,10 @@ class Dataset(ABC):
             BadRecord: the record cannot become a sample.
             DecodeError: its media cannot be read.
         """
+
+    def shuffled(self, position: int, key: Sequence[int]) -> int:
+        """Return the record at a position of a shuffled pass through all of them; every key gives a pass of its own."""
+        return permuted(position, len(self), key)
 
     def report(self, message: str) -> None:
         """Log a message about the annotations, once for all processes."""

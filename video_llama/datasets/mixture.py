@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from video_llama.common.registry import DATASETS
 from video_llama.common.types import Replaced, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.base import Dataset, split_of
+from video_llama.datasets.permutation import scrambled, words
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -111,27 +111,33 @@ class Mixture(TorchDataset[Sample]):
         drawn = zip(self.datasets, self.shares, counts, strict=True)
         return [dataset.name for dataset, share, count in drawn if share and not count]
 
-    def epoch_draws(self, epoch: int, n: int) -> list[RecordRef]:
-        """Return the n draws of an epoch, each data set with its exact share.
+    def draws(self, epoch: int, n: int, positions: range) -> list[RecordRef]:
+        """Return the draws at consecutive positions of an epoch of n, each data set with its exact share of the n.
 
-        Each data set continues its shuffled passes where the previous epoch stopped, so no record comes twice before
-        every other has come once.
+        The k-th of the c draws of a data set comes at a random moment of the k-th of c equal parts of the epoch. So every
+        stretch of an epoch has about the shares of the whole, and what came before it is known without going through it.
+        Each data set continues its shuffled passes where the previous epoch stopped: no record comes twice before every
+        other has come once.
         """
         counts = _apportion(self.shares, n)
-        chosen = np.repeat(np.arange(len(self.datasets)), counts)
-        np.random.default_rng([_INTERLEAVING, self.seed, epoch]).shuffle(chosen)
-        records = [self._records(d, epoch * count, count) for d, count in enumerate(counts)]
-        return [RecordRef(int(d), *next(records[d])) for d in chosen]
+        margin = len(counts) + 1  # how many draws come before a moment is known from the shares but for one of each set
+        first, last = max(0, positions.start - margin), min(n, positions.stop + margin)
+        parts = [(first * count // n, -(-last * count // n)) for count in counts]
+        moments = sorted(moment for d, part in enumerate(parts) for moment in self._moments(epoch, d, counts[d], *part))
+        before = sum(start for start, _ in parts)
+        here = moments[positions.start - before : positions.stop - before]
+        return [self._ref(d, epoch * counts[d] + k) for _, d, k in here]
 
-    def _records(self, dataset: int, start: int, count: int) -> Iterator[tuple[int, int]]:
-        """Yield (record, pass) at positions start to start + count of a data set's endless shuffled passes."""
-        size = len(self.datasets[dataset])
-        order, last = np.empty(0, dtype=int), -1
-        for position in range(start, start + count):
-            nth, within = divmod(position, size)
-            if nth != last:
-                order, last = np.random.default_rng([_PASS, self.seed, dataset, nth]).permutation(size), nth
-            yield int(order[within]), nth
+    def _moments(self, epoch: int, dataset: int, count: int, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the moments of an epoch, out of 2**64, at which draws start to stop of a data set's come: (moment, set, draw)."""
+        key = words((_INTERLEAVING, self.seed, epoch, dataset))[0]
+        for k in range(start, stop):
+            yield (((k << 32) + scrambled(k, key)) << 32) // count, dataset, k
+
+    def _ref(self, dataset: int, draw: int) -> RecordRef:
+        """Return a draw of a data set's endless shuffled passes."""
+        visit, position = divmod(draw, len(self.datasets[dataset]))
+        return RecordRef(dataset, self.datasets[dataset].shuffled(position, (_PASS, self.seed, dataset, visit)), visit)
 
     def __getitem__(self, ref: RecordRef) -> Sample:
         return sample_or_replacement(
@@ -184,13 +190,12 @@ class RankBatches(Sampler[list[RecordRef]]):
 
     def __iter__(self) -> Iterator[list[RecordRef]]:
         plan = self.plan
-        for epoch, steps in groupby(self.steps, key=lambda step: step // plan.steps_per_epoch):
-            draws = self.mixture.epoch_draws(epoch, plan.steps_per_epoch * plan.samples_per_step)
-            for step in steps:
-                for micro in range(plan.accumulation):
-                    nth = (step % plan.steps_per_epoch) * plan.accumulation + micro
-                    start = (nth * plan.world_size + self.rank) * plan.batch_size
-                    yield draws[start : start + plan.batch_size]
+        n = plan.steps_per_epoch * plan.samples_per_step
+        for step in self.steps:
+            epoch, within = divmod(step, plan.steps_per_epoch)
+            for micro in range(within * plan.accumulation, (within + 1) * plan.accumulation):
+                start = (micro * plan.world_size + self.rank) * plan.batch_size
+                yield self.mixture.draws(epoch, n, range(start, start + plan.batch_size))
 
     def __len__(self) -> int:
         return len(self.steps) * self.plan.accumulation
