@@ -39,7 +39,7 @@ def pictures(n: int) -> list[Image.Image]:
     [
         *(("pyav", f"x.{kind}") for kind in ("mp4", "mkv", "ts", "avi", "webm")),
         ("decord", "x.mp4"),
-        ("decord", "x.avi"),
+        ("decord", "x.mkv"),
     ],
 )
 def test_a_clip_has_the_same_frames(tmp_path: Path, backend: str, name: str) -> None:

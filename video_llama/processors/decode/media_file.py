@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import BinaryIO, Literal
 
 import av
@@ -60,7 +61,7 @@ def ffmpeg_url(path: str, part: tuple[int, int] | None = None) -> str:
     return f"file:{path}" if part is None else f"subfile,,start,{part[0]},end,{part[1]},,:file:{path}"
 
 
-def path_or_stream(path: str) -> str | BinaryIO:
+def path_or_stream(path: str | Path) -> str | Path | BinaryIO:
     """Return the path of a file, or an open stream of a part of one, for libraries that take either."""
     return path if file_part(path) is None else open_binary(path)
 
