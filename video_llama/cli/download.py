@@ -6,7 +6,8 @@ import argparse
 import logging
 from pathlib import Path
 
-from video_llama.checkpoints.sources.known import KNOWN, KnownWeights, find_known, home, near_name
+from video_llama.checkpoints.sources.known import KNOWN, KnownWeights, find_known, near_name
+from video_llama.common.cache import home
 from video_llama.common.errors import VideoLlamaError
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from video_llama.checkpoints.sources.hub import HubReference, find
+from video_llama.common.cache import home
 from video_llama.common.registry import did_you_mean
-
-HOME = "VIDEO_LLAMA_HOME"
-"""Environment variable that names the cache folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,11 +51,6 @@ class KnownWeights:
     def missing(self) -> str:
         """What to tell a user who needs the file and lacks it."""
         return f"{self.name} is not downloaded yet. To download it: video-llama download {self.name}"
-
-
-def home() -> Path:
-    """Return the cache folder: ``VIDEO_LLAMA_HOME``, or ``~/.cache/video_llama``."""
-    return Path(os.environ.get(HOME) or "~/.cache/video_llama").expanduser()
 
 
 def find_known(text: str) -> KnownWeights | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from video_llama.checkpoints.sources.hub import HubReference, commit_of, fetch, find, is_offline, offline_problem
-from video_llama.checkpoints.sources.known import KnownWeights, find_known, home, near_name
+from video_llama.checkpoints.sources.known import KnownWeights, find_known, near_name
+from video_llama.common.cache import home
 from video_llama.common.errors import DownloadError, WeightsError
 from video_llama.config.fields import UNSET, ExistingPath
 from video_llama.config.hints import arms, split
