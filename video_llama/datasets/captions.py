@@ -13,7 +13,7 @@ from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Sample
 from video_llama.datasets.annotations import TABLES, read_json, read_table, table_files, uncompressed, unread_files
-from video_llama.datasets.base import Dataset, make_processor
+from video_llama.datasets.base import Dataset, Packed, make_processor
 from video_llama.datasets.config import CCSBUAlignConfig, WebVidConfig
 from video_llama.datasets.placeholders import is_blank, placeholders
 from video_llama.datasets.record_keys import unread_keys
@@ -50,6 +50,11 @@ class CaptionDataset(Dataset):
         """Return the path of the image or clip."""
         return self.records[index].path or f"[{index}]"
 
+    def packed(self, index: int) -> Packed:
+        """Return the caption, and the image or clip; a malformed entry has neither."""
+        record = self.records[index]
+        return Packed({"caption": record.caption}, self.media_folder / record.path) if record.path else Packed({}, None)
+
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Draw a prompt, clean the caption, and read the image or clip."""
         record, spec = self.records[index], self.spec
@@ -73,6 +78,7 @@ class WebVid(CaptionDataset):
     """WebVid-2.5M, in its published layout."""
 
     Config = WebVidConfig
+    packed_as = "webvid_wds"
 
     def read_records(self) -> Sequence[CaptionRecord]:
         """Read all tables in and below the annotation folder, in the order of their names."""
@@ -104,6 +110,7 @@ class CCSBUAlign(CaptionDataset):
     """LLaVA-CC3M-595K and MiniGPT-4's 3500 pairs, in their common layout."""
 
     Config = CCSBUAlignConfig
+    packed_as = "cc_sbu"
 
     @property
     def source(self) -> str:

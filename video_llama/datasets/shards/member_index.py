@@ -122,8 +122,9 @@ def _scan(file: BinaryIO, found: _Found) -> str:
     """Collect the members of an open shard; return what is wrong with it as a whole."""
     end = 0
     try:
-        for member, end in _members(file):
+        for member, after in _members(file):
             found.add(member)
+            end = after
     except tarfile.TarError as error:
         return f"cut short or damaged at byte {end}: {error}" if end else f"not a tar file: {error}"
     file.seek(end)
@@ -141,7 +142,7 @@ def _members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, int]]:
     """Yield the members of an open tar, each with the byte at which the next one starts."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         while (member := tar.next()) is not None:
-            tar.members.clear()  # which would otherwise hold all of them
+            tar.members.clear()  # type: ignore[attr-defined]  # which would otherwise hold all of them
             yield member, tar.offset
 
 

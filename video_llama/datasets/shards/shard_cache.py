@@ -12,7 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -71,21 +71,22 @@ class ShardCache:
             DataError: it cannot be fetched, does not fit, or is not what it should be.
         """
         path = self.path(shard)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open(_lock_of(path), "w") as lock:
+        with ExitStack() as stack:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context(open(_lock_of(path), "w"))
                 fcntl.flock(lock, fcntl.LOCK_SH)
                 while not path.exists():
                     wait_for_lock(lock.fileno(), f"{shard.url}: waiting for another process that fetches it")
                     if not path.exists():
                         self._fetch(shard, path, sha256)
-                    fcntl.flock(lock, fcntl.LOCK_SH)  # another process may remove the shard before this one has the lock
+                    fcntl.flock(
+                        lock, fcntl.LOCK_SH
+                    )  # another process may remove the shard before this one has the lock
                 os.utime(path, ns=(time.time_ns(), 0))  # read now; its name tells its version
-                yield path
-        except OSError as error:
-            if error.filename is None or not str(error.filename).startswith(str(self.folder)):
-                raise
-            raise DataError(f"{error.filename}: the cache of shards cannot be written: {error.strerror}") from error
+            except OSError as error:
+                raise DataError(f"{self.folder}: {shard.url} cannot be kept there: {error}") from error
+            yield path
 
     def _fetch(self, shard: RemoteShard, path: Path, sha256: str | None) -> None:
         size = shard.size or 0
@@ -109,21 +110,19 @@ class ShardCache:
 
     def _make_room(self, size: int) -> None:
         """Remove shards that nobody reads, longest unread first, until there is room for one more."""
-        kept = sorted(((file.stat().st_atime_ns, file) for file in self._files()), key=lambda pair: pair[0])
-        total = sum(file.stat().st_size for _, file in kept)
-        for _, file in kept:
+        kept = []
+        for file in self.folder.iterdir():
+            if file.suffix in (".tar", ".part"):
+                with suppress(FileNotFoundError):  # another process has removed it
+                    kept.append((file.stat().st_atime_ns, file.stat().st_size, file))
+        total = sum(n_bytes for _, n_bytes, _ in kept)
+        for _, n_bytes, file in sorted(kept):
             if total + size <= self.limit and file.suffix != ".part":
                 continue
-            with open(_lock_of(file), "w") as lock:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                total -= file.stat().st_size
-                file.unlink()
-
-    def _files(self) -> list[Path]:
-        return [file for file in self.folder.iterdir() if file.suffix in (".tar", ".part")]
+            with open(_lock_of(file), "w") as lock, suppress(BlockingIOError):  # somebody reads or fetches it
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.unlink(missing_ok=True)
+                total -= n_bytes
 
 
 def _lock_of(path: Path) -> Path:
@@ -172,7 +171,17 @@ def remote_shard(url: str) -> RemoteShard:
         info = attempted(lambda: filesystem.info(at), url)
     except FileNotFoundError as error:
         raise DataError(f"{url}: no such file") from error
-    names = ("ETag", "etag", "mtime", "LastModified", "last_modified", "last_commit", "blob_id", "md5Hash", "generation")
+    names = (
+        "ETag",
+        "etag",
+        "mtime",
+        "LastModified",
+        "last_modified",
+        "last_commit",
+        "blob_id",
+        "md5Hash",
+        "generation",
+    )
     return RemoteShard(url, info.get("size"), repr([(name, info[name]) for name in names if info.get(name)]))
 
 

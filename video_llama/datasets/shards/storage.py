@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import braceexpand
 
 from video_llama.common.errors import DataError
 from video_llama.config.fields import ExistingPath
@@ -31,7 +31,7 @@ def shard_names(storage: str) -> list[str]:
     """
     try:
         names = list(braceexpand(storage))
-    except UnbalancedBracesError as error:
+    except ValueError as error:
         raise DataError(f"{storage}: braces that do not match; write clips/{{000..099}}.tar") from error
     if not is_remote(storage) and os.path.isdir(storage):
         names = sorted(str(path) for path in Path(storage).glob(f"*{SUFFIX}"))
