@@ -120,7 +120,7 @@ class LlavaInstruct(InstructDataset):
     """LLaVA-Instruct-150K, in its published layout, also with clips or sound in place of images."""
 
     Config: type = LlavaInstructConfig
-    packed_as = "instruct_wds"
+    packed_as: str | None = "instruct_wds"
     keys = ("id", "conversations", *MEDIA_KEYS, *STARTS, *ENDS)
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"conversations": ("from", "value")}
 

@@ -111,8 +111,8 @@ def scan(shard: Path) -> MemberIndex:
         with open(shard, "rb") as file:
             found = _Found()
             problem = _scan(file, found)
-            size = file.seek(0, os.SEEK_END)
             entries = [_with_record(file, entry) for entry in found.by_key.values()]
+            size = file.seek(0, os.SEEK_END)
     except OSError as error:
         raise DataError(f"{shard}: cannot be read: {error.strerror or error}") from error
     return MemberIndex(entries, size, problem=problem)
@@ -120,12 +120,15 @@ def scan(shard: Path) -> MemberIndex:
 
 def _scan(file: BinaryIO, found: _Found) -> str:
     """Collect the members of an open shard; return what is wrong with it as a whole."""
-    end = 0
+    end, name, size = 0, "", file.seek(0, os.SEEK_END)
+    file.seek(0)
     try:
         for member, after in _members(file):
             found.add(member)
-            end = after
+            end, name = after, member.name
     except tarfile.TarError as error:
+        if end > size:
+            return f"cut short: it ends at byte {size}, within {name!r}"
         return f"cut short or damaged at byte {end}: {error}" if end else f"not a tar file: {error}"
     file.seek(end)
     rest = file.read(BLOCK)
@@ -154,7 +157,7 @@ class _Found:
     last: str | None = None
 
     def add(self, member: tarfile.TarInfo) -> None:
-        name = posixpath.normpath(member.name)
+        name = posixpath.normpath(member.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
         split = _KEY_AND_EXTENSION.fullmatch(name)
         if not member.isreg() or split is None or _METADATA.match(name):
             return

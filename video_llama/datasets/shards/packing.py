@@ -16,7 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -24,7 +24,7 @@ from video_llama.common.errors import OutputError
 from video_llama.common.files import replacing
 from video_llama.datasets.base import Dataset
 from video_llama.datasets.record_keys import MEDIA_SUFFIXES
-from video_llama.datasets.shards.member_index import INDEX, MemberIndex, index_beside, scan
+from video_llama.datasets.shards.member_index import INDEX, index_beside, scan
 from video_llama.datasets.shards.shard_cache import sha256_of
 from video_llama.datasets.shards.sharded import OTHER
 from video_llama.datasets.shards.storage import SUFFIX
@@ -118,16 +118,16 @@ class Packing:
 
     def _each(self, do: Any, threads: int, doing: str) -> list[Any]:
         """Do something for each shard, a few at once; the first error ends it."""
-        with ThreadPoolExecutor(threads) as pool:
+        pool = ThreadPoolExecutor(threads)
+        try:
             work = [pool.submit(do, number, shard) for number, shard in enumerate(self.shards)]
-            try:
-                with tqdm(desc=f"{doing} shards", total=len(work), unit="shard", mininterval=1) as bar:
-                    for each in work:
-                        each.add_done_callback(lambda _: bar.update())
-                    wait(work, return_when=FIRST_EXCEPTION)
-                    return [each.result() for each in work if each.done()]
-            finally:
-                pool.shutdown(cancel_futures=True)
+            with tqdm(desc=f"{doing} shards", total=len(work), unit="shard", mininterval=1) as bar:
+                for each in work:
+                    each.add_done_callback(lambda _: bar.update())
+                wait(work, return_when=FIRST_EXCEPTION)
+                return [each.result() for each in work if each.done()]
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _write(self, number: int, shard: Path) -> None:
         """Write a shard and its index, unless they are there."""
@@ -146,12 +146,12 @@ class Packing:
             for index in self._records(number):
                 packed = self.dataset.packed(index)
                 record = packed.record | {"record_id": self.dataset.record_id(index)}
-                content = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")
+                content = json.dumps(record).encode()
                 tar.addfile(_header(index, "json", len(content)), io.BytesIO(content))
-                if packed.media is not None and packed.media.is_file():
+                if packed.media is not None and os.path.isfile(packed.media):  # False, too, for a name that is too long
                     extension = packed.media.suffix.lower()
                     name = extension[1:] if extension in MEDIA_SUFFIXES else OTHER
-                    with open(packed.media, "rb") as media:
+                    with _opened(packed.media) as media:
                         tar.addfile(_header(index, name, os.fstat(media.fileno()).st_size), media)
 
     def _records(self, number: int) -> range:
@@ -173,6 +173,13 @@ class Packing:
             if media is not None and len(entry.parts) == 1:
                 missing.append(f"{self.dataset.record_id(i)}: no file {media}")
         return missing
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _key(index: int) -> str:

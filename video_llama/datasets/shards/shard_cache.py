@@ -149,9 +149,13 @@ def attempted(do: Callable[[], T], url: str) -> T:
     for attempt in range(ATTEMPTS):
         try:
             return do()
-        except FileNotFoundError:
-            raise
         except Exception as error:  # each store has errors of its own
+            cause = (
+                error.__cause__ or error
+            )  # fsspec says of a server that does not answer, too, that there is no such file
+            if isinstance(error, FileNotFoundError) and isinstance(cause, FileNotFoundError):
+                raise
+            error = cause if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) else error
             reason = f"{type(error).__name__}: {error}"
             if attempt == ATTEMPTS - 1:
                 raise DataError(f"{url}: cannot be fetched: {reason:.300}") from error

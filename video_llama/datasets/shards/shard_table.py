@@ -105,8 +105,7 @@ class ShardTable(Sequence[Located]):
     def __getitem__(self, index: Any) -> Any:
         shard, row = self._place(range(len(self))[index])
         key, parts, record, problem = (column[row].as_py() for column in self._columns(shard))
-        problem = f"{self.names[shard]}: {self.facts[shard].problem}" if self.facts[shard].problem else problem
-        return Located(shard, Entry(key, json.loads(parts), json.loads(record), problem))
+        return Located(shard, Entry(key, json.loads(parts), json.loads(record), self.facts[shard].problem or problem))
 
     def record_id(self, index: int) -> str:
         """Return the ``record_id`` that a record has or, without one, its shard and its key."""

@@ -173,6 +173,7 @@ class InstructShards(InShards, LlavaInstruct):
     """Conversations in the JSON of LLaVA's records, and the image, clip or sound of each."""
 
     Config = InstructShardsConfig
+    packed_as = None
     keys = (*LlavaInstruct.keys, "record_id", "frame_times")
 
     def record(self, located: Located) -> Any:
