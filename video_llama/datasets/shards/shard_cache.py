@@ -150,18 +150,22 @@ def attempted(do: Callable[[], T], url: str) -> T:
         try:
             return do()
         except Exception as error:  # each store has errors of its own
-            cause = (
-                error.__cause__ or error
-            )  # fsspec says of a server that does not answer, too, that there is no such file
-            if isinstance(error, FileNotFoundError) and isinstance(cause, FileNotFoundError):
+            if _is_missing(error):
                 raise
-            error = cause if isinstance(error, FileNotFoundError) and isinstance(cause, Exception) else error
-            reason = f"{type(error).__name__}: {error}"
+            cause = error.__cause__ or error
+            reason = f"{type(cause).__name__}: {cause}"
             if attempt == ATTEMPTS - 1:
                 raise DataError(f"{url}: cannot be fetched: {reason:.300}") from error
             log.info("%s: %s; trying again", url, reason)
             time.sleep(PAUSE_S * 2**attempt)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _is_missing(error: Exception) -> bool:
+    """Return whether a store has no such file; of a server that does not answer, fsspec raises FileNotFoundError too."""
+    cause = error.__cause__
+    found = cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) in (404, 410)
+    return isinstance(error, FileNotFoundError) and found
 
 
 def remote_shard(url: str) -> RemoteShard:

@@ -214,7 +214,17 @@ def conversation(key: str, question: str, answer: str, **files: bytes) -> dict[s
 def test_a_conversation_about_a_clip(folder: Folder) -> None:
     write_shard(folder.path / "s/0.tar", [conversation("1", "<video>\nWhat?", "A cat.", mp4=b"Two frames.")])
     text = sample_text(instruct_wds(folder, folder.path / "s"))
-    assert text.split() == ["###Human:", "<Video>@@@@@@@@</Video>", "Two", "frames.", "What?", "###Assistant:", "A", "cat.", "###"]
+    assert text.split() == [
+        "###Human:",
+        "<Video>@@@@@@@@</Video>",
+        "Two",
+        "frames.",
+        "What?",
+        "###Assistant:",
+        "A",
+        "cat.",
+        "###",
+    ]
 
 
 def test_a_conversation_about_an_image_and_one_without(folder: Folder) -> None:
