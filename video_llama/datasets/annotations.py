@@ -10,7 +10,7 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any
@@ -87,29 +87,36 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tupl
     delimiter = "\t" if is_tsv else ","
     try:
         with _open(path, newline="") as file:
-            lines = _Lines(file)
+            lines = list[str]()  # those that the reader took since its last row
             quoting: Any = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
-            reader = csv.DictReader(lines, delimiter=delimiter, quoting=quoting, strict=True)
-            named = list(reader.fieldnames or [])
+            reader = csv.reader(_kept(file, lines), delimiter=delimiter, quoting=quoting, strict=True)
+            named = next(reader, [])
             _check_header(path, named, columns)
-            lines.since_row.clear()
+            wanted, width = [named.index(c) for c in columns], len(named)
+            lines.clear()
             for row in reader:
-                if None in row:
-                    advice = "" if is_tsv else f" Put a text that contains {delimiter!r} in double quotes."
-                    raise DataError(
-                        f"{path}:{reader.line_num}: {len(named) + len(row[None])} values under {len(named)} columns.{advice}"
-                    )
-                ids = {c: row[c] or "" for c in columns[:-1]}
-                after_first = list(dropwhile(str.isspace, lines.since_row))[1:]
-                if after_first and all(_is_row(line, delimiter, named, ids) for line in after_first):
-                    raise DataError(
-                        f"{path}:{reader.line_num - len(after_first)}: a quote that is not closed on its line takes in "
-                        "the rows after it. Close it; inside a quoted text, write a double quote twice."
-                    )
-                lines.since_row.clear()
-                yield reader.line_num, tuple(row[c] or "" for c in columns)
+                if not row:
+                    continue
+                if len(row) != width:
+                    if len(row) > width:
+                        advice = "" if is_tsv else f" Put a text that contains {delimiter!r} in double quotes."
+                        raise DataError(f"{path}:{reader.line_num}: {len(row)} values under {width} columns.{advice}")
+                    row += [""] * (width - len(row))
+                values = tuple([row[i] for i in wanted])
+                if len(lines) > 1:
+                    after_first = list(dropwhile(str.isspace, lines))[1:]
+                    ids = dict(zip(wanted[:-1], values, strict=False))
+                    if after_first and all(_is_row(line, delimiter, width, ids) for line in after_first):
+                        raise DataError(
+                            f"{path}:{reader.line_num - len(after_first)}: a quote that is not closed on its line takes in "
+                            "the rows after it. Close it; inside a quoted text, write a double quote twice."
+                        )
+                lines.clear()
+                yield reader.line_num, values
     except csv.Error as error:
-        line = reader.line_num + 1  # first line of the row that cannot be read
+        line = (
+            reader.line_num + 1 - len(list(dropwhile(str.isspace, lines)))
+        )  # the first of the row that cannot be read
         raise DataError(
             f"{path}:{line}: not a valid {kind(path) or 'table'}: {error}. Inside a quoted text, write a double quote twice."
         ) from error
@@ -117,19 +124,11 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tupl
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-class _Lines:
-    """The lines of a file, and those that a CSV reader took since its last row."""
-
-    def __init__(self, file: Any) -> None:
-        self._file, self.since_row = file, list[str]()
-
-    def __iter__(self) -> _Lines:
-        return self
-
-    def __next__(self) -> str:
-        line: str = next(self._file)
-        self.since_row.append(line)
-        return line
+def _kept(file: Iterable[str], lines: list[str]) -> Iterator[str]:
+    """Yield the lines of a file, and append them to a list."""
+    for line in file:
+        lines.append(line)
+        yield line
 
 
 def _check_header(path: Path, named: list[str], columns: tuple[str, ...]) -> None:
@@ -145,10 +144,10 @@ def _check_header(path: Path, named: list[str], columns: tuple[str, ...]) -> Non
         )
 
 
-def _is_row(line: str, delimiter: str, named: list[str], ids: dict[str, str]) -> bool:
-    """Return whether a line inside a quoted text looks like a row of its own, with ids of the same shape."""
+def _is_row(line: str, delimiter: str, width: int, ids: dict[int, str]) -> bool:
+    """Return whether a line inside a quoted text looks like a row of its own, with ids of the same shape, by their columns."""
     values = line.rstrip("\r\n").split(delimiter)
-    return len(values) >= len(named) and all(_shape(values[named.index(c)]) == _shape(ids[c]) for c in ids)
+    return len(values) >= width and all(_shape(values[i]) == _shape(ids[i]) for i in ids)
 
 
 def _shape(name: str) -> str:

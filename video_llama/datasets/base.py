@@ -14,13 +14,13 @@ import torch
 
 from video_llama.common.distributed import process_numbers
 from video_llama.common.errors import BadRecord, ConfigError, DataError
-from video_llama.common.files import read_blocks
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.annotations import table_files
 from video_llama.datasets.config import DatasetConfig
 from video_llama.datasets.permutation import permuted
+from video_llama.datasets.record_table import content_digest, joint_digest
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import read_training_media
 from video_llama.processors.span import Span
@@ -79,15 +79,19 @@ class Dataset(ABC):
     def digest(self) -> str:
         """Return a digest of the annotations: a run is only resumed on those that it started with.
 
-        It is that of the files that ``source`` names. A data set whose ``source`` is something else has that of its ids.
+        Records that were read into a table know it. Else it is that of the files that ``source`` names or, if it names
+        none, of the ids.
         """
-        source, found = Path(self.source), hashlib.sha256()
-        for file in table_files(source)[0] if source.is_dir() else [source] if source.is_file() else []:
-            for block in read_blocks(file):
-                found.update(block)
-        if not source.exists():
-            for index in range(len(self)):
-                found.update(f"{self.record_id(index)}\n".encode())
+        known: str | None = getattr(self.records, "digest", None)
+        if known is not None:
+            return known
+        source = Path(self.source)
+        if source.exists():
+            files = table_files(source)[0] if source.is_dir() else [source]
+            return joint_digest([content_digest(file) for file in files])
+        found = hashlib.sha256()
+        for index in range(len(self)):
+            found.update(f"{self.record_id(index)}\n".encode())
         return found.hexdigest()
 
     @abstractmethod

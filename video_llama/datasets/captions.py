@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -12,11 +15,12 @@ import numpy as np
 from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Sample
-from video_llama.datasets.annotations import TABLES, read_json, read_table, table_files, uncompressed, unread_files
+from video_llama.datasets.annotations import TABLES, read_table, table_files, uncompressed, unread_files
 from video_llama.datasets.base import Dataset, Packed, make_processor
 from video_llama.datasets.config import CCSBUAlignConfig, WebVidConfig
+from video_llama.datasets.json_records import JsonRecords
 from video_llama.datasets.placeholders import is_blank, placeholders
-from video_llama.datasets.record_keys import unread_keys
+from video_llama.datasets.record_table import Rows, joint_digest, record_table
 from video_llama.prompts.rendering import caption
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -90,11 +94,41 @@ class WebVid(CaptionDataset):
             _check_once(files)
             if (unread := unread_files(source)) is not None:
                 self.report(f"{source}: {unread}")
-        return [
-            CaptionRecord(str(PurePosixPath(page_dir, f"{videoid}.mp4")), text, f"{file}:{line}")
-            for file in files
-            for line, (videoid, page_dir, text) in read_table(file, ("videoid", "page_dir", "name"))
-        ]
+        return _TableRecords(files)
+
+
+class _Row(NamedTuple):
+    """A row of a WebVid table."""
+
+    line: int
+    videoid: str
+    page_dir: str
+    name: str
+
+
+class _TableRecords(Sequence[CaptionRecord]):
+    """The rows of several WebVid tables, one after the other."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = files
+        self.tables = [record_table(file, _Row, partial(_rows, file), "webvid 1") for file in files]
+        self.starts = list(accumulate(map(len, self.tables), initial=0))
+        self.digest = joint_digest([table.digest for table in self.tables])
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, index: Any) -> Any:
+        index = range(len(self))[index]
+        which = bisect(self.starts, index) - 1
+        line, videoid, page_dir, name = self.tables[which][index - self.starts[which]]
+        return CaptionRecord(str(PurePosixPath(page_dir, f"{videoid}.mp4")), name, f"{self.files[which]}:{line}")
+
+
+def _rows(file: Path) -> Rows:
+    for line, values in read_table(file, ("videoid", "page_dir", "name")):
+        yield line, *values
+    return []
 
 
 def _check_once(files: Sequence[Path]) -> None:
@@ -124,20 +158,27 @@ class CCSBUAlign(CaptionDataset):
 
     def read_records(self) -> Sequence[CaptionRecord]:
         """Read ``annotations``."""
-        annotations = read_json(Path(self.source), dict, lines_under="annotations").get("annotations")
-        if not isinstance(annotations, list):
-            raise DataError(f"{self.source}: no list under 'annotations'")
-        if unread := unread_keys(annotations, ("image_id", "caption"), {}):
-            self.report(f"{self.source}: keys that are not read: {'; '.join(unread)}")
-        records = []
-        for i, entry in enumerate(annotations):
-            location = f"{self.source}: annotations[{i}]"
-            if _is_caption(entry):
-                records.append(CaptionRecord(f"{entry['image_id']}.jpg", entry["caption"], location))
-            else:
-                expected = "expected an object with image_id and a text caption"
-                records.append(CaptionRecord("", "", f"{location}: {expected}, found {entry!r:.80}"))
-        return records
+        records = JsonRecords(Path(self.source), ("image_id", "caption"), under="annotations")
+        for note in records.notes:
+            self.report(note)
+        return _ImageRecords(records, self.source)
+
+
+class _ImageRecords(Sequence[CaptionRecord]):
+    """The entries of ``annotations``."""
+
+    def __init__(self, entries: JsonRecords, source: str) -> None:
+        self.entries, self.source, self.digest = entries, source, entries.digest
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        entry, location = self.entries[index], f"{self.source}: annotations[{range(len(self))[index]}]"
+        if _is_caption(entry):
+            return CaptionRecord(f"{entry['image_id']}.jpg", entry["caption"], location)
+        expected = "expected an object with image_id and a text caption"
+        return CaptionRecord("", "", f"{location}: {expected}, found {entry!r:.80}")
 
 
 def _is_caption(entry: Any) -> bool:

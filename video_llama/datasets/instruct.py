@@ -16,9 +16,10 @@ from video_llama.common.errors import BadRecord, DecodeError
 from video_llama.common.modalities import FileKind
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Media, Sample
-from video_llama.datasets.annotations import ENDS, STARTS, read_json
+from video_llama.datasets.annotations import ENDS, STARTS
 from video_llama.datasets.base import Dataset, Packed
 from video_llama.datasets.config import LlavaInstructConfig, WebVidInstructConfig
+from video_llama.datasets.json_records import JsonRecords
 from video_llama.datasets.placeholders import fills, is_blank, placeholders
 from video_llama.datasets.record_keys import (
     MEDIA_KEYS,
@@ -27,7 +28,6 @@ from video_llama.datasets.record_keys import (
     check_keys,
     file_of,
     span_of,
-    unread_keys,
 )
 from video_llama.processors.media import AUDIO_SUFFIXES
 from video_llama.prompts.labels import clean, encode
@@ -47,9 +47,9 @@ class InstructDataset(Dataset):
 
     def read_records(self) -> Sequence[Any]:
         """Read the annotation file, and report keys that nothing reads."""
-        records = read_json(Path(self.source), list)
-        if self.keys and (unread := unread_keys(records, self.keys, self.parts)):
-            self.report(f"{self.source}: keys that are not read: {'; '.join(unread)}")
+        records = JsonRecords(Path(self.source), self.keys, self.parts)
+        for note in records.notes:
+            self.report(note)
         return records
 
     def record_id(self, index: int) -> str:

@@ -45,6 +45,8 @@ class ShardFacts:
     """What is known of a shard beside its records."""
 
     records: int
+    texts: str
+    """Digest of its keys and texts."""
     sha256: str | None
     problem: str
     note: str
@@ -90,6 +92,11 @@ class ShardTable(Sequence[Located]):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._use(self._reader())
+
+    @property
+    def digest(self) -> str:
+        """A digest of the keys and texts of all records."""
+        return hashlib.sha256("".join(facts.texts for facts in self.facts).encode()).hexdigest()
 
     @property
     def notes(self) -> list[str]:
@@ -201,7 +208,7 @@ class ShardTable(Sequence[Located]):
                 for index, note in pool.map(self._index, self._shards[start : start + 4 * _THREADS]):
                     entries = index.entries or [Entry("", {})]
                     problem = index.problem or ("" if index.entries else "no record in it")
-                    facts = ShardFacts(len(entries), index.sha256, problem, note)
+                    facts = ShardFacts(len(entries), _digest(entries), index.sha256, problem, note)
                     writer.write_batch(_batch(entries, schema), custom_metadata={"facts": json.dumps(asdict(facts))})
                     bar.update()
 
@@ -250,6 +257,10 @@ def _opened(file: Path, schema: pa.Schema) -> ipc.RecordBatchFileReader | None:
     except (FileNotFoundError, pa.ArrowInvalid):
         return None
     return reader if reader.schema.equals(schema, check_metadata=True) else None
+
+
+def _digest(entries: Sequence[Entry]) -> str:
+    return hashlib.sha256(json.dumps([(entry.key, entry.record) for entry in entries]).encode()).hexdigest()
 
 
 def _batch(entries: Sequence[Entry], schema: pa.Schema) -> pa.RecordBatch:

@@ -5,7 +5,6 @@ Layouts are those of webdataset's users: an image or a clip beside JSON or text,
 
 from __future__ import annotations
 
-import hashlib
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -54,13 +53,6 @@ class InShards(Dataset):
         """The text that names the shards."""
         return str(self.config.build_info.storage)
 
-    def digest(self) -> str:
-        """Return a digest of the ids of all records."""
-        found = hashlib.sha256()
-        for index in range(len(self)):
-            found.update(f"{self.record_id(index)}\n".encode())
-        return found.hexdigest()
-
     def record_id(self, index: int) -> str:
         """Return the id of a record, the same as in files, or its shard and its key."""
         return self.table.record_id(index)
@@ -88,6 +80,11 @@ class _Records(Sequence[Any]):
     def __init__(self, table: ShardTable, make: Callable[[Located], Any]) -> None:
         self._table, self._make = table, make
         self._last: tuple[int, Any] = (-1, None)
+
+    @property
+    def digest(self) -> str:
+        """See ``Dataset.digest``."""
+        return self._table.digest
 
     def __len__(self) -> int:
         return len(self._table)

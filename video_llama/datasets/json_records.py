@@ -1,0 +1,63 @@
+"""The entries of JSON annotations: their text in a table of records, parsed when they are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from video_llama.common.errors import DataError
+from video_llama.datasets.annotations import read_json
+from video_llama.datasets.record_keys import unread_keys
+from video_llama.datasets.record_table import Rows, record_table
+
+
+class JsonRow(NamedTuple):
+    """An entry of a JSON list."""
+
+    text: str
+    """Its JSON."""
+
+
+class JsonRecords(Sequence[Any]):
+    """The entries of a JSON list or of JSON lines, parsed when they are read.
+
+    Args:
+        path: the file.
+        keys: keys of an entry that are read; empty: others are not noted.
+        parts: see ``unread_keys``.
+        under: the key of the list in the object at the top; None: the list is the top.
+    Raises:
+        DataError: it cannot be read.
+    """
+
+    def __init__(
+        self, path: Path, keys: Sequence[str], parts: Mapping[str, Sequence[str]] = {}, under: str | None = None
+    ) -> None:
+        version = f"json 1 {under} {sorted(keys)} {sorted(parts.items())}"
+        self._table = record_table(path, JsonRow, partial(_json_rows, path, keys, parts, under), version)
+        self.digest, self.notes = self._table.digest, self._table.notes
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, index: Any) -> Any:
+        return json.loads(self._table[index].text)
+
+
+def _json_rows(path: Path, keys: Sequence[str], parts: Mapping[str, Sequence[str]], under: str | None) -> Rows:
+    if under is None:
+        entries = read_json(path, list)
+    else:
+        entries = read_json(path, dict, lines_under=under).get(under)
+        if not isinstance(entries, list):
+            raise DataError(f"{path}: no list under {under!r}")
+    try:
+        for entry in entries:
+            yield (json.dumps(entry),)
+    except RecursionError as error:
+        raise DataError(f"{path}: not readable as JSON: lists or objects are nested too deeply") from error
+    unread = unread_keys(entries, keys, parts) if keys else []
+    return [f"{path}: keys that are not read: {'; '.join(unread)}"] if unread else []
