@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class VideoLlamaError(Exception):
     """Base of every error that a user can cause; the command line prints its message without a traceback."""
@@ -28,6 +30,9 @@ class ConfigError(VideoLlamaError):
 
 class DecodeError(VideoLlamaError):
     """A media file that cannot be read. Carries the path and the reason."""
+
+    entry: Any = None
+    """How a ``Quarantine`` knows it."""
 
     def __init__(self, path: str, reason: str) -> None:
         self.path, self.reason = str(path), reason
@@ -58,6 +63,9 @@ class DataError(VideoLlamaError):
 
 class BadRecord(VideoLlamaError):
     """One record of a data set that cannot become a sample. Counted, logged and replaced in training."""
+
+    entry: Any = None
+    """How a ``Quarantine`` knows it; None: no file is at fault."""
 
 
 class WeightsError(VideoLlamaError):

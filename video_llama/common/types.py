@@ -57,8 +57,17 @@ class Replaced:
     sample_id: str
     reason: str
     replacement_id: str
-    sound_failed: bool = False
-    """Only its sound cannot be read."""
+    path: str | None = None
+    """The file that cannot be read; None: no file is at fault."""
+    error: str = "BadRecord"
+    """Class of the error."""
+    read_as: str | None = None
+    """How the file was read; see ``datasets.quarantine.Entry``."""
+
+    @property
+    def sound_failed(self) -> bool:
+        """Whether only its sound cannot be read."""
+        return self.error == "SoundDecodeError"
 
 
 @dataclass(frozen=True)

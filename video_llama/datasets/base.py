@@ -6,6 +6,7 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from video_llama.config.serialize import registered_class
 from video_llama.datasets.annotations import table_files
 from video_llama.datasets.config import DatasetConfig
 from video_llama.datasets.permutation import permuted
+from video_llama.datasets.quarantine import Quarantine
 from video_llama.datasets.record_table import content_digest, joint_digest
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import read_training_media
@@ -64,6 +66,7 @@ class Dataset(ABC):
             raise ConfigError(problems)
         self.config, self.spec, self.name = config, spec, name
         self.features: FeatureStore | None = None
+        self.quarantine: Quarantine | None = None
         processors = config.vis_processor
         held_out = split_of(config) != "train" and processors.eval is not None
         self.vis_processor = make_processor(processors.eval if held_out else processors.train)
@@ -137,10 +140,12 @@ class Dataset(ABC):
             BadRecord: the file has nothing that the model is trained on.
             DecodeError: it cannot be read.
         """
-        spec = self.spec
-        return read_training_media(
-            path, self.vis_processor, spec.modalities, spec.audio_processor, rng, span, self.features
-        )
+        spec, quarantine = self.spec, self.quarantine
+        how = (spec.modalities, *map(_identity, (self.vis_processor, spec.audio_processor)), span)
+        with nullcontext() if quarantine is None else quarantine.reading(path, rng, *how):
+            return read_training_media(
+                path, self.vis_processor, spec.modalities, spec.audio_processor, rng, span, self.features
+            )
 
     def __len__(self) -> int:
         return len(self.records)
@@ -195,6 +200,11 @@ class Dataset(ABC):
 def make_processor(config: Any) -> Any:
     """Build the processor of a Config."""
     return registered_class(PROCESSORS, config)(config)
+
+
+def _identity(processor: Any) -> tuple[str, Any]:
+    """Return what tells one way of reading files from another."""
+    return f"{type(processor).__module__}.{type(processor).__qualname__}", getattr(processor, "config", None)
 
 
 def split_of(config: Any) -> str:

@@ -16,6 +16,7 @@ from video_llama.common.types import Batch, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.base import Dataset, split_of
 from video_llama.datasets.collate import collate
+from video_llama.datasets.quarantine import sample_of
 from video_llama.prompts.sample_spec import SampleSpec
 
 _ORDER, _SAMPLE = 4, 5
@@ -51,7 +52,7 @@ class HeldOut(TorchDataset[Sample | Unreadable]):
         record = int(self.order[position])
         sample_id = f"{self.name}/{self.dataset.record_id(record)}"
         try:
-            return self.dataset.sample(record, np.random.default_rng([_SAMPLE, zlib.crc32(sample_id.encode())]))
+            return sample_of(self.dataset, record, np.random.default_rng([_SAMPLE, zlib.crc32(sample_id.encode())]))
         except (BadRecord, DecodeError) as error:
             return Unreadable(sample_id, str(error))
 

@@ -1,68 +1,28 @@
 """Which record is drawn when: data sets in fixed shares, in an order decided by the seed alone.
 
-The draw at a position of the run does not depend on the number of processes, workers or accumulation steps. A bad record is
-replaced by another one, which the seed chooses; the sample carries the reason to the log.
+The draw at a position of the run does not depend on the number of processes, workers or accumulation steps.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-import numpy as np
 from torch.utils.data import Dataset as TorchDataset
 from torch.utils.data import Sampler
 
-from video_llama.common.errors import BadRecord, ConfigError, DecodeError, SoundDecodeError, TrainingError
+from video_llama.common.errors import ConfigError
 from video_llama.common.registry import DATASETS
-from video_llama.common.types import Replaced, Sample
+from video_llama.common.types import Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.base import Dataset, split_of
 from video_llama.datasets.permutation import scrambled, words
+from video_llama.datasets.quarantine import Quarantine
+from video_llama.datasets.replacement import sample_or_replacement
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.prompts.sample_spec import SampleSpec
-
-ATTEMPTS = 10
-
-
-def sample_or_replacement(dataset: Dataset, index: int, seed: list[int]) -> Sample:
-    """Return the sample of a record or, if that is bad, of another record of the same data set.
-
-    Args:
-        dataset: where both come from.
-        index: the record.
-        seed: with the index, seeds the sample's random choices and picks the record that replaces it.
-    Raises:
-        TrainingError: ``ATTEMPTS`` records in a row are bad, or all of the data set.
-    """
-    bad: list[tuple[str, Exception]] = []
-    for candidate in _candidates(index, len(dataset), np.random.default_rng([*seed, index])):
-        name = f"{dataset.name}/{dataset.record_id(candidate)}"
-        try:
-            sample = dataset.sample(candidate, np.random.default_rng([*seed, candidate]))
-        except (BadRecord, DecodeError) as error:
-            bad.append((name, error))
-        else:
-            replaced = tuple(Replaced(was, str(e), name, isinstance(e, SoundDecodeError)) for was, e in bad)
-            return replace(sample, dataset=dataset.name, replaced=replaced)
-    which = f"all {len(bad)} records are bad" if len(bad) == len(dataset) else f"{len(bad)} bad records in a row"
-    raise TrainingError(
-        f"datasets.{dataset.name}: {which}, starting at {bad[0][0]}. The last one, {bad[-1][0]}: {bad[-1][1]}"
-    )
-
-
-def _candidates(index: int, n: int, rng: np.random.Generator) -> Iterator[int]:
-    """Yield a record, then others to try instead, no record twice."""
-    tried = {index}
-    yield index
-    while len(tried) < min(ATTEMPTS, n):
-        other = int(rng.integers(n))
-        if other not in tried:
-            tried.add(other)
-            yield other
-
 
 _INTERLEAVING, _PASS, _SAMPLE = 1, 2, 3
 """The purpose of a random stream, so that no two are equal."""
@@ -104,6 +64,11 @@ class Mixture(TorchDataset[Sample]):
         """Take features from a store, and read only what is not in it."""
         for dataset in self.datasets:
             dataset.features = features
+
+    def guard(self, quarantine: Quarantine) -> None:
+        """Open no file again that is known to be unreadable."""
+        for dataset in self.datasets:
+            dataset.quarantine = quarantine
 
     def undrawn(self, n: int) -> list[str]:
         """Return the data sets that have a share, but one too small for a single draw in an epoch of n."""

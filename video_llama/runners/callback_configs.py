@@ -18,7 +18,10 @@ class BadSamplesConfig:
     """When bad records stop a run."""
 
     max_fraction: Annotated[float, Interval(ge=0, le=1)]
-    """Largest share of the samples that may be replaced."""
+    """Largest share of the records that may be bad."""
+
+    given: str | None = None
+    """The ledger of another run."""
 
 
 @dataclass(frozen=True, kw_only=True)

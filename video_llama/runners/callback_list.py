@@ -148,7 +148,7 @@ def build_callbacks(config: RunConfig) -> CallbackList:
     """
     validate = ValidateConfig(eval_every=config.eval_every, best=config.best, early_stop=config.early_stop)
     settings: dict[str, Any] = {
-        "bad_samples": BadSamplesConfig(max_fraction=config.max_bad_fraction),
+        "bad_samples": BadSamplesConfig(max_fraction=config.max_bad_fraction, given=config.bad_samples),
         **({"samples": NoSettings()} if config.log_samples else {}),
         **({"profile": config.profile} if config.profile is not None else {}),
         "jsonl": NoSettings(),

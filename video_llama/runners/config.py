@@ -148,7 +148,15 @@ class RunConfig:
     """Minutes that processes wait for one another; then the run ends, and names the one that is missing."""
 
     max_bad_fraction: Annotated[float, Interval(ge=0, le=1), Operational()] = 0.05
-    """The run stops when more than this share of its samples, resumed or not, had to be replaced."""
+    """The run stops when surely more than this share of its records are bad. It counts all that were drawn since its first
+    step; bad luck stops one run in a thousand at most."""
+
+    bad_samples: Annotated[str, ExistingPath(kind="file"), Operational()] | None = None
+    """The bad_samples.jsonl of another run, or of check-data: files in it are replaced without being opened."""
+
+    read_timeout: Annotated[float, Gt(0), Operational()] = 120.0
+    """Seconds for which the run waits for a file that a loader process is stuck in; then it replaces the process and the
+    record. With num_workers: 0 it only names the file."""
 
     max_bad_steps: Annotated[int, Ge(1), Operational()] = 3
     """The run stops after so many steps in a row whose loss or gradients are not finite. Until then such steps are skipped

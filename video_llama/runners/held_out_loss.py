@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError
 from video_llama.datasets.held_out import HeldOut, Unreadable, collate_readable
 from video_llama.datasets.mixture import BatchPlan
+from video_llama.datasets.quarantine import LEDGER, Quarantine
 from video_llama.runners.check import Findings, all_results
 from video_llama.runners.config import RunConfig
 from video_llama.runners.numerics import autocast
@@ -41,7 +43,7 @@ class HeldOutBatches(StepBatches):
         size = config.batch_size_eval or config.batch_size_train
         self.own = held_out.batches(size, world.rank, world.size)
         plan = BatchPlan(batch_size=size, accumulation=1, world_size=world.size, steps_per_epoch=len(self.own))
-        super().__init__(held_out, plan, world, num_workers=config.num_workers, pad_id=pad_id)
+        super().__init__(held_out, plan, world, config, held_out.dataset.quarantine, pad_id=pad_id)
 
     def positions(self, steps: range) -> list[list[int]]:
         """Return the positions of the records of some batches."""
@@ -64,6 +66,8 @@ class HeldOutLoss:
     ) -> None:
         self.split, self.sets, self.model, self.config, self.pad_id = split, sets, model, config, pad_id
         self._reported: set[str] = set()
+        for one in sets:
+            one.dataset.quarantine = one.dataset.quarantine or Quarantine(Path(config.output_dir, LEDGER))
 
     def names(self) -> list[str]:
         """Return the names of the losses."""

@@ -12,6 +12,7 @@ from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError, WeightsError
 from video_llama.common.files import replacing
+from video_llama.datasets.quarantine import LEDGER
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ class RunOutput:
 
     @property
     def bad_samples(self) -> Path:
-        """The bad records that this process met."""
-        return self.folder / f"bad_samples.rank{self.world.rank}.jsonl"
+        """The ledger of bad records, of all processes."""
+        return self.folder / LEDGER
 
     @property
     def bad_steps(self) -> Path:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from video_llama.common.files import replacing
+from video_llama.datasets.quarantine import LEDGER
+from video_llama.runners.bad_summary import bad_summary
 from video_llama.runners.curves import MISSING, can_draw, draw_run
 from video_llama.runners.run_status import METRICS, RunStatus, read_log, status
 from video_llama.runners.sessions import read_sessions
@@ -33,7 +35,7 @@ def markdown(folder: Path) -> str:
     last = sessions[-1] if sessions else {}
     picture = "![curves](curves.png)" if can_draw() else f"No picture: {MISSING}."
     lines = [f"# {folder.resolve().name}", "", *_outcome(found, last), "", picture, ""]
-    lines += ["## Data", "", *_data(last.get("data", {}), steps), ""]
+    lines += ["## Data", "", *_data(folder, last.get("data", {}), steps), ""]
     lines += ["## Cost", "", *_cost(sessions, steps), ""]
     lines += ["## Sessions", "", *_sessions(sessions), ""]
     lines += [
@@ -60,7 +62,7 @@ def _outcome(found: RunStatus, last: Mapping[str, Any]) -> list[str]:
     return [line for each in lines for line in (each, "")][:-1]
 
 
-def _data(data: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> list[str]:
+def _data(folder: Path, data: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> list[str]:
     samples: dict[str, int] = {}
     tokens: dict[str, int] = {}
     for record in steps:
@@ -72,15 +74,18 @@ def _data(data: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> list[s
         f"`{str(data.get(name, {}).get('digest', ''))[:12]}` |"
         for name in dict.fromkeys([*data, *samples])
     ]
-    totals = {key: sum(record.get(key, 0) for record in steps) for key in ("replaced", "truncated")}
+    totals = {key: sum(record.get(key, 0) for record in steps) for key in ("replaced", "truncated", "samples")}
     sound = {key: sum(record.get(f"sound_{key}", 0) for record in steps) for key in ("used", "absent", "failed")}
+    bad = bad_summary(folder / LEDGER, totals["replaced"], totals["samples"] + totals["replaced"])
     return [
         "| data set | records | samples drawn | target tokens | annotations |",
         "|---|---|---|---|---|",
         *rows,
         "",
-        f"Bad records, replaced by others: {totals['replaced']}. Texts cut: {totals['truncated']}. "
+        f"Texts cut: {totals['truncated']}. "
         f"Sound: {sound['used']} used, {sound['absent']} clips without, {sound['failed']} failed.",
+        "",
+        *bad,
     ]
 
 

@@ -28,6 +28,7 @@ from video_llama.common.part_times import measuring_parts
 from video_llama.common.registry import RUNNERS
 from video_llama.common.types import Batch
 from video_llama.datasets.mixture import Mixture
+from video_llama.datasets.quarantine import Quarantine
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.runners.append_log import AppendLog
 from video_llama.runners.callback import Run
@@ -95,6 +96,8 @@ class RunnerBase:
         self.features = FeatureStore.of(config.feature_store, model) if config.feature_store else None
         if self.features is not None:
             mixture.use(self.features)
+        self.quarantine = Quarantine(output.bad_samples)
+        mixture.guard(self.quarantine)
         self.trainables: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         if not self.trainables:
             raise TrainingError("nothing to train: every part of the model is frozen. Set one frozen_* key to false.")
@@ -251,7 +254,7 @@ class RunnerBase:
 
     def batches(self) -> StepBatches:
         """Return what loads this process's part of each step."""
-        return StepBatches(self.mixture, self.plan, self.world, num_workers=self.config.num_workers, pad_id=self.pad_id)
+        return StepBatches(self.mixture, self.plan, self.world, self.config, self.quarantine, pad_id=self.pad_id)
 
     def run(self) -> Run:
         """Return the run as its callbacks know it."""

@@ -1,8 +1,7 @@
-"""The batches of a process, step by step, from loader processes that are replaced when they die."""
+"""The batches of a process, step by step, from loader processes that are replaced when they die, or are stuck in a file."""
 
 from __future__ import annotations
 
-import itertools
 import logging
 import multiprocessing
 import signal
@@ -17,12 +16,19 @@ from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError
 from video_llama.datasets.collate import collate
 from video_llama.datasets.mixture import BatchPlan, RankBatches
+from video_llama.datasets.quarantine import Quarantine
+from video_llama.datasets.readings import Readings
+from video_llama.runners.config import RunConfig
+from video_llama.runners.stalls import Stalled, Stalls, naming_stalls
 from video_llama.runners.stop import SIGNALS
 
 log = logging.getLogger(__name__)
 
 MAX_DEATHS = 3
-"""Loader processes that may die over one step."""
+"""Times that loader processes may die, or be ended, over one step."""
+
+POLL = 1.0
+"""Seconds between two looks at what the loader processes read, while their batch is awaited."""
 
 
 class StepBatches:
@@ -34,22 +40,34 @@ class StepBatches:
         mixture: what is drawn from.
         plan: how the draws are split.
         world: the processes of the run, of which this one loads its part.
-        num_workers: loader processes.
+        config: the ``run`` section.
+        quarantine: learns what loader processes were stuck in.
         pad_id: token that fills batches.
     """
 
     collate: Callable[..., Any] = staticmethod(collate)
     """Makes a batch of samples; see ``datasets.collate``."""
 
-    def __init__(self, mixture: Any, plan: BatchPlan, world: World, *, num_workers: int, pad_id: int) -> None:
+    def __init__(
+        self,
+        mixture: Any,
+        plan: BatchPlan,
+        world: World,
+        config: RunConfig,
+        quarantine: Quarantine | None = None,
+        *,
+        pad_id: int,
+    ) -> None:
         self.mixture, self.plan, self.world = mixture, plan, world
-        self.num_workers, self.pad_id = num_workers, pad_id
+        self.num_workers, self.read_timeout = config.num_workers, config.read_timeout
+        self.quarantine, self.pad_id = quarantine, pad_id
+        self.readings = Readings(multiprocessing.get_context(), max(1, self.num_workers))
 
     def __call__(self, steps: range) -> Iterator[list[Any]]:
         """Yield the batches of the given steps.
 
         Raises:
-            TrainingError: the data cannot be used, or loader processes die time and again.
+            TrainingError: the data cannot be used, or loader processes die, or are stuck, time and again.
         """
         step, deaths = steps.start, 0
         while step < steps.stop:
@@ -58,23 +76,26 @@ class StepBatches:
             workers = set(multiprocessing.active_children()) - others
             # torch's handler raises wherever the main thread is when one dies, and would tear a step; reading notices it too.
             signal.signal(signal.SIGCHLD, handler)
+            stalls = Stalls(self.readings, self.read_timeout)
             try:
                 while step < steps.stop:
-                    loaded = list(itertools.islice(batches, self.plan.accumulation))
-                    yield loaded
+                    yield [self._next(batches, stalls) for _ in range(self.plan.accumulation)]
                     step, deaths = step + 1, 0
             except TrainingError as error:  # what a loader process raised comes with its traceback
                 raise TrainingError(str(error).rpartition(f"{TrainingError.__name__}: ")[2].rstrip()) from error
-            except (RuntimeError, OSError, EOFError) as error:
-                if (death := _death(workers)) is None:
-                    raise
+            except (RuntimeError, OSError, EOFError, Stalled) as error:
                 deaths += 1
-                if deaths > MAX_DEATHS:
+                if isinstance(error, Stalled):
+                    self._hold(step, error, workers, last=deaths > MAX_DEATHS)
+                elif (death := _death(workers)) is None:
+                    raise
+                elif deaths > MAX_DEATHS:
                     raise TrainingError(
                         f"step {step}: {death}, for the {deaths}th time over this step. If memory is short, lower "
                         "run.num_workers or run.batch_size_train; with run.num_workers=0, the file that does it shows."
                     ) from error
-                log.warning("step %d: %s; it is replaced", step, death)
+                else:
+                    log.warning("step %d: %s; it is replaced", step, death)
             finally:
                 del batches  # ends its processes, unless the traceback of an exception keeps it alive
                 for worker in workers:
@@ -92,8 +113,53 @@ class StepBatches:
             num_workers=self.num_workers,
             collate_fn=partial(self.collate, pad_id=self.pad_id),
             pin_memory=self.world.device.type == "cuda",
-            worker_init_fn=ignore_signals,
+            worker_init_fn=partial(_start, readings=self.readings),
+            timeout=min(POLL, self.read_timeout / 2) if self.num_workers else 0,
         )
+
+    def _next(self, batches: Iterator[Any], stalls: Stalls) -> Any:
+        """Return the next batch.
+
+        Raises:
+            Stalled: a loader process is stuck.
+        """
+        if not self.num_workers:
+            with naming_stalls(self.readings, self.read_timeout):
+                return next(batches)
+        while True:
+            try:
+                return next(batches)
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader timed out"):
+                    raise
+            stalls.check()
+
+    def _hold(self, step: int, stalled: Stalled, workers: Iterable[Any], *, last: bool) -> None:
+        """End the loader processes that are stuck, and have what they were reading replaced.
+
+        Raises:
+            TrainingError: it is the last time that this may happen in a step.
+        """
+        reason = f"not read within run.read_timeout, {self.read_timeout:g} s"
+        for worker in workers:
+            if (reading := stalled.by_process.get(worker.pid)) is not None:
+                worker.kill()
+                if self.quarantine is not None:
+                    self.quarantine.hold(reading, reason)
+                log.warning(
+                    "step %d: %s: %s; its loader process and the record are replaced", step, reading.name, reason
+                )
+        if last:
+            raise TrainingError(
+                f"step {step}: {stalled}, for the {MAX_DEATHS + 1}th time over this step: {reason}. If the disk or the network "
+                "is that slow, raise run.read_timeout; if it does not answer at all, resume the run when it does."
+            ) from stalled
+
+
+def _start(worker: int, readings: Readings) -> None:
+    """Prepare a loader process."""
+    ignore_signals(worker)
+    readings.join(worker)
 
 
 def ignore_signals(worker: int) -> None:

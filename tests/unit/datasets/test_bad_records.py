@@ -11,7 +11,8 @@ from tests.unit.datasets.folder import Folder
 from video_llama.common.errors import TrainingError
 from video_llama.common.types import Sample
 from video_llama.datasets.base import Dataset
-from video_llama.datasets.mixture import ATTEMPTS, Mixture, RecordRef, sample_or_replacement
+from video_llama.datasets.mixture import Mixture, RecordRef
+from video_llama.datasets.replacement import ATTEMPTS, sample_or_replacement
 
 SEED = [42, 0, 0]
 
@@ -44,8 +45,8 @@ def test_a_good_record_is_returned_unchanged(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ("missing", "media/p/20.mp4: no such file"),
-        ("broken", "media/p/20.mp4: moov atom not found"),
+        ("missing", "no such file"),
+        ("broken", "moov atom not found"),
         ("wordless", "0.csv:22: the caption '...' is empty after cleaning"),
     ],
 )
@@ -55,6 +56,7 @@ def test_a_bad_record_is_replaced_and_reported_with_its_reason(folder: Folder, k
     (replaced,) = sample.replaced
     assert replaced.sample_id == "webvid/p/20.mp4"
     assert replaced.reason.endswith(reason)
+    assert replaced.path == (None if kind == "wordless" else str(folder.media / "p/20.mp4"))
     assert replaced.replacement_id == sample.id != replaced.sample_id
 
 

@@ -16,6 +16,7 @@ from tests import tiny
 from video_llama.common.distributed import World
 from video_llama.common.errors import BadRecord
 from video_llama.common.types import Sample
+from video_llama.datasets.base import Dataset
 from video_llama.datasets.mixture import Mixture
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.runners.check import Check
@@ -33,6 +34,7 @@ class Samples:
     """A data set of made-up samples, some of which are bad."""
 
     name = "made_up"
+    shuffled = Dataset.shuffled
 
     def __init__(self, n: int = 10, bad: Sequence[int] = ()) -> None:
         self.samples = [tiny.sample(f"made_up/{i}", *([1], [4], [])[i % 3]) for i in range(n)]

@@ -361,7 +361,7 @@ def test_the_totals_of_bad_samples_go_on_after_a_resume(decoder, tmp_path):
     trained(decoder, tmp_path / "run", Samples(60, bad=range(10)), max_epoch=1, **settings)
     run = trained(decoder, tmp_path / "run", Samples(60, bad=range(10)), resume="auto", **settings)
     assert run.state == whole.state
-    listed = [(tmp_path / name / "bad_samples.rank0.jsonl").read_text() for name in ("whole", "run")]
+    listed = [(tmp_path / name / "bad_samples.jsonl").read_text() for name in ("whole", "run")]
     assert listed[0] == listed[1]
 
 

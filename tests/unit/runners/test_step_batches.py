@@ -5,7 +5,13 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,13 +19,21 @@ import torch
 from tests.unit.runners.runs import ALONE, Samples, metrics, runner, trained
 from video_llama.common.errors import TrainingError
 from video_llama.datasets.mixture import BatchPlan, Mixture
+from video_llama.datasets.quarantine import Quarantine
+from video_llama.datasets.readings import Readings, now_reading
+from video_llama.runners import stalls as stalls_module
+from video_llama.runners.config import RunConfig
+from video_llama.runners.stalls import Stalled, Stalls
 from video_llama.runners.step_batches import MAX_DEATHS, StepBatches
 
 PLAN = BatchPlan(batch_size=2, accumulation=2, world_size=1, steps_per_epoch=5)
 
 
-def batches(samples: Samples, workers: int) -> StepBatches:
-    return StepBatches(Mixture([samples], [1.0], 42), PLAN, ALONE, num_workers=workers, pad_id=0)
+def batches(samples: Samples, workers: int, **settings: Any) -> StepBatches:
+    config = RunConfig(init_lr=0.1, max_epoch=1, output_dir="out", batch_size_train=2, num_workers=workers, **settings)
+    mixture, quarantine = Mixture([samples], [1.0], 42), Quarantine()
+    mixture.guard(quarantine)
+    return StepBatches(mixture, PLAN, ALONE, config, quarantine, pad_id=0)
 
 
 def ids(loaded: list) -> list[tuple[str, ...]]:
@@ -98,3 +112,66 @@ def test_a_run_whose_loader_process_is_killed_has_the_numbers_of_another(decoder
     run.train()
     assert metrics(tmp_path / "run") == metrics(tmp_path / "straight")
     assert all(torch.isfinite(p).all() for p in run.trainables)
+
+
+class Stuck(Samples):
+    """Samples of which some are read from a file that never answers."""
+
+    def __init__(self, folder: Path, stuck: Sequence[int], *, in_file: bool = True) -> None:
+        super().__init__()
+        self.fifo, self.stuck, self.in_file = folder / "fifo", stuck, in_file
+        self.quarantine: Quarantine | None = None
+        os.mkfifo(self.fifo)
+
+    def sample(self, index, rng):
+        if index in self.stuck:
+            path = f"{self.fifo}{index}"
+            with self.quarantine.reading(path, rng) if self.in_file else nullcontext():
+                open(self.fifo).close()
+        return super().sample(index, rng)
+
+
+@pytest.mark.parametrize("in_file", [True, False])
+def test_a_loader_process_that_is_stuck_in_a_file_is_replaced_and_so_is_the_record(tmp_path, in_file, caplog):
+    expected = [ids(step) for step in batches(Samples(bad=[3]), 0)(range(6))]
+    loading = batches(Stuck(tmp_path, [3], in_file=in_file), 2, read_timeout=0.4)
+    found = list(loading(range(6)))
+    assert [ids(step) for step in found] == expected
+    replaced = [bad for step in found for batch in step for bad in batch.replaced]
+    assert {(bad.sample_id, bad.reason, bad.read_as) for bad in replaced} == {
+        ("made_up/3", "not read within run.read_timeout, 0.4 s", None)
+    }
+    name = f"{tmp_path}/fifo3" if in_file else "made_up/3"
+    assert {bad.path for bad in replaced} == {name if in_file else None}
+    assert caplog.text.count(f"{name}: not read within") == 1, "the deadline is paid once"
+
+
+def test_files_that_never_answer_stop_the_run_with_their_names(tmp_path):
+    loading = batches(Stuck(tmp_path, range(10)), 1, read_timeout=0.2)
+    with pytest.raises(TrainingError, match=r"step 0: stuck in .*fifo\d, for the 4th time .*run.read_timeout, 0.2 s"):
+        list(loading(range(4)))
+
+
+def test_a_run_that_was_stopped_for_long_takes_no_file_for_stuck(monkeypatch):
+    readings = Readings(multiprocessing.get_context(), 1)
+    readings.join(0)
+    stalls, clock = Stalls(readings, 60.0), iter([100.0, 101.0, 10_000.0, 10_001.0, 10_040.0])
+    monkeypatch.setattr(stalls_module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    with now_reading(sample_id="d/1"):
+        for _ in range(4):
+            stalls.check()
+        with pytest.raises(Stalled, match="stuck in d/1"):
+            stalls.check()
+
+
+def test_without_loader_processes_a_file_that_does_not_answer_is_named(tmp_path, caplog):
+    samples = Stuck(tmp_path, [3])
+
+    def answer():
+        while "fifo3 for more than run.read_timeout, 0.2 s" not in caplog.text:
+            time.sleep(0.01)
+        with open(samples.fifo, "w"):
+            samples.stuck = ()
+
+    threading.Thread(target=answer, daemon=True).start()
+    assert len(list(batches(samples, 0, read_timeout=0.2)(range(3)))) == 3

@@ -55,7 +55,10 @@ def test_sound_is_counted_as_used_absent_or_failed():
     with_sound = [tiny.sample("a", tiny.sound(2), 4), tiny.sample("b", tiny.sound(2))]
     mute = tiny.sample("c", 4)
     mute = replace(mute, media=tuple(replace(item, lacks_sound=True) for item in mute.media))
-    broken = tuple(Replaced(name, "no", "d", failed) for name, failed in (("x", True), ("y", False), ("z", True)))
+    broken = tuple(
+        Replaced(name, "no", "d", error=error)
+        for name, error in (("x", "SoundDecodeError"), ("y", "BadRecord"), ("z", "SoundDecodeError"))
+    )
     batch = tiny.batch(*with_sound, mute, replace(tiny.sample("d"), replaced=broken))
     tally = Tally(["elsewhere"])
     found = tally.metrics(tally.counts([batch]), tally.losses([batch], [[1.0, 2.0, 3.0, 4.0]]))

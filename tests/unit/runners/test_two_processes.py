@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -121,10 +122,12 @@ def test_a_checkpoint_is_written_before_callbacks_of_any_process_act_on_it(noted
     assert [process.checkpoints_found for process in noted] == [[True], [True]]
 
 
-def test_the_first_process_writes_shared_files_and_each_process_its_own_bad_samples(two):
+def test_the_first_process_writes_shared_files_such_as_the_bad_samples_of_all(two):
     assert sorted(p.name for p in (two / "bad").iterdir()) == [
-        "bad_samples.rank0.jsonl", "bad_samples.rank1.jsonl", "checkpoint_step000002.pth", "config.yaml", "metrics.jsonl",
+        "bad_samples.jsonl", "checkpoint_step000002.pth", "config.yaml", "metrics.jsonl",
     ]  # fmt: skip
-    listed = sum(len((two / "bad" / f"bad_samples.rank{r}.jsonl").read_text().splitlines()) for r in (0, 1))
-    assert listed == sum(line["replaced"] for line in metrics(two / "bad"))
+    listed = [json.loads(line) for line in (two / "bad" / "bad_samples.jsonl").read_text().splitlines()]
+    assert sorted(line["id"] for line in listed) == sorted({line["id"] for line in listed})
+    assert 2 < len(listed) <= sum(line["replaced"] for line in metrics(two / "bad"))
+    assert [line["step"] for line in listed] == sorted(line["step"] for line in listed)
     assert len(losses(two / "bad")) == 2

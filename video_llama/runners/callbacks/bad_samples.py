@@ -2,49 +2,68 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from pathlib import Path
 
 from video_llama.common.errors import TrainingError
 from video_llama.common.registry import CALLBACKS
-from video_llama.common.types import Batch
-from video_llama.runners.append_log import AppendLog, drop_records_from
+from video_llama.common.types import Batch, Replaced
+from video_llama.datasets.quarantine import Quarantine
+from video_llama.runners.append_log import AppendLog
+from video_llama.runners.bad_fraction import lower_bound
+from video_llama.runners.bad_summary import bad_summary
 from video_llama.runners.callback import Callback, Run
 from video_llama.runners.callback_configs import BadSamplesConfig
 from video_llama.runners.run_state import StepMetrics
 
-SAMPLES_BEFORE_JUDGING = 100
+log = logging.getLogger(__name__)
 
 
 @CALLBACKS.register("bad_samples")
 class BadSamples(Callback):
-    """Lists bad records in ``bad_samples.rank<N>.jsonl``, and holds the run to ``run.max_bad_fraction``."""
+    """Writes the ledger of bad records, ``bad_samples.jsonl``, and holds the run to ``run.max_bad_fraction``."""
 
     Config = BadSamplesConfig
 
     def on_start(self, run: Run) -> None:
-        """Drop the steps that a resumed run takes again."""
-        self.log = AppendLog(run.output.bad_samples)
-        drop_records_from(run.output.bad_samples, run.state.step)
+        """Take in the ledger that the run is given. What an earlier part of the run found stays."""
+        self.log, self.ledger = AppendLog(run.output.bad_samples), Quarantine(run.output.bad_samples)
+        self.replaced: list[Replaced] = []
+        if run.world.is_main:
+            given = None if self.config.given is None else Path(self.config.given)
+            if known := self.ledger.prepare(given):
+                log.info(
+                    "%s: %d bad records are known from before. Their files are not opened; video-llama check-data --retry "
+                    "empties the list.",
+                    run.output.bad_samples, known,
+                )  # fmt: skip
+        run.world.barrier()
 
     def before_step(self, run: Run, batches: Sequence[Batch]) -> None:
-        """List the bad records of this process, even if the step fails."""
-        replaced = [r for batch in batches for r in batch.replaced]
-        self.log.append({"step": run.state.step, **asdict(r)} for r in replaced)
+        """Note the bad records of this process."""
+        self.replaced = [r for batch in batches for r in batch.replaced]
 
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
-        """Stop the run if too large a share was bad, from its first step on, before and after resuming.
+        """List the bad records of all processes, and stop the run if there are too many, from its first step on.
 
         Raises:
-            TrainingError: the share is above ``max_fraction``.
+            TrainingError: their share is surely above ``max_fraction``.
         """
-        samples, bad = run.state.samples, run.state.bad_samples
-        if samples >= SAMPLES_BEFORE_JUDGING and bad > self.config.max_fraction * samples:
+        if metrics.replaced:  # on any process, so that all gather
+            found = [bad for of_process in run.world.gather_objects(self.replaced) for bad in of_process]
+            if run.world.is_main:
+                self.log.append(self.ledger.new(metrics.step, found))
+        bad, tried = run.state.bad_samples, run.state.samples + run.state.bad_samples
+        if lower_bound(bad, tried) > self.config.max_fraction:
             raise TrainingError(
-                f"{bad} bad samples among {samples}: more than run.max_bad_fraction, {self.config.max_fraction}. "
-                f"{run.output.folder}/bad_samples.rank*.jsonl lists them with reasons."
+                f"{bad} of {tried} records were bad: surely more than run.max_bad_fraction, {self.config.max_fraction}. "
+                f"{run.output.bad_samples} lists them with reasons."
             )
 
     def on_end(self, run: Run, error: BaseException | None) -> None:
-        """Write what a full disk has held up."""
+        """Sum up, and write what a full disk has held up."""
         self.log.close()
+        if run.world.is_main and (bad := run.state.bad_samples):
+            tried = run.state.samples + bad
+            log.info("\n".join(bad_summary(run.output.bad_samples, bad, tried)))
