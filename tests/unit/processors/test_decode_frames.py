@@ -9,7 +9,7 @@ import pytest
 from tests.unit.processors.clips import cut_start, picture, played, set_matrix, write_clip
 from video_llama.common.errors import UnknownName
 from video_llama.processors.decode import open_video
-from video_llama.processors.decode.packets import Packet, PacketRange, ranges_for
+from video_llama.processors.decode.packets import Is, PacketIndex, PacketRange, ranges_for
 from video_llama.processors.decode.pyav_backend import to_rgb
 
 B_FRAMES = "bframes=3:keyint=10:min-keyint=10:scenecut=0"
@@ -66,13 +66,16 @@ def test_the_open_gop_clip_has_frames_that_refer_to_the_previous_gop(tmp_path):
     assert packets[keys[1] + 1].pts < packets[keys[1]].pts
 
 
+def index_of(pts: list[int], keys: set[int]) -> PacketIndex:
+    times = np.array(pts)
+    return PacketIndex(times, times, np.array([Is.KEY if i in keys else 0 for i in range(len(pts))], np.uint8))
+
+
 def test_only_packets_needed_for_the_requested_frames_are_decoded():
-    closed = [
-        Packet(pts, i % 4 == 0, True, False, False) for i, pts in enumerate([0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11])
-    ]
+    closed = index_of([0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11], {0, 4, 8})
     assert ranges_for([6], closed) == [PacketRange(4, 6)]
     assert ranges_for([1, 6, 5, 9], closed) == [PacketRange(0, 1), PacketRange(4, 6), PacketRange(8, 9)]
-    leading = [Packet(pts, i in (0, 3), True, False, False) for i, pts in enumerate([0, 2, 1, 5, 3, 4, 6])]
+    leading = index_of([0, 2, 1, 5, 3, 4, 6], {0, 3})
     assert ranges_for([4], leading) == [PacketRange(0, 4)]
     assert ranges_for([6], leading) == [PacketRange(3, 6)]
     assert ranges_for([4, 6], leading) == [PacketRange(0, 6)]

@@ -18,7 +18,7 @@ from tests.unit.processors.sounds import write_sound
 from video_llama.processors import vetting
 from video_llama.processors.audio import SEGMENT_SECONDS, segment_starts, span
 from video_llama.processors.decode import SAMPLE_RATE, open_video, probe
-from video_llama.processors.decode.packets import shown_at
+from video_llama.processors.decode.packets import shown_at, times
 from video_llama.processors.decode.waveform import Losses, SoundFrame, frame_of, on_clock
 from video_llama.processors.frame_sampling import timestamp_message, uniform
 from video_llama.processors.span import Span, SpanOfSound, SpanOfVideo
@@ -106,8 +106,10 @@ def test_frame_times_are_rounded_to_tenths_by_their_exact_values(times):
 )
 def test_frames_are_shown_at_exact_multiples_of_the_time_base_or_of_the_frame_distance(steps, time_base, rate):
     ticks = list(accumulate(steps, initial=7))
-    assert shown_at(list(ticks), time_base, rate) == [(tick - 7) * time_base for tick in ticks]
-    assert shown_at([None, *ticks], time_base, rate) == [i / rate for i in range(len(ticks) + 1)]
+    counts, unit = shown_at(times(ticks), time_base, rate)
+    assert (counts.tolist(), unit) == ([tick - 7 for tick in ticks], time_base)
+    counts, unit = shown_at(times([None, *ticks]), time_base, rate)
+    assert (counts.tolist(), unit) == (list(range(len(ticks) + 1)), 1 / rate)
 
 
 @pytest.mark.parametrize("name", ["x.gif", "x.png", "x.webp", "x.avif"])

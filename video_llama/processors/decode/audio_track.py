@@ -29,7 +29,7 @@ from video_llama.processors.decode.media_file import (
     video_stream,
 )
 from video_llama.processors.decode.ogg import chain_links
-from video_llama.processors.decode.packets import time_zero
+from video_llama.processors.decode.packets import NO_TIME, time_zero
 from video_llama.processors.decode.waveform import (
     MAX_KERNEL,
     SAMPLE_RATE,
@@ -297,7 +297,7 @@ def _first_frame_at(path: str, deadline: Deadline) -> Fraction | None:
                 frames = stream.codec_context.decode(packet)
                 if frames:
                     tick = first_dts if container.format.name == "avi" else frames[0].pts
-                    return time_zero(tick, stream.time_base)
+                    return time_zero(NO_TIME if tick is None else tick, stream.time_base)
         except (av.error.FFmpegError, TornFile):
             return None
     return None

@@ -31,6 +31,18 @@ def collected_damage() -> Iterator[list[str]]:
         _reports.reset(token)
 
 
+@contextmanager
+def noticed_damage(path: str) -> Iterator[list[str]]:
+    """Collect the reports of this thread, and pass them on at the end."""
+    noticed: list[str] = []
+    try:
+        with collected_damage() as noticed:
+            yield noticed
+    finally:
+        for report in noticed:
+            report_damage(path, report)
+
+
 def report_damage(path: str, report: str) -> None:
     """Add to the reports that are collected; without a collector, log the report, once for each file."""
     reports = _reports.get()

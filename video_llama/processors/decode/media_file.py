@@ -24,6 +24,9 @@ MAX_PIXELS = 89_478_485
 MAX_TRIES = 1000
 """Reads in a row that may find no packet. MPEG-TS looks through about 64 KB in each."""
 
+AHEAD, AHEAD_BYTES = 64, 1 << 20
+"""Packets, and bytes of them, that are read ahead."""
+
 NO_MEDIA_FORMATS = ("tty", "image2", "_pipe")
 """Suffixes of the names of FFmpeg's readers of text and of still pictures."""
 
@@ -159,29 +162,52 @@ def video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def read_packets(container: InputContainer, streams: Iterable[Stream], deadline: Deadline) -> Iterator[av.Packet]:
-    """Yield the packets of the streams without decoding them, checking the deadline before each.
+    """Yield the packets of the streams without decoding them. The deadline is checked before each.
+
+    They are read ahead, up to ``AHEAD`` of them: listening to FFmpeg's log for each one would take most of the time.
 
     Raises:
         TornFile: the rest of the file is damaged or missing.
         DecodeError: it cannot be read otherwise, or the deadline passed.
     """
+    streams, ahead = list(streams), 1
     demuxed, n_tries = container.demux(*streams), 0
     while True:
-        deadline.check()
-        with _read_errors(deadline, "read its packets", "damaged, or cut short"):
-            try:
-                packet = next(demuxed, None)
-            except BlockingIOError:  # FFmpeg found no packet in what it read, and asks to go on
-                n_tries += 1
-                if n_tries > MAX_TRIES:
-                    raise TornFile(deadline.path, "cannot read its packets: no more are found in it") from None
-                demuxed = container.demux(*streams)
-                continue
-        n_tries = 0
-        if packet is None:
+        read: list[av.Packet] = []
+        failed: DecodeError | None = None
+        is_last = False
+        try:
+            with _read_errors(deadline, "read its packets", "damaged, or cut short"):
+                try:
+                    is_last = _read_ahead(demuxed, ahead, read, deadline)
+                except BlockingIOError:  # FFmpeg found no packet in what it read, and asks to go on
+                    n_tries += 1 if not read else 0
+                    if n_tries > MAX_TRIES:
+                        raise TornFile(deadline.path, "cannot read its packets: no more are found in it") from None
+                    demuxed = container.demux(*streams)
+        except DecodeError as error:
+            failed = error
+        if read:
+            n_tries = 0
+        yield from read
+        if failed is not None:
+            raise failed
+        if is_last:
             return
-        if packet.size:  # the last packet is empty and only marks the end
-            yield packet
+        ahead = min(2 * ahead, AHEAD)
+
+
+def _read_ahead(demuxed: Iterator[av.Packet], n: int, read: list[av.Packet], deadline: Deadline) -> bool:
+    """Add up to ``n`` packets to those that are ``read``, and return whether there are no more."""
+    n_bytes = 0
+    for packet in demuxed:
+        deadline.check()
+        if size := packet.size:  # the last packet is empty and only marks the end
+            read.append(packet)
+            n_bytes += size
+        if len(read) >= n or n_bytes > AHEAD_BYTES:
+            return False
+    return True
 
 
 @contextmanager

@@ -6,17 +6,17 @@ order they are shown. A keyframe starts a group of pictures (GOP), and decoding 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntFlag
 from fractions import Fraction
-from itertools import accumulate, pairwise
-from typing import TypeVar
 
 import av
+import numpy as np
+from numpy.typing import NDArray
 
 from video_llama.processors.decode.h264 import FieldFinder
-
-T = TypeVar("T", int, Fraction)
 
 STEP_BACK = 1
 """A clock that goes back by more than this many seconds between two frames starts again."""
@@ -24,34 +24,76 @@ STEP_BACK = 1
 ONE_FRAME_PER_PACKET = frozenset({"h264", "hevc", "av1", "vp9", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg", "prores"})
 """Codecs whose packets hold exactly one shown frame. VP8, for one, has packets that show nothing."""
 
+MAX_TICKS = 1 << 60
+"""Longest video by its clock; more is nonsense."""
 
-@dataclass(frozen=True)
-class Packet:
-    """The metadata of a packet that the index keeps."""
+NO_TIME = int(np.iinfo(np.int64).min)
+"""In an array of times: the file does not say."""
 
-    pts: int | None
-    """When it is shown, in ticks of the stream's time base; None if the file does not say."""
-    is_key: bool
-    is_shown: bool
-    """False if the file's edit list cuts it: it is decoded, because others refer to it, and dropped."""
-    is_cut: bool
+
+class Is(IntFlag):
+    """Facts about a packet."""
+
+    KEY = 1
+    HIDDEN = 2
+    """The file's edit list cuts it: it is decoded, because others refer to it, and dropped."""
+    CUT = 4
     """Part of its data is not in the file."""
-    has_new_header: bool
-    """Carries decoder settings that later packets need."""
-    dts: int | None = None
-    """When it is decoded, likewise."""
-    is_field: bool = False
-    """Holds one of the two fields of an interlaced frame."""
+    HEADER = 8
+    """It carries decoder settings that later packets need."""
+    FIELD = 16
+    """It holds one of the two fields of an interlaced frame."""
+
+
+def times(values: Sequence[int | None]) -> NDArray[np.int64]:
+    """Return times as an array, with ``NO_TIME`` for None."""
+    return np.array([NO_TIME if value is None else value for value in values], np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class PacketIndex:
+    """The packets of a stream, in the order of the file. ``N`` is their number."""
+
+    pts: NDArray[np.int64]
+    """int64[N]: when each is shown, in ticks of the stream's time base, or ``NO_TIME``."""
+    dts: NDArray[np.int64]
+    """int64[N]: when each is decoded, likewise."""
+    facts: NDArray[np.uint8]
+    """uint8[N]: see ``Is``."""
+
+    def __len__(self) -> int:
+        return len(self.pts)
 
     @classmethod
-    def of(cls, packet: av.Packet, fields: FieldFinder | None = None) -> Packet:
-        """Read the metadata of a demuxed packet. ``fields``: of an H.264 stream."""
-        header = packet.has_sidedata("new_extradata")
-        is_field = False
-        if fields is not None and (fields.may_find or packet.is_keyframe):
-            is_field = fields.is_field(bytes(packet))
-        shown = not packet.is_discard
-        return cls(packet.pts, packet.is_keyframe, shown, packet.is_corrupt, header, packet.dts, is_field)
+    def of(cls, packets: Iterable[av.Packet], fields: FieldFinder | None = None) -> PacketIndex:
+        """Read the metadata of demuxed packets. ``fields``: of an H.264 stream."""
+        pts, dts, facts = [], [], bytearray()
+        for packet in packets:
+            pts.append(packet.pts)
+            dts.append(packet.dts)
+            fact = 0
+            if is_key := packet.is_keyframe:
+                fact |= Is.KEY
+            if packet.is_discard:
+                fact |= Is.HIDDEN
+            if packet.is_corrupt:
+                fact |= Is.CUT
+            for side in packet.iter_sidedata():
+                if side.data_type == "new_extradata":
+                    fact |= Is.HEADER
+            if fields is not None and (is_key or fields.may_find) and fields.is_field(bytes(packet)):
+                fact |= Is.FIELD
+            facts.append(fact)
+        return cls(times(pts), times(dts), np.frombuffer(bytes(facts), np.uint8))
+
+    @classmethod
+    def kept(cls, arrays: Mapping[str, NDArray[np.int64]]) -> PacketIndex:
+        """Return what ``vars`` of an index gave, from arrays of 64 bits."""
+        return cls(arrays["pts"], arrays["dts"], arrays["facts"].astype(np.uint8))
+
+    def any(self, fact: Is) -> bool:
+        """Return whether a fact holds for any packet."""
+        return bool((self.facts & fact).any())
 
 
 @dataclass(frozen=True)
@@ -62,106 +104,104 @@ class PacketRange:
     last: int
 
 
-def why_not_trusted(packets: list[Packet], container: str, codec: str, reorders: bool) -> str:
+def why_not_trusted(packets: PacketIndex, container: str, codec: str, reorders: bool) -> str:
     """Return why the packets do not determine which frames are shown, and when; empty if they do.
 
     Args:
         container, codec: FFmpeg's names of the file's format and of the stream's.
         reorders: the stream's header announces B-frames, so frames are not shown in the order they decode.
     """
+    pts = packets.pts
     if codec not in ONE_FRAME_PER_PACKET:
         return f"{codec} may have packets that show no frame"
     if container == "avi":
         return "AVI keeps no presentation times"
-    if any(p.is_field for p in packets):
+    if packets.any(Is.FIELD):
         return "packets that hold one field of a frame"
-    if any(p.pts is None for p in packets):
+    if (pts == NO_TIME).any():
         return "packets without presentation times"
-    pts = [pts_of(p) for p in packets]
-    if len(set(pts)) < len(pts):
+    if (np.diff(np.sort(pts)) == 0).any():
         return "two packets with one presentation time"
-    if reorders and len(pts) > 1 and pts == sorted(pts):
+    if reorders and len(pts) > 1 and (np.diff(pts) > 0).all():
         return "B-frames, but presentation times in the order of decoding"
-    if packets and not packets[0].is_key:
+    if len(pts) and not packets.facts[0] & Is.KEY:
         return "starts in the middle of a group of pictures"
-    if packets and min(pts) < pts[0]:
+    if len(pts) and pts.min() < pts[0]:
         return "frames shown before the first keyframe, which may lack what they refer to"
-    if any(p.has_new_header for p in packets):
+    if packets.any(Is.HEADER):
         return "decoder settings that change"
     return ""
 
 
-def pts_of(packet: Packet) -> int:
-    """Return the presentation time of a packet that has one."""
-    assert packet.pts is not None
-    return packet.pts
-
-
-def display_order(packets: list[Packet]) -> list[int]:
+def display_order(packets: PacketIndex) -> NDArray[np.int64]:
     """Return the positions of the packets that are shown, in display order."""
-    shown = (i for i, packet in enumerate(packets) if packet.is_shown)
-    return sorted(shown, key=lambda i: pts_of(packets[i]))
+    shown = np.flatnonzero(packets.facts & Is.HIDDEN == 0)
+    return shown[np.argsort(packets.pts[shown], kind="stable")]
 
 
-def shown_at(ticks: list[int | None], time_base: Fraction | None, rate: Fraction) -> list[Fraction]:
-    """Return when each frame is shown, in seconds after the first shown frame, which is at 0.
+def shown_at(
+    ticks: NDArray[np.int64], time_base: Fraction | None, rate: Fraction
+) -> tuple[NDArray[np.int64], Fraction]:
+    """Return when each frame is shown after the first shown frame, which is at 0: int64[T], and their unit in seconds.
 
     Only presentation times count; the stream's start and the edit list do not. After a clock that starts again, as in
     joined files, frames go on at the usual distance. Without times that increase, frames are ``1 / rate`` apart.
 
     Args:
-        ticks: each frame's presentation time; None if unknown.
+        ticks: int64[T], each frame's presentation time, or ``NO_TIME``.
         rate: frames per second.
     """
-    known = [tick for tick in ticks if tick is not None]
-    if not time_base or len(known) < len(ticks):
-        return [i / rate for i in range(len(ticks))]
-    steps = [after - before for before, after in pairwise(known)]
+    evenly = np.arange(len(ticks)), 1 / rate
+    if not time_base or (ticks == NO_TIME).any() or int(ticks.max()) - int(ticks.min()) > MAX_TICKS:
+        return evenly
+    steps = np.diff(ticks)
     usual = usual_step(steps) or round(1 / (rate * time_base))
-    steps = [usual if step * time_base < -STEP_BACK else step for step in steps]
-    if not all(step > 0 for step in steps):
-        return [i / rate for i in range(len(ticks))]
-    return [tick * time_base for tick in accumulate(steps, initial=0)]
+    steps = np.where(steps < math.ceil(-STEP_BACK / time_base), usual, steps)
+    if (steps <= 0).any():
+        return evenly
+    return np.concatenate([[0], np.cumsum(steps)]), time_base
 
 
-def usual_step(steps: Sequence[T]) -> T | None:
+def usual_step(steps: NDArray[np.int64]) -> int | None:
     """Return the median of the steps that go forward; None without any."""
-    forward = sorted(step for step in steps if step > 0)
-    return forward[len(forward) // 2] if forward else None
+    forward = np.sort(steps[steps > 0])
+    return int(forward[len(forward) // 2]) if len(forward) else None
 
 
-def output_ticks(dts: list[int | None]) -> list[int | None]:
+def output_ticks(dts: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return presentation times of frames from the decoding times at which the decoder yields them.
 
     AVI keeps no other times. A file may skip some, where the recorder dropped a frame. The decoder yields the last frames
     without a time; they follow at the smallest distance in the file.
     """
-    known = [tick for tick in dts if tick is not None]
+    known = dts[dts != NO_TIME]
     n_left = len(dts) - len(known)
-    if not known or None in dts[: len(known)]:
+    if not len(known) or (dts[: len(known)] == NO_TIME).any():
         return dts
-    step = min((after - before for before, after in pairwise(known) if after > before), default=1)
-    return [*known, *(known[-1] + step * i for i in range(1, n_left + 1))]
+    steps = np.diff(known)
+    step = min(steps[steps > 0], default=1)
+    return np.concatenate([known, known[-1] + step * np.arange(1, n_left + 1)])
 
 
-def time_zero(tick: int | None, time_base: Fraction | None) -> Fraction:
+def time_zero(tick: int, time_base: Fraction | None) -> Fraction:
     """Return time 0 of frames and sound by the file's clock, in seconds.
 
     Args:
         tick: presentation time of the first frame; in AVI, which keeps none and whose sound follows the packets, decoding
-            time of the first packet; None if the file does not say.
+            time of the first packet; ``NO_TIME`` if the file does not say.
     """
-    return Fraction(0) if tick is None or time_base is None else tick * time_base
+    return Fraction(0) if tick == NO_TIME or time_base is None else tick * time_base
 
 
-def ranges_for(wanted: Iterable[int], packets: list[Packet]) -> list[PacketRange]:
+def ranges_for(wanted: Iterable[int], packets: PacketIndex) -> list[PacketRange]:
     """Return the fewest packets to decode for the ``wanted`` ones, as ranges in file order.
 
     Each range starts at the nearest keyframe that is neither decoded nor shown after the wanted frame: in an open GOP,
     frames that decode after a keyframe but are shown before it refer to the previous GOP.
     """
+    keys = np.flatnonzero(packets.facts & Is.KEY)
     ranges: list[PacketRange] = []
-    for new in sorted((PacketRange(_start_for(i, packets), i) for i in wanted), key=lambda r: (r.first, r.last)):
+    for new in sorted((PacketRange(_start_for(i, packets, keys), i) for i in wanted), key=lambda r: (r.first, r.last)):
         if ranges and new.first <= ranges[-1].last:
             ranges[-1] = PacketRange(ranges[-1].first, max(ranges[-1].last, new.last))
         else:
@@ -169,9 +209,8 @@ def ranges_for(wanted: Iterable[int], packets: list[Packet]) -> list[PacketRange
     return ranges
 
 
-def _start_for(position: int, packets: list[Packet]) -> int:
-    shown_at = pts_of(packets[position])
-    for i in range(position, 0, -1):
-        if packets[i].is_key and pts_of(packets[i]) <= shown_at:
-            return i
+def _start_for(position: int, packets: PacketIndex, keys: NDArray[np.int64]) -> int:
+    for key in keys[: np.searchsorted(keys, position, "right")][::-1].tolist():
+        if packets.pts[key] <= packets.pts[position]:
+            return int(key)
     return 0

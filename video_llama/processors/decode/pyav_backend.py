@@ -1,8 +1,9 @@
 """Video through PyAV: packets are listed without decoding, then only the groups of pictures needed are decoded.
 
-It does not seek: a second pass over the packets skips those that are not needed, which costs 3 ms for 10 s of video and
-cannot land in the wrong place. If the packets do not determine the frames (see ``why_not_trusted``), all are decoded in
-order.
+To reach a group of pictures, a second pass over the packets skips those that are not needed, which costs 3 ms for 10 s of
+video and cannot land in the wrong place. Far into a file with an index of its own, it seeks, and compares what it finds with
+the packets that were listed; if they differ, it passes over all. If the packets do not determine the frames (see
+``why_not_trusted``), all are decoded in order.
 
 Shapes: T frames, H x W pixels.
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import pairwise
 
 import av
 import numpy as np
@@ -21,6 +21,7 @@ from av.container import InputContainer
 from av.filter import Graph
 from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
+from av.stream import Discard
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -30,8 +31,9 @@ from video_llama.common.errors import DecodeError
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound
-from video_llama.processors.decode.damage import collected_damage, report_damage
+from video_llama.processors.decode.damage import collected_damage, noticed_damage, report_damage
 from video_llama.processors.decode.h264 import FieldFinder
+from video_llama.processors.decode.index_cache import LONG, CachedIndex
 from video_llama.processors.decode.media_file import (
     Deadline,
     check_indices,
@@ -42,17 +44,19 @@ from video_llama.processors.decode.media_file import (
     video_stream,
 )
 from video_llama.processors.decode.packets import (
-    Packet,
+    Is,
+    PacketIndex,
     PacketRange,
     display_order,
     output_ticks,
-    pts_of,
     ranges_for,
     shown_at,
     time_zero,
+    times,
     usual_step,
     why_not_trusted,
 )
+from video_llama.processors.decode.seeking import SEEKABLE, Astray, IndexedPackets
 from video_llama.processors.decode.tone_map import BT2020, UNSPECIFIED, Colour, to_sdr
 
 SKIPS_UNREFERENCED = frozenset({"h264"})
@@ -80,28 +84,32 @@ class PyavReader:
     def __init__(self, path: str, size: tuple[int, int] | None, deadline_s: float) -> None:
         self.path, self._size, self._deadline_s = path, size, deadline_s
         check_media_file(path)
-        deadline = Deadline(path, deadline_s)
-        with _opened(path, deadline) as (container, stream):
-            self._codec = stream.codec_context.codec.canonical_name
-            fields = FieldFinder(stream.codec_context.extradata or b"") if self._codec == "h264" else None
-            self._packets = [Packet.of(packet, fields) for packet in read_packets(container, [stream], deadline)]
-            if self._packets and self._packets[-1].is_cut:
-                raise DecodeError(path, f"cut short in packet {len(self._packets)} of its video")
-            rate, self._time_base = Fraction(stream.guessed_rate or stream.average_rate or 25), stream.time_base
-            self._colour = Colour.of_stream(stream)
-            reorders, file_format = bool(stream.codec_context.has_b_frames), container.format.name
-        self.why_in_order = why_not_trusted(self._packets, file_format, self._codec, reorders)
-        """Why all frames are decoded in order; empty if only the needed groups of pictures are."""
-        ticks = self._ticks(file_format, deadline)
+        deadline, cache = Deadline(path, deadline_s), CachedIndex(path, "video")
+        kept = cache.load()
+        with noticed_damage(path) as damage:
+            with _opened(path, deadline) as (container, stream):
+                self._codec = stream.codec_context.codec.canonical_name
+                self._packets = PacketIndex.kept(kept) if kept else self._listed(container, stream, deadline)
+                rate, self._time_base = Fraction(stream.guessed_rate or stream.average_rate or 25), stream.time_base
+                self._colour = Colour.of_stream(stream)
+                reorders, file_format = bool(stream.codec_context.has_b_frames), container.format.name
+            self.why_in_order = why_not_trusted(self._packets, file_format, self._codec, reorders)
+            """Why all frames are decoded in order; empty if only the needed groups of pictures are."""
+            self._seeks = file_format in SEEKABLE
+            ticks = kept["ticks"] if kept else self._ticks(file_format, deadline)
+        if kept is None and not damage and len(self._packets) >= LONG:
+            cache.keep({**vars(self._packets), "ticks": ticks})
+        self._order = display_order(self._packets)
         self.n_frames = len(ticks)
-        if not ticks:
+        if not self.n_frames:
             raise DecodeError(path, f"no frames in its {self._codec} stream")
-        shown = shown_at(ticks, self._time_base, rate)
-        self.times = tuple(map(float, shown))
-        first = self._packets[0].dts if file_format == "avi" else ticks[0]
-        self._zero = time_zero(first, self._time_base)
-        steps = [after - before for before, after in pairwise(shown)]
-        self.duration = float(shown[-1] + (usual_step(steps) or 1 / rate))
+        counts, unit = shown_at(ticks, self._time_base, rate)
+        up, down = unit.as_integer_ratio()
+        self.times = tuple(count * up / down for count in counts.tolist())
+        first = self._packets.dts[0] if file_format == "avi" else ticks[0]
+        self._zero = time_zero(int(first), self._time_base)
+        step = usual_step(np.diff(counts))
+        self.duration = float(int(counts[-1]) * unit + (step * unit if step else 1 / rate))
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """See ``VideoReader.read``."""
@@ -120,20 +128,27 @@ class PyavReader:
         """See ``VideoReader.sound``."""
         return Sound(self.path, self._zero, Deadline(self.path, self._deadline_s), max_lost)
 
-    def _ticks(self, file_format: str, deadline: Deadline) -> list[int | None]:
-        """Return when each frame is shown, in ticks of the stream's time base; None if the file does not say."""
+    def _listed(self, container: InputContainer, stream: VideoStream, deadline: Deadline) -> PacketIndex:
+        """List the packets without decoding them."""
+        fields = FieldFinder(stream.codec_context.extradata or b"") if self._codec == "h264" else None
+        packets = PacketIndex.of(read_packets(container, [stream], deadline), fields)
+        if len(packets) and packets.facts[-1] & Is.CUT:
+            raise DecodeError(self.path, f"cut short in packet {len(packets)} of its video")
+        return packets
+
+    def _ticks(self, file_format: str, deadline: Deadline) -> NDArray[np.int64]:
+        """Return when each frame is shown, int64[T], in ticks of the stream's time base, or ``NO_TIME``."""
         if not self.why_in_order:
-            self._order = display_order(self._packets)
-            return [self._packets[i].pts for i in self._order]
+            return self._packets.pts[display_order(self._packets)]
         pts, dts = [], []
         for frame in self._all_frames(deadline):
             pts.append(frame.pts)
             dts.append(frame.dts)
-        return output_ticks(dts) if file_format == "avi" or None in pts else pts
+        return output_ticks(times(dts)) if file_format == "avi" or None in pts else times(pts)
 
     def _read(self, wanted: set[int], deadline: Deadline) -> Frames:
         """Decode frames by index, from the keyframes they need."""
-        packet_of = {i: self._order[i] for i in wanted}
+        packet_of = {i: int(self._order[i]) for i in wanted}
         positions = set(packet_of.values())
         ranges = ranges_for(positions, self._packets)
         with collected_damage() as damage:
@@ -149,10 +164,17 @@ class PyavReader:
 
     def _decode(self, ranges: list[PacketRange], wanted: set[int], deadline: Deadline) -> Frames:
         """Decode ranges of packets, and return the wanted frames by the positions of their packets."""
+        try:
+            return self._decode_ranges(ranges, wanted, deadline)
+        except Astray:
+            self._seeks = False
+            return self._decode_ranges(ranges, wanted, deadline)
+
+    def _decode_ranges(self, ranges: list[PacketRange], wanted: set[int], deadline: Deadline) -> Frames:
         found: Frames = {}
-        position_of = {self._packets[i].pts: i for i in wanted}
+        position_of = {int(self._packets.pts[i]): i for i in wanted}
         with _opened(self.path, deadline) as (container, stream):
-            packets = enumerate(read_packets(container, [stream], deadline))
+            packets = IndexedPackets(container, stream, self._packets.pts, deadline, self._seeks)
             for needed in ranges:
                 for frame in self._frames_of(needed, packets, stream, wanted):
                     self._check_whole(frame)
@@ -161,7 +183,7 @@ class PyavReader:
         return found
 
     def _frames_of(
-        self, needed: PacketRange, packets: Iterator[tuple[int, av.Packet]], stream: VideoStream, wanted: set[int]
+        self, needed: PacketRange, packets: IndexedPackets, stream: VideoStream, wanted: set[int]
     ) -> Iterator[av.VideoFrame]:
         """Decode a range, and yield the frames whose references are all in it.
 
@@ -169,10 +191,8 @@ class PyavReader:
         not a whole picture, as in streams that refresh gradually and mark where a refresh starts.
         """
         decoder = stream.codec_context
-        key, is_whole = pts_of(self._packets[needed.first]), needed.first == 0
-        for position, packet in packets:
-            if position < needed.first:
-                continue
+        key, is_whole = int(self._packets.pts[needed.first]), needed.first == 0
+        for position, packet in packets.between(needed.first, needed.last):
             if self._codec in SKIPS_UNREFERENCED:
                 decoder.skip_frame = "DEFAULT" if position in wanted else "NONREF"
             frames = self._decoded(stream, packet, position)
@@ -182,8 +202,6 @@ class PyavReader:
                 is_whole = is_whole or (frame.pts == key and frame.pict_type == PictureType.I)
                 if is_whole and frame.pts is not None and frame.pts >= key:
                     yield frame
-            if position == needed.last:
-                break
         decoder.flush_buffers()
 
     def _read_in_order(self, wanted: set[int], deadline: Deadline) -> Frames:
@@ -229,6 +247,10 @@ def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, Vid
         if stream.codec_context is None:
             raise DecodeError(path, "no decoder for its video stream")
         stream.codec_context.thread_count = 1
+        if container.format.name in SEEKABLE:  # where FFmpeg can pass over what it does not read
+            for other in container.streams:
+                if other is not stream:
+                    other.discard = Discard.all
         yield container, stream
 
 
