@@ -34,10 +34,47 @@ from video_llama.prompts.templates import VICUNA
 from video_llama.prompts.tokenizer import load_tokenizer
 
 WORKERS, READS, SAMPLES = 4, 100_000, 256
-WORDS = (
-    "aerial view of the city at night young woman walking in park with her dog close up slow motion of waves time lapse "
-    "clouds over mountain lake hands typing on laptop keyboard happy family having breakfast isolated green screen"
-).split()
+WORDS = [
+    "aerial",
+    "view",
+    "of",
+    "the",
+    "city",
+    "at",
+    "night",
+    "young",
+    "woman",
+    "walking",
+    "in",
+    "park",
+    "with",
+    "her",
+    "dog",
+    "close",
+    "up",
+    "slow",
+    "motion",
+    "of",
+    "waves",
+    "time",
+    "lapse",
+    "clouds",
+    "over",
+    "mountain",
+    "lake",
+    "hands",
+    "typing",
+    "on",
+    "laptop",
+    "keyboard",
+    "happy",
+    "family",
+    "having",
+    "breakfast",
+    "isolated",
+    "green",
+    "screen",
+]
 
 
 def main() -> None:

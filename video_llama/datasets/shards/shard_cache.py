@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from video_llama.common.errors import DataError
-from video_llama.common.files import read_blocks, sync, wait_for_lock
+from video_llama.common.files import read_blocks, sync
+from video_llama.datasets.readings import still_reading
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,8 @@ ATTEMPTS = 5
 """Failures in a row that end a download."""
 PAUSE_S = 1.0
 """Pause after the first failure; it doubles with each that follows."""
+POLL_S = 0.1
+"""Pause between two looks at whether another process has fetched a shard."""
 SILENCE_S = 60.0
 """Longest wait for the next byte over HTTP."""
 
@@ -75,14 +78,12 @@ class ShardCache:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 lock = stack.enter_context(open(_lock_of(path), "w"))
-                fcntl.flock(lock, fcntl.LOCK_SH)
+                _take(lock.fileno(), fcntl.LOCK_SH, shard)
                 while not path.exists():
-                    wait_for_lock(lock.fileno(), f"{shard.url}: waiting for another process that fetches it")
+                    _take(lock.fileno(), fcntl.LOCK_EX, shard)
                     if not path.exists():
                         self._fetch(shard, path, sha256)
-                    fcntl.flock(
-                        lock, fcntl.LOCK_SH
-                    )  # another process may remove the shard before this one has the lock
+                    _take(lock.fileno(), fcntl.LOCK_SH, shard)  # meanwhile, another process may remove the shard again
                 os.utime(path, ns=(time.time_ns(), 0))  # read now; its name tells its version
             except OSError as error:
                 raise DataError(f"{self.folder}: {shard.url} cannot be kept there: {error}") from error
@@ -129,9 +130,31 @@ def _lock_of(path: Path) -> Path:
     return path.with_name(f".{path.name.removeprefix('.').removesuffix('.part')}.lock")
 
 
+def _take(lock: int, kind: int, shard: RemoteShard) -> None:
+    """Take a lock of a kind, in place of one that this process may have; wait while another process fetches the shard."""
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    waits = False
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not waits:
+                log.info("%s: waiting for another process that fetches it", shard.url)
+            waits = True
+            still_reading()
+            time.sleep(POLL_S)
+
+
 def _download(shard: RemoteShard, partial: Path, sha256: str | None) -> None:
+    from fsspec.callbacks import Callback  # slow to import
+
+    class Progress(Callback):
+        def call(self, *args: Any, **kwargs: Any) -> None:
+            still_reading()
+
     filesystem, at = file_system(shard.url)
-    filesystem.get_file(at, str(partial))
+    filesystem.get_file(at, str(partial), callback=Progress())
     found = partial.stat().st_size
     if shard.size not in (None, found):
         raise OSError(f"{found} of {shard.size} bytes came")
@@ -153,7 +176,7 @@ def attempted(do: Callable[[], T], url: str) -> T:
             if _is_missing(error):
                 raise
             cause = error.__cause__ or error
-            reason = f"{type(cause).__name__}: {cause}"
+            reason = f"{type(cause).__name__}: {' '.join(str(cause).split()).rstrip('.')}"
             if attempt == ATTEMPTS - 1:
                 raise DataError(f"{url}: cannot be fetched: {reason:.300}") from error
             log.info("%s: %s; trying again", url, reason)

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from video_llama.common.errors import BadRecord, DecodeError
+from video_llama.common.errors import BadRecord, DataError, DecodeError, TrainingError
 from video_llama.common.modalities import FileKind
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Media, Sample
@@ -62,11 +63,21 @@ class InShards(Dataset):
         return self.order.record(position, key)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Make the sample of a record, while its shard is kept on this machine."""
+        """Make the sample of a record, while its shard is kept on this machine.
+
+        Raises:
+            TrainingError: the shard cannot be fetched.
+        """
         located = self.table[index]
         if located.entry.problem:
             raise BadRecord(f"{self.where(located)}: {located.entry.problem}")
-        with self.table.held(located):
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self.table.held(located))
+            except DataError as error:  # a run can be resumed; replaced records would stay replaced
+                raise TrainingError(
+                    f"{str(error).rstrip('.')}. Once it can be read again, run.resume=auto goes on"
+                ) from error
             return super().sample(index, rng)  # type: ignore[safe-super]
 
     def where(self, located: Located) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ import pytest
 from tests.file_server import running
 from tests.unit.datasets.folder import Folder
 from tests.unit.datasets.shards.tars import clip, webvid_wds, write_shard
-from video_llama.common.errors import BadRecord, DataError
+from video_llama.common.errors import BadRecord, DataError, TrainingError
 from video_llama.datasets.config import ShardsConfig
 from video_llama.datasets.shards import shard_cache
 from video_llama.datasets.shards.member_index import INDEX, scan
@@ -130,7 +132,7 @@ def test_a_download_that_fails_is_tried_again(folder: Folder, store: Store, fail
 def test_a_shard_that_stays_cut_stops_the_run_and_leaves_nothing(folder: Folder, store: Store, cache: Path) -> None:
     data = webvid_wds(folder, store.shards(1, indexed=True))
     store.cuts = 99
-    with pytest.raises(DataError, match=rf"{store.url}/0\.tar: cannot be fetched: "):
+    with pytest.raises(TrainingError, match=rf"{store.url}/0\.tar: cannot be fetched: .*run\.resume=auto goes on"):
         data.sample(0, rng())
     assert [file.name for file in (cache / "shards").iterdir() if not file.name.endswith(".lock")] == []
 
@@ -139,7 +141,7 @@ def test_a_shard_that_is_not_what_its_index_says_is_refused(folder: Folder, stor
     address = store.shards(1, indexed=True)
     index = Path(f"{store.folder}/0.tar{INDEX}")
     index.write_text(index.read_text().replace('"sha256": null', f'"sha256": "{sha256_of(index)}"'))
-    with pytest.raises(DataError, match=r"its SHA-256 is .*, and its index has"):
+    with pytest.raises(TrainingError, match=r"its SHA-256 is .*, and its index has"):
         webvid_wds(folder, address).sample(0, rng())
 
 
@@ -205,9 +207,42 @@ def test_readers_that_ask_at_once_fetch_a_shard_once(store: Store, cache: Path) 
     assert store.fetched == ["0.tar"]
 
 
+def test_a_process_that_fetches_a_shard_or_waits_for_one_is_not_stuck(
+    store: Store, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.shards(1, indexed=False)
+    monkeypatch.setattr(shard_cache, "POLL_S", 0.0)
+    shard, shards = remote_shard(f"{store.url}/0.tar"), ShardCache(cache / "shards", limit=1e9)
+    said, download = list[str](), shard_cache._download
+    monkeypatch.setattr(shard_cache, "still_reading", lambda: said.append(threading.current_thread().name))
+
+    began = threading.Event()
+
+    def slowly(*args: Any) -> None:
+        began.set()
+        while "waits" not in said:
+            time.sleep(0.001)
+        said.clear()
+        download(*args)
+
+    monkeypatch.setattr(shard_cache, "_download", slowly)
+
+    def read() -> None:
+        with shards.held(shard):
+            pass
+
+    threads = [threading.Thread(target=read, name=name) for name in ("fetches", "waits")]
+    threads[0].start()
+    began.wait()
+    threads[1].start()
+    for thread in threads:
+        thread.join()
+    assert set(said) - {"waits"}  # said by the download
+
+
 def test_a_shard_larger_than_the_limit_is_refused(folder: Folder, store: Store) -> None:
     build = ShardsConfig(storage=store.shards(1, indexed=True), cache_gb=SIZE / 2e9)
-    with pytest.raises(DataError, match=r"0\.tar: 0\.00 GB, and shards may take .* Raise cache_gb"):
+    with pytest.raises(TrainingError, match=r"0\.tar: 0\.00 GB, and shards may take .* Raise cache_gb"):
         webvid_wds(folder, "", build_info=build).sample(0, rng())
 
 
