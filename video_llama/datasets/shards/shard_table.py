@@ -12,7 +12,7 @@ import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +23,8 @@ from pyarrow import ipc
 from tqdm import tqdm
 
 from video_llama.common.cache import home
-from video_llama.common.errors import BadRecord, DataError
-from video_llama.common.file_part import FilePart
+from video_llama.common.errors import DataError, DecodeError
+from video_llama.common.file_part import FilePart, file_part
 from video_llama.common.files import replacing, wait_for_lock
 from video_llama.datasets.shards.member_index import BLOCK, INDEX, Entry, MemberIndex, index_beside, scan
 from video_llama.datasets.shards.shard_cache import RemoteShard, ShardCache, read_remote, remote_shard
@@ -85,6 +85,7 @@ class ShardTable(Sequence[Located]):
         self.facts = [ShardFacts(**json.loads(facts[b"facts"])) for facts in metadata]
         self._first = np.concatenate([[0], np.cumsum([facts.records for facts in self.facts], dtype=np.int64)])
         self._batch: tuple[int, pa.RecordBatch] | None = None
+        self._numbers = {str(self._path(shard)): shard for shard in range(len(self.names))}
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in ("names", "_cache", "_shards", "_stems")}
@@ -129,34 +130,22 @@ class ShardTable(Sequence[Located]):
         return FilePart(str(self._path(located.shard)), start, size, f"{located.entry.key}.{extension}")
 
     @contextmanager
-    def held(self, located: Located) -> Iterator[None]:
-        """Keep the shard of a record on this machine for the time of the block, and check that the record's files are there.
+    def held(self, path: str | Path) -> Iterator[None]:
+        """Keep the shard of a file on this machine for the time of the block, and check that the file is where its index says.
 
+        Args:
+            path: as of ``part``.
         Raises:
-            BadRecord: they are not where the index has them.
+            DecodeError: it is not.
             DataError: the shard cannot be fetched.
         """
-        shard = self._shards[located.shard]
-        if isinstance(shard, RemoteShard):
-            with self._cache.held(shard, self.facts[located.shard].sha256):
-                self._check(located)
-                yield
-        else:
-            self._check(located)
+        part = file_part(path)
+        assert part is not None, "the path of a part of a shard"
+        number = self._numbers[part.file]
+        shard = self._shards[number]
+        with self._cache.held(shard, self.facts[number].sha256) if isinstance(shard, RemoteShard) else nullcontext():
+            _check(part)
             yield
-
-    def _check(self, located: Located) -> None:
-        path = self._path(located.shard)
-        try:
-            with open(path, "rb", buffering=0) as file:
-                for start, size in located.entry.parts.values():
-                    header = os.pread(file.fileno(), BLOCK, start - BLOCK)
-                    if not _has_size(header, size):
-                        raise BadRecord(
-                            f"{path}: no file of {size} bytes at byte {start}: changed since it was indexed"
-                        )
-        except OSError as error:
-            raise BadRecord(f"{path}: cannot be read: {error.strerror or error}") from error
 
     def _path(self, shard: int) -> Path:
         found = self._shards[shard]
@@ -266,6 +255,19 @@ def _digest(entries: Sequence[Entry]) -> str:
 def _batch(entries: Sequence[Entry], schema: pa.Schema) -> pa.RecordBatch:
     rows = [(entry.key, json.dumps(entry.parts), json.dumps(entry.record), entry.problem) for entry in entries]
     return pa.record_batch([pa.array(column, pa.large_string()) for column in zip(*rows, strict=True)], schema=schema)
+
+
+def _check(part: FilePart) -> None:
+    """Raise DecodeError unless the header of a file is before it."""
+    try:
+        with open(part.file, "rb", buffering=0) as file:
+            header = os.pread(file.fileno(), BLOCK, part.start - BLOCK)
+    except OSError as error:
+        raise DecodeError(str(part), f"cannot be read: {error.strerror or error}") from error
+    if not _has_size(header, part.size):
+        raise DecodeError(
+            str(part), f"no file of {part.size} bytes is there any more: its shard has changed since it was indexed"
+        )
 
 
 def _has_size(header: bytes, size: int) -> bool:

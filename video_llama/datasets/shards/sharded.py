@@ -27,6 +27,7 @@ from video_llama.datasets.shards.shard_order import ShardOrder
 from video_llama.datasets.shards.shard_table import Located, ShardTable
 from video_llama.datasets.shards.storage import shard_names
 from video_llama.processors.media import AUDIO_SUFFIXES
+from video_llama.processors.span import Span
 
 CLIP_SUFFIXES = MEDIA_SUFFIXES - IMAGE_SUFFIXES - set(AUDIO_SUFFIXES)
 
@@ -63,22 +64,26 @@ class InShards(Dataset):
         return self.order.record(position, key)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        """Make the sample of a record, while its shard is kept on this machine.
+        """Make the sample of a record, unless its shard or its place there has a problem."""
+        located = self.table[index]
+        if located.entry.problem:
+            raise BadRecord(f"{self.where(located)}: {located.entry.problem}")
+        return super().sample(index, rng)  # type: ignore[safe-super]
+
+    def read_media(self, path: Path, rng: np.random.Generator, span: Span | None = None) -> list[Media]:
+        """Read a file of a shard, while that is kept on this machine.
 
         Raises:
             TrainingError: the shard cannot be fetched.
         """
-        located = self.table[index]
-        if located.entry.problem:
-            raise BadRecord(f"{self.where(located)}: {located.entry.problem}")
         with ExitStack() as stack:
             try:
-                stack.enter_context(self.table.held(located))
+                stack.enter_context(self.table.held(path))
             except DataError as error:  # a run can be resumed; replaced records would stay replaced
                 raise TrainingError(
                     f"{str(error).rstrip('.')}. Once it can be read again, run.resume=auto goes on"
                 ) from error
-            return super().sample(index, rng)  # type: ignore[safe-super]
+            return super().read_media(path, rng, span)
 
     def where(self, located: Located) -> str:
         """Name the shard and the key of a record."""
