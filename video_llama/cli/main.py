@@ -35,6 +35,7 @@ COMMANDS = {
     "demo": Command("video_llama.demo.command", "chat in the browser"),
     "infer": Command("video_llama.cli.infer", "answer a file of questions about many files, in batches"),
     "evaluate": Command("video_llama.cli.evaluate", "score a model on a benchmark"),
+    "probe": Command("video_llama.cli.probe", "show what a model would be given of a clip"),
     "schema": Command("video_llama.cli.schema", "print the JSON Schema of the YAML files, for editors"),
     "download": Command("video_llama.cli.download", "download published weights by name, or list them"),
     "inspect-weights": Command(

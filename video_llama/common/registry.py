@@ -171,6 +171,7 @@ VIDEO_BACKENDS: Registry[Any] = Registry(
     {
         "pyav": Builtin("video_llama.processors.decode.pyav_backend"),
         "decord": Builtin("video_llama.processors.decode.decord_backend"),
+        "torchcodec": Builtin("video_llama.processors.decode.torchcodec_backend"),
     },
 )
 

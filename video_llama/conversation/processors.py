@@ -58,6 +58,8 @@ def _from_datasets(job: JobConfig, kind: str) -> Any:
 
 def _deterministic(kind: str, train: Any, image_size: int) -> Any:
     settings = {key: getattr(train, key) for key in KEPT if hasattr(train, key)}
+    if getattr(train, "sampling", None) == "fps":
+        settings |= {"sampling": "fps", "fps": train.fps}
     return _default(kind, **{"image_size": image_size, **settings})
 
 

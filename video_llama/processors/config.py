@@ -11,7 +11,7 @@ from annotated_types import Ge, Gt, Interval
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.config.fields import Operational, RegisteredName
 
-Sampling = Literal["uniform", "headtail"]
+Sampling = Literal["uniform", "headtail", "fps"]
 
 Channels = Literal["mix", "first"]
 """What is used of a sound of several channels: their mean, or the first alone."""
@@ -27,19 +27,30 @@ class VideoConfig:
     reads: ClassVar[str] = "clips"
 
     n_frms: Annotated[int, Ge(1)] = 8
-    """Frames taken from a clip; all of them if it has fewer."""
+    """Frames taken from a clip, all of them if it has fewer; with ``sampling: fps``, at most so many."""
 
     image_size: Annotated[int, Ge(1)] = 224
     """Side of the square frames, in pixels."""
 
     sampling: Sampling = "uniform"
-    """Frames at equal distances, or drawn at random, half from each half of the clip."""
+    """``uniform``: frames at equal distances; ``headtail``: drawn at random, half from each half of the clip; ``fps``: so many
+    per second of the clip, and at equal distances where those are more than ``n_frms``."""
+
+    fps: Annotated[float, Gt(0)] | None = None
+    """Frames per second of a clip with ``sampling: fps``, which needs it."""
 
     video_backend: Annotated[str, RegisteredName(VIDEO_BACKENDS)] = "pyav"
-    """Library that decodes; decord is for comparison with the original."""
+    """Library that decodes: ``pyav``; ``torchcodec``, which is optional; ``decord``, for comparison with the original."""
 
     deadline_s: Annotated[float, Ge(0), Operational()] = 60.0
     """Time that opening a file may take, and again decoding its frames, in seconds."""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that contradicts another, and why."""
+        if self.sampling == "fps" and self.fps is None:
+            yield "sampling", "fps, but fps is not set: give the frames per second, such as fps: 1"
+        if self.sampling != "fps" and self.fps is not None:
+            yield "fps", f"has no effect with sampling: {self.sampling}; set sampling: fps, or leave it out"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +74,12 @@ class VideoTrainConfig(RandomCropConfig, VideoConfig):
     """Settings for reading and cropping a clip."""
 
     sampling: Sampling = "headtail"
-    """Frames at equal distances, or drawn at random, half from each half of the clip."""
+    """See ``VideoConfig``."""
+
+    def check(self) -> Iterator[tuple[str, str]]:
+        """Yield each field that contradicts another, and why."""
+        yield from RandomCropConfig.check(self)
+        yield from VideoConfig.check(self)
 
 
 @dataclass(frozen=True, kw_only=True)

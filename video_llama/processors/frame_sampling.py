@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Protocol
 
 import numpy as np
 
-from video_llama.processors.config import Sampling
+from video_llama.processors.config import VideoConfig
+
+
+class Timed(Protocol):
+    """What sampling needs of a video; see ``VideoReader``."""
+
+    n_frames: int
+    times: tuple[float, ...]
+    duration: float
 
 
 def uniform(n_frames: int, n_frms: int) -> list[int]:
@@ -39,9 +51,33 @@ def headtail(n_frames: int, n_frms: int, rng: np.random.Generator) -> list[int]:
     return sorted(head.tolist()) + sorted(tail.tolist())
 
 
-def sample(sampling: Sampling, n_frames: int, n_frms: int, rng: np.random.Generator) -> list[int]:
-    """Return ``min(n_frms, n_frames)`` increasing indices by the named rule."""
-    return headtail(n_frames, n_frms, rng) if sampling == "headtail" else uniform(n_frames, n_frms)
+def per_second(times: Sequence[float], duration: float, fps: float, n_frms: int) -> list[int]:
+    """Return the frames shown at 0, 1/fps, 2/fps, ... seconds, each once.
+
+    Of a clip that is too long for that, the frames shown at ``n_frms`` moments at equal distances.
+
+    Args:
+        times: of each frame, increasing, the first at 0 or before.
+        duration: of the clip, in seconds.
+        fps: moments per second.
+        n_frms: most frames to return.
+    Returns:
+        1 to ``min(n_frms, len(times))`` increasing indices.
+    """
+    n = min(max(1, math.ceil(Fraction(duration) * Fraction(str(fps)))), n_frms)
+    step = max(1 / Fraction(str(fps)), Fraction(duration) / n_frms)
+    moments = [float(i * step) for i in range(n)]
+    return sorted({max(0, bisect_right(times, moment) - 1) for moment in moments})
+
+
+def sample(video: Timed, config: VideoConfig, rng: np.random.Generator) -> list[int]:
+    """Return at most ``config.n_frms`` increasing indices of a video's frames, by the rule of ``config.sampling``."""
+    if config.sampling == "fps":
+        assert config.fps is not None
+        return per_second(video.times, video.duration, config.fps, config.n_frms)
+    if config.sampling == "headtail":
+        return headtail(video.n_frames, config.n_frms, rng)
+    return uniform(video.n_frames, config.n_frms)
 
 
 def timestamp_message(times: Iterable[float]) -> str:

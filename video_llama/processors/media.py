@@ -136,7 +136,7 @@ class MediaReader:
         if not isinstance(self.audio, SegmentProcessor):
             return FileMedia(audio=self.audio(path, rng), audio_status=AUDIO_USED)
         sound = self.audio.open(path)
-        return FileMedia(audio=self.audio.read_track(sound), audio_status=_status(sound, self.audio.config))
+        return FileMedia(audio=self.audio.read_track(sound), audio_status=sound_status(sound, self.audio.config))
 
     def require_audio(self) -> None:
         """Raise VideoLlamaError if the model has no audio branch."""
@@ -155,7 +155,7 @@ class MediaReader:
         frames, open_track = _read_frames(path, self.video, config.max_lost, rng)
         try:
             sound = open_track()
-            return FileMedia(frames, self.audio.read_track(sound), _status(sound, config))
+            return FileMedia(frames, self.audio.read_track(sound), sound_status(sound, config))
         except NoSoundTrack as error:
             if use_audio:
                 raise VideoLlamaError(
@@ -251,8 +251,8 @@ def _read_training(
             sound = open_track()
         except NoSoundTrack:
             return _from_frames(replace(frames, lacks_sound=True), modalities)
-        _report_loss(sound)
         audio = audio_processor.read_track(sound)
+        _report_loss(sound)
     return [audio, frames] if modalities.video else [audio]
 
 
@@ -267,7 +267,7 @@ def _audio_config(audio_processor: Any) -> AudioConfig:
     return config if isinstance(config, AudioConfig) else AudioConfig()
 
 
-def _status(sound: Sound | SpanOfSound, config: AudioConfig) -> AudioStatus:
+def sound_status(sound: Sound | SpanOfSound, config: AudioConfig) -> AudioStatus:
     return AudioStatus("silent" if sound.is_silent(config.channels) else "used", str(sound.losses))
 
 
@@ -297,13 +297,14 @@ def _read_audio_alone(
         sound: Any = audio_processor.open(path)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
-    _report_loss(sound)
     if span is not None:
         if sample_at(span.start) >= sound.n_samples:
             ends = f"its sound ends at {sound.duration:.2f} s"
             raise DecodeError(str(path), f"the span starts at {span.start} s, and {ends}")
         sound = SpanOfSound(str(path), sound, span)
-    return audio_processor.read_track(sound)
+    audio = audio_processor.read_track(sound)
+    _report_loss(sound)
+    return audio
 
 
 def _refuse_span(path: str | Path, processor: Any, span: Span | None) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
 from video_llama.processors.config import MAX_LOST
-from video_llama.processors.decode import SAMPLE_RATE, VideoReader
+from video_llama.processors.decode import SAMPLE_RATE, Geometry, VideoReader
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,10 @@ class SpanOfVideo:
         if any(not 0 <= i < self.n_frames for i in indices):
             raise IndexError(f"frames {list(indices)} of a span of {self.n_frames}")
         return self._video.read([self._first + i for i in indices])
+
+    def geometry(self) -> Geometry:
+        """See ``VideoReader.geometry``."""
+        return self._video.geometry()
 
     def sound(self, max_lost: float = MAX_LOST) -> SpanOfSound:
         """See ``VideoReader.sound``."""

@@ -21,11 +21,12 @@ def read_clip(video: VideoReader, config: VideoConfig, rng: np.random.Generator)
     """Read the sampled frames of an open clip, each scaled to a square regardless of its aspect.
 
     Returns:
-        Media: data uint8[3, T, S, S], T = ``min(n_frms, frames in the file)``, S = ``image_size``.
+        Media: data uint8[3, T, S, S], T = ``min(n_frms, frames in the file)`` or fewer with ``sampling: fps``,
+            S = ``image_size``.
     Raises:
         DecodeError: the file cannot be read.
     """
-    indices = sample(config.sampling, video.n_frames, config.n_frms, rng)
+    indices = sample(video, config, rng)
     times = tuple(video.times[i] for i in indices)
     frames = rearrange(video.read(indices), "t h w c -> c t h w").contiguous()
     return Media("video", frames, timestamp_message(times), times)

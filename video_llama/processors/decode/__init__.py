@@ -16,6 +16,7 @@ from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.animation import AnimationReader
 from video_llama.processors.decode.audio_track import Sound, mixed, open_sound
+from video_llama.processors.decode.geometry import Geometry
 from video_llama.processors.decode.media_file import check_media_file
 from video_llama.processors.decode.probe import Probed, probe
 from video_llama.processors.decode.still import count_frames, open_picture, picture_format, read_image
@@ -24,6 +25,7 @@ from video_llama.processors.decode.waveform import SAMPLE_RATE
 __all__ = [
     "SAMPLE_RATE",
     "VIDEO_BACKENDS",
+    "Geometry",
     "Probed",
     "Sound",
     "VideoReader",
@@ -45,6 +47,13 @@ class VideoReader(Protocol):
     """When each frame is shown, in seconds after the first one: ``times[0]`` is 0."""
     duration: float
     """From the start of the first frame to the end of the last, in seconds."""
+
+    def geometry(self) -> Geometry:
+        """Return how its first frame is shown.
+
+        Raises:
+            DecodeError: it cannot be decoded, or the deadline passed.
+        """
 
     def read(self, indices: Sequence[int]) -> Tensor:
         """Decode frames in the order of ``indices``, which may repeat.

@@ -21,6 +21,7 @@ from video_llama.common.errors import DecodeError, NoSoundTrack
 from video_llama.common.file_part import open_binary
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound
+from video_llama.processors.decode.geometry import Geometry
 from video_llama.processors.decode.gif import gif_frames, read_exactly
 from video_llama.processors.decode.media_file import Deadline, check_indices, decode_errors, opened, read_packets
 from video_llama.processors.decode.pyav_backend import to_rgb
@@ -56,6 +57,12 @@ class AnimationReader:
                 if i == max(wanted):
                     break
         return torch.from_numpy(np.stack([frames[i] for i in wanted]))
+
+    def geometry(self) -> Geometry:
+        """See ``VideoReader.geometry``."""
+        with decode_errors(self.path, "decode its frames"):
+            height, width, _ = upright_pixels(self.path, next(pictures(self.path))).shape
+        return Geometry(width, height)
 
     def sound(self, max_lost: float = MAX_LOST) -> Sound:
         """See ``VideoReader.sound``: an animation has none."""

@@ -5,7 +5,7 @@ Shapes: C channels, n samples at 16 kHz.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import chain
 from math import inf
@@ -14,11 +14,11 @@ from pathlib import Path
 import av
 import torch
 from av.audio.stream import AudioStream
-from av.container import InputContainer
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
 from video_llama.processors.config import MAX_LOST, Channels
+from video_llama.processors.decode.long_track import LongTrack, Unsuitable
 from video_llama.processors.decode.media_file import (
     Deadline,
     TornFile,
@@ -30,6 +30,7 @@ from video_llama.processors.decode.media_file import (
 )
 from video_llama.processors.decode.ogg import chain_links
 from video_llama.processors.decode.packets import NO_TIME, time_zero
+from video_llama.processors.decode.sound_packets import packet_seconds, sound_packets
 from video_llama.processors.decode.waveform import (
     MAX_KERNEL,
     SAMPLE_RATE,
@@ -43,16 +44,6 @@ from video_llama.processors.decode.waveform import (
 
 COUNTS_SAMPLES = frozenset({"flac", "ogg"})
 """Formats whose clock counts samples, by FFmpeg's names. It silently drops frames that fail their checksums."""
-
-MAY_END_ANYWHERE = frozenset({"wav", "au"})
-"""Formats that programs write to a pipe, without knowing the final length."""
-
-
-DECLARES_LENGTH = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flac"})
-"""Formats whose header says how long the file is; FFmpeg estimates it for others."""
-
-SLACK = 0.25
-"""A file may end this many seconds before its header says."""
 
 
 def decode_track(
@@ -77,7 +68,7 @@ def decode_track(
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"err_detect": "crccheck+explode"}  # else some decoders hide damage
         counted = container.format.name in COUNTS_SAMPLES
-        yield from _frames(path, stream, _packets(container, stream, deadline, losses), losses, counted)
+        yield from _frames(path, stream, sound_packets(container, stream, deadline, losses), losses, counted)
 
 
 def _frames(
@@ -89,7 +80,7 @@ def _frames(
             with decode_errors(path, f"decode packet {number} of its sound"):
                 decoded = stream.codec_context.decode(packet)
         except DecodeError as error:
-            losses.skip(_seconds(packet), error.reason)
+            losses.skip(packet_seconds(packet), error.reason)
             continue
         for made in decoded:
             if made.is_corrupt:
@@ -109,82 +100,38 @@ def _frames(
                 )
 
 
-def _packets(container: InputContainer, stream: AudioStream, deadline: Deadline, losses: Losses) -> Iterator[av.Packet]:
-    """Yield the packets of the track. All streams are read, because the file may be cut short in another one."""
-    may_be_torn = container.format.name not in MAY_END_ANYWHERE
-    is_torn, torn, ends = False, "", dict.fromkeys(range(len(container.streams)), 0.0)
-    try:
-        for packet in read_packets(container, container.streams, deadline):
-            is_torn = packet.is_corrupt and may_be_torn
-            ends[packet.stream_index] = max(ends.get(packet.stream_index, 0.0), _end(packet))
-            if packet.stream_index != stream.index:
-                continue
-            if is_torn:
-                losses.skip(_seconds(packet), "damaged or cut short in a packet of its sound")
-            else:
-                yield packet
-        torn = "cut short" if is_torn else ""
-    except TornFile as error:
-        torn = error.reason
-    missing = _missing(container, stream, ends)
-    if torn or (missing > SLACK and container.format.name in DECLARES_LENGTH):
-        losses.miss(missing, torn or "it ends before the header of its file says")
+MAX_KEPT = 1 << 25
+"""Most values of a track kept in memory, over all channels: 128 MB, 17 minutes of stereo."""
 
-
-def _missing(container: InputContainer, stream: AudioStream, ends: Mapping[int, float]) -> float:
-    """Return the seconds of the track after its last packet, by the header of a file that is cut short; 0 if unknown."""
-    length = stream.frames if container.format.name == "avi" else stream.duration  # AVI's duration is an estimate
-    if length and stream.time_base:
-        return max(0.0, float((length + (stream.start_time or 0)) * stream.time_base) - ends[stream.index])
-    return max(0.0, (container.duration or 0) / av.time_base - max(ends.values()))
-
-
-def _seconds(packet: av.Packet | None) -> float:
-    """Return the length of a packet; 0 if the file does not say."""
-    return float((packet.duration or 0) * packet.time_base) if packet and packet.time_base else 0.0
-
-
-def _end(packet: av.Packet) -> float:
-    """Return when a packet ends by the file's clock, in seconds; 0 if the file does not say."""
-    return float(packet.pts * packet.time_base) + _seconds(packet) if packet.time_base and packet.pts else 0.0
-
-
-MAX_KEPT = 1 << 26
-"""Most values of a track kept in memory, over all channels: 256 MB, 35 minutes of stereo."""
+MOST_IN_PARTS = 4
+"""A long track is decoded in parts if they are less than one in so many of it."""
 
 MAX_AMPLITUDE = 1e6
 """Full scale is 1. Some files are scaled by 32768; anything beyond is damage."""
 
 
 class Sound:
-    """An opened sound track of known length."""
+    """An opened sound track of known length.
+
+    Of a long one, only the parts that are read are decoded, where that gives the same samples.
+    """
 
     n_channels: int
     n_samples: int
     """Length at 16 kHz, including silence before the first sample."""
     losses: Losses
-    """What is damaged or missing. Where it is not at the end, there is silence instead."""
+    """What is damaged or missing of the parts that were decoded. Where it is not at the end, there is silence instead."""
 
     def __init__(self, path: str, zero: Fraction | None, deadline: Deadline, max_lost: float = MAX_LOST) -> None:
-        self.path, self._zero, self._deadline_s = path, zero, deadline.seconds
-        self.n_channels = self.n_samples = 0
+        self.path, self._zero, self._deadline_s, self._max_lost = path, zero, deadline.seconds, max_lost
         self._range: dict[Channels, tuple[float, float]] = {"mix": (inf, -inf), "first": (inf, -inf)}
-        self.losses = losses = Losses()
-        blocks: list[Tensor] = []
-        for block in self._blocks(deadline, losses):
-            self.n_channels = len(block)
-            self.n_samples += block.shape[1]
-            self._measure(block)
-            if self.n_channels * self.n_samples <= MAX_KEPT:
-                blocks.append(block)
-            else:
-                blocks.clear()
-        if not self.n_samples:
-            raise DecodeError(path, losses.reason or "its sound track holds no sound")
-        if losses.reason and (losses.share > max_lost or not max_lost):
-            lost = f"{losses.seconds:.2f} s, {losses.share:.0%} of its sound"
-            raise DecodeError(path, f"{losses.reason}. Lost in all: {lost}; the limit is {max_lost:.0%}")
-        self._whole = torch.cat(blocks, 1) if blocks else None
+        self.losses = Losses()
+        self._whole: list[Tensor] | None = None
+        try:
+            self._long: LongTrack | None = LongTrack(path, zero, deadline)
+            self.n_channels, self.n_samples = self._long.n_channels, self._long.n_samples
+        except Unsuitable:
+            self._decode_all(deadline)
 
     @property
     def duration(self) -> float:
@@ -192,7 +139,16 @@ class Sound:
         return self.n_samples / SAMPLE_RATE
 
     def is_silent(self, channels: Channels) -> bool:
-        """Return whether the track, or its first channel, is digital silence: it stays within half a step of 16 bits."""
+        """Return whether the track, or its first channel, is digital silence: it stays within half a step of 16 bits.
+
+        Raises:
+            DecodeError: as ``read`` does; a long track is only decoded whole if all that was read of it is silent.
+        """
+        if self._is_silent(channels) and self._long is not None:
+            self._decode_all(Deadline(self.path, self._deadline_s))
+        return self._is_silent(channels)
+
+    def _is_silent(self, channels: Channels) -> bool:
         low, high = self._range[channels]
         return high - low < 2.0**-16
 
@@ -204,26 +160,76 @@ class Sound:
         Returns:
             float32[C, stop - start] for each, full scale at 1.
         Raises:
-            DecodeError: a long track cannot be decoded again, or the deadline passed.
+            DecodeError: a long track cannot be decoded, or the deadline passed.
             IndexError: a span is not within the track.
         """
         for start, stop in spans:
             if not 0 <= start < stop <= self.n_samples:
                 raise IndexError(f"samples {start} to {stop} of a track of {self.n_samples}")
-        if self._whole is not None:
-            return [self._whole[:, start:stop].clone() for start, stop in spans]
+        deadline = Deadline(self.path, self._deadline_s)
+        if self._long is not None:
+            try:
+                return self._read_parts(self._long, spans, deadline)
+            except Unsuitable:
+                n_samples = self.n_samples
+                self._decode_all(deadline)
+                if self.n_samples < n_samples:
+                    lost = f"{(n_samples - self.n_samples) / SAMPLE_RATE:.2f} s"
+                    raise DecodeError(self.path, f"damaged: its sound is {lost} shorter than its packets") from None
+        return self._cut(self._whole if self._whole is not None else self._blocks(deadline, Losses()), spans)
+
+    def _read_parts(self, track: LongTrack, spans: Sequence[tuple[int, int]], deadline: Deadline) -> list[Tensor]:
+        if MOST_IN_PARTS * sum(stop - start for start, stop in spans) > self.n_samples:
+            raise Unsuitable
+        parts = track.read(spans, deadline)
+        for part in parts:
+            if not bool((part.abs() < MAX_AMPLITUDE).all()):
+                raise Unsuitable
+            self._measure(part)
+        return parts
+
+    def _cut(self, blocks: Iterable[Tensor], spans: Sequence[tuple[int, int]]) -> list[Tensor]:
+        """Return parts of the waveform from its blocks, float32[C, n]."""
         parts = [torch.zeros(self.n_channels, stop - start) for start, stop in spans]
-        at = 0
-        for block in self._blocks(Deadline(self.path, self._deadline_s), Losses()):
+        at, end_of_last = 0, max((stop for _, stop in spans), default=0)
+        for block in blocks:
             end = at + block.shape[1]
             for part, (start, stop) in zip(parts, spans, strict=True):
                 first, last = max(start, at), min(stop, end)
                 if first < last:
                     part[:, first - start : last - start] = block[:, first - at : last - at]
             at = end
-            if at >= max((stop for _, stop in spans), default=0):
+            if at >= end_of_last:
                 break
         return parts
+
+    def _decode_all(self, deadline: Deadline) -> None:
+        """Decode the track, to know its length, its losses and whether it is silent; keep its samples if they are few."""
+        self._long, self.n_channels, self.n_samples = None, 0, 0
+        self.losses = losses = Losses()
+        kept: list[Tensor] = []
+        for block in self._blocks(deadline, losses):
+            self.n_channels = len(block)
+            self.n_samples += block.shape[1]
+            self._measure(block)
+            if self.n_channels * self.n_samples <= MAX_KEPT:
+                kept.append(block)
+            else:
+                kept.clear()
+        if not self.n_samples:
+            raise DecodeError(self.path, losses.reason or "its sound track holds no sound")
+        if losses.reason and (losses.share > self._max_lost or not self._max_lost):
+            lost = f"{losses.seconds:.2f} s, {losses.share:.0%} of its sound"
+            raise DecodeError(self.path, f"{losses.reason}. Lost in all: {lost}; the limit is {self._max_lost:.0%}")
+        self._whole = kept or None
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Decode the whole track, and yield its waveform in blocks, float32[C, n].
+
+        Raises:
+            DecodeError: it cannot be decoded again, or the deadline passed.
+        """
+        return self._blocks(Deadline(self.path, self._deadline_s), Losses())
 
     def _measure(self, block: Tensor) -> None:
         """Extend the range of the values by those of a block, float32[C, n]."""

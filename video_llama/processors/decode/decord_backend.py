@@ -16,6 +16,7 @@ from video_llama.common.file_part import file_part
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound, open_sound
+from video_llama.processors.decode.geometry import Geometry
 from video_llama.processors.decode.media_file import (
     Deadline,
     check_indices,
@@ -23,6 +24,7 @@ from video_llama.processors.decode.media_file import (
     decode_errors,
     ffmpeg_url,
 )
+from video_llama.processors.decode.pyav_backend import PyavReader
 
 
 @VIDEO_BACKENDS.register("decord")
@@ -58,6 +60,10 @@ class DecordReader:
                 frames.append(torch.from_numpy(self._reader[i].asnumpy()))
             deadline.check()
         return torch.stack(frames)
+
+    def geometry(self) -> Geometry:
+        """See ``VideoReader.geometry``. PyAV finds it, since decord does not say."""
+        return PyavReader(self.path, None, self._deadline_s).geometry()
 
     def sound(self, max_lost: float = MAX_LOST) -> Sound:
         """See ``VideoReader.sound``. PyAV decodes it, since decord's own sound has no times."""

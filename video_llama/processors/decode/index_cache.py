@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -26,7 +27,7 @@ from video_llama.processors.feature_store import file_key
 LONG = 3000
 """Packets from which on an index is kept: listing fewer takes no more than 30 ms."""
 
-Arrays = Mapping[str, NDArray[np.integer]]
+Arrays = dict[str, NDArray[np.int64]]
 
 
 class CachedIndex:
@@ -37,7 +38,7 @@ class CachedIndex:
     """
 
     def __init__(self, path: str, kind: str) -> None:
-        key = file_key(path, kind, __version__, sorted(av.library_versions.items()))
+        key = file_key(path, kind, __version__, tuple(sorted(av.library_versions.items())))
         self._key = repr(key) if key else ""
         slot = hashlib.blake2b(f"{kind} {path}".encode(errors="surrogateescape"), digest_size=2).hexdigest()
         self._file = Path(home(), "packets", f"{slot}.npz")
@@ -52,11 +53,13 @@ class CachedIndex:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):  # none, or not readable
             return None
 
-    def keep(self, arrays: Arrays) -> None:
+    def keep(self, arrays: Mapping[str, NDArray[np.integer]]) -> None:
         """Keep the arrays, as differences, which compress well. A folder that cannot be written is reported once."""
         if not self._key:
             return
-        steps = {name: np.diff(values.astype(np.int64), prepend=np.int64(0)) for name, values in arrays.items()}
+        steps: dict[str, Any] = {
+            name: np.diff(values.astype(np.int64), prepend=np.int64(0)) for name, values in arrays.items()
+        }
         data = io.BytesIO()
         np.savez_compressed(data, key=np.array(self._key), **steps)
         try:

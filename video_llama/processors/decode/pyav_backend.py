@@ -32,6 +32,7 @@ from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound
 from video_llama.processors.decode.damage import collected_damage, noticed_damage, report_damage
+from video_llama.processors.decode.geometry import Geometry, geometry_of
 from video_llama.processors.decode.h264 import FieldFinder
 from video_llama.processors.decode.index_cache import LONG, CachedIndex
 from video_llama.processors.decode.media_file import (
@@ -43,6 +44,7 @@ from video_llama.processors.decode.media_file import (
     read_packets,
     video_stream,
 )
+from video_llama.processors.decode.mp4 import packets_by_tables
 from video_llama.processors.decode.packets import (
     Is,
     PacketIndex,
@@ -124,17 +126,36 @@ class PyavReader:
             raise DecodeError(self.path, "frames change size in the middle of the video")
         return torch.from_numpy(np.stack([frames[i] for i in wanted]))
 
+    def geometry(self) -> Geometry:
+        """See ``VideoReader.geometry``."""
+        with _opened(self.path, Deadline(self.path, self._deadline_s)) as (_, stream):
+            aspect = stream.sample_aspect_ratio
+        for frame in self._all_frames(Deadline(self.path, self._deadline_s)):
+            return geometry_of(frame, orientation(frame), aspect)
+        raise DecodeError(self.path, f"no frames in its {self._codec} stream")
+
     def sound(self, max_lost: float = MAX_LOST) -> Sound:
         """See ``VideoReader.sound``."""
         return Sound(self.path, self._zero, Deadline(self.path, self._deadline_s), max_lost)
 
     def _listed(self, container: InputContainer, stream: VideoStream, deadline: Deadline) -> PacketIndex:
         """List the packets without decoding them."""
-        fields = FieldFinder(stream.codec_context.extradata or b"") if self._codec == "h264" else None
-        packets = PacketIndex.of(read_packets(container, [stream], deadline), fields)
+        if stream.frames >= LONG:
+            by_tables = packets_by_tables(self.path, container, stream, self._fields(stream), deadline)
+            if by_tables is not None:
+                return by_tables
+            with _opened(self.path, deadline) as (container, stream):
+                return self._read_through(container, stream, deadline)
+        return self._read_through(container, stream, deadline)
+
+    def _read_through(self, container: InputContainer, stream: VideoStream, deadline: Deadline) -> PacketIndex:
+        packets = PacketIndex.of(read_packets(container, [stream], deadline), self._fields(stream))
         if len(packets) and packets.facts[-1] & Is.CUT:
             raise DecodeError(self.path, f"cut short in packet {len(packets)} of its video")
         return packets
+
+    def _fields(self, stream: VideoStream) -> FieldFinder | None:
+        return FieldFinder(stream.codec_context.extradata or b"") if self._codec == "h264" else None
 
     def _ticks(self, file_format: str, deadline: Deadline) -> NDArray[np.int64]:
         """Return when each frame is shown, int64[T], in ticks of the stream's time base, or ``NO_TIME``."""
@@ -167,8 +188,17 @@ class PyavReader:
         try:
             return self._decode_ranges(ranges, wanted, deadline)
         except Astray:
+            self._check_index(deadline)
             self._seeks = False
             return self._decode_ranges(ranges, wanted, deadline)
+
+    def _check_index(self, deadline: Deadline) -> None:
+        """Raise DecodeError if reading the file finds other packets than its tables; the next reader gets those found."""
+        with _opened(self.path, deadline) as (container, stream):
+            packets = self._read_through(container, stream, deadline)
+        if not all(np.array_equal(values, vars(self._packets)[name]) for name, values in vars(packets).items()):
+            CachedIndex(self.path, "video").keep({**vars(packets), "ticks": packets.pts[display_order(packets)]})
+            raise DecodeError(self.path, "its packets are not those that its tables list: open it again")
 
     def _decode_ranges(self, ranges: list[PacketRange], wanted: set[int], deadline: Deadline) -> Frames:
         found: Frames = {}

@@ -26,28 +26,35 @@ class Astray(Exception):
 
 
 class IndexedPackets:
-    """Reads packets by position, forwards. Every packet that is read after a seek is checked against the index.
+    """Reads packets by position. If it may seek, every packet is checked against the index.
 
     Args:
         pts: int64[N], presentation times of all packets in the order of the file, without duplicates.
         seeks: whether to seek, where it pays.
+        at: position of the packet that comes next.
     """
 
     def __init__(
-        self, container: InputContainer, stream: Stream, pts: NDArray[np.int64], deadline: Deadline, seeks: bool
+        self,
+        container: InputContainer,
+        stream: Stream,
+        pts: NDArray[np.int64],
+        deadline: Deadline,
+        seeks: bool,
+        at: int = 0,
     ) -> None:
-        self._container, self._stream, self._pts, self._deadline = container, stream, pts, deadline
-        self._seeks, self._at = seeks, 0
+        self._container, self._stream, self._pts, self.deadline = container, stream, pts, deadline
+        self._seeks, self._at = seeks, at
         self._packets: Iterator[av.Packet] = read_packets(container, [stream], deadline)
 
     def between(self, first: int, last: int) -> Iterator[tuple[int, av.Packet]]:
-        """Yield the packets at ``first`` to ``last`` with their positions. ``first`` is a keyframe after those read before.
+        """Yield the packets at ``first``, a keyframe, to ``last`` with their positions. Going back takes seeking.
 
         Raises:
             Astray: seeking leads elsewhere.
             DecodeError: see ``read_packets``.
         """
-        if self._seeks and first - self._at > FAR:
+        if self._seeks and not 0 <= first - self._at <= FAR:
             self._seek(first)
         for packet in self._packets:
             position, self._at = self._at, self._at + 1
@@ -59,17 +66,17 @@ class IndexedPackets:
                 return
 
     def _seek(self, position: int) -> None:
-        """Go to a packet, or to one before it that is not read yet."""
+        """Go to a packet, or to one before it."""
         before = self._pts[max(0, position - FAR)]
         for ticks in (self._pts[position], before):  # in mp4, seeking is by decoding times
             try:
                 self._container.seek(int(ticks), stream=self._stream)
             except av.error.FFmpegError as error:
                 raise Astray from error
-            packets = read_packets(self._container, [self._stream], self._deadline)
+            packets = read_packets(self._container, [self._stream], self.deadline)
             for packet in packets:
                 found = np.flatnonzero(self._pts == _time(packet))
-                if len(found) and self._at <= found[0] <= position:
+                if len(found) and found[0] <= position:
                     self._packets, self._at = chain([packet], packets), int(found[0])
                     return
                 break

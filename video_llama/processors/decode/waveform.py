@@ -41,6 +41,9 @@ BLOCK_VALUES = 1 << 22
 MAX_KERNEL = 1 << 24
 """Most values in the resampling filter, which has a row for each phase of the common period of the two rates."""
 
+FEW = 1 << 15
+"""Samples below which torch convolves in another way, with other last bits."""
+
 Samples = NDArray[np.float32]
 
 
@@ -211,10 +214,7 @@ def resampled(blocks: Iterable[Samples], rate: int) -> Iterator[Tensor]:
     Yields:
         float32[C, n], the next n samples; ``ceil(L * 16000 / rate)`` in total.
     """
-    common = math.gcd(rate, SAMPLE_RATE)
-    period, made = rate // common, SAMPLE_RATE // common
-    reach = math.ceil(8 * max(1, period / made))  # the filter has 6 zero crossings on each side
-    margin = period * math.ceil(reach / period)
+    period, made, margin = _grid(rate)
     held: list[Samples] = []
     n_held = n_done = 0  # the first n_done of the held samples are only there as context
     for new in blocks:
@@ -230,6 +230,41 @@ def resampled(blocks: Iterable[Samples], rate: int) -> Iterator[Tensor]:
             n_held = held[0].shape[1]
     if n_held > n_done:
         yield _resample(np.concatenate(held, axis=1), rate)[:, n_done // period * made :]
+
+
+def resampled_length(n_samples: int, rate: int) -> int:
+    """Return the number of samples at 16 kHz of ``n_samples`` at a rate."""
+    period, made, _ = _grid(rate)
+    return -(-n_samples * made // period)
+
+
+def part_of_input(start: int, stop: int, n_samples: int, rate: int) -> tuple[int, int]:
+    """Return which of ``n_samples`` at a rate to resample for the samples from ``start`` to ``stop`` at 16 kHz."""
+    period, made, margin = _grid(rate)
+    low, high = max(0, start // made * period - margin), min(n_samples, -(-stop // made) * period + margin)
+    if high - low < FEW:
+        low = max(0, (high - FEW) // period * period)
+        high = min(n_samples, max(high, low + FEW))
+    return low, high
+
+
+def resampled_part(samples: Samples, low: int, start: int, stop: int, rate: int) -> Tensor:
+    """Return the samples from ``start`` to ``stop`` at 16 kHz, float32[C, stop - start].
+
+    Args:
+        samples: float32[C, high - low] at the rate, where ``low, high = part_of_input(start, stop, ...)``.
+    """
+    period, made, _ = _grid(rate)
+    first = low // period * made
+    return _resample(samples, rate)[:, start - first : stop - first].clone()
+
+
+def _grid(rate: int) -> tuple[int, int, int]:
+    """Return after how many samples at a rate, and at 16 kHz, both have one, and how many the filter needs on each side."""
+    common = math.gcd(rate, SAMPLE_RATE)
+    period, made = rate // common, SAMPLE_RATE // common
+    reach = math.ceil(8 * max(1, period / made))  # the filter has 6 zero crossings on each side
+    return period, made, period * math.ceil(reach / period)
 
 
 def _resample(waveform: Samples, rate: int) -> Tensor:

@@ -1,0 +1,255 @@
+"""Parts of a long sound track, decoded where they are. Their samples are those of decoding the whole track.
+
+A decoder that starts in the middle of a track gives other samples at first, and with some codecs it does so for ever. Therefore
+each part is decoded after a run-up, and then once more by the same decoder. If the two differ, what came before matters, and
+the whole track has to be decoded.
+
+Shapes: C channels, n samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer
+from av.stream import Discard
+from numpy.typing import NDArray
+from torch import Tensor
+
+from video_llama.common.errors import DecodeError, NoSoundTrack
+from video_llama.processors.decode.damage import collected_damage
+from video_llama.processors.decode.index_cache import LONG, CachedIndex
+from video_llama.processors.decode.media_file import Deadline, TornFile, decode_errors, opened
+from video_llama.processors.decode.seeking import SEEKABLE, Astray, IndexedPackets
+from video_llama.processors.decode.sound_packets import sound_packets
+from video_llama.processors.decode.waveform import (
+    JITTER,
+    MAX_KERNEL,
+    Losses,
+    Samples,
+    SoundFrame,
+    frame_of,
+    kernel_size,
+    part_of_input,
+    resampled_length,
+    resampled_part,
+)
+
+LONG_SECONDS = 180
+"""Shorter tracks are decoded whole: eight segments with their run-ups, twice, would take as long."""
+
+RUN_UP = 32
+"""Packets decoded before a part: MP3 refers to data in about ten packets before, AAC to one."""
+
+HEAD = 8
+"""Packets at the start from which the rate, the channels and the length of a frame are read."""
+
+FORGETFUL = frozenset({"aac", "alac", "flac", "mp2", "mp3", "ac3", "eac3"})
+"""Codecs whose frames depend on few frames before them, by FFmpeg's names; besides PCM."""
+
+
+class Unsuitable(Exception):
+    """The whole track has to be decoded."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the samples of each packet are, in a track whose frames follow each other without gaps."""
+
+    pts: NDArray[np.int64]
+    """int64[N], presentation times of the packets."""
+    first: int
+    """The first packet that yields a frame, of which the file may cut off a part."""
+    start: int
+    """Sample at which that frame starts, on the clock of the video; negative if it starts before it."""
+    n_first: int
+    """Its samples."""
+    n_each: int
+    """Samples of every later packet."""
+    rate: int
+    """Samples per second."""
+    n_channels: int
+
+    def begin(self, packet: int) -> int:
+        """Return the sample at which a packet starts, or the end of the one before."""
+        if packet <= self.first:
+            return self.start
+        return self.start + self.n_first + (packet - self.first - 1) * self.n_each
+
+    def packet_at(self, sample: int) -> int:
+        """Return the packet that holds a sample."""
+        after = sample - self.begin(self.first + 1)
+        return self.first if after < 0 else min(self.first + 1 + after // self.n_each, len(self.pts) - 1)
+
+
+class LongTrack:
+    """A track of which parts can be decoded.
+
+    Args:
+        zero: see ``on_clock``.
+    Raises:
+        Unsuitable: its whole has to be decoded.
+        DecodeError: it cannot be opened, or the deadline passed.
+        NoSoundTrack: the file has none.
+    """
+
+    def __init__(self, path: str, zero: Fraction | None, deadline: Deadline) -> None:
+        self._path = path
+        pts = _index(path, deadline)
+        with _opened(path, deadline) as (container, stream), _no_damage():
+            packets = IndexedPackets(container, stream, pts, deadline, seeks=True)
+            self._layout = layout = _layout(path, pts, zero, stream, packets)
+            last = len(pts) - 1
+            end = _decode(path, stream, [packet for _, packet in packets.between(last - RUN_UP, last)])[-1]
+            if end is None or stream.codec_context.decode(None):
+                raise Unsuitable
+        self._length = layout.begin(last) + min(end.n_meant, end.samples.shape[1])
+        if self._length <= 0 or kernel_size(layout.rate) > MAX_KERNEL:
+            raise Unsuitable
+        self.n_channels, self.n_samples = layout.n_channels, resampled_length(self._length, layout.rate)
+
+    def read(self, spans: Sequence[tuple[int, int]], deadline: Deadline) -> list[Tensor]:
+        """Return parts of the waveform at 16 kHz; see ``Sound.read``.
+
+        Raises:
+            Unsuitable: the whole track has to be decoded.
+            DecodeError: the file cannot be read, or the deadline passed.
+        """
+        with _opened(self._path, deadline) as (container, stream), _no_damage():
+            packets = IndexedPackets(container, stream, self._layout.pts, deadline, seeks=True)
+            parts: dict[tuple[int, int], Tensor] = {}
+            for start, stop in sorted(set(spans)):
+                low, high = part_of_input(start, stop, self._length, self._layout.rate)
+                samples = self._samples(low, high, stream, packets)
+                parts[start, stop] = resampled_part(samples, low, start, stop, self._layout.rate)
+        return [parts[span] for span in spans]
+
+    def _samples(self, low: int, high: int, stream: AudioStream, packets: IndexedPackets) -> Samples:
+        """Return the samples from ``low`` to ``high`` at the rate of the track, float32[C, high - low]."""
+        layout = self._layout
+        first, last = layout.packet_at(max(low, 0)), layout.packet_at(high - 1)
+        joined = np.zeros((layout.n_channels, high - low), np.float32)
+        for number, frame in enumerate(self._frames(first, last, stream, packets), first):
+            begin, end = layout.begin(number), min(layout.begin(number + 1), self._length)
+            if frame is None or frame.samples.shape[1] < end - begin or len(frame.samples) != layout.n_channels:
+                raise Unsuitable
+            left, right = max(begin, low), min(end, high)
+            if left < right:
+                joined[:, left - low : right - low] = frame.samples[:, left - begin : right - begin]
+        return joined
+
+    def _frames(
+        self, first: int, last: int, stream: AudioStream, packets: IndexedPackets
+    ) -> Sequence[SoundFrame | None]:
+        """Decode packets ``first`` to ``last``; None for one that does not yield exactly one frame."""
+        if first - RUN_UP <= self._layout.first:  # from the very start, as the whole track would be
+            with _opened(self._path, packets.deadline) as (container, fresh):
+                from_start = IndexedPackets(container, fresh, self._layout.pts, packets.deadline, seeks=True)
+                return _decode(self._path, fresh, [packet for _, packet in from_start.between(0, last)])[first:]
+        read = [packet for _, packet in packets.between(first - RUN_UP, last)]
+        once, again = (_decode(self._path, stream, read)[RUN_UP:] for _ in range(2))
+        for frame, same in zip(once, again, strict=True):
+            if frame is None or same is None or not np.array_equal(frame.samples, same.samples):
+                raise Unsuitable
+        return once
+
+
+def _index(path: str, deadline: Deadline) -> NDArray[np.int64]:
+    """Return the presentation times of the packets of a long track, int64[N], increasing."""
+    cache = CachedIndex(path, "sound")
+    if kept := cache.load():
+        return kept["pts"]
+    losses = Losses()
+    with opened(path, deadline, "sound") as container:
+        stream = _stream(path, container)
+        seconds = float((stream.duration or 0) * stream.time_base) if stream.time_base else 0.0
+        if max(seconds, (container.duration or 0) / av.time_base) < LONG_SECONDS:
+            raise Unsuitable
+        with collected_damage() as damage:
+            times = [packet.pts for packet in sound_packets(container, stream, deadline, losses)]
+    if damage or losses.reason or None in times or len(times) <= 2 * RUN_UP + HEAD:
+        raise Unsuitable
+    pts = np.array(times, np.int64)
+    if (np.diff(pts) <= 0).any():
+        raise Unsuitable
+    if len(pts) >= LONG:
+        cache.keep({"pts": pts})
+    return pts
+
+
+def _layout(
+    path: str, pts: NDArray[np.int64], zero: Fraction | None, stream: AudioStream, packets: IndexedPackets
+) -> Layout:
+    """Read the layout from the first packets; all others must be where it says."""
+    head = _decode(path, stream, [packet for _, packet in packets.between(0, HEAD)])
+    frames = [frame for frame in head if frame is not None]
+    first = len(head) - len(frames)
+    if None in head[first:] or len(frames) < 3:
+        raise Unsuitable
+    start, tick = frames[0].start, stream.time_base
+    n_each = frames[1].samples.shape[1]
+    alike = {(frame.rate, frame.samples.shape) for frame in frames[1:]}
+    if start is None or tick is None or len(alike) > 1 or frames[0].rate != frames[1].rate:
+        raise Unsuitable
+    rate, zero = frames[0].rate, start if zero is None else zero
+    begin = round((start - zero) * rate)
+    layout = Layout(pts, first, begin, frames[0].samples.shape[1], n_each, rate, len(frames[0].samples))
+    meant = layout.begin(first + 1) + np.arange(len(pts) - first - 1, dtype=np.float64) * n_each
+    found = pts[first + 1 :] * float(tick * rate) - float(zero * rate)
+    if n_each == 0 or np.abs(found - meant).max() > JITTER / 2 * rate:
+        raise Unsuitable
+    return layout
+
+
+def _stream(path: str, container: InputContainer) -> AudioStream:
+    stream = container.streams.best("audio")
+    if not isinstance(stream, AudioStream):
+        raise NoSoundTrack(path)
+    if container.format.name not in SEEKABLE or stream.codec_context is None:
+        raise Unsuitable
+    codec = stream.codec_context.codec.canonical_name
+    if codec not in FORGETFUL and not codec.startswith("pcm_"):
+        raise Unsuitable
+    return stream
+
+
+@contextmanager
+def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, AudioStream]]:
+    with opened(path, deadline, "sound") as container:
+        stream = _stream(path, container)
+        stream.codec_context.thread_count = 1
+        stream.codec_context.options = {"err_detect": "crccheck+explode"}
+        for other in container.streams:
+            if other is not stream:
+                other.discard = Discard.all
+        yield container, stream
+
+
+@contextmanager
+def _no_damage() -> Iterator[None]:
+    """Raise Unsuitable where the file is not as its index says: decoding all of it finds and counts what is wrong."""
+    try:
+        with collected_damage():
+            yield
+    except (Astray, TornFile, av.error.FFmpegError) as error:
+        raise Unsuitable from error
+
+
+def _decode(path: str, stream: AudioStream, packets: Sequence[av.Packet]) -> list[SoundFrame | None]:
+    """Decode packets, and return the frame of each; None where there is not exactly one, or where it is damaged."""
+    frames: list[SoundFrame | None] = []
+    for packet in packets:
+        try:
+            with collected_damage() as damage, decode_errors(path, "decode its sound"):
+                made = stream.codec_context.decode(packet)
+        except DecodeError:
+            made = []
+        is_whole = len(made) == 1 and not damage and not packet.is_corrupt and not made[0].is_corrupt
+        frames.append(frame_of(made[0], 0.0, counted=False) if is_whole else None)
+    return frames
