@@ -12,6 +12,7 @@ import argparse
 import csv
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from torch.utils.data import DataLoader
@@ -54,14 +55,12 @@ def main() -> None:
         files = write_files(folder, args.clips, args.records)
         packing = Packing(files, folder / "shards", PER_SHARD)
         packing.write(threads=2)
-        shards = webvid_wds(packing.storage)
-        best = minima(
-            {
-                "files": lambda: read(files, args.workers),
-                "shards": lambda: read(shards, args.workers),
-                "shards, window of 2": lambda: read(webvid_wds(packing.storage, window=2), args.workers),
-            }
-        )
+        sets = {
+            "files": files,
+            "shards": webvid_wds(packing.storage),
+            "shards, window of 2": webvid_wds(packing.storage, window=2),
+        }
+        best = minima({name: partial(read, dataset, args.workers) for name, dataset in sets.items()})
         for name, seconds in best.items():
             ratio = best["files"] / seconds
             print(f"{name}: {len(files) / seconds:.1f} samples/s ({ratio:.2f} of files), {args.workers} workers")

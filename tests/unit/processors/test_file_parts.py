@@ -15,7 +15,7 @@ from tests.unit.processors.clips import picture, write_clip
 from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import DecodeError
 from video_llama.common.file_part import FilePart, file_part, open_binary
-from video_llama.processors.decode import open_sound, open_video, picture_format, probe, read_image
+from video_llama.processors.decode import open_sound, open_video, picture_format, probe, pyav_backend, read_image
 from video_llama.processors.feature_store import file_key
 from video_llama.processors.vetting import IMAGE_FORMATS, MEDIA_FORMATS
 
@@ -39,14 +39,28 @@ def pictures(n: int) -> list[Image.Image]:
     [
         *(("pyav", f"x.{kind}") for kind in ("mp4", "mkv", "ts", "avi", "webm")),
         ("decord", "x.mp4"),
+        ("torchcodec", "x.mp4"),
         ("decord", "x.mkv"),
     ],
 )
 def test_a_clip_has_the_same_frames(tmp_path: Path, backend: str, name: str) -> None:
+    if backend == "torchcodec":
+        pytest.importorskip("torchcodec.decoders", exc_type=Exception)
     path = write_clip(tmp_path / name, 12, codec="libvpx-vp9" if name == "x.webm" else "libx264")
     alone, part = open_video(path, backend), open_video(within(path), backend)
     assert (part.times, part.duration) == (alone.times, alone.duration)
     assert torch.equal(part.read([0, 11, 5]), alone.read([0, 11, 5]))
+
+
+def test_an_mp4_is_indexed_by_its_tables_in_a_shard_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, found = write_clip(tmp_path / "x.mp4", 12), []
+    read = pyav_backend.packets_by_tables
+    monkeypatch.setattr(pyav_backend, "LONG", 1)
+    monkeypatch.setattr(pyav_backend, "packets_by_tables", lambda *args: found.append(read(*args)) or found[-1])
+    open_video(path)
+    open_video(within(path))
+    assert None not in found
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("name", ["x.gif", "x.png", "x.webp", "x.avif"])

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
-from video_llama.common.file_part import file_part
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound, open_sound
@@ -22,7 +21,7 @@ from video_llama.processors.decode.media_file import (
     check_indices,
     check_media_file,
     decode_errors,
-    ffmpeg_url,
+    path_or_url,
 )
 from video_llama.processors.decode.pyav_backend import PyavReader
 
@@ -35,11 +34,10 @@ class DecordReader:
         self.path, self._deadline_s = path, deadline_s
         check_media_file(path)
         deadline = Deadline(path, deadline_s)
-        source = path if file_part(path) is None else ffmpeg_url(path)
         height, width = size or (-1, -1)
         decord = _decord(path)
         with decode_errors(path, "open it as video"):
-            self._reader = decord.VideoReader(source, width=width, height=height, num_threads=1)
+            self._reader = decord.VideoReader(path_or_url(path), width=width, height=height, num_threads=1)
             self.n_frames = len(self._reader)
         if self.n_frames == 0:
             raise DecodeError(path, "no frames")

@@ -64,6 +64,11 @@ def ffmpeg_url(path: str, part: tuple[int, int] | None = None) -> str:
     return f"file:{path}" if part is None else f"subfile,,start,{part[0]},end,{part[1]},,:file:{path}"
 
 
+def path_or_url(path: str) -> str:
+    """Return the path of a file, or FFmpeg's name of a part of one, for libraries that read with FFmpeg."""
+    return path if file_part(path) is None else ffmpeg_url(path)
+
+
 def path_or_stream(path: str | Path) -> str | Path | BinaryIO:
     """Return the path of a file, or an open stream of a part of one, for libraries that take either."""
     return path if file_part(path) is None else open_binary(path)
