@@ -53,7 +53,7 @@ def test_a_clip_has_the_same_frames(tmp_path: Path, backend: str, name: str) -> 
 
 
 def test_an_mp4_is_indexed_by_its_tables_in_a_shard_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, found = write_clip(tmp_path / "x.mp4", 12), []
+    path, found = write_clip(tmp_path / "x.mp4", 300, x264="keyint=50"), []
     read = pyav_backend.packets_by_tables
     monkeypatch.setattr(pyav_backend, "LONG", 1)
     monkeypatch.setattr(pyav_backend, "packets_by_tables", lambda *args: found.append(read(*args)) or found[-1])
