@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,9 @@ _FORMAT = 1
 _COLUMNS = pa.schema([(name, pa.large_string()) for name in Entry._fields])
 _THREADS = 16
 """Shards whose indexes are read at once."""
+
+_KEPT = 64
+"""Shards whose columns are kept open: more than a window."""
 
 Shard = Path | RemoteShard
 
@@ -80,11 +84,10 @@ class ShardTable(Sequence[Located]):
         self._use(self._reader())
 
     def _use(self, reader: ipc.RecordBatchFileReader) -> None:
-        self._batches = reader
         metadata = (reader.get_batch_with_custom_metadata(i)[1] for i in range(reader.num_record_batches))
         self.facts = [ShardFacts(**json.loads(facts[b"facts"])) for facts in metadata]
         self._first = np.concatenate([[0], np.cumsum([facts.records for facts in self.facts], dtype=np.int64)])
-        self._batch: tuple[int, pa.RecordBatch] | None = None
+        self._columns = lru_cache(maxsize=_KEPT)(lambda shard: reader.get_batch(shard).columns)
         self._numbers = {str(self._path(shard)): shard for shard in range(len(self.names))}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -154,12 +157,6 @@ class ShardTable(Sequence[Located]):
     def _place(self, index: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._first, index, side="right")) - 1
         return shard, index - int(self._first[shard])
-
-    def _columns(self, shard: int) -> list[pa.Array]:
-        if self._batch is None or self._batch[0] != shard:
-            self._batch = shard, self._batches.get_batch(shard)
-        columns: list[pa.Array] = self._batch[1].columns
-        return columns
 
     def _reader(self) -> ipc.RecordBatchFileReader:
         """Open the joined indexes: from the cache, if that has them as they are now."""
