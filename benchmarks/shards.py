@@ -14,6 +14,7 @@ import os
 import resource
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
