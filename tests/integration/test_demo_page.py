@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
+from tests.browser import CHROMIUM, QUIET
 from tests.demo_server import ENDLESS, Server, wait_until
 from video_llama.toy.encode import write_clip, write_still
 from video_llama.toy.scene import Scene
@@ -19,19 +19,12 @@ from video_llama.toy.scene import Scene
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="the browser tests need playwright: pip install playwright"
 )
-CHROMIUM = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="the browser tests need Chromium (on Debian: apt install chromium)"
 )
 
 expect = playwright.expect
 expect.set_options(timeout=20_000)
-QUIET = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-)
 SCREENSHOTS = os.environ.get("VIDEO_LLAMA_SCREENSHOTS")
 """A folder to write the README's screenshots to."""
 

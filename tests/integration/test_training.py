@@ -128,11 +128,11 @@ def test_a_clip_that_cannot_be_read_is_replaced_and_listed(world, tmp_path, trai
         clip.write_bytes(clip.read_bytes()[:500])
     run = [f"paths.world={mine}", f"run.output_dir={tmp_path / 'run'}", *SHORT, "run.batch_size_train=8"]
     assert train(STAGE_1, *run).code == 0
-    bad = [json.loads(line) for line in (tmp_path / "run" / "bad_samples.rank0.jsonl").read_text().splitlines()]
+    bad = [json.loads(line) for line in (tmp_path / "run" / "bad_samples.jsonl").read_text().splitlines()]
     assert bad
     for line in bad:
-        assert line["sample_id"].startswith("webvid/")
-        assert str(mine / "webvid/videos") in line["reason"]
+        assert line["id"].startswith("webvid/")
+        assert line["path"].startswith(str(mine / "webvid/videos"))
 
 
 # Errors

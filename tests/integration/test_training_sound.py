@@ -81,4 +81,4 @@ def test_the_audio_branch_alone_trains_without_the_weights_of_the_frame_encoder(
     assert result.code == 0, result.err
     assert parts(tmp_path / "checkpoint_step000002.pth") == {"audio_branch"}
     assert all(loss > 0 for loss in losses(tmp_path))
-    assert not (tmp_path / "bad_samples.rank0.jsonl").exists()
+    assert not (tmp_path / "bad_samples.jsonl").exists()

@@ -11,6 +11,9 @@ MediaKind = Literal["image", "video", "audio", "audio_frames"]
 FileKind = Literal["video", "image", "audio"]
 """Kinds of files that a question can be about. An audio file may be a clip of which only the sound is used."""
 
+SoundUse = Literal["used", "cut", "absent", "ignored"]
+"""What was done with the sound of a clip or a sound file: read whole; read, with parts lost to damage; not there; not read."""
+
 AudioInput = Literal["sound", "frames"]
 """Inputs of an audio encoder."""
 

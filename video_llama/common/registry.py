@@ -149,6 +149,7 @@ DATASETS: Registry[Any] = Registry(
         "laion": Builtin("video_llama.datasets.shards.sharded", _DATASETS + "ImageShardsConfig"),
         "webvid_wds": Builtin("video_llama.datasets.shards.sharded", _DATASETS + "VideoShardsConfig"),
         "instruct_wds": Builtin("video_llama.datasets.shards.sharded", _DATASETS + "InstructShardsConfig"),
+        "manifest": Builtin("video_llama.datasets.manifest", "video_llama.datasets.manifest_config:ManifestConfig"),
     },
 )
 

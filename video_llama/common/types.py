@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from video_llama.common.modalities import MediaKind
+from video_llama.common.modalities import MediaKind, SoundUse
 
 IGNORE_LABEL = -100
 
@@ -36,8 +36,8 @@ class Media:
     """``data`` is the frozen encoders' output: float[T, Q, D], or float[S, E] for the audio branch."""
     store_as: StoreAs | None = None
     """Where its features go once it is encoded. None: they are not kept."""
-    lacks_sound: bool = False
-    """A clip that was to be read with its sound, and has no sound track."""
+    sound: SoundUse | None = None
+    """What was done with the sound of its file. None: the file is an image, or another item of the file says it."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,11 @@ class Sample:
     dataset: str = ""
     """Name of its data set; the mixture fills it in."""
 
+    @property
+    def sounds(self) -> tuple[SoundUse, ...]:
+        """What was done with the sound of each of its clips and sound files."""
+        return tuple(media.sound for media in self.media if media.sound is not None)
+
 
 @dataclass(frozen=True)
 class MediaGroup:
@@ -125,8 +130,8 @@ class Batch:
     replaced: tuple[Replaced, ...] = ()
     n_truncated: int = 0
     """Samples whose text was cut at the end."""
-    n_without_sound: int = 0
-    """Clips that were to be read with their sound, and have no sound track."""
+    sounds: tuple[tuple[SoundUse, ...], ...] = ()
+    """For each sample, what was done with the sound of its clips and sound files; empty: not known."""
     datasets: tuple[str, ...] = ()
     """Name of each sample's data set; empty: not known."""
 

@@ -10,7 +10,8 @@ import lzma
 import os
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import dropwhile
 from pathlib import Path
 from typing import Any
@@ -72,56 +73,160 @@ def unread_files(folder: Path) -> str | None:
     return f"not read, because tables end in .csv or .tsv, also with .gz, .bz2 or .xz: {named}{more}"
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
+@dataclass(frozen=True)
+class BrokenLine:
+    """What stands for the record of a line that cannot be read."""
+
+    problem: str
+    """What is wrong with it, after the file and the line."""
+
+
+def broken_note(path: Path, broken: int, total: int, first: BrokenLine | None) -> list[str]:
+    """Return a note on the broken lines of a file, none if it has none.
+
+    Args:
+        path: the file.
+        broken: how many there are.
+        total: lines with a record, broken or not.
+        first: the first broken one.
+    Raises:
+        DataError: all lines are broken.
+    """
+    if first is None:
+        return []
+    if broken == total:
+        raise DataError(f"{first.problem} (so are all {total} lines of {path})" if total > 1 else first.problem)
+    return [f"{broken} of {total} lines are broken, and count as bad records; the first: {first.problem}"]
+
+
+TableRow = tuple[int, tuple[str, ...] | BrokenLine]
+"""The number of a line, and the values on it."""
+
+
+def read_table(path: Path, columns: tuple[str, ...]) -> Generator[TableRow, None, list[str]]:
     """Read named columns of a CSV file, or of a TSV file by its suffix, in which quotes are ordinary characters.
 
     Args:
         path: the file; it may be compressed.
-        columns: the names; all but the last are of columns that identify a row.
+        columns: the names; all but the last are of columns that identify a row, and the first is never empty.
     Yields:
-        (line number, values); values missing at the end of a row are empty.
+        (line number, values); in place of the values, what is wrong with a line that is broken by itself: it has too many
+        values or too few, a quote in a wrong place, or other text than UTF-8.
+    Returns:
+        Notes for the user.
     Raises:
-        DataError: the file cannot be read, lacks a column, has a row with too many values or an unclosed quote.
+        DataError: the file cannot be read, lacks a column, has a quote that takes in the rows after it, or nothing but
+            broken lines.
     """
     is_tsv = kind(path) == ".tsv"
     delimiter = "\t" if is_tsv else ","
+    total, broken, first = 0, 0, None
     try:
-        with _open(path, newline="") as file:
+        with _open(path, newline="", errors="surrogateescape") as file:
             lines = list[str]()  # those that the reader took since its last row
             quoting: Any = csv.QUOTE_NONE if is_tsv else csv.QUOTE_MINIMAL
             reader = csv.reader(_kept(file, lines), delimiter=delimiter, quoting=quoting, strict=True)
-            named = next(reader, [])
+            named = _header(path, reader)
             _check_header(path, named, columns)
             wanted, width = [named.index(c) for c in columns], len(named)
             lines.clear()
-            for row in reader:
-                if not row:
+            for row, error in _rows(reader):
+                values = tuple([row[i] for i in wanted]) if len(row) == width else ()
+                if not row and error is None:
                     continue
-                if len(row) != width:
-                    if len(row) > width:
-                        advice = "" if is_tsv else f" Put a text that contains {delimiter!r} in double quotes."
-                        raise DataError(f"{path}:{reader.line_num}: {len(row)} values under {width} columns.{advice}")
-                    row += [""] * (width - len(row))
-                values = tuple([row[i] for i in wanted])
+                total += 1
+                if values and len(lines) == 1 and values[0] and "".join(values).isascii():  # nearly all of ten millions
+                    lines.clear()
+                    yield reader.line_num, values
+                    continue
                 if len(lines) > 1:
-                    after_first = list(dropwhile(str.isspace, lines))[1:]
-                    ids = dict(zip(wanted[:-1], values, strict=False))
-                    if after_first and all(_is_row(line, delimiter, width, ids) for line in after_first):
-                        raise DataError(
-                            f"{path}:{reader.line_num - len(after_first)}: a quote that is not closed on its line takes in "
-                            "the rows after it. Close it; inside a quoted text, write a double quote twice."
-                        )
+                    ids = {i: row[i] if i < len(row) else "" for i in wanted[:-1]}
+                    _check_swallowed(path, reader.line_num, lines, delimiter, width, ids, error)
                 lines.clear()
-                yield reader.line_num, values
-    except csv.Error as error:
-        line = (
-            reader.line_num + 1 - len(list(dropwhile(str.isspace, lines)))
-        )  # the first of the row that cannot be read
-        raise DataError(
-            f"{path}:{line}: not a valid {kind(path) or 'table'}: {error}. Inside a quoted text, write a double quote twice."
-        ) from error
+                problem = _problem(row, error, wanted, width, delimiter)
+                if problem is None:
+                    yield reader.line_num, tuple([row[i] for i in wanted])
+                else:
+                    line = BrokenLine(f"{path}:{reader.line_num}: {problem}")
+                    broken, first = broken + 1, first or line
+                    yield reader.line_num, line
     except _UNREADABLE as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
+    return broken_note(path, broken, total, first)
+
+
+def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
+    try:
+        named = next(reader, [])
+        ",".join(named).encode()
+    except csv.Error as error:
+        raise DataError(f"{path}:1: not a valid header of a {kind(path) or 'table'}: {error}") from error
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path}: cannot be read: its text is not UTF-8") from error
+    return named
+
+
+def _rows(reader: Iterator[list[str]]) -> Iterator[tuple[list[str], csv.Error | None]]:
+    """Yield each row, or the error in its place; after one, the reader goes on with the next line."""
+    while True:
+        try:
+            for row in reader:
+                yield row, None
+        except csv.Error as error:
+            yield [], error
+        else:
+            return
+
+
+def _problem(row: list[str], error: csv.Error | None, wanted: Sequence[int], width: int, delimiter: str) -> str | None:
+    """Return what is wrong with a line by itself."""
+    if error is not None:
+        return f"{error}. Inside a quoted text, write a double quote twice."
+    if len(row) > width:
+        advice = "" if delimiter == "\t" else f" Put a text that contains {delimiter!r} in double quotes."
+        return f"{len(row)} values under {width} columns.{advice}"
+    if len(row) <= max(wanted):
+        return f"{len(row)} values under {width} columns"
+    if not row[wanted[0]]:
+        return "no value in the first of its columns"
+    for i in wanted:
+        if not row[i].isascii() and _is_escaped(row[i]):
+            return "its text is not UTF-8"
+    return None
+
+
+def _is_escaped(text: str) -> bool:
+    """Return whether a text has bytes that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _check_swallowed(
+    path: Path,
+    line_number: int,
+    lines: Sequence[str],
+    delimiter: str,
+    width: int,
+    ids: Mapping[int, str],
+    error: csv.Error | None,
+) -> None:
+    """Raise DataError if a quote that is not closed has taken in the rows after its own.
+
+    Args:
+        line_number: of the row's last line.
+        lines: those of the row.
+        ids: the values that identify the row, by their columns.
+        error: why the row cannot be read.
+    """
+    after_first = list(dropwhile(str.isspace, lines))[1:]
+    if after_first and (error is not None or all(_is_row(line, delimiter, width, ids) for line in after_first)):
+        raise DataError(
+            f"{path}:{line_number - len(after_first)}: a quote that is not closed on its line takes in the rows after it. "
+            "Close it; inside a quoted text, write a double quote twice."
+        )
 
 
 def _kept(file: Iterable[str], lines: list[str]) -> Iterator[str]:
@@ -144,7 +249,7 @@ def _check_header(path: Path, named: list[str], columns: tuple[str, ...]) -> Non
         )
 
 
-def _is_row(line: str, delimiter: str, width: int, ids: dict[int, str]) -> bool:
+def _is_row(line: str, delimiter: str, width: int, ids: Mapping[int, str]) -> bool:
     """Return whether a line inside a quoted text looks like a row of its own, with ids of the same shape, by their columns."""
     values = line.rstrip("\r\n").split(delimiter)
     return len(values) >= width and all(_shape(values[i]) == _shape(ids[i]) for i in ids)
@@ -161,27 +266,29 @@ def read_json(path: Path, expected: type, lines_under: str | None = None) -> Any
         path: the file; it may be compressed.
         expected: list or dict.
         lines_under: for dict, the key under which the objects of lines are returned.
+    Returns:
+        Its content; a line that cannot be read is a ``BrokenLine``.
     Raises:
         DataError: it cannot be read, or its top level is something else.
     """
+    in_lines = kind(path) in JSON_LINES
     try:
-        with _open(path) as file:
+        with _open(path, errors="surrogateescape" if in_lines else "strict") as file:
             text = file.read()
-        content = None if kind(path) in JSON_LINES else json.loads(text)
+        content = None if in_lines else json.loads(text)
     except json.JSONDecodeError as error:
         if error.msg != "Extra data" or not _is_object(text.lstrip().partition("\n")[0]):
             raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-        content = None
+        in_lines = True
     except IsADirectoryError as error:
         raise DataError(f"{path}: a folder; expected a JSON file") from error
     except RecursionError as error:
         raise DataError(f"{path}: not readable as JSON: lists or objects are nested too deeply") from error
     except (*_UNREADABLE, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    else:
-        if kind(path) not in JSON_LINES:
-            return _checked(path, content, expected)
-    objects = list(_json_lines(path, text))
+    if not in_lines:
+        return _checked(path, content, expected)
+    objects = [json_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     return objects if expected is list else {lines_under: objects}
 
 
@@ -192,18 +299,31 @@ def _checked(path: Path, content: Any, expected: type) -> Any:
     return content
 
 
-def _json_lines(path: Path, text: str) -> Iterator[Any]:
-    """Yield the object of each line that is not blank."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                value = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-                raise DataError(f"{path}:{number}: not valid JSON: {reason}") from error
-            if not isinstance(value, dict):
-                raise DataError(f"{path}:{number}: expected an object on each line, found {type(value).__name__}")
-            yield value
+def json_line(path: Path, number: int, line: str) -> dict[str, Any] | BrokenLine:
+    """Return the object on a line of a file of JSON lines."""
+    try:
+        value = json.loads(line)
+        reason = "" if isinstance(value, dict) else f"expected an object on each line, found {type(value).__name__}"
+    except (ValueError, RecursionError) as error:
+        reason = f"not valid JSON: {error.msg if isinstance(error, json.JSONDecodeError) else error}"
+    if not reason and not line.isascii() and _is_escaped(line):
+        reason = "its text is not UTF-8"
+    return BrokenLine(f"{path}:{number}: {reason}") if reason else value
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the number and the text of each line that is not blank. Bytes that are not UTF-8 are halves of surrogate pairs.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        with _open(path, errors="surrogateescape") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.strip()
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
 
 
 def _is_object(line: str) -> bool:
@@ -213,7 +333,7 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _open(path: Path, newline: str | None = None) -> Any:
+def _open(path: Path, newline: str | None = None, errors: str = "strict") -> Any:
     """Open a text file, decompressed by its suffix."""
     opener = _OPENERS.get(path.suffix.lower(), open)
-    return opener(path, "rt", newline=newline, encoding="utf-8-sig")
+    return opener(path, "rt", newline=newline, encoding="utf-8-sig", errors=errors)

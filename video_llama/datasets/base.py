@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from copy import copy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +17,17 @@ import torch
 
 from video_llama.common.distributed import process_numbers
 from video_llama.common.errors import BadRecord, ConfigError, DataError
+from video_llama.common.modalities import Modalities
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.annotations import table_files
 from video_llama.datasets.config import DatasetConfig
+from video_llama.datasets.length_groups import Length
 from video_llama.datasets.permutation import permuted
 from video_llama.datasets.quarantine import Quarantine
 from video_llama.datasets.record_table import content_digest, joint_digest
+from video_llama.processors.expected_media import expected_training_media
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import read_training_media
 from video_llama.processors.span import Span
@@ -67,9 +72,8 @@ class Dataset(ABC):
         self.config, self.spec, self.name = config, spec, name
         self.features: FeatureStore | None = None
         self.quarantine: Quarantine | None = None
-        processors = config.vis_processor
-        held_out = split_of(config) != "train" and processors.eval is not None
-        self.vis_processor = make_processor(processors.eval if held_out else processors.train)
+        self.reader: Callable[..., list[Media]] = read_training_media
+        self.vis_processor = make_processor(processor_of(config, config.vis_processor))
         self.records: Sequence[Any] = self.read_records()
         if not self.records:
             raise DataError(f"datasets.{name}: no record in {self.source}")
@@ -122,30 +126,71 @@ class Dataset(ABC):
         """Return the record at a position of a shuffled pass through all of them; every key gives a pass of its own."""
         return permuted(position, len(self), key)
 
+    @property
+    def pass_length(self) -> int:
+        """Draws of a shuffled pass through all records."""
+        return len(self)
+
+    def drawn(self, draw: int, key: Sequence[int]) -> tuple[int, int]:
+        """Return the record at a draw of the endless shuffled passes, and how many times it came before.
+
+        Args:
+            draw: counted from 0 over the whole run.
+            key: decides the order, with the number of the pass after it.
+        """
+        visit, position = divmod(draw, self.pass_length)
+        return self.shuffled(position, (*key, visit)), visit
+
+    def length(self, index: int, rng: np.random.Generator) -> Length:
+        """Return the size of the sample that ``sample`` makes of a record, without opening a file.
+
+        It is exact but for what only the file tells: the digits of frame times in the prompt, a clip shorter than its frames, a
+        missing sound track.
+
+        Raises:
+            BadRecord, DecodeError: the record cannot become a sample.
+        """
+        unopened = copy(self)
+        unopened.reader, unopened.quarantine = expected_training_media, None
+        sample = unopened.sample(index, rng)
+        media = int((sample.input_ids < 0).sum())
+        frames = sum(item.data.shape[1] for item in sample.media if item.kind != "audio")
+        return Length(len(sample.input_ids) - media, media, frames)
+
     def report(self, message: str) -> None:
         """Log a message about the annotations, once for all processes."""
         _, rank, _ = process_numbers()
         if rank == 0:
             log.warning("datasets.%s: %s", self.name, message)
 
-    def read_media(self, path: Path, rng: np.random.Generator, span: Span | None = None) -> list[Media]:
+    def read_media(
+        self,
+        path: Path,
+        rng: np.random.Generator,
+        span: Span | None = None,
+        *,
+        processor: Any = None,
+        modalities: Modalities | None = None,
+    ) -> list[Media]:
         """Read what the model is trained on: input of the audio branch, then of the video branch.
 
         Args:
             path: the file.
             rng: source of all randomness.
             span: the part of a clip or a sound that is read; None: the whole file.
+            processor: what reads images or clips, if not the ``vis_processor``.
+            modalities: what is read of it, if not all that the model is trained on.
 
         Raises:
             BadRecord: the file has nothing that the model is trained on.
             DecodeError: it cannot be read.
         """
         spec, quarantine = self.spec, self.quarantine
-        how = (spec.modalities, *map(_identity, (self.vis_processor, spec.audio_processor)), span)
+        processor, modalities = processor or self.vis_processor, modalities or spec.modalities
+        features = None if os.path.isdir(path) else self.features  # the time of a folder says nothing of its files
+        how = (modalities, *map(_identity, (processor, spec.audio_processor)), span)
         with nullcontext() if quarantine is None else quarantine.reading(path, rng, *how):
-            return read_training_media(
-                path, self.vis_processor, spec.modalities, spec.audio_processor, rng, span, self.features
-            )
+            return self.reader(path, processor, modalities, spec.audio_processor, rng, span, features)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -197,9 +242,22 @@ class Dataset(ABC):
         )
 
 
+def outside(folder: str | Path, name: str) -> str | None:
+    """Return what is wrong with the path of a file that is not below a folder; None: it is. Links may lead anywhere."""
+    if os.path.relpath(Path(folder, name), folder).split(os.sep)[0] != os.pardir:
+        return None
+    return f"{name!r:.200} is not below {folder}, the folder of the media. Move the file, or set that folder to one above it."
+
+
 def make_processor(config: Any) -> Any:
     """Build the processor of a Config."""
     return registered_class(PROCESSORS, config)(config)
+
+
+def processor_of(config: Any, processors: Any) -> Any:
+    """Return the Config of the processor for the split of a data set: the one for training, or for inference if there is one."""
+    held_out = split_of(config) != "train" and processors.eval is not None
+    return processors.eval if held_out else processors.train
 
 
 def _identity(processor: Any) -> tuple[str, Any]:

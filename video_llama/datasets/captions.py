@@ -15,8 +15,8 @@ import numpy as np
 from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Sample
-from video_llama.datasets.annotations import TABLES, read_table, table_files, uncompressed, unread_files
-from video_llama.datasets.base import Dataset, Packed, make_processor
+from video_llama.datasets.annotations import TABLES, BrokenLine, read_table, table_files, uncompressed, unread_files
+from video_llama.datasets.base import Dataset, Packed, make_processor, outside
 from video_llama.datasets.config import CCSBUAlignConfig, WebVidConfig
 from video_llama.datasets.json_records import JsonRecords
 from video_llama.datasets.placeholders import is_blank, placeholders
@@ -54,10 +54,25 @@ class CaptionDataset(Dataset):
         """Return the path of the image or clip."""
         return self.records[index].path or f"[{index}]"
 
+    def path_of(self, record: CaptionRecord) -> Path:
+        """Return where the image or clip of a record is.
+
+        Raises:
+            BadRecord: it is not below the folder of the media.
+        """
+        if (problem := outside(self.media_folder, record.path)) is not None:
+            raise BadRecord(f"{record.location}: {problem}")
+        return self.media_folder / record.path
+
     def packed(self, index: int) -> Packed:
         """Return the caption, and the image or clip; a malformed entry has neither."""
         record = self.records[index]
-        return Packed({"caption": record.caption}, self.media_folder / record.path) if record.path else Packed({}, None)
+        if not record.path:
+            return Packed({}, None)
+        try:
+            return Packed({"caption": record.caption}, self.path_of(record))
+        except BadRecord:
+            return Packed({"caption": record.caption}, None)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Draw a prompt, clean the caption, and read the image or clip."""
@@ -69,8 +84,9 @@ class CaptionDataset(Dataset):
             raise BadRecord(f"{record.location}: the caption {record.caption!r} is empty after cleaning")
         if unfilled := placeholders(record.caption):
             raise BadRecord(f"{record.location}: the caption contains {unfilled[0][0]}, and no file goes there")
+        path = self.path_of(record)
         prompt = spec.caption_prompts[rng.integers(len(spec.caption_prompts))]
-        media = self.read_media(self.media_folder / record.path, rng)
+        media = self.read_media(path, rng)
         segments = caption(prompt, text, spec.template.end_sym, *media)
         sample = self.tokenized(index, segments, media, max_targets=spec.max_txt_len)
         shortens = getattr(self.text_processor, "shortens", None)
@@ -94,11 +110,14 @@ class WebVid(CaptionDataset):
             _check_once(files)
             if (unread := unread_files(source)) is not None:
                 self.report(f"{source}: {unread}")
-        return _TableRecords(files)
+        records = _TableRecords(files)
+        for note in (note for table in records.tables for note in table.notes):
+            self.report(note)
+        return records
 
 
 class _Row(NamedTuple):
-    """A row of a WebVid table."""
+    """A row of a WebVid table. Without a videoid, the name is what is wrong with the line."""
 
     line: int
     videoid: str
@@ -111,7 +130,7 @@ class _TableRecords(Sequence[CaptionRecord]):
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = files
-        self.tables = [record_table(file, _Row, partial(_rows, file), "webvid 1") for file in files]
+        self.tables = [record_table(file, _Row, partial(_rows, file), "webvid 2") for file in files]
         self.starts = list(accumulate(map(len, self.tables), initial=0))
         self.digest = joint_digest([table.digest for table in self.tables])
 
@@ -122,13 +141,20 @@ class _TableRecords(Sequence[CaptionRecord]):
         index = range(len(self))[index]
         which = bisect(self.starts, index) - 1
         line, videoid, page_dir, name = self.tables[which][index - self.starts[which]]
+        if not videoid:
+            return CaptionRecord("", "", name)
         return CaptionRecord(str(PurePosixPath(page_dir, f"{videoid}.mp4")), name, f"{self.files[which]}:{line}")
 
 
 def _rows(file: Path) -> Rows:
-    for line, values in read_table(file, ("videoid", "page_dir", "name")):
-        yield line, *values
-    return []
+    rows = read_table(file, ("videoid", "page_dir", "name"))
+    while True:
+        try:
+            line, values = next(rows)
+        except StopIteration as end:
+            notes: list[str] = end.value
+            return notes
+        yield (line, "", "", values.problem) if isinstance(values, BrokenLine) else (line, *values)
 
 
 def _check_once(files: Sequence[Path]) -> None:
@@ -175,6 +201,8 @@ class _ImageRecords(Sequence[CaptionRecord]):
 
     def __getitem__(self, index: Any) -> Any:
         entry, location = self.entries[index], f"{self.source}: annotations[{range(len(self))[index]}]"
+        if isinstance(entry, BrokenLine):
+            return CaptionRecord("", "", entry.problem)
         if _is_caption(entry):
             return CaptionRecord(f"{entry['image_id']}.jpg", entry["caption"], location)
         expected = "expected an object with image_id and a text caption"

@@ -35,7 +35,7 @@ def collate(samples: Sequence[Sample], pad_id: int) -> Batch:
         media=tuple(_group(items) for items in groups.values()),
         replaced=tuple(r for s in samples for r in s.replaced),
         n_truncated=sum(s.truncated for s in samples),
-        n_without_sound=sum(any(media.lacks_sound for media in s.media) for s in samples),
+        sounds=tuple(s.sounds for s in samples),
         datasets=tuple(s.dataset for s in samples),
     )
 

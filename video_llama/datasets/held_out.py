@@ -16,6 +16,7 @@ from video_llama.common.types import Batch, Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.base import Dataset, split_of
 from video_llama.datasets.collate import collate
+from video_llama.datasets.permutation import permuted
 from video_llama.datasets.quarantine import sample_of
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -43,13 +44,13 @@ class HeldOut(TorchDataset[Sample | Unreadable]):
 
     def __init__(self, dataset: Dataset, limit: int | None = None) -> None:
         self.dataset, self.name = dataset, dataset.name
-        self.order = np.random.default_rng([_ORDER, len(dataset)]).permutation(len(dataset))[:limit]
+        self.n = len(range(len(dataset))[:limit])
 
     def __len__(self) -> int:
-        return len(self.order)
+        return self.n
 
     def __getitem__(self, position: int) -> Sample | Unreadable:
-        record = int(self.order[position])
+        record = permuted(position, len(self.dataset), (_ORDER, len(self.dataset)))
         sample_id = f"{self.name}/{self.dataset.record_id(record)}"
         try:
             return sample_of(self.dataset, record, np.random.default_rng([_SAMPLE, zlib.crc32(sample_id.encode())]))

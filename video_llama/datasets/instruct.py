@@ -16,8 +16,8 @@ from video_llama.common.errors import BadRecord, DecodeError
 from video_llama.common.modalities import FileKind
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Media, Sample
-from video_llama.datasets.annotations import ENDS, STARTS
-from video_llama.datasets.base import Dataset, Packed
+from video_llama.datasets.annotations import ENDS, STARTS, BrokenLine
+from video_llama.datasets.base import Dataset, Packed, outside
 from video_llama.datasets.config import LlavaInstructConfig, WebVidInstructConfig
 from video_llama.datasets.json_records import JsonRecords
 from video_llama.datasets.placeholders import fills, is_blank, placeholders
@@ -55,6 +55,28 @@ class InstructDataset(Dataset):
     def record_id(self, index: int) -> str:
         """Return the index in the file."""
         return f"[{index}]"
+
+    def record(self, index: int) -> Any:
+        """Return an entry of the file.
+
+        Raises:
+            BadRecord: its line is broken.
+        """
+        entry = self.records[index]
+        if isinstance(entry, BrokenLine):
+            raise BadRecord(entry.problem)
+        return entry
+
+    def path_of(self, index: int, name: str) -> Path:
+        """Return the path of the file of a record.
+
+        Raises:
+            BadRecord: it is not below the folder of the media.
+        """
+        folder = self.config.build_info.videos_dir
+        if (problem := outside(folder, name)) is not None:
+            raise self.bad(index, problem)
+        return Path(folder, name)
 
     def bad(self, index: int, reason: str) -> BadRecord:
         """Return the error for a record."""
@@ -162,16 +184,17 @@ class LlavaInstruct(InstructDataset):
         try:
             file = file_of(record, MEDIA_KEYS, self.keys)
             return Packed(record, self.file_path(index, file) if file else None)
-        except (KeyProblem, DecodeError):
+        except (KeyProblem, BadRecord, DecodeError):
             return Packed(record, None)
 
     def file_path(self, index: int, file: File) -> Path:
         """Return where the file of a record is.
 
         Raises:
+            BadRecord: it is not below the folder of the media.
             DecodeError: there is no such image, but there is one with another prefix.
         """
-        path = Path(self.config.build_info.videos_dir, file.name)
+        path = self.path_of(index, file.name)
         return self._with_prefix(path) if file.kind == "image" else path
 
     def _with_prefix(self, path: Path) -> Path:
@@ -192,7 +215,7 @@ class LlavaInstruct(InstructDataset):
 
     def _turns(self, index: int) -> Turns:
         """Pair the questions and answers of a record."""
-        record = self.records[index]
+        record = self.record(index)
         turns = record.get("conversations") if isinstance(record, dict) else None
         if not isinstance(turns, list) or not turns:
             raise self.bad(index, "no list under 'conversations'")
@@ -226,7 +249,7 @@ class WebVidInstruct(InstructDataset):
         video = self.records[index].get("video")
         if not isinstance(video, str) or not video:
             raise self.bad(index, "no file name under 'video'")
-        media = self.read_media(Path(self.config.build_info.videos_dir, video), rng, span)
+        media = self.read_media(self.path_of(index, video), rng, span)
         if not self.with_times:
             media = [replace(item, message="") for item in media]
         return self.instruct(index, self.placed(index, turns, media, "video"), media)
@@ -247,12 +270,14 @@ class WebVidInstruct(InstructDataset):
         if not self.with_times:
             packed["frame_times"] = False
         video = record.get("video")
-        is_named = isinstance(video, str) and bool(video)
-        return Packed(packed, Path(self.config.build_info.videos_dir, video) if is_named else None)
+        try:
+            return Packed(packed, self.path_of(index, video) if isinstance(video, str) and video else None)
+        except BadRecord:
+            return Packed(packed, None)
 
     def _turns(self, index: int) -> Turns:
         """Read the questions and answers of a record; an instruction goes before the first question that has it."""
-        record = self.records[index]
+        record = self.record(index)
         pairs = record.get("QA") if isinstance(record, dict) else None
         if not isinstance(pairs, list) or not pairs:
             raise self.bad(index, "no list under 'QA'")

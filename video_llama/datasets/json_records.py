@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from video_llama.common.errors import DataError
-from video_llama.datasets.annotations import read_json
+from video_llama.datasets.annotations import BrokenLine, broken_note, read_json
 from video_llama.datasets.record_keys import unread_keys
 from video_llama.datasets.record_table import Rows, record_table
 
@@ -18,11 +18,13 @@ class JsonRow(NamedTuple):
     """An entry of a JSON list."""
 
     text: str
-    """Its JSON."""
+    """Its JSON; empty on a broken line."""
+    problem: str
+    """What is wrong with the line."""
 
 
 class JsonRecords(Sequence[Any]):
-    """The entries of a JSON list or of JSON lines, parsed when they are read.
+    """The entries of a JSON list or of JSON lines, parsed when they are read; a ``BrokenLine`` for a line that cannot be.
 
     Args:
         path: the file.
@@ -36,7 +38,7 @@ class JsonRecords(Sequence[Any]):
     def __init__(
         self, path: Path, keys: Sequence[str], parts: Mapping[str, Sequence[str]] = {}, under: str | None = None
     ) -> None:
-        version = f"json 1 {under} {sorted(keys)} {sorted(parts.items())}"
+        version = f"json 2 {under} {sorted(keys)} {sorted(parts.items())}"
         self._table = record_table(path, JsonRow, partial(_json_rows, path, keys, parts, under), version)
         self.digest, self.notes = self._table.digest, self._table.notes
 
@@ -44,7 +46,8 @@ class JsonRecords(Sequence[Any]):
         return len(self._table)
 
     def __getitem__(self, index: Any) -> Any:
-        return json.loads(self._table[index].text)
+        text, problem = self._table[index]
+        return json.loads(text) if text else BrokenLine(problem)
 
 
 def _json_rows(path: Path, keys: Sequence[str], parts: Mapping[str, Sequence[str]], under: str | None) -> Rows:
@@ -56,8 +59,10 @@ def _json_rows(path: Path, keys: Sequence[str], parts: Mapping[str, Sequence[str
             raise DataError(f"{path}: no list under {under!r}")
     try:
         for entry in entries:
-            yield (json.dumps(entry),)
+            yield ("", entry.problem) if isinstance(entry, BrokenLine) else (json.dumps(entry), "")
     except RecursionError as error:
         raise DataError(f"{path}: not readable as JSON: lists or objects are nested too deeply") from error
     unread = unread_keys(entries, keys, parts) if keys else []
-    return [f"{path}: keys that are not read: {'; '.join(unread)}"] if unread else []
+    broken = [entry for entry in entries if isinstance(entry, BrokenLine)]
+    notes = broken_note(path, len(broken), len(entries), broken[0] if broken else None)
+    return [*notes, *([f"{path}: keys that are not read: {'; '.join(unread)}"] if unread else [])]

@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch.utils.data import Dataset as TorchDataset
-from torch.utils.data import Sampler
 
-from video_llama.common.errors import ConfigError
+from video_llama.common.errors import BadRecord, ConfigError, DecodeError
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Sample
 from video_llama.config.serialize import registered_class
 from video_llama.datasets.base import Dataset, split_of
+from video_llama.datasets.length_groups import BatchLimits, Length, grouped
 from video_llama.datasets.permutation import scrambled, words
 from video_llama.datasets.quarantine import Quarantine
 from video_llama.datasets.replacement import sample_or_replacement
@@ -58,7 +59,7 @@ class Mixture(TorchDataset[Sample]):
         self.shares = [ratio / sum(decimals) for ratio in decimals]
 
     def __len__(self) -> int:
-        return sum(len(d) for d, share in zip(self.datasets, self.shares, strict=True) if share)
+        return sum(d.pass_length for d, share in zip(self.datasets, self.shares, strict=True) if share)
 
     def use(self, features: FeatureStore) -> None:
         """Take features from a store, and read only what is not in it."""
@@ -101,8 +102,15 @@ class Mixture(TorchDataset[Sample]):
 
     def _ref(self, dataset: int, draw: int) -> RecordRef:
         """Return a draw of a data set's endless shuffled passes."""
-        visit, position = divmod(draw, len(self.datasets[dataset]))
-        return RecordRef(dataset, self.datasets[dataset].shuffled(position, (_PASS, self.seed, dataset, visit)), visit)
+        return RecordRef(dataset, *self.datasets[dataset].drawn(draw, (_PASS, self.seed, dataset)))
+
+    def length(self, ref: RecordRef) -> Length | None:
+        """Return the size of a draw's sample, as far as it is known without its files; None: the record is bad."""
+        rng = np.random.default_rng([_SAMPLE, self.seed, ref.dataset, ref.visit, ref.record])
+        try:
+            return self.datasets[ref.dataset].length(ref.record, rng)
+        except (BadRecord, DecodeError):
+            return None
 
     def __getitem__(self, ref: RecordRef) -> Sample:
         return sample_or_replacement(
@@ -133,6 +141,8 @@ class BatchPlan:
     """Processes."""
     steps_per_epoch: int
     """Optimiser steps of an epoch."""
+    grouping: BatchLimits | None = None
+    """Micro-batches are of samples of similar length, within these limits. None: they are as drawn."""
 
     @property
     def samples_per_step(self) -> int:
@@ -140,8 +150,8 @@ class BatchPlan:
         return self.batch_size * self.accumulation * self.world_size
 
 
-class RankBatches(Sampler[list[RecordRef]]):
-    """The micro-batches of one process.
+class RankBatches:
+    """The micro-batches of one process: of a step, those of all of them that fall to it.
 
     Args:
         mixture: what is drawn from.
@@ -154,16 +164,25 @@ class RankBatches(Sampler[list[RecordRef]]):
         self.mixture, self.plan, self.rank, self.steps = mixture, plan, rank, steps
 
     def __iter__(self) -> Iterator[list[RecordRef]]:
-        plan = self.plan
-        n = plan.steps_per_epoch * plan.samples_per_step
         for step in self.steps:
-            epoch, within = divmod(step, plan.steps_per_epoch)
-            for micro in range(within * plan.accumulation, (within + 1) * plan.accumulation):
-                start = (micro * plan.world_size + self.rank) * plan.batch_size
-                yield self.mixture.draws(epoch, n, range(start, start + plan.batch_size))
+            yield from self.of(step)
 
-    def __len__(self) -> int:
-        return len(self.steps) * self.plan.accumulation
+    def of(self, step: int) -> list[list[RecordRef]]:
+        """Return the micro-batches of a step."""
+        plan, (epoch, within) = self.plan, divmod(step, self.plan.steps_per_epoch)
+        n, start = plan.steps_per_epoch * plan.samples_per_step, within * plan.samples_per_step
+        if plan.grouping is None:
+            at_once = plan.world_size * plan.batch_size
+            starts = [start + micro * at_once + self.rank * plan.batch_size for micro in range(plan.accumulation)]
+            return [self.mixture.draws(epoch, n, range(first, first + plan.batch_size)) for first in starts]
+        draws = self.mixture.draws(epoch, n, range(start, start + plan.samples_per_step))
+        found = [self.mixture.length(draw) for draw in draws]
+        known = sorted(length for length in found if length is not None)
+        middle = known[len(known) // 2] if known else Length(0, 0, 0)  # for those that others will replace
+        own = grouped([length or middle for length in found], plan.world_size, plan.accumulation, plan.grouping)[
+            self.rank
+        ]
+        return [[draws[i] for i in batch] for batch in own]
 
 
 def _apportion(shares: Sequence[Fraction], n: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
@@ -128,26 +128,31 @@ def _seconds(record: Mapping[str, Any], names: Sequence[str]) -> float | None:
     if len(given) > 1:
         raise KeyProblem(f"both {' and '.join(map(repr, given))}; a span has one")
     value = record[given[0]]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
         raise KeyProblem(f"expected seconds under {given[0]!r}, found {value!r:.80}")
     return float(value)
 
 
-def unread_keys(records: Sequence[Any], known: Iterable[str], parts: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return a line on each key that nothing reads, with the number of records that have it.
+class UnreadKeys:
+    """Counts the keys of records that nothing reads.
 
     Args:
-        records: all records.
         known: keys of a record that are read.
         parts: the key of each list of objects in a record, with the keys of these that are read.
     """
-    known, read = frozenset(known), {part: frozenset(keys) for part, keys in parts.items()}
-    count, first = Counter[str](), dict[str, int]()
-    for index, record in enumerate(records):
+
+    def __init__(self, known: Iterable[str], parts: Mapping[str, Iterable[str]]) -> None:
+        self._known = frozenset(known)
+        self._parts = {part: frozenset(keys) for part, keys in parts.items()}
+        self._records, self._count, self._first = 0, Counter[str](), dict[str, int]()
+
+    def add(self, record: Any) -> None:
+        """Take in the next record."""
+        index, self._records = self._records, self._records + 1
         if not isinstance(record, dict):
-            continue
-        unread = {key for key in record if key not in known}
-        for part, keys in read.items():
+            return
+        unread = {key for key in record if key not in self._known}
+        for part, keys in self._parts.items():
             entries = record.get(part) if isinstance(record.get(part), list) else ()
             unread |= {
                 f"{part}[].{key}"
@@ -156,10 +161,24 @@ def unread_keys(records: Sequence[Any], known: Iterable[str], parts: Mapping[str
                 for key in entry
                 if key not in keys
             }
-        count.update(unread)
+        self._count.update(unread)
         for key in unread:
-            first.setdefault(key, index)
-    return [f"{key} in {n} of {len(records)} records, first in [{first[key]}]" for key, n in count.most_common()]
+            self._first.setdefault(key, index)
+
+    def lines(self) -> list[str]:
+        """Return a line on each key that nothing reads, with the number of records that have it."""
+        return [
+            f"{key} in {n} of {self._records} records, first in [{self._first[key]}]"
+            for key, n in self._count.most_common()
+        ]
+
+
+def unread_keys(records: Iterable[Any], known: Iterable[str], parts: Mapping[str, Iterable[str]]) -> list[str]:
+    """Return a line on each key of some records that nothing reads; see ``UnreadKeys``."""
+    found = UnreadKeys(known, parts)
+    for record in records:
+        found.add(record)
+    return found.lines()
 
 
 def _absent(value: Any) -> bool:

@@ -13,7 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, get_type_hints, overload
 
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import ipc
 
 from video_llama.common.cache import home
@@ -92,6 +94,11 @@ class RecordTable(Sequence[Row], Generic[Row]):
             return [self[i] for i in range(len(self))[index]]
         batch, within = divmod(range(len(self))[index], _BATCH)
         return self.row(*[column[within].as_py() for column in self._columns[batch]])
+
+    def numbers(self, column: str) -> list[NDArray[np.int64]]:
+        """Return a column of whole numbers, in pieces that share the table's memory."""
+        at = list(get_type_hints(self.row)).index(column)
+        return [columns[at].to_numpy(zero_copy_only=True) for columns in self._columns]
 
     def __reduce__(self) -> Any:
         if self.file is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from video_llama.demo.html import data_url
+from video_llama.processors.media_pictures import data_url
 from video_llama.toy.encode import write_clip
 from video_llama.toy.language import QUESTIONS, SOUND_QUESTIONS
 from video_llama.toy.scene import N_FRAMES, Scene, render

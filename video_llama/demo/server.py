@@ -70,9 +70,8 @@ def running_server(config: ServerConfig) -> Iterator[str]:
     Raises:
         VideoLlamaError: see ``serve``.
     """
-    for package in ("gradio", "matplotlib"):
-        if importlib.util.find_spec(package) is None:
-            raise VideoLlamaError(f"the page needs {package}: pip install -e '.[demo]' -c constraints.txt")
+    if importlib.util.find_spec("gradio") is None:
+        raise VideoLlamaError("the page needs gradio: pip install -e '.[demo]' -c constraints.txt")
     _check_port(config.host, config.port or 0)
     from video_llama.conversation.chat import Chat  # slow to import
     from video_llama.conversation.engine import Engine

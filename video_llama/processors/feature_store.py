@@ -27,7 +27,7 @@ from torch import Tensor
 from video_llama import __version__
 from video_llama.common.errors import DataError, VideoLlamaError
 from video_llama.common.file_part import file_part
-from video_llama.common.modalities import MediaKind
+from video_llama.common.modalities import MediaKind, SoundUse
 from video_llama.common.types import Media, MediaGroup, StoreAs
 
 log = logging.getLogger(__name__)
@@ -159,8 +159,12 @@ class StoredFile:
         """The features of all parts of the file; None: some are missing, and the file must be read."""
         if any(part is None for part in self.known.values()):
             return None
-        without_sound = self.known.get("audio") == ()
-        return [replace(media, lacks_sound=without_sound) for part in self.known.values() for media in part or ()]
+        return [media for part in self.known.values() for media in part or ()]
+
+    @property
+    def sound(self) -> SoundUse:
+        """What was done with the sound of a file that is stored; nothing is stored of a damaged one."""
+        return "ignored" if "audio" not in self.known else "used" if self.known["audio"] else "absent"
 
     def kept(self, media: Sequence[Media]) -> list[Media]:
         """Return what was read of the file, with features in place of what is known, and the rest marked for the store.

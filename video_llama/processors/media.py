@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from video_llama.common.errors import BadRecord, DecodeError, NoSoundTrack, SoundDecodeError, VideoLlamaError
-from video_llama.common.modalities import FileKind, MediaKind, Modalities
+from video_llama.common.modalities import FileKind, MediaKind, Modalities, SoundUse
 from video_llama.common.protocols import ClipProcessor
 from video_llama.common.types import Media
 from video_llama.processors.audio import SegmentProcessor
@@ -203,7 +203,7 @@ def read_training_media(
         return _read_training(path, vis_processor, modalities, audio_processor, rng, span)
     stored = features.entry(path, _training_parts(vis_processor, modalities, audio_processor), "in training", span)
     if media := stored.media:
-        return media
+        return _telling(media, stored.sound)
     before = rng.bit_generator.state
     with collected_damage() as damage:
         media = _read_training(path, vis_processor, modalities, audio_processor, rng, span)
@@ -213,7 +213,7 @@ def read_training_media(
         name = type(vis_processor).__name__
         log_once(f"{name} draws frames or crops at random, so no features of its files are stored")
     elif not damage:
-        return stored.kept(media)
+        return _telling(stored.kept(media), next((item.sound for item in media if item.sound is not None), None))
     return media
 
 
@@ -236,24 +236,21 @@ def _read_training(
     if path.suffix.lower() in AUDIO_SUFFIXES or (modalities.audio_source == "sound" and not modalities.video):
         with _sound_errors():
             return [_read_audio_alone(path, modalities, audio_processor, rng, span)]
+    only_frames = draws_frames(modalities, rng)
     if modalities.audio_source is None and span is None:
-        return [vis_processor(path, rng)]
+        return _telling([vis_processor(path, rng)], "ignored")
     max_lost = _audio_config(audio_processor).max_lost
     frames, open_track = _read_frames(path, vis_processor, max_lost, rng, span)
-    if (
-        frames.kind == "image"
-        or modalities.audio_source in (None, "frames")
-        or (modalities.audio_source == "both" and rng.random() < 0.5)
-    ):
-        return _from_frames(frames, modalities)
+    if frames.kind == "image" or only_frames:
+        return _telling(from_frames(frames, modalities), "ignored")
     with _sound_errors():
         try:
             sound = open_track()
         except NoSoundTrack:
-            return _from_frames(replace(frames, lacks_sound=True), modalities)
+            return _telling(from_frames(frames, modalities), "absent")
         audio = audio_processor.read_track(sound)
         _report_loss(sound)
-    return [audio, frames] if modalities.video else [audio]
+    return _telling([audio, frames] if modalities.video else [audio], _use(sound))
 
 
 def is_address(path: str | Path) -> bool:
@@ -293,7 +290,7 @@ def _read_audio_alone(
         if not isinstance(audio_processor, SegmentProcessor):
             _refuse_span(path, audio_processor, span)
             audio: Media = audio_processor(path, rng)
-            return audio
+            return replace(audio, sound="used")
         sound: Any = audio_processor.open(path)
     except NoSoundTrack as error:
         raise BadRecord(f"{error}, and nothing else that the model is trained on") from error
@@ -304,7 +301,7 @@ def _read_audio_alone(
         sound = SpanOfSound(str(path), sound, span)
     audio = audio_processor.read_track(sound)
     _report_loss(sound)
-    return audio
+    return replace(audio, sound=_use(sound))
 
 
 def _refuse_span(path: str | Path, processor: Any, span: Span | None) -> None:
@@ -322,13 +319,28 @@ def _sound_errors() -> Iterator[None]:
         raise SoundDecodeError(error.path, error.reason) from error
 
 
+def _use(sound: Sound | SpanOfSound) -> SoundUse:
+    return "cut" if str(sound.losses) else "used"
+
+
+def _telling(media: list[Media], sound: SoundUse | None) -> list[Media]:
+    """Have the last item of a clip or a sound file say what was done with its sound."""
+    *others, last = media
+    return media if last.kind == "image" else [*others, replace(last, sound=sound)]
+
+
 def _report_loss(sound: Sound | SpanOfSound) -> None:
     """Report what is lost of the sound of a file."""
     if losses := str(sound.losses):
         report_damage(sound.path, losses)
 
 
-def _from_frames(frames: Media, modalities: Modalities) -> list[Media]:
+def draws_frames(modalities: Modalities, rng: np.random.Generator) -> bool:
+    """Return whether only the frames of a clip are read, and not its sound; ``audio_source: both`` leaves it to chance."""
+    return modalities.audio_source in (None, "frames") or (modalities.audio_source == "both" and rng.random() < 0.5)
+
+
+def from_frames(frames: Media, modalities: Modalities) -> list[Media]:
     """Return the media of a file of which only the frames are used."""
     audio = [replace(frames, kind="audio_frames")] if modalities.audio_source in ("frames", "both") else []
     return audio + ([frames] if modalities.video else [])

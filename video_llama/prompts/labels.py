@@ -7,6 +7,7 @@ it. Everything else, media included, is context.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -67,8 +68,17 @@ def _tokens_with_loss(segment: TextSegment, tokenizer: Tokenizer) -> list[tuple[
         literal.append((start + span.literal[0], start + span.literal[1]))
         start += len(span.text)
     tokens = tokenizer.encode("".join(span.text for span in segment.spans), literal)
-    # of the byte tokens of one character, only the last has a width, hence start >= a as well as end > a
-    return [(t, any((t.start >= a or t.end > a) and t.start < b for a, b in trained)) for t in tokens]
+    found, spans = list[tuple[Token, bool]](), iter(trained)
+    a, b = next(spans, _NOWHERE)
+    for token in tokens:
+        while b <= token.start:
+            a, b = next(spans, _NOWHERE)
+        # of the byte tokens of one character, only the last has a width, hence start >= a as well as end > a
+        found.append((token, token.start >= a or token.end > a))
+    return found
+
+
+_NOWHERE = (sys.maxsize, sys.maxsize)
 
 
 def media_segments(spans: Sequence[Span], slots: Sequence[Slot]) -> list[TextSegment | Slot]:

@@ -103,6 +103,17 @@ class RunConfig:
     accum_grad_iters: Annotated[int, Ge(1)] = 1
     """Forward passes of an optimiser step, on each process."""
 
+    group_by_length: Annotated[bool, Operational()] = True
+    """The samples of a step are ordered by length before they are split into forward passes, so that few tokens are padding
+    and all processes have about the same work. Which samples a step takes does not change."""
+
+    max_tokens_per_batch: Annotated[int, Ge(1), Operational()] | None = None
+    """Bound of the tokens of a forward pass, with padding; a longer sample is alone. batch_size_train and accum_grad_iters then
+    only decide how many samples a step takes. null: none."""
+
+    max_frames_per_batch: Annotated[int, Ge(1), Operational()] | None = None
+    """Bound of the frames of a forward pass, as max_tokens_per_batch. null: none."""
+
     batch_size_eval: Annotated[int, Ge(1), Operational()] | None = None
     """Samples of a batch in validation. null: as in training."""
 
@@ -240,6 +251,9 @@ class RunConfig:
                 yield key, f"must be finite, got {getattr(self, key)}"
         if self.device == "cpu" and self.amp and self.amp_dtype == "fp16":
             yield "amp_dtype", "fp16 needs a GPU; on the CPU use bf16, or amp: false"
+        for key in ("max_tokens_per_batch", "max_frames_per_batch"):
+            if getattr(self, key) is not None and not self.group_by_length:
+                yield key, "needs group_by_length: true"
         if self.world_size > 1 and not self.distributed:
             yield "world_size", f"{self.world_size}, but distributed is false"
         if self.keep_every and self.save_every and self.keep_every % self.save_every:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from video_llama.common.errors import TrainingError
 from video_llama.datasets.mixture import Mixture
 
 _VALUES = 64
@@ -39,31 +37,19 @@ def _some_values(tensor: Tensor) -> bytes:
     return some.contiguous().view(torch.uint8).cpu().numpy().tobytes()
 
 
-def check_data(path: Path, saved: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse data that is not what a checkpoint's run drew from: its positions would mean other records.
+def changed_sources(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return a line for each data set whose annotations are not those of the saved ``data_fingerprint``.
 
-    A data set that was added or removed is a change of the config, which says so itself.
-
-    Args:
-        path: the checkpoint.
-        saved: the ``data_fingerprint`` in it.
-        now: that of the data.
-    Raises:
-        TrainingError: the annotations of a data set have changed.
+    With others, a position in the order of the data means another record. A data set that was added or removed is a change of
+    the config, which says so itself.
     """
-    changed = [
-        f"  datasets.{name}: {saved[name]['records']} records in the checkpoint's run, {found['records']} now"
+    return [
+        f"datasets.{name}: {saved[name]['records']} records in the checkpoint's run, {found['records']} now"
         if saved[name]["records"] != found["records"]
-        else f"  datasets.{name}: {found['records']} records as before, with other content"
+        else f"datasets.{name}: {found['records']} records as before, with other content"
         for name, found in now.items()
         if name in saved and saved[name] != found
     ]
-    if changed:
-        listed = "\n".join(changed)
-        raise TrainingError(
-            f"{path}: the annotations of its run have changed:\n{listed}\n"
-            "Restore them. To train on with the new ones, start a run from this checkpoint's weights: model.ckpt"
-        )
 
 
 def changed_parts(saved: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -45,9 +45,9 @@ class HeldOutBatches(StepBatches):
         plan = BatchPlan(batch_size=size, accumulation=1, world_size=world.size, steps_per_epoch=len(self.own))
         super().__init__(held_out, plan, world, config, held_out.dataset.quarantine, pad_id=pad_id)
 
-    def positions(self, steps: range) -> list[list[int]]:
-        """Return the positions of the records of some batches."""
-        return self.own[steps.start : steps.stop]
+    def micro_batches(self, step: int) -> list[list[int]]:
+        """Return the positions of the records of a batch."""
+        return [self.own[step]]
 
 
 class HeldOutLoss:

@@ -9,6 +9,7 @@ from typing import Any
 
 from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.errors import WeightsError
+from video_llama.datasets.length_groups import BatchLimits
 from video_llama.datasets.mixture import BatchPlan
 from video_llama.runners.config import RunConfig
 from video_llama.runners.run_state import RunState
@@ -16,7 +17,8 @@ from video_llama.runners.run_state import RunState
 log = logging.getLogger(__name__)
 
 _RESUMABLE = [
-    "model", "optimizer", "scaler", "callbacks", "seed", "steps_per_epoch", "samples_per_step", "processes", "data", "frozen",
+    "model", "optimizer", "scaler", "callbacks", "seed", "steps_per_epoch", "samples_per_step", "processes", "position", "sources",
+    "frozen",
 ]  # fmt: skip
 
 
@@ -56,10 +58,25 @@ def batch_plan(config: RunConfig, records: int, processes: int) -> BatchPlan:
         accumulation=config.accum_grad_iters,
         world_size=processes,
         steps_per_epoch=config.steps_per_epoch(records, processes),
+        grouping=_grouping(config, config.accum_grad_iters * processes),
     )
 
 
-def resumed_plan(path: Path, saved: Mapping[str, Any], config: RunConfig, records: int, processes: int) -> BatchPlan:
+def _grouping(config: RunConfig, batches: int) -> BatchLimits | None:
+    """Return the limits of micro-batches of similar length; None: they are as drawn, as one of them without limits would be."""
+    limits = BatchLimits(tokens=config.max_tokens_per_batch, frames=config.max_frames_per_batch)
+    return limits if config.group_by_length and (batches > 1 or limits != BatchLimits()) else None
+
+
+def position(plan: BatchPlan, step: int) -> dict[str, int]:
+    """Return where in the data the next step of a run starts: the epoch, and the samples of it that were drawn."""
+    epoch, within = divmod(step, plan.steps_per_epoch)
+    return {"epoch": epoch, "samples": within * plan.samples_per_step}
+
+
+def resumed_plan(
+    path: Path, saved: Mapping[str, Any], config: RunConfig, records: int | None, processes: int
+) -> BatchPlan:
     """Return how a run that resumes splits its samples: into the same steps as before, on any number of processes.
 
     If that number has changed, so does the number of micro-batches that each process accumulates.
@@ -68,14 +85,14 @@ def resumed_plan(path: Path, saved: Mapping[str, Any], config: RunConfig, record
         path: the checkpoint.
         saved: its content.
         config: the ``run`` section of the run that resumes.
-        records: how many there are to draw from.
+        records: how many there are to draw from. None: they have changed, and an epoch keeps its steps.
         processes: how many there are now.
 
     Raises:
         WeightsError: the steps cannot be split so, or are other ones.
     """
-    wanted = batch_plan(config, records, processes)
     steps, samples = saved["steps_per_epoch"], saved["samples_per_step"]
+    wanted = batch_plan(config, samples * steps if records is None else records, processes)
     if processes != saved["processes"] and wanted.samples_per_step != samples:
         at_once = config.batch_size_train * processes
         accumulation, rest = divmod(samples, at_once)
@@ -93,7 +110,8 @@ def resumed_plan(path: Path, saved: Mapping[str, Any], config: RunConfig, record
             batch_size=config.batch_size_train,
             accumulation=accumulation,
             world_size=processes,
-            steps_per_epoch=config.iters_per_epoch or max(1, records // samples),
+            steps_per_epoch=config.iters_per_epoch or (steps if records is None else max(1, records // samples)),
+            grouping=_grouping(config, accumulation * processes),
         )
     if (steps, samples) != (wanted.steps_per_epoch, wanted.samples_per_step):
         raise WeightsError(

@@ -75,7 +75,10 @@ def _data(folder: Path, data: Mapping[str, Any], steps: Sequence[Mapping[str, An
         for name in dict.fromkeys([*data, *samples])
     ]
     totals = {key: sum(record.get(key, 0) for record in steps) for key in ("replaced", "truncated", "samples")}
-    sound = {key: sum(record.get(f"sound_{key}", 0) for record in steps) for key in ("used", "absent", "failed")}
+    sound = {
+        key: sum(record.get(f"sound_{key}", 0) for record in steps)
+        for key in ("used", "cut", "absent", "ignored", "failed")
+    }
     bad = bad_summary(folder / LEDGER, totals["replaced"], totals["samples"] + totals["replaced"])
     return [
         "| data set | records | samples drawn | target tokens | annotations |",
@@ -83,7 +86,8 @@ def _data(folder: Path, data: Mapping[str, Any], steps: Sequence[Mapping[str, An
         *rows,
         "",
         f"Texts cut: {totals['truncated']}. "
-        f"Sound: {sound['used']} used, {sound['absent']} clips without, {sound['failed']} failed.",
+        f"Sound of clips and sound files: {sound['used']} used, {sound['cut']} used with parts lost, {sound['absent']} absent, "
+        f"{sound['ignored']} ignored, {sound['failed']} undecodable (replaced).",
         "",
         *bad,
     ]

@@ -104,15 +104,20 @@ class StepMetrics:
     truncated: int
     """Samples whose text was cut at the end, to fit ``max_txt_len``, ``max_instruct_len`` or the decoder's context."""
     sound_used: int = 0
-    """Samples with sound."""
+    """Clips and sound files whose sound was read whole."""
+    sound_cut: int = 0
+    """Those whose sound was read, with parts lost to damage."""
     sound_absent: int = 0
     """Clips that were to be read with their sound, and have no sound track."""
+    sound_ignored: int = 0
+    """Clips whose sound was not to be read."""
     sound_failed: int = 0
     """Records that were replaced because their sound cannot be read."""
     by_dataset: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """For each data set in the step: ``loss`` (None: not known), ``samples`` and ``target_tokens``."""
+    """For each data set in the step: ``loss`` (None: not known), ``samples``, ``target_tokens``, ``replaced`` and, if it has
+    clips or sound files, the counts of sound."""
     by_media: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """The same for each kind of media, or kinds that samples have together: text, image, video, audio+video, ..."""
+    """The first three for each kind of media, or kinds that samples have together: text, image, video, audio+video, ..."""
     samples_seen: int = 0
     """Samples of the run so far, with those of this step."""
     flops: float | None = None

@@ -36,12 +36,12 @@ from video_llama.runners.callback_list import build_callbacks
 from video_llama.runners.changes import refuse_unless_allowed
 from video_llama.runners.check import Check, ShownAnswer, Validation
 from video_llama.runners.config import RunConfig
-from video_llama.runners.fingerprint import changed_parts, check_data, data_fingerprint, frozen_fingerprint
+from video_llama.runners.fingerprint import changed_parts, changed_sources, data_fingerprint, frozen_fingerprint
 from video_llama.runners.gauges import Gauges
 from video_llama.runners.numerics import autocast, autocast_dtype, fault, suspects
 from video_llama.runners.optim import build_optimizer, load_named_state, named_state
 from video_llama.runners.output import RunOutput
-from video_llama.runners.resume import batch_plan, read_run, resumed_plan
+from video_llama.runners.resume import batch_plan, position, read_run, resumed_plan
 from video_llama.runners.run_state import PARTS_EVERY, BadStep, RunState, StepMetrics
 from video_llama.runners.saves import Saves
 from video_llama.runners.schedules import build_schedule
@@ -64,7 +64,7 @@ class RunnerBase:
         pad_id: token that fills batches.
         checks: what a validation measures.
         stop: requests to stop.
-        allow_changed: resume with other frozen weights than the checkpoint's run had.
+        allow_changed: resume with other annotations or frozen weights than the checkpoint's run had.
 
     Raises:
         TrainingError: nothing is left to train, or the processes are not those of the config; as ``resume``.
@@ -362,7 +362,8 @@ class RunnerBase:
             "processes": self.world.size,
             "steps_per_epoch": self.plan.steps_per_epoch,
             "samples_per_step": self.plan.samples_per_step,
-            "data": self.data,
+            "position": position(self.plan, self.state.step),
+            "sources": self.data,
             "frozen": self.frozen,
             "epoch": (self.state.step - 1) // self.plan.steps_per_epoch,
             **self.state.as_dict(),
@@ -370,7 +371,7 @@ class RunnerBase:
 
     @cached_property
     def data(self) -> dict[str, Any]:
-        """The fingerprint of the data."""
+        """The fingerprint of the data's sources."""
         return data_fingerprint(self.mixture)
 
     @cached_property
@@ -383,15 +384,17 @@ class RunnerBase:
 
         Args:
             path: the checkpoint.
-            allow_changed: log other frozen weights instead of refusing them.
+            allow_changed: log other annotations and frozen weights instead of refusing them.
 
         Raises:
             WeightsError: it is not a checkpoint of a run like this one.
             TrainingError: the data, or the frozen weights, are not those of that run.
         """
         content = read_run(path, self.config, scales_loss=self.scaler.is_enabled())
-        check_data(path, content["data"], self.data)
-        self.plan = resumed_plan(path, content, self.config, len(self.mixture), self.world.size)
+        changed = changed_sources(content["sources"], self.data)
+        refuse_unless_allowed(path, changed, allowed=allow_changed)
+        records = None if changed else len(self.mixture)
+        self.plan = resumed_plan(path, content, self.config, records, self.world.size)
         self.model.load_trainable_state(content["model"])
         refuse_unless_allowed(path, changed_parts(content["frozen"], self.frozen), allowed=allow_changed)
         load_named_state(self.model, self.optimizer, content["optimizer"])

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing import connection
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader
 
@@ -17,7 +17,7 @@ from video_llama.common.errors import TrainingError
 from video_llama.datasets.collate import collate
 from video_llama.datasets.mixture import BatchPlan, RankBatches
 from video_llama.datasets.quarantine import Quarantine
-from video_llama.datasets.readings import Readings
+from video_llama.datasets.readings import Reading, Readings
 from video_llama.runners.config import RunConfig
 from video_llama.runners.stalls import Stalled, Stalls, naming_stalls
 from video_llama.runners.stop import SIGNALS
@@ -62,6 +62,7 @@ class StepBatches:
         self.num_workers, self.read_timeout = config.num_workers, config.read_timeout
         self.quarantine, self.pad_id = quarantine, pad_id
         self.readings = Readings(multiprocessing.get_context(), max(1, self.num_workers))
+        self._counts = dict[int, int]()  # micro-batches of each step that the loader has come to
 
     def __call__(self, steps: range) -> Iterator[list[Any]]:
         """Yield the batches of the given steps.
@@ -69,7 +70,7 @@ class StepBatches:
         Raises:
             TrainingError: the data cannot be used, or loader processes die, or are stuck, time and again.
         """
-        step, deaths = steps.start, 0
+        step, deaths, crashed_in = steps.start, 0, Reading()
         while step < steps.stop:
             others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
             batches = iter(self.loader(range(step, steps.stop)))
@@ -79,31 +80,47 @@ class StepBatches:
             stalls = Stalls(self.readings, self.read_timeout)
             try:
                 while step < steps.stop:
-                    yield [self._next(batches, stalls) for _ in range(self.plan.accumulation)]
-                    step, deaths = step + 1, 0
+                    first = self._next(batches, stalls)
+                    yield [first, *(self._next(batches, stalls) for _ in range(self._counts.pop(step) - 1))]
+                    step, deaths, crashed_in = step + 1, 0, Reading()
             except TrainingError as error:  # what a loader process raised comes with its traceback
                 raise TrainingError(str(error).rpartition(f"{TrainingError.__name__}: ")[2].rstrip()) from error
             except (RuntimeError, OSError, EOFError, Stalled) as error:
                 deaths += 1
                 if isinstance(error, Stalled):
                     self._hold(step, error, workers, last=deaths > MAX_DEATHS)
-                elif (death := _death(workers)) is None:
+                elif (death := self._death(workers)) is None:
                     raise
                 elif deaths > MAX_DEATHS:
                     raise TrainingError(
                         f"step {step}: {death}, for the {deaths}th time over this step. If memory is short, lower "
-                        "run.num_workers or run.batch_size_train; with run.num_workers=0, the file that does it shows."
+                        "run.num_workers or run.batch_size_train."
                     ) from error
                 else:
                     log.warning("step %d: %s; it is replaced", step, death)
+                    if (
+                        death.is_crash
+                        and death.reading.path
+                        and death.reading == crashed_in
+                        and self.quarantine is not None
+                    ):
+                        self.quarantine.hold(death.reading, f"reading it ends the process by signal {death.signal}")
+                    crashed_in = death.reading
             finally:
                 del batches  # ends its processes, unless the traceback of an exception keeps it alive
                 for worker in workers:
                     worker.kill()  # they ignore SIGTERM, with which Python would wait for them when it exits
 
-    def positions(self, steps: range) -> Iterable[list[Any]]:
-        """Return what this process's micro-batches of some steps are made of."""
-        return RankBatches(self.mixture, self.plan, self.world.rank, steps)
+    def micro_batches(self, step: int) -> list[list[Any]]:
+        """Return what this process's micro-batches of a step are made of."""
+        return list(RankBatches(self.mixture, self.plan, self.world.rank, range(step, step + 1)))
+
+    def positions(self, steps: range) -> Iterator[list[Any]]:
+        """Yield what the micro-batches of some steps are made of."""
+        for step in steps:
+            batches = self.micro_batches(step)
+            self._counts[step] = len(batches)
+            yield from batches
 
     def loader(self, steps: range) -> DataLoader[Any]:
         """Load this process's micro-batches of some steps."""
@@ -155,6 +172,40 @@ class StepBatches:
                 "is that slow, raise run.read_timeout; if it does not answer at all, resume the run when it does."
             ) from stalled
 
+    def _death(self, workers: set[Any]) -> Death | None:
+        """Return how one of the loader processes died; None: all of them run, or ended by themselves."""
+        ended = connection.wait([worker.sentinel for worker in workers], timeout=1)
+        for worker in (worker for worker in workers if worker.sentinel in ended):
+            worker.join()  # its exit code may come a moment later
+            if worker.exitcode:
+                _, reading = self.readings.now().get(worker.pid, (0, Reading()))
+                return Death(worker.exitcode, reading)
+        return None
+
+
+class Death(NamedTuple):
+    """How a loader process ended."""
+
+    exit_code: int
+    reading: Reading
+    """What it was reading."""
+
+    @property
+    def signal(self) -> int:
+        """The signal that ended it; 0: none."""
+        return max(0, -self.exit_code)
+
+    @property
+    def is_crash(self) -> bool:
+        """Whether the decoder may have crashed, rather than someone having ended the process."""
+        return self.signal in (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
+
+    def __str__(self) -> str:
+        how = f"signal {self.signal}" if self.signal else f"exit code {self.exit_code}"
+        by_kernel = " (the kernel sends it when memory runs out)" if self.signal == signal.SIGKILL else ""
+        while_in = f" in {self.reading.name}" if self.reading.name else ""
+        return f"a loader process died by {how}{by_kernel}{while_in}"
+
 
 def _start(worker: int, readings: Readings) -> None:
     """Prepare a loader process."""
@@ -166,15 +217,3 @@ def ignore_signals(worker: int) -> None:
     """Leave signals that a terminal or a scheduler sends to all processes to the one that trains."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-
-
-def _death(workers: set[Any]) -> str | None:
-    """Return which loader process died and how; None: all of them run, or ended by themselves."""
-    ended = connection.wait([worker.sentinel for worker in workers], timeout=1)
-    for worker in (worker for worker in workers if worker.sentinel in ended):
-        worker.join()  # its exit code may come a moment later
-        if worker.exitcode:
-            how = f"signal {-worker.exitcode}" if worker.exitcode < 0 else f"exit code {worker.exitcode}"
-            by_kernel = " (the kernel sends it when memory runs out)" if worker.exitcode == -signal.SIGKILL else ""
-            return f"a loader process died by {how}{by_kernel}"
-    return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, get_args
 
 import numpy as np
 
-from video_llama.common.modalities import MediaKind
+from video_llama.common.modalities import MediaKind, SoundUse
 from video_llama.common.types import IGNORE_LABEL, Batch
 
 _KINDS = get_args(MediaKind)
@@ -20,7 +21,11 @@ _MEDIA = {
 }
 """The name of each set of kinds of media that a sample may have."""
 
-_COUNTS = ("target_tokens", "samples", "replaced", "truncated", "sound_used", "sound_absent", "sound_failed", "flops")
+_SOUNDS: tuple[SoundUse, ...] = get_args(SoundUse)
+_SOUND_COUNTS = (*(f"sound_{use}" for use in _SOUNDS), "sound_failed")
+_COUNTS = ("target_tokens", "samples", "replaced", "truncated", *_SOUND_COUNTS, "flops")
+_PART_COUNTS = ("samples", "target_tokens", "replaced", *_SOUND_COUNTS)
+"""Of a data set, and of a kind of media."""
 
 
 class Tally:
@@ -38,19 +43,25 @@ class Tally:
 
     def counts(self, batches: Sequence[Batch]) -> list[float]:
         """Return what one process counts; the target tokens come first."""
-        by_part = np.zeros((2, len(self._column)))
+        by_part = np.zeros((len(_PART_COUNTS), len(self._column)))
+        sounds = Counter[SoundUse]()
         for batch in batches:
             targets = (batch.labels[:, 1:] != IGNORE_LABEL).sum(dim=1).tolist()
-            for columns, n in zip(self._columns(batch), targets, strict=True):
-                by_part[:, columns] += [[1], [n]]
+            each = batch.sounds or [()] * len(batch.ids)
+            for columns, n, uses in zip(self._columns(batch), targets, each, strict=True):
+                by_part[:, columns] += [[1], [n], [0], *([uses.count(use)] for use in _SOUNDS), [0]]
+                sounds.update(uses)
         replaced = [r for batch in batches for r in batch.replaced]
+        for bad in replaced:
+            if (column := self._column_of(bad.sample_id)) is not None:
+                by_part[_PART_COUNTS.index("replaced"), column] += 1
+                by_part[-1, column] += bad.sound_failed
         return [
             sum(b.n_target_tokens for b in batches),
             sum(len(b.ids) for b in batches),
             len(replaced),
             sum(b.n_truncated for b in batches),
-            sum(len(set(_rows(b, "audio"))) for b in batches),
-            sum(b.n_without_sound for b in batches),
+            *(sounds[use] for use in _SOUNDS),
             sum(r.sound_failed for r in replaced),
             sum(self._flops_of(b) for b in batches),
             *by_part.ravel().tolist(),
@@ -73,14 +84,15 @@ class Tally:
     def metrics(self, counts: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
         """Return the metrics of a step from the sums over all processes, by name."""
         totals, by_part = counts[: len(_COUNTS)], counts[len(_COUNTS) :]
-        n = len(self._column)
+        parts = np.reshape(by_part, (len(_PART_COUNTS), len(self._column)))
         found: dict[str, Any] = {name: int(total) for name, total in zip(_COUNTS[:-1], totals[:-1], strict=True)}
         found |= {"flops": None if math.isnan(totals[-1]) else totals[-1], "by_dataset": {}, "by_media": {}}
         for ((kind, name), i), loss in zip(self._column.items(), losses, strict=True):
-            samples, targets = int(by_part[i]), int(by_part[n + i])
-            if samples:
+            part = {count: int(value) for count, value in zip(_PART_COUNTS, parts[:, i], strict=True)}
+            if part["samples"]:
+                targets = part["target_tokens"]
                 mean = loss / targets if targets and math.isfinite(loss) else None
-                found[f"by_{kind}"][name] = {"loss": mean, "samples": samples, "target_tokens": targets}
+                found[f"by_{kind}"][name] = {"loss": mean, **_shown(part, kind)}
         return found
 
     def _columns(self, batch: Batch) -> list[list[int]]:
@@ -94,11 +106,18 @@ class Tally:
         both = [(("dataset", name), ("media", _MEDIA[frozenset(found)])) for name, found in named]
         return [[self._column[name] for name in names if name in self._column] for names in both]
 
+    def _column_of(self, sample_id: str) -> int | None:
+        """Return the column of the data set of a record."""
+        named = [name for kind, name in self._column if kind == "dataset" and sample_id.startswith(f"{name}/")]
+        return self._column["dataset", max(named, key=len)] if named else None
+
     def _flops_of(self, batch: Batch) -> float:
         found = None if self._flops is None else self._flops(batch)
         return math.nan if found is None else float(found)
 
 
-def _rows(batch: Batch, kind: MediaKind) -> list[int]:
-    """Return the row of each item of a kind."""
-    return [row for group in batch.media if group.kind == kind for row in group.rows.tolist()]
+def _shown(part: dict[str, int], kind: str) -> dict[str, int]:
+    """Return the counts of a data set, or of a kind of media, that say something: those of sound where there are clips."""
+    counts = _PART_COUNTS[:2] if kind == "media" else _PART_COUNTS[:3]
+    has_sound = kind == "dataset" and any(part[name] for name in _SOUND_COUNTS)
+    return {name: part[name] for name in (*counts, *(_SOUND_COUNTS if has_sound else ()))}

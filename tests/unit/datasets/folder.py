@@ -28,6 +28,8 @@ from video_llama.datasets.config import (
     WebVidInstructConfig,
 )
 from video_llama.datasets.instruct import LlavaInstruct, WebVidInstruct, WebVidInstructZh
+from video_llama.datasets.manifest import Manifest
+from video_llama.datasets.manifest_config import ManifestConfig, ManifestFilesConfig
 from video_llama.processors.config import CaptionConfig
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -153,6 +155,18 @@ class Folder:
             **({"build_info": self._instructions(content), "vis_processor": CLIPS} | settings)
         )
         return (WebVidInstructZh if chinese else WebVidInstruct)(config, self.spec, "webvid_instruct")
+
+    def manifest(
+        self, *records: Any, name: str = "mine.jsonl", files: dict[str, Any] | None = None, **settings: Any
+    ) -> Manifest:
+        """Make a manifest of records; a text or bytes is a line as it is."""
+        lines = [
+            r if isinstance(r, bytes) else r.encode() if isinstance(r, str) else json.dumps(r).encode() for r in records
+        ]
+        path = self.file(name, b"".join(line + b"\n" for line in lines))
+        info = ManifestFilesConfig(manifest=str(path), **({"media_dir": str(self.media)} | (files or {})))
+        defaults = {"build_info": info, "vis_processor": CLIPS, "image_processor": IMAGES}
+        return Manifest(ManifestConfig(**(defaults | settings)), self.spec, "mine")
 
     def _instructions(self, content: Any) -> FilesConfig:
         file = self.file("instruct.json", content if isinstance(content, str | bytes) else json.dumps(content))

@@ -187,8 +187,6 @@ def test_no_text_makes_a_slot_or_breaks_a_record(folder: Folder, kind: str) -> N
         ("", r"instruct\.json:1: not valid JSON"),
         ('[{"a": 1},\n{"a": 2}', r"instruct\.json:2: not valid JSON"),
         ('[{"a": 1}]\n{"a": 2}\n', r"instruct\.json:2: not valid JSON: Extra data"),
-        ('{"a": 1}\n{"a": 2\n', r"instruct\.json:2: not valid JSON: Expecting"),
-        ('{"a": 1}\n[2]\n', r"instruct\.json:2: expected an object on each line, found list"),
         ("[" * 50_000, r"instruct\.json: not readable as JSON: lists or objects are nested too deeply"),
         ("{}", r"instruct\.json: expected a list at the top level, found dict"),
         ("null", r"instruct\.json: expected a list at the top level, found NoneType"),

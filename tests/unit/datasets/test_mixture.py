@@ -146,12 +146,6 @@ def test_a_step_of_an_epoch_of_billions_is_drawn_at_once() -> None:
     assert Counter(draw.dataset for draw in far)[0] in range(400, 420)
 
 
-@given(mixtures(), st.integers(1, 3))
-def test_the_number_of_batches_is_known_in_advance(mixed: Mixture, accumulation: int) -> None:
-    sampler = RankBatches(mixed, plan(accumulation=accumulation), 0, range(4, 9))
-    assert len(sampler) == len(list(sampler))
-
-
 def test_only_the_seed_and_the_epoch_decide_the_order() -> None:
     mixed = mixture([40, 20], [2, 1])
     assert epoch_draws(mixed, 1, 30) == epoch_draws(mixture([40, 20], [2, 1]), 1, 30)

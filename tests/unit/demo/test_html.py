@@ -15,9 +15,10 @@ from PIL import Image
 
 from video_llama.common.types import Media
 from video_llama.demo.dialogue import ShownFile
-from video_llama.demo.html import data_url, model_input, player, sound_status, spectrogram_image
+from video_llama.demo.html import model_input, player, sound_status
 from video_llama.processors.audio import spectrogram
 from video_llama.processors.media import AudioStatus, FileMedia
+from video_llama.processors.media_pictures import data_url, spectrogram_image
 
 
 def shown(kind="video", state="off", reason="", frames=None, audio=None, name="clip.mp4"):

@@ -147,13 +147,26 @@ def test_a_track_that_cannot_be_decoded_is_an_error_not_a_clip_without_sound(rea
 
 @pytest.mark.parametrize("audio_source", ["sound", "both"])
 def test_a_clip_that_was_to_have_sound_and_has_no_track_is_marked(read, audio_source):
-    assert {
-        any(item.lacks_sound for item in read("mute.mp4", modalities(audio_source), seed)) for seed in range(9)
-    } == (
-        {True} if audio_source == "sound" else {True, False}  # of both, frames are drawn for some
+    assert {tuple(item.sound for item in read("mute.mp4", modalities(audio_source), seed)) for seed in range(9)} == (
+        {("absent",)} if audio_source == "sound" else {(None, "absent"), (None, "ignored")}  # of both, some draw frames
     )
-    for name, source in (("mute.mp4", None), ("mute.mp4", "frames"), ("clip.mp4", "sound"), ("image.jpg", "sound")):
-        assert not any(item.lacks_sound for item in read(name, modalities(source)))
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "video", "expected"),
+    [
+        ("mute.mp4", None, True, ["ignored"]),
+        ("mute.mp4", "frames", True, [None, "ignored"]),
+        ("clip.mp4", "frames", False, ["ignored"]),
+        ("clip.mp4", "sound", True, [None, "used"]),
+        ("clip.mp4", "sound", False, ["used"]),
+        ("image.jpg", "sound", True, [None]),
+        ("image.jpg", "frames", True, [None, None]),
+        ("image.jpg", None, True, [None]),
+    ],
+)
+def test_the_last_item_of_a_clip_or_a_sound_says_what_was_done_with_its_sound(read, name, source, video, expected):
+    assert [item.sound for item in read(name, modalities(source, video=video))] == expected
 
 
 def test_a_processor_that_opens_no_file_itself_may_read_audio(files):

@@ -35,6 +35,9 @@ class Samples:
 
     name = "made_up"
     shuffled = Dataset.shuffled
+    drawn = Dataset.drawn
+    pass_length = Dataset.pass_length
+    length = Dataset.length
 
     def __init__(self, n: int = 10, bad: Sequence[int] = ()) -> None:
         self.samples = [tiny.sample(f"made_up/{i}", *([1], [4], [])[i % 3]) for i in range(n)]

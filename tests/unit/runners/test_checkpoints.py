@@ -310,17 +310,31 @@ def test_what_a_killed_run_was_writing_is_removed(decoder, tmp_path):
 # What must not change
 
 
-def test_changed_annotations_are_refused(decoder, tmp_path):
+def test_changed_annotations_are_refused_unless_that_is_allowed(decoder, tmp_path, caplog):
     trained(decoder, tmp_path, max_epoch=1)
     with pytest.raises(TrainingError, match=r"datasets.made_up: 10 records in the checkpoint's run, 12 now"):
         trained(decoder, tmp_path, Samples(12), resume="auto")
     other = Samples()
     other.digest = lambda: "other content"  # type: ignore[method-assign]
     with pytest.raises(
-        TrainingError, match=r"datasets.made_up: 10 records as before, with other content.*\n.*model.ckpt"
+        TrainingError, match=r"datasets.made_up: 10 records as before, with other content.*\n.*allow-changed"
     ):
         trained(decoder, tmp_path, other, resume="auto")
     assert len(losses(tmp_path)) == 3
+    with caplog.at_level(logging.INFO):
+        trained(decoder, tmp_path, other, resume="auto", allow_changed=True)
+    assert "datasets.made_up: 10 records as before, with other content" in caplog.text
+    assert len(losses(tmp_path)) == 6
+
+
+def test_a_run_that_goes_on_with_more_records_keeps_the_steps_of_its_epochs(decoder, tmp_path):
+    settings = {"iters_per_epoch": None, "max_epoch": 2}
+    trained(decoder, tmp_path, **{**settings, "max_epoch": 1})
+    assert read_checkpoint(tmp_path / "checkpoint_step000002.pth")["position"] == {"epoch": 1, "samples": 0}
+    run = trained(decoder, tmp_path, Samples(100), resume="auto", allow_changed=True, **settings)
+    assert (run.plan.steps_per_epoch, run.state.step) == (2, 4)
+    saved = read_checkpoint(tmp_path / "checkpoint_step000004.pth")
+    assert saved["sources"]["made_up"]["records"] == 100
 
 
 def test_other_frozen_weights_are_refused_unless_that_is_allowed(decoder, tmp_path, caplog):

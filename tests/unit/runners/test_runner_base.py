@@ -132,7 +132,7 @@ def test_a_checkpoint_holds_the_trained_tensors_and_what_a_resume_needs(decoder,
     content = read_checkpoint(tmp_path / "checkpoint_step000003.pth")
     assert content.keys() == {
         "format", "model", "optimizer", "scaler", "callbacks", "config", "seed", "processes", "steps_per_epoch",
-        "samples_per_step", "data", "frozen",
+        "samples_per_step", "position", "sources", "frozen",
         "epoch", "step", "samples", "bad_samples", "bad_steps", "bad_steps_in_a_row",
         "best_step", "validation_due",
     }  # fmt: skip

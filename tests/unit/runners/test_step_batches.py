@@ -175,3 +175,27 @@ def test_without_loader_processes_a_file_that_does_not_answer_is_named(tmp_path,
 
     threading.Thread(target=answer, daemon=True).start()
     assert len(list(batches(samples, 0, read_timeout=0.2)(range(3)))) == 3
+
+
+class Crashing(Samples):
+    """Samples of which one crashes the process that reads it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.main = os.getpid()
+        self.quarantine: Quarantine | None = None
+
+    def sample(self, index, rng):
+        if index == 3:
+            with self.quarantine.reading("3.mp4", rng):
+                assert os.getpid() != self.main
+                os.kill(os.getpid(), signal.SIGSEGV)
+        return super().sample(index, rng)
+
+
+def test_a_file_that_crashes_its_reader_twice_is_replaced(caplog):
+    found = list(batches(Crashing(), 1)(range(6)))
+    assert [ids(step) for step in found] == [ids(step) for step in batches(Samples(bad=[3]), 0)(range(6))]
+    reasons = {(bad.path, bad.reason) for step in found for batch in step for bad in batch.replaced}
+    assert reasons == {("3.mp4", "reading it ends the process by signal 11")}
+    assert caplog.text.count("a loader process died by signal 11 in 3.mp4; it is replaced") == 2

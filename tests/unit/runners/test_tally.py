@@ -47,14 +47,38 @@ def test_a_model_that_does_not_tell_the_losses_of_its_samples_is_trained_as_well
     model.training_flops = None
     trained(decoder, tmp_path, model=model, max_epoch=1)
     for line in logged(tmp_path):
-        assert line["by_dataset"]["made_up"] == {"loss": None, "samples": 4, "target_tokens": 24}
+        assert line["by_dataset"]["made_up"] == {"loss": None, "samples": 4, "target_tokens": 24, "replaced": 0}
         assert "flops" not in line
 
 
-def test_sound_is_counted_as_used_absent_or_failed():
+def telling(sample, *uses):
+    """A sample whose media say what was done with the sound of their files."""
+    return replace(sample, media=tuple(replace(m, sound=use) for m, use in zip(sample.media, uses, strict=True)))
+
+
+def test_sound_is_counted_once_for_each_clip_and_sound_file_in_the_step_and_by_data_set():
+    samples = [
+        replace(telling(tiny.sample("a/1", tiny.sound(2), 4), None, "used"), dataset="a"),
+        replace(telling(tiny.sample("a/2", tiny.sound(2)), "cut"), dataset="a"),
+        replace(telling(tiny.sample("a/3", 4, 4), "absent", "ignored"), dataset="a"),
+        replace(tiny.sample("b/c/1"), dataset="b/c"),
+    ]
+    bad = (Replaced("b/c/2", "no", "b/c/1"), Replaced("a/4", "no", "a/1", error="SoundDecodeError"))
+    batch = tiny.batch(*samples[:3], replace(samples[3], replaced=bad))
+    tally = Tally(["a", "b", "b/c"])
+    found = tally.metrics(tally.counts([batch, batch]), tally.losses([batch, batch], [[1.0] * 4] * 2))
+    of_sound = {"sound_used": 2, "sound_cut": 2, "sound_absent": 2, "sound_ignored": 2, "sound_failed": 2}
+    assert {name: found[name] for name in of_sound} == of_sound
+    one, other = found["by_dataset"]["a"], found["by_dataset"]["b/c"]
+    assert {name: one.get(name) for name in of_sound} == of_sound
+    assert (one["samples"], one["replaced"], other["samples"], other["replaced"]) == (6, 2, 2, 2)
+    assert other.keys() == {"loss", "samples", "target_tokens", "replaced"}
+    assert all(part.keys() == {"loss", "samples", "target_tokens"} for part in found["by_media"].values())
+
+
+def test_replaced_records_of_no_data_set_are_counted_in_the_step():
     with_sound = [tiny.sample("a", tiny.sound(2), 4), tiny.sample("b", tiny.sound(2))]
     mute = tiny.sample("c", 4)
-    mute = replace(mute, media=tuple(replace(item, lacks_sound=True) for item in mute.media))
     broken = tuple(
         Replaced(name, "no", "d", error=error)
         for name, error in (("x", "SoundDecodeError"), ("y", "BadRecord"), ("z", "SoundDecodeError"))
@@ -62,7 +86,7 @@ def test_sound_is_counted_as_used_absent_or_failed():
     batch = tiny.batch(*with_sound, mute, replace(tiny.sample("d"), replaced=broken))
     tally = Tally(["elsewhere"])
     found = tally.metrics(tally.counts([batch]), tally.losses([batch], [[1.0, 2.0, 3.0, 4.0]]))
-    assert [found[f"sound_{what}"] for what in ("used", "absent", "failed")] == [2, 1, 2]
+    assert [found[f"sound_{what}"] for what in ("used", "absent", "failed")] == [0, 0, 2]
     assert (found["replaced"], found["by_dataset"]) == (3, {})
     assert {name: part["samples"] for name, part in found["by_media"].items()} == {
         "audio+video": 1, "audio": 1, "video": 1, "text": 1,

@@ -26,8 +26,8 @@ from video_llama.datasets.record_keys import IMAGE_SUFFIXES, MEDIA_KEYS, MEDIA_S
 from video_llama.datasets.shards.shard_order import ShardOrder
 from video_llama.datasets.shards.shard_table import Located, ShardTable
 from video_llama.datasets.shards.storage import shard_names
-from video_llama.processors.media import AUDIO_SUFFIXES
-from video_llama.processors.span import Span
+from video_llama.processors.media import AUDIO_SUFFIXES, read_training_media
+from video_llama.prompts.sample_spec import SampleSpec
 
 CLIP_SUFFIXES = MEDIA_SUFFIXES - IMAGE_SUFFIXES - set(AUDIO_SUFFIXES)
 
@@ -37,6 +37,10 @@ class InShards(Dataset):
 
     table: ShardTable
 
+    def __init__(self, config: Any, spec: SampleSpec, name: str) -> None:
+        super().__init__(config, spec, name)
+        self.reader = self._read_held
+
     def read_records(self) -> Sequence[Any]:
         """Read the indexes of the shards."""
         build = self.config.build_info
@@ -44,10 +48,10 @@ class InShards(Dataset):
         self.order = ShardOrder([facts.records for facts in self.table.facts], self.config.shuffle_window)
         for note in self.table.notes:
             self.report(note)
-        return _Records(self.table, self.record)
+        return _Records(self.table, self.content)
 
     @abstractmethod
-    def record(self, located: Located) -> Any:
+    def content(self, located: Located) -> Any:
         """Return what the layout makes of a record."""
 
     @property
@@ -70,8 +74,8 @@ class InShards(Dataset):
             raise BadRecord(f"{self.where(located)}: {located.entry.problem}")
         return super().sample(index, rng)  # type: ignore[safe-super]
 
-    def read_media(self, path: Path, rng: np.random.Generator, span: Span | None = None) -> list[Media]:
-        """Read a file of a shard, while that is kept on this machine.
+    def _read_held(self, path: Path, *how: Any) -> list[Media]:
+        """Read a file of a shard, while that is kept on this machine; see ``read_training_media``.
 
         Raises:
             TrainingError: the shard cannot be fetched.
@@ -83,7 +87,7 @@ class InShards(Dataset):
                 raise TrainingError(
                     f"{str(error).rstrip('.')}. Once it can be read again, run.resume=auto goes on"
                 ) from error
-            return super().read_media(path, rng, span)
+            return read_training_media(path, *how)
 
     def where(self, located: Located) -> str:
         """Name the shard and the key of a record."""
@@ -136,12 +140,11 @@ class CaptionShards(InShards, CaptionDataset):
 
     suffixes: ClassVar[frozenset[str]] = IMAGE_SUFFIXES
 
-    @property
-    def media_folder(self) -> Path:
-        """Records have whole paths."""
-        return Path()
+    def path_of(self, record: CaptionRecord) -> Path:
+        """Return where the image or clip of a record is: the path that it has."""
+        return Path(record.path)
 
-    def record(self, located: Located) -> CaptionRecord:
+    def content(self, located: Located) -> CaptionRecord:
         """Return where the image or clip is, and its caption."""
         content, where = located.entry.record, self.where(located)
         text = content.get("caption") if isinstance(content, dict) else None
@@ -189,7 +192,7 @@ class InstructShards(InShards, LlavaInstruct):
     packed_as = None
     keys = (*LlavaInstruct.keys, "record_id", "frame_times")
 
-    def record(self, located: Located) -> Any:
+    def content(self, located: Located) -> Any:
         """Return the JSON of a record, with its media file under the key of its kind if no key names it."""
         content, extension = located.entry.record, self._extension(located)
         if not isinstance(content, dict) or extension is None or any(content.get(key) for key in MEDIA_KEYS):

@@ -44,7 +44,7 @@ from video_llama.processors.decode.media_file import (
     read_packets,
     video_stream,
 )
-from video_llama.processors.decode.mp4 import packets_by_tables
+from video_llama.processors.decode.mp4 import MP4, packets_by_tables
 from video_llama.processors.decode.packets import (
     Is,
     PacketIndex,
@@ -152,6 +152,10 @@ class PyavReader:
         packets = PacketIndex.of(read_packets(container, [stream], deadline), self._fields(stream))
         if len(packets) and packets.facts[-1] & Is.CUT:
             raise DecodeError(self.path, f"cut short in packet {len(packets)} of its video")
+        if container.format.name == MP4 and (listed := len(stream.index_entries)) > len(packets):
+            raise DecodeError(
+                self.path, f"cut short: {len(packets)} of the {listed} packets of its video are in the file"
+            )
         return packets
 
     def _fields(self, stream: VideoStream) -> FieldFinder | None:
