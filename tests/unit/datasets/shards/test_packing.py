@@ -95,6 +95,10 @@ def test_samples_in_shards_are_those_in_files_bad_records_too(folder: Folder, ki
     found = [sample(files, i) for i in range(N)]
     assert [sample(shards, i) for i in range(N)] == found
     assert 0 < found.count("bad") < N / 2
+    whole = [i for i in range(N) if found[i] != "bad"]
+    assert [shards.length(i, np.random.default_rng(i)) for i in whole] == [
+        files.length(i, np.random.default_rng(i)) for i in whole
+    ]
 
 
 def ids(dataset: Dataset, steps: range) -> list[str]:

@@ -113,6 +113,7 @@ def test_samples_are_those_of_the_same_shards_on_this_machine(folder: Folder, st
 def test_with_indexes_only_the_shards_that_are_read_are_fetched(folder: Folder, store: Store, cache: Path) -> None:
     data = webvid_wds(folder, store.shards(3, indexed=True))
     assert len(data) == 12
+    assert [data.length(i, rng()).frames for i in range(12)] == [2] * 12
     assert kept(cache) == []
     data.sample(9, rng())
     data.sample(10, rng())
