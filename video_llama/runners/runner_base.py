@@ -179,8 +179,7 @@ class RunnerBase:
         lr = self.learning_rate(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        counts = self.world.all_reduce_sum(*self.tally.counts(batches))
-        n_targets = counts[0]
+        n_targets, *_ = counts = self.world.all_reduce_sum(*self.tally.counts(batches))
         with measuring_parts(self.world.device) if step % PARTS_EVERY == 0 else nullcontext() as parts:
             batch_losses, sample_losses = self.backward(batches, n_targets)
         grad_norm = self.gather_gradients()
@@ -288,8 +287,7 @@ class RunnerBase:
             raise Preempted(f"{self.stop.reason or 'another process was asked to stop'}: nothing was evaluated")
         if self.world.is_main:
             evaluations = AppendLog(self.output.folder / "evaluation.jsonl")
-            answers = [asdict(answer) for answer in found.answers]
-            evaluations.append([{"step": found.step, **found.metrics, "answers": answers}])
+            evaluations.append([{"step": found.step, **found.metrics, "answers": list(map(asdict, found.answers))}])
             evaluations.close()
             log.info("\n".join(["evaluated:", *(f"  {name}: {value}" for name, value in found.metrics.items())]))
         self.world.barrier()
@@ -392,11 +390,10 @@ class RunnerBase:
         """
         content = read_run(path, self.config, scales_loss=self.scaler.is_enabled())
         changed = changed_sources(content["sources"], self.data)
-        refuse_unless_allowed(path, changed, allowed=allow_changed)
-        records = None if changed else len(self.mixture)
+        parts, records = changed_parts(content["frozen"], self.frozen), None if changed else len(self.mixture)
+        refuse_unless_allowed(path, [*changed, *parts], allowed=allow_changed)
         self.plan = resumed_plan(path, content, self.config, records, self.world.size)
         self.model.load_trainable_state(content["model"])
-        refuse_unless_allowed(path, changed_parts(content["frozen"], self.frozen), allowed=allow_changed)
         load_named_state(self.model, self.optimizer, content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.callbacks.load_state_dict(content["callbacks"])

@@ -16,6 +16,7 @@ from video_llama.common.registry import PROCESSORS
 from video_llama.datasets.length_groups import BatchLimits
 from video_llama.datasets.mixture import BatchPlan, Mixture
 from video_llama.prompts.tokenizer import load_tokenizer
+from video_llama.runners.config import RunConfig
 from video_llama.runners.step_batches import StepBatches
 
 CUT = range(500, 600)
@@ -52,17 +53,22 @@ def mixture(folder: Folder) -> Mixture:
     return Mixture([clips, folder.llava(talks)], [3, 1], 42)
 
 
+def config(workers: int = 0) -> RunConfig:
+    return RunConfig(init_lr=0.1, max_epoch=1, batch_size_train=1, output_dir="", num_workers=workers)
+
+
 def ids(folder: Folder, steps: range, rank: int = 0, workers: int = 0, **changes: Any) -> list[Step]:
     """Load steps as one process of a run that starts, or resumes, there; return what the batches hold."""
     plan = BatchPlan(**PLAN | changes)
     world = World(rank, plan.world_size, torch.device("cpu"))
-    loader = StepBatches(mixture(folder), plan, world, num_workers=workers, pad_id=0)
+    loader = StepBatches(mixture(folder), plan, world, config(workers), pad_id=0)
     return [[batch.ids for batch in batches] for batches in loader(steps)]
 
 
 def replaced(folder: Folder, steps: range) -> list[int]:
     """Return the steps in which a record was replaced."""
-    loader = StepBatches(mixture(folder), BatchPlan(**PLAN), World(0, 1, torch.device("cpu")), num_workers=0, pad_id=0)
+    world = World(0, 1, torch.device("cpu"))
+    loader = StepBatches(mixture(folder), BatchPlan(**PLAN), world, config(), pad_id=0)
     loaded = zip(steps, loader(steps), strict=True)
     return [step for step, batches in loaded if any(batch.replaced for batch in batches)]
 
