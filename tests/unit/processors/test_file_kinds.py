@@ -179,7 +179,7 @@ def test_frames_are_ffmpegs_at_the_same_indices(tmp_path, name):
     assert video.n_frames == len(theirs)
     for index, frame in zip(indices, ours, strict=True):
         differences = np.abs(theirs - frame).mean((1, 2, 3))
-        assert differences[index] < 3, "not the same picture"  # versions of FFmpeg convert colours differently
+        assert differences[index] < 8, "not the same picture"  # versions of FFmpeg interpolate colours differently
         assert differences[index] <= differences.min() + 0.01, f"rather frame {differences.argmin()}"
 
 
