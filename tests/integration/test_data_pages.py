@@ -245,7 +245,7 @@ def test_a_run_opens_no_file_of_the_ledger(
     (data,) = mixture.datasets
     index = next(i for i in range(len(data)) if data.record_id(i) == "line 4")
     assert data.sample(index, np.random.default_rng(0)).media
-    mixture.guard(Quarantine(tmp_path / "run/bad_samples.jsonl"))
+    data.quarantine = Quarantine(tmp_path / "run/bad_samples.jsonl")
     with pytest.raises(DecodeError, match="empty file"):
         data.sample(index, np.random.default_rng(1))
 

@@ -45,7 +45,9 @@ def sample_html(number: int, sample: Sample, tokenizer: Tokenizer, longest: int)
     """
     name, _, record = sample.id.partition("/")
     n, media, trained = counts(sample)
-    notes = [f"Replaces {bad.sample_id}: {bad.reason}" for bad in sample.replaced]
+    notes = [
+        f"Replaces {bad.sample_id}: " + (f"{bad.path}: " if bad.path else "") + bad.reason for bad in sample.replaced
+    ]
     if sample.truncated:
         notes.append("Truncated: its text is longer than the limit, and was cut at the end.")
     bar = "".join(

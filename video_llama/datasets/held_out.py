@@ -17,7 +17,7 @@ from video_llama.config.serialize import registered_class
 from video_llama.datasets.base import Dataset, split_of
 from video_llama.datasets.collate import collate
 from video_llama.datasets.permutation import permuted
-from video_llama.datasets.quarantine import sample_of
+from video_llama.datasets.quarantine import Quarantine, sample_of
 from video_llama.prompts.sample_spec import SampleSpec
 
 _ORDER, _SAMPLE = 4, 5
@@ -48,6 +48,11 @@ class HeldOut(TorchDataset[Sample | Unreadable]):
 
     def __len__(self) -> int:
         return self.n
+
+    @property
+    def quarantine(self) -> Quarantine | None:
+        """What is known to be unreadable."""
+        return self.dataset.quarantine
 
     def __getitem__(self, position: int) -> Sample | Unreadable:
         record = permuted(position, len(self.dataset), (_ORDER, len(self.dataset)))

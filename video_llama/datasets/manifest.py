@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ from video_llama.datasets.placeholders import is_blank, placeholders
 from video_llama.datasets.record_weights import RecordWeights
 from video_llama.processors.decode.frame_folder import FrameClock, FrameFolder
 from video_llama.processors.media import is_address
-from video_llama.prompts.rendering import caption, presented
+from video_llama.prompts.rendering import caption, in_tags, presented
 
 
 @DATASETS.register("manifest")
@@ -231,13 +232,16 @@ class FramesProcessor(ClipProcessor):
 
 
 def _with_files(record: ManifestRecord, files: Sequence[Sequence[Media]]) -> list[tuple[str, str]]:
-    """Return the turns with every file at its place."""
-    questions, firsts = [question for question, _ in record.turns], list[int]()
-    n = 0
-    for file in files:
-        firsts.append(n)
-        n += len(file)
-    for place, file, first in reversed(list(zip(record.places, files, firsts, strict=True))):
+    """Return the turns with every file at its place.
+
+    One file is presented as in chat. The sentences of that about sound and frame times would break up a text on several files,
+    so these are in their tags alone.
+    """
+    questions = [question for question, _ in record.turns]
+    firsts = accumulate((len(file) for file in files), initial=0)
+    for place, file, first in reversed(list(zip(record.places, files, firsts, strict=False))):
+        alone = len(files) == 1
+        shown = presented(file) if alone else " ".join(in_tags(media, first + i) for i, media in enumerate(file))
         question = questions[place.turn]
-        questions[place.turn] = question[: place.start] + presented(file, first) + question[place.end :]
+        questions[place.turn] = question[: place.start] + shown + question[place.end :]
     return [(question, answer) for question, (_, answer) in zip(questions, record.turns, strict=True)]

@@ -55,21 +55,18 @@ class Mixture(TorchDataset[Sample]):
                 [f"datasets.*.sample_ratio: {list(ratios)}; at least one must be above 0, and all finite"]
             )
         self.datasets, self.seed = datasets, seed
+        self.quarantine: Quarantine | None = None
         decimals = [Fraction(str(ratio)) for ratio in ratios]
         self.shares = [ratio / sum(decimals) for ratio in decimals]
 
     def __len__(self) -> int:
         return sum(d.pass_length for d, share in zip(self.datasets, self.shares, strict=True) if share)
 
-    def use(self, features: FeatureStore) -> None:
-        """Take features from a store, and read only what is not in it."""
+    def use(self, features: FeatureStore | None, quarantine: Quarantine) -> None:
+        """Take features from a store, if there is one, and open no file that is known to be unreadable."""
+        self.quarantine = quarantine
         for dataset in self.datasets:
-            dataset.features = features
-
-    def guard(self, quarantine: Quarantine) -> None:
-        """Open no file again that is known to be unreadable."""
-        for dataset in self.datasets:
-            dataset.quarantine = quarantine
+            dataset.features, dataset.quarantine = features, quarantine
 
     def undrawn(self, n: int) -> list[str]:
         """Return the data sets that have a share, but one too small for a single draw in an epoch of n."""

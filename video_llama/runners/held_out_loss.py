@@ -43,7 +43,7 @@ class HeldOutBatches(StepBatches):
         size = config.batch_size_eval or config.batch_size_train
         self.own = held_out.batches(size, world.rank, world.size)
         plan = BatchPlan(batch_size=size, accumulation=1, world_size=world.size, steps_per_epoch=len(self.own))
-        super().__init__(held_out, plan, world, config, held_out.dataset.quarantine, pad_id=pad_id)
+        super().__init__(held_out, plan, world, config, pad_id=pad_id)
 
     def micro_batches(self, step: int) -> list[list[int]]:
         """Return the positions of the records of a batch."""
@@ -67,7 +67,7 @@ class HeldOutLoss:
         self.split, self.sets, self.model, self.config, self.pad_id = split, sets, model, config, pad_id
         self._reported: set[str] = set()
         for one in sets:
-            one.dataset.quarantine = one.dataset.quarantine or Quarantine(Path(config.output_dir, LEDGER))
+            one.dataset.quarantine = Quarantine(Path(config.output_dir, LEDGER))
 
     def names(self) -> list[str]:
         """Return the names of the losses."""

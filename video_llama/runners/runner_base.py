@@ -94,10 +94,7 @@ class RunnerBase:
         self.stop, self.saves = stop or Stop(), Saves(world.is_main)
         self.model = model.to(world.device)
         self.features = FeatureStore.of(config.feature_store, model) if config.feature_store else None
-        if self.features is not None:
-            mixture.use(self.features)
-        self.quarantine = Quarantine(output.bad_samples)
-        mixture.guard(self.quarantine)
+        mixture.use(self.features, Quarantine(output.bad_samples))
         self.trainables: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         if not self.trainables:
             raise TrainingError("nothing to train: every part of the model is frozen. Set one frozen_* key to false.")
@@ -253,7 +250,7 @@ class RunnerBase:
 
     def batches(self) -> StepBatches:
         """Return what loads this process's part of each step."""
-        return StepBatches(self.mixture, self.plan, self.world, self.config, self.quarantine, pad_id=self.pad_id)
+        return StepBatches(self.mixture, self.plan, self.world, self.config, pad_id=self.pad_id)
 
     def run(self) -> Run:
         """Return the run as its callbacks know it."""

@@ -16,7 +16,6 @@ from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError
 from video_llama.datasets.collate import collate
 from video_llama.datasets.mixture import BatchPlan, RankBatches
-from video_llama.datasets.quarantine import Quarantine
 from video_llama.datasets.readings import Reading, Readings
 from video_llama.runners.config import RunConfig
 from video_llama.runners.stalls import Stalled, Stalls, naming_stalls
@@ -37,11 +36,10 @@ class StepBatches:
     What a step draws depends on its number alone, so a loader process that is killed is replaced and the order stays.
 
     Args:
-        mixture: what is drawn from.
+        mixture: what is drawn from. Its ``quarantine`` learns what loader processes were stuck in.
         plan: how the draws are split.
         world: the processes of the run, of which this one loads its part.
         config: the ``run`` section.
-        quarantine: learns what loader processes were stuck in.
         pad_id: token that fills batches.
     """
 
@@ -54,13 +52,12 @@ class StepBatches:
         plan: BatchPlan,
         world: World,
         config: RunConfig,
-        quarantine: Quarantine | None = None,
         *,
         pad_id: int,
     ) -> None:
         self.mixture, self.plan, self.world = mixture, plan, world
         self.num_workers, self.read_timeout = config.num_workers, config.read_timeout
-        self.quarantine, self.pad_id = quarantine, pad_id
+        self.pad_id = pad_id
         self.readings = Readings(multiprocessing.get_context(), max(1, self.num_workers))
         self._counts = dict[int, int]()  # micro-batches of each step that the loader has come to
 
@@ -98,13 +95,8 @@ class StepBatches:
                     ) from error
                 else:
                     log.warning("step %d: %s; it is replaced", step, death)
-                    if (
-                        death.is_crash
-                        and death.reading.path
-                        and death.reading == crashed_in
-                        and self.quarantine is not None
-                    ):
-                        self.quarantine.hold(death.reading, f"reading it ends the process by signal {death.signal}")
+                    if death.is_crash and death.reading.path and death.reading == crashed_in:
+                        self._replace(death.reading, f"reading it ends the process by signal {death.signal}")
                     crashed_in = death.reading
             finally:
                 del batches  # ends its processes, unless the traceback of an exception keeps it alive
@@ -161,8 +153,7 @@ class StepBatches:
         for worker in workers:
             if (reading := stalled.by_process.get(worker.pid)) is not None:
                 worker.kill()
-                if self.quarantine is not None:
-                    self.quarantine.hold(reading, reason)
+                self._replace(reading, reason)
                 log.warning(
                     "step %d: %s: %s; its loader process and the record are replaced", step, reading.name, reason
                 )
@@ -171,6 +162,10 @@ class StepBatches:
                 f"step {step}: {stalled}, for the {MAX_DEATHS + 1}th time over this step: {reason}. If the disk or the network "
                 "is that slow, raise run.read_timeout; if it does not answer at all, resume the run when it does."
             ) from stalled
+
+    def _replace(self, reading: Reading, reason: str) -> None:
+        if self.mixture.quarantine is not None:
+            self.mixture.quarantine.hold(reading, reason)
 
     def _death(self, workers: set[Any]) -> Death | None:
         """Return how one of the loader processes died; None: all of them run, or ended by themselves."""

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.specs import sample_spec
-from tests.unit.datasets.folder import Folder, turns
+from tests.unit.datasets.folder import Folder, sample_text, turns
 from tests.unit.processors.clips import write_clip as write_silent
 from video_llama.common.errors import BadRecord
 from video_llama.common.modalities import Modalities
@@ -117,6 +117,10 @@ def test_clips_frames_sound_and_images_share_a_record(real: Folder) -> None:
     }
     found = sample(real, record)
     assert [media.kind for media in found.media] == ["image", "audio", "video", "video"]
+    data = real.manifest(record, vis_processor=REAL, image_processor=None)
+    assert sample_text(data).startswith(
+        "\n\n###Human: <Image>@@@</Image> <Video>@@</Video> <Video>@@@</Video> <Video>@@@</Video>\n###Assistant: Yes."
+    )
     ids = [i for i in found.input_ids.tolist() if i < 0]
     assert ids == [-1] * 3 + [-2] * 2 + [-3] * 3 + [-4] * 3
 

@@ -31,9 +31,9 @@ PLAN = BatchPlan(batch_size=2, accumulation=2, world_size=1, steps_per_epoch=5)
 
 def batches(samples: Samples, workers: int, **settings: Any) -> StepBatches:
     config = RunConfig(init_lr=0.1, max_epoch=1, output_dir="out", batch_size_train=2, num_workers=workers, **settings)
-    mixture, quarantine = Mixture([samples], [1.0], 42), Quarantine()
-    mixture.guard(quarantine)
-    return StepBatches(mixture, PLAN, ALONE, config, quarantine, pad_id=0)
+    mixture = Mixture([samples], [1.0], 42)
+    mixture.use(None, Quarantine())
+    return StepBatches(mixture, PLAN, ALONE, config, pad_id=0)
 
 
 def ids(loaded: list) -> list[tuple[str, ...]]:
