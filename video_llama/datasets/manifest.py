@@ -122,10 +122,29 @@ class Manifest(InstructDataset):
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Read the files of a record, and put them where its text has them."""
         record = self.manifest_record(index)
+        shown = (
+            None if record.caption is None else self._shown(index, record.caption, rng)
+        )  # drawn before files are read
         files = [self._read(index, record, item, self.path_of(index, item.name), rng) for item in record.items]
-        if record.caption is not None:
-            return self._captioned(index, record.caption, files[0], rng)
-        return self.instruct(index, _with_files(record, files), [media for file in files for media in file])
+        if record.caption is None or shown is None:
+            return self.instruct(index, _with_files(record, files), [media for file in files for media in file])
+        segments = caption(*shown, self.spec.template.end_sym, *files[0])
+        sample = self.tokenized(index, segments, files[0], max_targets=self.spec.max_txt_len)
+        shortens = getattr(self.text_processor, "shortens", None)
+        return replace(sample, truncated=sample.truncated or (shortens is not None and shortens(record.caption)))
+
+    def _shown(self, index: int, text: str, rng: np.random.Generator) -> tuple[str, str]:
+        """Return a prompt and the caption, cleaned.
+
+        Raises:
+            BadRecord: the caption has no words, or a placeholder.
+        """
+        cleaned = text if self.text_processor is None else self.text_processor(text, rng)
+        if is_blank(cleaned) or (self.text_processor is not None and cleaned == self.text_processor("", rng)):
+            raise self.bad(index, f"the caption {text!r:.80} is empty after cleaning")
+        if unfilled := placeholders(text):
+            raise self.bad(index, f"the caption contains {unfilled[0][0]}, and no file goes there")
+        return self.spec.caption_prompts[rng.integers(len(self.spec.caption_prompts))], cleaned
 
     def _read(
         self, index: int, record: ManifestRecord, item: Item, path: Path, rng: np.random.Generator
@@ -155,20 +174,6 @@ class Manifest(InstructDataset):
         if audio == "require":
             return replace(trained, audio_source="sound")
         return replace(trained, audio_source="frames" if trained.audio_source == "both" else None)
-
-    def _captioned(self, index: int, text: str, media: Sequence[Media], rng: np.random.Generator) -> Sample:
-        cleaned = text if self.text_processor is None else self.text_processor(text, rng)
-        if is_blank(cleaned) or (self.text_processor is not None and cleaned == self.text_processor("", rng)):
-            raise self.bad(index, f"the caption {text!r:.80} is empty after cleaning")
-        if unfilled := placeholders(text):
-            raise self.bad(index, f"the caption contains {unfilled[0][0]}, and no file goes there")
-        spec = self.spec
-        prompt = spec.caption_prompts[rng.integers(len(spec.caption_prompts))]
-        sample = self.tokenized(
-            index, caption(prompt, cleaned, spec.template.end_sym, *media), media, max_targets=spec.max_txt_len
-        )
-        shortens = getattr(self.text_processor, "shortens", None)
-        return replace(sample, truncated=sample.truncated or (shortens is not None and shortens(text)))
 
     def _image_config(self) -> Any:
         """Return the Config of the processor of images: the one that is set or, without, what the clips' makes of a frame."""

@@ -159,6 +159,7 @@ def test_the_length_of_captions_is_known_without_their_files(folder: Folder) -> 
     check(folder.webvid(("1", "p", "a cat"), ("2", "p", "two dogs, " * 40)))
     folder.file("cc/image/1.jpg")
     check(folder.cc_sbu_align({"annotations": [{"image_id": "1", "caption": "a cat on a mat"}]}))
+    check(folder.manifest({"video": "p/1.mp4", "caption": "a cat on a mat"}))
 
 
 def test_the_length_of_conversations_is_known_without_their_files(folder: Folder) -> None:
