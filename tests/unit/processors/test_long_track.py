@@ -60,9 +60,9 @@ IN_PARTS = {
     "alac.mp4": {"codec": "alac", "rate": 44_100, "video": 20},
     "flac.mkv": {"codec": "flac", "rate": 16_000, "channels": 2},
     "pcm.mkv": {"codec": "pcm_s16le", "rate": 32_000, "video": 20},
+    "noise.mp4": {"codec": "aac", "rate": 44_100, "b": "24k", "aac_pns": "1", "video": 20},
 }
 IN_WHOLE = {
-    "noise.mp4": {"codec": "aac", "rate": 44_100, "b": "24k", "aac_pns": "1", "video": 20},
     "opus.mkv": {"codec": "libopus", "rate": 48_000, "video": 20},
     "vorbis.mkv": {"codec": "vorbis", "rate": 44_100, "channels": 2, "strict": "experimental", "video": 20},
     "gap.mp4": {"codec": "aac", "rate": 44_100, "aac_pns": "0", "video": 20, "gap": (9.0, 9.5)},
@@ -84,13 +84,14 @@ def test_parts_equal_those_of_the_whole_track(tmp_path, monkeypatch, name):
     assert all(map(torch.equal, again, whole.read(spans[:3])))
 
 
-def test_a_clip_of_noise_is_decoded_whole_because_its_decoder_draws_random_numbers(tmp_path):
-    """Otherwise the test above would not show that this is noticed."""
+def test_noise_is_decoded_from_the_start_because_its_decoder_draws_random_numbers(tmp_path, monkeypatch):
     noise = np.random.default_rng(0).normal(0, 0.1, (1, 44_100 * 24)).astype(np.float32)
-    sound = open_sound(write_sound(tmp_path / "noise.mp4", noise, 44_100, "aac", aac_pns="1", b="32k"))
-    assert sound._long is not None
-    sound.read([(100_000, 110_000)])
-    assert sound._long is None
+    path = write_sound(tmp_path / "noise.mp4", noise, 44_100, "aac", aac_pns="1", b="32k")
+    whole, sound = decoded_whole(path, monkeypatch), open_sound(path)
+    assert not sound._long._remembers
+    for spans in ([(100_000, 110_000), (300_000, 310_000)], [(0, 10), (sound.n_samples - 5, sound.n_samples)]):
+        assert all(map(torch.equal, sound.read(spans), whole.read(spans)))
+    assert sound._long._remembers
 
 
 def test_only_what_is_read_is_decoded(tmp_path, monkeypatch):
@@ -118,8 +119,9 @@ def damaged(path: Path, first: float, last: float) -> Path:
     return path
 
 
-def test_damage_in_a_part_is_counted_over_the_whole_track(tmp_path, monkeypatch):
-    path = damaged(write(tmp_path / "clip.m4a", **IN_PARTS["alone.m4a"]), 0.48, 0.52)
+@pytest.mark.parametrize("noise", ["0", "1"])
+def test_damage_in_a_part_is_counted_over_the_whole_track(tmp_path, monkeypatch, noise):
+    path = damaged(write(tmp_path / "clip.m4a", **IN_PARTS["alone.m4a"] | {"aac_pns": noise}), 0.48, 0.52)
     whole, sound = decoded_whole(path, monkeypatch), open_sound(path)
     spans = [span(start, sound.n_samples) for start in segment_starts(sound.duration, 2)]
     assert all(map(torch.equal, sound.read(spans), whole.read(spans)))

@@ -1,8 +1,8 @@
 """Parts of a long sound track, decoded where they are. Their samples are those of decoding the whole track.
 
 A decoder that starts in the middle of a track gives other samples at first, and with some codecs it does so for ever. Therefore
-each part is decoded after a run-up, and then once more by the same decoder. If the two differ, what came before matters, and
-the whole track has to be decoded.
+each part is decoded after a run-up, and then once more by the same decoder. If the two differ, what came before matters, and all
+of it is decoded: the noise that many AAC encoders ask for is made from random numbers.
 
 Shapes: C channels, n samples.
 """
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
-from video_llama.processors.decode.damage import collected_damage
+from video_llama.processors.decode.damage import collected_damage, ffmpeg_reports
 from video_llama.processors.decode.index_cache import LONG, CachedIndex
 from video_llama.processors.decode.media_file import Deadline, TornFile, decode_errors, opened
 from video_llama.processors.decode.seeking import SEEKABLE, Astray, IndexedPackets
@@ -55,7 +55,15 @@ FORGETFUL = frozenset({"aac", "alac", "flac", "mp2", "mp3", "ac3", "eac3"})
 
 
 class Unsuitable(Exception):
-    """The whole track has to be decoded."""
+    """The whole track has to be decoded, and its damage counted."""
+
+
+class _Remembers(Exception):
+    """What the decoder makes of a packet depends on all before it."""
+
+
+Frames = Sequence[SoundFrame | None]
+"""Of packets in a row; None for one that does not yield exactly one, or a damaged one."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class LongTrack:
     """
 
     def __init__(self, path: str, zero: Fraction | None, deadline: Deadline) -> None:
-        self._path = path
+        self._path, self._remembers = path, False
         pts = _index(path, deadline)
         with _opened(path, deadline) as (container, stream), _no_damage():
             packets = IndexedPackets(container, stream, pts, deadline, seeks=True)
@@ -121,21 +129,28 @@ class LongTrack:
             Unsuitable: the whole track has to be decoded.
             DecodeError: the file cannot be read, or the deadline passed.
         """
-        with _opened(self._path, deadline) as (container, stream), _no_damage():
-            packets = IndexedPackets(container, stream, self._layout.pts, deadline, seeks=True)
-            parts: dict[tuple[int, int], Tensor] = {}
-            for start, stop in sorted(set(spans)):
-                low, high = part_of_input(start, stop, self._length, self._layout.rate)
-                samples = self._samples(low, high, stream, packets)
-                parts[start, stop] = resampled_part(samples, low, start, stop, self._layout.rate)
+        inputs = {span: part_of_input(*span, self._length, self._layout.rate) for span in sorted(set(spans))}
+        needed = [self._packets(low, high) for low, high in inputs.values()]
+        with _no_damage():
+            try:
+                decoded = self._in_parts(needed, deadline)
+            except _Remembers:
+                self._remembers = True
+                decoded = self._in_order(needed, deadline)
+        parts = {}
+        for (span, (low, high)), frames in zip(inputs.items(), decoded, strict=True):
+            parts[span] = resampled_part(self._joined(low, high, frames), low, *span, self._layout.rate)
         return [parts[span] for span in spans]
 
-    def _samples(self, low: int, high: int, stream: AudioStream, packets: IndexedPackets) -> Samples:
-        """Return the samples from ``low`` to ``high`` at the rate of the track, float32[C, high - low]."""
-        layout = self._layout
-        first, last = layout.packet_at(max(low, 0)), layout.packet_at(high - 1)
+    def _packets(self, low: int, high: int) -> tuple[int, int]:
+        """Return the first and the last packet of the samples from ``low`` to ``high``."""
+        return self._layout.packet_at(low), self._layout.packet_at(high - 1)
+
+    def _joined(self, low: int, high: int, frames: Sequence[SoundFrame | None]) -> Samples:
+        """Return the samples from ``low`` to ``high`` at the rate of the track, float32[C, high - low], from their frames."""
+        layout, first = self._layout, self._layout.packet_at(low)
         joined = np.zeros((layout.n_channels, high - low), np.float32)
-        for number, frame in enumerate(self._frames(first, last, stream, packets), first):
+        for number, frame in enumerate(frames, first):
             begin, end = layout.begin(number), min(layout.begin(number + 1), self._length)
             if frame is None or frame.samples.shape[1] < end - begin or len(frame.samples) != layout.n_channels:
                 raise Unsuitable
@@ -144,10 +159,15 @@ class LongTrack:
                 joined[:, left - low : right - low] = frame.samples[:, left - begin : right - begin]
         return joined
 
-    def _frames(
-        self, first: int, last: int, stream: AudioStream, packets: IndexedPackets
-    ) -> Sequence[SoundFrame | None]:
-        """Decode packets ``first`` to ``last``; None for one that does not yield exactly one frame."""
+    def _in_parts(self, needed: Sequence[tuple[int, int]], deadline: Deadline) -> list[Frames]:
+        """Decode ranges of packets, each after a run-up."""
+        if self._remembers:
+            raise _Remembers
+        with _opened(self._path, deadline) as (container, stream):
+            packets = IndexedPackets(container, stream, self._layout.pts, deadline, seeks=True)
+            return [self._part(first, last, stream, packets) for first, last in needed]
+
+    def _part(self, first: int, last: int, stream: AudioStream, packets: IndexedPackets) -> Frames:
         if first - RUN_UP <= self._layout.first:  # from the very start, as the whole track would be
             with _opened(self._path, packets.deadline) as (container, fresh):
                 from_start = IndexedPackets(container, fresh, self._layout.pts, packets.deadline, seeks=True)
@@ -155,9 +175,29 @@ class LongTrack:
         read = [packet for _, packet in packets.between(first - RUN_UP, last)]
         once, again = (_decode(self._path, stream, read)[RUN_UP:] for _ in range(2))
         for frame, same in zip(once, again, strict=True):
-            if frame is None or same is None or not np.array_equal(frame.samples, same.samples):
+            if frame is None or same is None:
                 raise Unsuitable
+            if not np.array_equal(frame.samples, same.samples):
+                raise _Remembers
         return once
+
+    def _in_order(self, needed: Sequence[tuple[int, int]], deadline: Deadline) -> list[Frames]:
+        """Decode all packets up to the last one needed, which is quicker than decoding the track where nothing is damaged."""
+        wanted = {number for first, last in needed for number in range(first, last + 1)}
+        kept: dict[int, SoundFrame] = {}
+        with _opened(self._path, deadline) as (container, stream), collected_damage() as damage:
+            packets = IndexedPackets(container, stream, self._layout.pts, deadline, seeks=True)
+            with ffmpeg_reports(self._path):
+                for number, packet in packets.between(0, max(wanted)):
+                    made = stream.codec_context.decode(packet)
+                    is_inside = self._layout.first < number < len(self._layout.pts) - 1
+                    if is_inside and (len(made) != 1 or made[0].samples != self._layout.n_each):
+                        raise Unsuitable
+                    if number in wanted and made:
+                        kept[number] = frame_of(made[0], 0.0, counted=False)
+        if damage:
+            raise Unsuitable
+        return [[kept.get(number) for number in range(first, last + 1)] for first, last in needed]
 
 
 def _index(path: str, deadline: Deadline) -> NDArray[np.int64]:
