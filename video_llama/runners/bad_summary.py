@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+from video_llama.common.errors import DataError
 from video_llama.datasets.quarantine import read_ledger
 
 MOST = 5
@@ -18,18 +19,19 @@ def bad_summary(ledger: Path, bad: int, tried: int) -> list[str]:
         ledger: ``bad_samples.jsonl``.
         bad: records that were replaced, as often as they were drawn.
         tried: records drawn, with these.
-    Raises:
-        DataError: the ledger cannot be read.
     """
-    entries = {entry.name: entry for entry in read_ledger(ledger)}
-    files = sum(entry.path is not None for entry in entries.values())
     share = f" ({bad / tried:.2%})" if tried else ""
-    lines = [
-        f"Bad records: {bad:,} of {tried:,} drawn{share} were replaced. {ledger.name} lists {files:,} files and "
-        f"{len(entries) - files:,} records without one:"
-    ]
+    counted = f"Bad records: {bad:,} of {tried:,} drawn{share} were replaced."
+    try:
+        entries = {entry.name: entry for entry in read_ledger(ledger)}
+    except DataError as error:
+        return [f"{counted} {error}"]
+    if not entries:
+        return [counted]
+    files = sum(entry.path is not None for entry in entries.values())
+    lines = [f"{counted} {ledger.name} lists {files:,} files and {len(entries) - files:,} records without one:"]
     reasons = Counter(entry.reason for entry in entries.values()).most_common()
     lines += [f"- {n:,} × {' '.join(reason.split())[:200]}" for reason, n in reasons[:MOST]]
     if (rest := sum(n for _, n in reasons[MOST:])) > 0:
         lines.append(f"- {rest:,} for other reasons")
-    return lines if entries else lines[:1]
+    return lines

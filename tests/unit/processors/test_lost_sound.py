@@ -331,7 +331,8 @@ def test_lost_sound_is_part_of_the_status_and_is_logged_once_in_training(tmp_pat
     audio = ImageBindAudio(AudioConfig(n_segments=2))
     with caplog.at_level(logging.WARNING):
         for seed in range(3):
-            read_training_media(path, VIDEO, Modalities(True, "sound"), audio, np.random.default_rng(seed))
+            media = read_training_media(path, VIDEO, Modalities(True, "sound"), audio, np.random.default_rng(seed))
+            assert [item.sound for item in media] == [None, "cut"]
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(f"{path}: damaged: 0.1")
     strict = ImageBindAudio(AudioConfig(n_segments=2, max_lost=0.0))

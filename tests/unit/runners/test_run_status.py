@@ -200,4 +200,6 @@ def test_a_run_that_failed_before_its_first_step_has_a_report(tmp_path):
     with pytest.raises(TrainingError), recorded(tmp_path, processes=1):
         raise TrainingError("no such file")
     write_report(tmp_path)
-    assert "**failed** at step 0: no such file" in (tmp_path / "report.md").read_text()
+    text = (tmp_path / "report.md").read_text()
+    assert "**failed** at step 0: no such file" in text
+    assert "Bad records: 0 of 0 drawn were replaced.\n" in text
