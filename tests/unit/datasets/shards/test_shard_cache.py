@@ -11,6 +11,7 @@ from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
@@ -108,6 +109,18 @@ def test_samples_are_those_of_the_same_shards_on_this_machine(folder: Folder, st
     address = store.shards(3, indexed)
     assert captions(webvid_wds(folder, address)) == captions(webvid_wds(folder, store.folder))
     assert sorted(name for name in store.fetched if name.endswith(".tar")) == ["0.tar", "1.tar", "2.tar"]
+
+
+def test_shards_are_read_from_any_store_that_fsspec_knows(folder: Folder, store: Store, cache: Path) -> None:
+    store.shards(2, indexed=True)
+    memory = fsspec.filesystem("memory")
+    memory.put(str(store.folder), "/shards-test", recursive=True)
+    try:
+        found = captions(webvid_wds(folder, "memory://shards-test/{0..1}.tar"))
+    finally:
+        memory.rm("/shards-test", recursive=True)
+    assert found == captions(webvid_wds(folder, store.folder))
+    assert kept(cache) == ["0.tar", "1.tar"]
 
 
 def test_with_indexes_only_the_shards_that_are_read_are_fetched(folder: Folder, store: Store, cache: Path) -> None:
