@@ -28,6 +28,7 @@ COMMAND_GROUP = "video_llama.commands"
 COMMANDS = {
     "configs": Command("video_llama.cli.configs", "list the configurations that ship with the package, or copy one"),
     "check-config": Command("video_llama.cli.check_config", "check YAML files before a run"),
+    "make-shards": Command("video_llama.cli.make_shards", "write a data set into tar files in webdataset's layout"),
     "check-data": Command("video_llama.cli.check_data", "open all files of a run's data, and report what is in them"),
     "preview": Command("video_llama.cli.preview", "show the first samples of a run on a web page, token by token"),
     "train": Command("video_llama.cli.train", "train a model from one YAML"),

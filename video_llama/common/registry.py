@@ -145,6 +145,10 @@ DATASETS: Registry[Any] = Registry(
         "llava_instruct": Builtin("video_llama.datasets.instruct", _DATASETS + "LlavaInstructConfig"),
         "webvid_instruct": Builtin("video_llama.datasets.instruct", _DATASETS + "WebVidInstructConfig"),
         "webvid_instruct_zh": Builtin("video_llama.datasets.instruct", _DATASETS + "WebVidInstructConfig"),
+        "cc_sbu": Builtin("video_llama.datasets.shards.sharded", _DATASETS + "ImageShardsConfig"),
+        "laion": Builtin("video_llama.datasets.shards.sharded", _DATASETS + "ImageShardsConfig"),
+        "webvid_wds": Builtin("video_llama.datasets.shards.sharded", _DATASETS + "VideoShardsConfig"),
+        "instruct_wds": Builtin("video_llama.datasets.shards.sharded", _DATASETS + "InstructShardsConfig"),
         "manifest": Builtin("video_llama.datasets.manifest", "video_llama.datasets.manifest_config:ManifestConfig"),
     },
 )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +37,15 @@ from video_llama.prompts.sample_spec import SampleSpec
 log = logging.getLogger(__name__)
 
 
+class Packed(NamedTuple):
+    """What a shard holds of a record."""
+
+    record: dict[str, Any]
+    """Its JSON, in the layout of the sharded data set of the same kind."""
+    media: Path | None
+    """Its file; None: it has none, or names one that cannot be."""
+
+
 class Dataset(ABC):
     """Base of the data sets. A subclass reads annotations into ``self.records`` and turns them into samples.
 
@@ -51,6 +60,8 @@ class Dataset(ABC):
     """
 
     Config: type = DatasetConfig
+    packed_as: str | None = None
+    """Registered name of the data set that reads its records from shards; None: they cannot be packed."""
 
     def __init__(self, config: Any, spec: SampleSpec, name: str) -> None:
         problems = [f"datasets.{name}.{key}: {m}" for key, m in config.disagreements(spec.shared_settings)]
@@ -106,6 +117,10 @@ class Dataset(ABC):
             BadRecord: the record cannot become a sample.
             DecodeError: its media cannot be read.
         """
+
+    def packed(self, index: int) -> Packed:
+        """Return what a shard holds of a record, so that reading it there gives the sample, or the error, that it gives here."""
+        raise NotImplementedError
 
     def shuffled(self, position: int, key: Sequence[int]) -> int:
         """Return the record at a position of a shuffled pass through all of them; every key gives a pass of its own."""

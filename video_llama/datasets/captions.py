@@ -16,7 +16,7 @@ from video_llama.common.errors import BadRecord, ConfigError, DataError
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Sample
 from video_llama.datasets.annotations import TABLES, BrokenLine, read_table, table_files, uncompressed, unread_files
-from video_llama.datasets.base import Dataset, make_processor, outside
+from video_llama.datasets.base import Dataset, Packed, make_processor, outside
 from video_llama.datasets.config import CCSBUAlignConfig, WebVidConfig
 from video_llama.datasets.json_records import JsonRecords
 from video_llama.datasets.placeholders import is_blank, placeholders
@@ -54,6 +54,26 @@ class CaptionDataset(Dataset):
         """Return the path of the image or clip."""
         return self.records[index].path or f"[{index}]"
 
+    def path_of(self, record: CaptionRecord) -> Path:
+        """Return where the image or clip of a record is.
+
+        Raises:
+            BadRecord: it is not below the folder of the media.
+        """
+        if (problem := outside(self.media_folder, record.path)) is not None:
+            raise BadRecord(f"{record.location}: {problem}")
+        return self.media_folder / record.path
+
+    def packed(self, index: int) -> Packed:
+        """Return the caption, and the image or clip; a malformed entry has neither."""
+        record = self.records[index]
+        if not record.path:
+            return Packed({}, None)
+        try:
+            return Packed({"caption": record.caption}, self.path_of(record))
+        except BadRecord:
+            return Packed({"caption": record.caption}, None)
+
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Draw a prompt, clean the caption, and read the image or clip."""
         record, spec = self.records[index], self.spec
@@ -64,10 +84,9 @@ class CaptionDataset(Dataset):
             raise BadRecord(f"{record.location}: the caption {record.caption!r} is empty after cleaning")
         if unfilled := placeholders(record.caption):
             raise BadRecord(f"{record.location}: the caption contains {unfilled[0][0]}, and no file goes there")
-        if (problem := outside(self.media_folder, record.path)) is not None:
-            raise BadRecord(f"{record.location}: {problem}")
+        path = self.path_of(record)
         prompt = spec.caption_prompts[rng.integers(len(spec.caption_prompts))]
-        media = self.read_media(self.media_folder / record.path, rng)
+        media = self.read_media(path, rng)
         segments = caption(prompt, text, spec.template.end_sym, *media)
         sample = self.tokenized(index, segments, media, max_targets=spec.max_txt_len)
         shortens = getattr(self.text_processor, "shortens", None)
@@ -79,6 +98,7 @@ class WebVid(CaptionDataset):
     """WebVid-2.5M, in its published layout."""
 
     Config = WebVidConfig
+    packed_as = "webvid_wds"
 
     def read_records(self) -> Sequence[CaptionRecord]:
         """Read all tables in and below the annotation folder, in the order of their names."""
@@ -150,6 +170,7 @@ class CCSBUAlign(CaptionDataset):
     """LLaVA-CC3M-595K and MiniGPT-4's 3500 pairs, in their common layout."""
 
     Config = CCSBUAlignConfig
+    packed_as = "cc_sbu"
 
     @property
     def source(self) -> str:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 
 from video_llama.checkpoints.sources.hub import HubReference
 from video_llama.checkpoints.sources.references import parse
 from video_llama.common.registry import BENCHMARKS, PROCESSORS
-from video_llama.config.fields import ExistingPath, Registered
+from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.config.inference_config import misplaced, processor_disagreements
 from video_llama.datasets.annotations import unread_files
+from video_llama.datasets.shards.storage import ExistingShards
 from video_llama.processors.config import CaptionConfig
 
 
@@ -221,12 +222,17 @@ class CCSBUAlignConfig(CaptionsConfig):
     def notes(self, trains: bool) -> Iterable[tuple[str, str]]:
         """Yield (dotted key, message) for each setting without effect."""
         yield from super().notes(trains)
-        for split in ("train", "eval"):
-            if getattr(getattr(self.vis_processor, split), "reads", None) == "clips":
-                yield (
-                    f"vis_processor.{split}.n_frms",
-                    f"has no effect: this data set holds images. Use a processor of images, such as blip2_image_{split}",
-                )
+        yield from _clip_settings(self.vis_processor)
+
+
+def _clip_settings(processors: ProcessorsConfig) -> Iterable[tuple[str, str]]:
+    """Yield (dotted key, message) for processors of clips in a data set of images."""
+    for split in ("train", "eval"):
+        if getattr(getattr(processors, split), "reads", None) == "clips":
+            yield (
+                f"vis_processor.{split}.n_frms",
+                f"has no effect: this data set holds images. Use a processor of images, such as blip2_image_{split}",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,9 +251,14 @@ class LlavaInstructConfig(ConversationsConfig):
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield a ``data_type`` that the processor does not read."""
         yield from super().check()
-        reads = getattr(self.vis_processor.train, "reads", None)
-        if self.data_type and reads in ("images", "clips") and (reads == "images") != (self.data_type == "images"):
-            yield "data_type", f"{self.data_type}, but its vis_processor reads {reads}"
+        yield from _other_kind(self.data_type, self.vis_processor)
+
+
+def _other_kind(data_type: str | None, processors: ProcessorsConfig) -> Iterable[tuple[str, str]]:
+    """Yield a ``data_type`` that a processor does not read."""
+    reads = getattr(processors.train, "reads", None)
+    if data_type and reads in ("images", "clips") and (reads == "images") != (data_type == "images"):
+        yield "data_type", f"{data_type}, but its vis_processor reads {reads}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,3 +270,65 @@ class WebVidInstructConfig(ConversationsConfig):
 
     build_info: FilesConfig | None = None
     """Paths of the annotations and the clips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardsConfig:
+    """Where shards are."""
+
+    storage: Annotated[str, ExistingShards()]
+    """Shards: a path or an address, with braces as in clips/{000..099}.tar; or a folder, for all .tar files in it."""
+
+    cache_gb: Annotated[float, Gt(0), Operational()] = 50.0
+    """What shards on remote stores (http://, s3://, hf://) may take of this machine's disk, in GB. It should hold two windows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionShardsConfig(CaptionsConfig):
+    """Settings of every data set of captions in shards."""
+
+    build_info: ShardsConfig | None = None
+    """Where the shards are."""
+
+    shuffle_window: Annotated[int, Ge(1)] = 10
+    """Shards whose records are shuffled together. If there are no more, the order is that of the same records in files."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageShardsConfig(CaptionShardsConfig):
+    """Tar files of images, each with a caption in ``.json`` or ``.txt`` under the same key, as img2dataset writes them."""
+
+    data_type: Literal["images"] = "images"
+    """Kind of media."""
+
+    def notes(self, trains: bool) -> Iterable[tuple[str, str]]:
+        """Yield (dotted key, message) for each setting without effect."""
+        yield from super().notes(trains)
+        yield from _clip_settings(self.vis_processor)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoShardsConfig(CaptionShardsConfig):
+    """Tar files of clips, each with a caption in ``.json`` or ``.txt`` under the same key, as video2dataset writes them."""
+
+    data_type: Literal["video"] = "video"
+    """Kind of media."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructShardsConfig(ConversationsConfig):
+    """Tar files of ``.json`` with ``conversations`` as in LLaVA, each with an image, clip or sound, or with none."""
+
+    data_type: Literal["images", "video"] | None = None
+    """Kind of media. null: what the vis_processor reads."""
+
+    build_info: ShardsConfig | None = None
+    """Where the shards are."""
+
+    shuffle_window: Annotated[int, Ge(1)] = 10
+    """Shards whose records are shuffled together. If there are no more, the order is that of the same records in files."""
+
+    def check(self) -> Iterable[tuple[str, str]]:
+        """Yield a ``data_type`` that the processor does not read."""
+        yield from super().check()
+        yield from _other_kind(self.data_type, self.vis_processor)

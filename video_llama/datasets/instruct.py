@@ -17,12 +17,13 @@ from video_llama.common.modalities import FileKind
 from video_llama.common.registry import DATASETS
 from video_llama.common.types import Media, Sample
 from video_llama.datasets.annotations import ENDS, STARTS, BrokenLine
-from video_llama.datasets.base import Dataset, outside
+from video_llama.datasets.base import Dataset, Packed, outside
 from video_llama.datasets.config import LlavaInstructConfig, WebVidInstructConfig
 from video_llama.datasets.json_records import JsonRecords
 from video_llama.datasets.placeholders import fills, is_blank, placeholders
 from video_llama.datasets.record_keys import (
     MEDIA_KEYS,
+    File,
     KeyProblem,
     check_keys,
     file_of,
@@ -140,7 +141,8 @@ _MARKER = re.compile("(?:<(Image|Video)>)?\ufdd0\\d+\ufdd1(?:</(Image|Video)>)?"
 class LlavaInstruct(InstructDataset):
     """LLaVA-Instruct-150K, in its published layout, also with clips or sound in place of images."""
 
-    Config = LlavaInstructConfig
+    Config: type = LlavaInstructConfig
+    packed_as: str | None = "instruct_wds"
     keys = ("id", "conversations", *MEDIA_KEYS, *STARTS, *ENDS)
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"conversations": ("from", "value")}
 
@@ -171,9 +173,29 @@ class LlavaInstruct(InstructDataset):
             )
         if not any(placeholders(question) for question, _ in turns):
             raise self.bad(index, f"its questions contain <{file.kind}> 0 times, for one {file.kind}")
-        path = self.path_of(index, file.name)
-        media = self.read_media(self._with_prefix(path) if file.kind == "image" else path, rng, span)
+        media = self.read_media(self.file_path(index, file), rng, span)
         return self.instruct(index, self.placed(index, turns, media, file.kind), media)
+
+    def packed(self, index: int) -> Packed:
+        """Return the record, and its file; one that is no object is malformed in a shard too."""
+        record = self.records[index]
+        if not isinstance(record, dict):
+            return Packed({}, None)
+        try:
+            file = file_of(record, MEDIA_KEYS, self.keys)
+            return Packed(record, self.file_path(index, file) if file else None)
+        except (KeyProblem, BadRecord, DecodeError):
+            return Packed(record, None)
+
+    def file_path(self, index: int, file: File) -> Path:
+        """Return where the file of a record is.
+
+        Raises:
+            BadRecord: it is not below the folder of the media.
+            DecodeError: there is no such image, but there is one with another prefix.
+        """
+        path = self.path_of(index, file.name)
+        return self._with_prefix(path) if file.kind == "image" else path
 
     def _with_prefix(self, path: Path) -> Path:
         """Return an image's path with ``image_prefix`` before its name.
@@ -213,6 +235,7 @@ class WebVidInstruct(InstructDataset):
     """VideoChat-Instruct-11K. The first question starts with the clip and the times of its frames, or with its audio."""
 
     Config = WebVidInstructConfig
+    packed_as = "instruct_wds"
     with_times = True
     keys = ("id", "video", "QA", *STARTS, *ENDS)
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"QA": ("i", "q", "a")}
@@ -230,6 +253,27 @@ class WebVidInstruct(InstructDataset):
         if not self.with_times:
             media = [replace(item, message="") for item in media]
         return self.instruct(index, self.placed(index, turns, media, "video"), media)
+
+    def packed(self, index: int) -> Packed:
+        """Return the record as a conversation, with ``<video>`` where the clip goes, and the clip."""
+        record = self.records[index]
+        try:
+            turns = self._turns(index)
+        except BadRecord:
+            return Packed({}, None)
+        if not any(placeholders(question) for question, _ in turns):
+            turns[0] = ("<video>" + turns[0][0], turns[0][1])
+        said = [
+            {"from": who, "value": text} for turn in turns for who, text in zip(("human", "gpt"), turn, strict=True)
+        ]
+        packed = {key: value for key, value in record.items() if key != "QA"} | {"conversations": said}
+        if not self.with_times:
+            packed["frame_times"] = False
+        video = record.get("video")
+        try:
+            return Packed(packed, self.path_of(index, video) if isinstance(video, str) and video else None)
+        except BadRecord:
+            return Packed(packed, None)
 
     def _turns(self, index: int) -> Turns:
         """Read the questions and answers of a record; an instruction goes before the first question that has it."""

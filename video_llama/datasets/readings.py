@@ -76,6 +76,11 @@ def now_reading(*, sample_id: str | None = None, path: str | None = None) -> Ite
         _say(before)
 
 
+def still_reading() -> None:
+    """Say that this process is not stuck in what it reads, such as a large file that it is fetching."""
+    _say(_now)
+
+
 def _say(reading: Reading) -> None:
     global _now, _changes
     _now, _changes = reading, _changes + 1

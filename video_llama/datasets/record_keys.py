@@ -32,13 +32,15 @@ REFUSED = {
 }
 """Keys of neighbouring formats that change what a record means, and what to write instead."""
 
-MEDIA_SUFFIXES = frozenset(
-    {
-        *AUDIO_SUFFIXES,
-        *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp"),
-        *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".avif"),
-    }
+IMAGE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".avif"),
 )
+"""How names of images, and of animations, end."""
+
+MEDIA_SUFFIXES = IMAGE_SUFFIXES | {
+    *AUDIO_SUFFIXES,
+    *(".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp"),
+}
 """How names of media files end."""
 
 

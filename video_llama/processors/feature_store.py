@@ -26,6 +26,7 @@ from torch import Tensor
 
 from video_llama import __version__
 from video_llama.common.errors import DataError, VideoLlamaError
+from video_llama.common.file_part import file_part
 from video_llama.common.modalities import MediaKind, SoundUse
 from video_llama.common.types import Media, MediaGroup, StoreAs
 
@@ -188,11 +189,13 @@ class StoredFile:
 
 def file_key(path: str | Path, *how: Hashable) -> Hashable | None:
     """Return a key for the content of a file and the way it is read; None: there is no such file."""
+    within = () if (part := file_part(path)) is None else (part.start, part.size)
+    path = path if part is None else part.file
     try:
         stat = os.stat(path)
     except (OSError, ValueError):  # the latter on a null character
         return None
-    return (os.path.realpath(path), stat.st_size, stat.st_mtime_ns, *how)
+    return (os.path.realpath(path), stat.st_size, stat.st_mtime_ns, *within, *how)
 
 
 def _part(media: Media) -> MediaKind:

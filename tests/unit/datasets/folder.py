@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from video_llama.common.errors import DecodeError
+from video_llama.common.file_part import open_binary
 from video_llama.common.types import Media
 from video_llama.datasets.base import Dataset
 from video_llama.datasets.captions import CCSBUAlign, WebVid
@@ -61,15 +61,17 @@ class FakeClip:
         self.config = config
 
     def __call__(self, path: str | Path, rng: np.random.Generator) -> Media:
-        path = Path(path)
-        if not os.path.isfile(path):  # False, too, for a name that is too long
-            raise DecodeError(str(path), "no such file")
-        if path.read_text(encoding="utf-8") == "broken":
+        try:
+            with open_binary(path) as file:
+                text = file.read().decode()
+        except OSError as error:
+            raise DecodeError(str(path), "no such file") from error
+        if text == "broken":
             raise DecodeError(str(path), "moov atom not found")
-        return self.media(path, torch.full((3, self.config.n_frms, 2, 2), int(rng.integers(256)), dtype=torch.uint8))
+        return self.media(text, torch.full((3, self.config.n_frms, 2, 2), int(rng.integers(256)), dtype=torch.uint8))
 
-    def media(self, path: Path, frames: torch.Tensor) -> Media:
-        return Media("video", frames, path.read_text(encoding="utf-8"))
+    def media(self, text: str, frames: torch.Tensor) -> Media:
+        return Media("video", frames, text)
 
 
 class FakeImage(FakeClip):
@@ -81,7 +83,7 @@ class FakeImage(FakeClip):
 
         reads: ClassVar[str] = "images"
 
-    def media(self, path: Path, frames: torch.Tensor) -> Media:
+    def media(self, text: str, frames: torch.Tensor) -> Media:
         return Media("image", frames[:, :1])
 
 

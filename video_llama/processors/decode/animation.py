@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError, NoSoundTrack
+from video_llama.common.file_part import open_binary
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound
 from video_llama.processors.decode.geometry import Geometry
@@ -79,7 +80,7 @@ def frame_durations(path: str, image: Image.Image, deadline: Deadline) -> list[F
     else:
         walk = {"GIF": _gif_durations, "PNG": _png_durations, "WEBP": _webp_durations}[str(image.format)]
         durations = []
-        with open(path, "rb") as file, decode_errors(path, "read the times of its frames"):
+        with open_binary(path) as file, decode_errors(path, "read the times of its frames"):
             for duration in walk(file):
                 deadline.check()
                 durations.append(duration if duration > SHORTEST else DEFAULT)

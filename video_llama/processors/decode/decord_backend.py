@@ -16,7 +16,13 @@ from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound, open_sound
 from video_llama.processors.decode.geometry import Geometry
-from video_llama.processors.decode.media_file import Deadline, check_indices, check_media_file, decode_errors
+from video_llama.processors.decode.media_file import (
+    Deadline,
+    check_indices,
+    check_media_file,
+    decode_errors,
+    path_or_url,
+)
 from video_llama.processors.decode.pyav_backend import PyavReader
 
 
@@ -31,7 +37,7 @@ class DecordReader:
         height, width = size or (-1, -1)
         decord = _decord(path)
         with decode_errors(path, "open it as video"):
-            self._reader = decord.VideoReader(path, width=width, height=height, num_threads=1)
+            self._reader = decord.VideoReader(path_or_url(path), width=width, height=height, num_threads=1)
             self.n_frames = len(self._reader)
         if self.n_frames == 0:
             raise DecodeError(path, "no frames")

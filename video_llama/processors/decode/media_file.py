@@ -6,7 +6,8 @@ import os
 import time
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from pathlib import Path
+from typing import BinaryIO, Literal
 
 import av
 from av.container import InputContainer
@@ -14,6 +15,7 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from video_llama.common.errors import DecodeError
+from video_llama.common.file_part import FilePart, file_part, open_binary
 from video_llama.processors.decode.damage import ffmpeg_reports
 
 MAX_PIXELS = 89_478_485
@@ -30,7 +32,10 @@ NO_MEDIA_FORMATS = ("tty", "image2", "_pipe")
 
 
 def check_media_file(path: str) -> None:
-    """Raise DecodeError unless ``path`` is a regular file that is not empty."""
+    """Raise DecodeError unless ``path`` is a regular file that is not empty, or a part of one."""
+    if (part := file_part(path)) is not None:
+        _check_part(path, part)
+        return
     if not os.path.exists(path):
         raise DecodeError(path, "no such file")
     if os.path.isdir(path):
@@ -39,6 +44,34 @@ def check_media_file(path: str) -> None:
         raise DecodeError(path, "not a regular file")
     if os.path.getsize(path) == 0:
         raise DecodeError(path, "empty file (zero bytes)")
+
+
+def _check_part(path: str, part: FilePart) -> None:
+    if not os.path.isfile(part.file):
+        raise DecodeError(path, f"no such file: {part.file}")
+    if part.size == 0:
+        raise DecodeError(path, "empty file (zero bytes)")
+    if (size := os.path.getsize(part.file)) < part.start + part.size:
+        raise DecodeError(path, f"cut short: {part.file} ends at byte {size}")
+
+
+def ffmpeg_url(path: str, part: tuple[int, int] | None = None) -> str:
+    """Return the name under which FFmpeg opens a file, a part of a file, or a range of bytes within either."""
+    if (within := file_part(path)) is not None:
+        start, end = part or (0, within.size)
+        path, part = within.file, (within.start + start, within.start + end)
+    # "file:" keeps FFmpeg from reading a colon in the name as a protocol.
+    return f"file:{path}" if part is None else f"subfile,,start,{part[0]},end,{part[1]},,:file:{path}"
+
+
+def path_or_url(path: str) -> str:
+    """Return the path of a file, or FFmpeg's name of a part of one, for libraries that read with FFmpeg."""
+    return path if file_part(path) is None else ffmpeg_url(path)
+
+
+def path_or_stream(path: str | Path) -> str | Path | BinaryIO:
+    """Return the path of a file, or an open stream of a part of one, for libraries that take either."""
+    return path if file_part(path) is None else open_binary(path)
 
 
 def check_indices(indices: list[int], n_frames: int) -> None:
@@ -107,8 +140,7 @@ def opened(
     options = {"format_whitelist": ",".join(formats)} if formats else {}
     with _read_errors(deadline, f"open it as {kind}", f"no {kind}, damaged, or cut short"):
         try:
-            # "file:" keeps FFmpeg from reading a colon in the name as a protocol.
-            url = f"file:{path}" if part is None else f"subfile,,start,{part[0]},end,{part[1]},,:file:{path}"
+            url = ffmpeg_url(path, part)
             container = av.open(url, options=options, timeout=max(deadline.seconds, 0.001), metadata_errors="replace")
         except av.error.ArgumentError as error:
             if not formats:

@@ -16,6 +16,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from video_llama.common.file_part import open_binary
 from video_llama.processors.decode.h264 import FieldFinder
 from video_llama.processors.decode.media_file import Deadline, read_packets
 from video_llama.processors.decode.packets import Is, PacketIndex
@@ -52,7 +53,7 @@ def packets_by_tables(
     if container.format.name != MP4 or (fields is not None and fields.may_find):
         return None
     try:
-        with open(path, "rb") as file:
+        with open_binary(path) as file:
             sizes, offsets = _tables(file, stream.id)
             entries = list(stream.index_entries)
             dts, at, listed = (np.array([getattr(e, name) for e in entries], np.int64) for name in _COLUMNS)

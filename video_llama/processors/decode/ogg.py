@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+from video_llama.common.file_part import file_part, open_binary
 from video_llama.processors.decode.media_file import decode_errors
 
 PAGE, HEADER_SIZE = b"OggS", 27
@@ -21,8 +23,7 @@ def chain_links(path: str) -> list[tuple[int, int]]:
     """
     with (
         decode_errors(path, "open it as sound"),
-        open(path, "rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        _bytes_of(path) as data,
     ):
         if data[:4] != PAGE:
             return []
@@ -37,7 +38,17 @@ def chain_links(path: str) -> list[tuple[int, int]]:
         return list(zip(starts, [*starts[1:], len(data)], strict=True))
 
 
-def _pages(data: mmap.mmap) -> Iterator[tuple[int, int]]:
+@contextmanager
+def _bytes_of(path: str) -> Iterator[mmap.mmap | bytes]:
+    with open_binary(path) as file:
+        if file_part(path) is not None:
+            yield file.read()
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+
+
+def _pages(data: mmap.mmap | bytes) -> Iterator[tuple[int, int]]:
     """Yield the position and the flags of each page, passing over what is between them."""
     at = data.find(PAGE)
     while at >= 0 and at + HEADER_SIZE <= len(data):

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile
 
+from video_llama.processors.decode.media_file import ffmpeg_url
+
 FULL_SCALES = (255.0, 1023.0, 4095.0, 65535.0)
 """White of the depths that cameras, scanners and screens use: 8, 10, 12 and 16 bits."""
 
@@ -80,7 +82,7 @@ def dim_deep_colour(path: str, image: Image.Image) -> Image.Image:
     """
     if np.asarray(image)[..., :3].max() > DIM:
         return image
-    with av.open(f"file:{path}") as container:
+    with av.open(ffmpeg_url(path)) as container:
         values = next(container.decode(video=0)).reformat(format="rgba64le").to_ndarray().astype(np.float64)
     if values.shape[:2] != (image.height, image.width):  # Pillow has turned it already
         return image

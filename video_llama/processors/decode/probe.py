@@ -18,6 +18,7 @@ from video_llama.processors.decode.media_file import (
     check_media_file,
     decode_errors,
     opened,
+    path_or_stream,
     read_packets,
     video_stream,
 )
@@ -67,7 +68,7 @@ def _probe_image(path: str, formats: Sequence[str], deadline: Deadline) -> Probe
     """Return the size in the header of a picture or an animation; None if the file is neither."""
     with decode_errors(path, "read it as an image"):
         try:
-            with Image.open(path, formats=tuple(formats)) as image:
+            with Image.open(path_or_stream(path), formats=tuple(formats)) as image:
                 if count_frames(path, image) == 1:
                     return Probed("image", image.width, image.height)
                 return Probed("video", image.width, image.height, float(sum(frame_durations(path, image, deadline))))

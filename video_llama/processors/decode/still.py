@@ -17,9 +17,16 @@ from pillow_heif import register_heif_opener
 from torch import Tensor
 
 from video_llama.common.errors import DecodeError
+from video_llama.common.file_part import open_binary
 from video_llama.processors.decode.damage import ffmpeg_reports, report_damage
 from video_llama.processors.decode.gif import gif_canvases
-from video_llama.processors.decode.media_file import MAX_PIXELS, check_media_file, decode_errors
+from video_llama.processors.decode.media_file import (
+    MAX_PIXELS,
+    check_media_file,
+    decode_errors,
+    ffmpeg_url,
+    path_or_stream,
+)
 from video_llama.processors.decode.pixels import dim_deep_colour, is_deep_colour, rgb_on_white
 from video_llama.processors.decode.tone_map import Colour, to_sdr
 
@@ -62,7 +69,7 @@ def read_image(path: str | Path) -> Tensor:
     """
     path = str(path)
     check_media_file(path)
-    with decode_errors(path, "read it as an image"), Image.open(path) as image:
+    with decode_errors(path, "read it as an image"), Image.open(path_or_stream(path)) as image:
         check_size(path, image)
         if (n := count_frames(path, image)) > 1:
             raise DecodeError(path, f"an animation of {n} frames, not a still picture: give it as a video")
@@ -81,13 +88,13 @@ def _report_damage(path: str, picture_format: str) -> None:
         return
     if picture_format == "PNG":  # of a JPEG, Pillow verifies nothing
         try:
-            with Image.open(path) as image:
+            with Image.open(path_or_stream(path)) as image:
                 image.verify()
         except Exception as error:  # whatever Pillow raises; it read the picture all the same
             report_damage(path, f"Pillow reports {str(error)!r:.200}")
             return
     try:
-        with ffmpeg_reports(path), av.open(f"file:{path}", format=FFMPEG_READERS[picture_format]) as container:
+        with ffmpeg_reports(path), av.open(ffmpeg_url(path), format=FFMPEG_READERS[picture_format]) as container:
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
             for _ in container.decode(stream):
@@ -99,7 +106,7 @@ def _report_damage(path: str, picture_format: str) -> None:
 def picture_format(path: str | Path) -> str | None:
     """Return Pillow's name for the format of a file, whatever the file's name; None if it is no picture."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path_or_stream(path)) as image:
             return image.format
     except (OSError, Image.DecompressionBombError):
         return None
@@ -113,7 +120,7 @@ def open_picture(path: str) -> Image.Image | None:
     """
     try:
         with decode_errors(path, "read it as an image"):
-            image = Image.open(path, formats=SEEN_AS_VIDEO)
+            image = Image.open(path_or_stream(path), formats=SEEN_AS_VIDEO)
     except DecodeError as error:
         if isinstance(error.__cause__, Image.UnidentifiedImageError) and not _has_heif_brand(path):
             return None
@@ -137,7 +144,7 @@ def upright_pixels(path: str, image: Image.Image) -> NDArray[np.uint8]:
 
 def pictures(path: str) -> Iterator[Image.Image]:
     """Yield the pictures of an animation, in order. Each is only valid until the next."""
-    with Image.open(path) as image:
+    with Image.open(path_or_stream(path)) as image:
         if image.format == "GIF":
             yield from _gif_pictures(path, image)
             return
@@ -149,7 +156,7 @@ def pictures(path: str) -> Iterator[Image.Image]:
 
 
 def _gif_pictures(path: str, image: Image.Image) -> Iterator[Image.Image]:
-    with open(path, "rb") as file:
+    with open_binary(path) as file:
         yield from gif_canvases(file, image.size)
 
 
@@ -179,6 +186,6 @@ def _scale_transparency(image: Image.Image) -> None:
 
 
 def _has_heif_brand(path: str) -> bool:
-    with open(path, "rb") as file:
+    with open_binary(path) as file:
         head = file.read(12)
     return head[4:8] == b"ftyp" and head[8:] in HEIF_BRANDS

@@ -14,6 +14,8 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from video_llama.common.file_part import open_binary
+
 Pixels = NDArray[np.floating]
 
 BT2020, BT2020_10, BT2020_12, PQ, HLG = 9, 14, 15, 16, 18
@@ -57,7 +59,7 @@ class Colour:
     @classmethod
     def of_picture(cls, path: str) -> Colour:
         """Return what an AVIF, HEIC or PNG file says in its ``colr`` box or ``cICP`` chunk; unspecified if nothing."""
-        with open(path, "rb") as file:
+        with open_binary(path) as file:
             header = file.read(HEADER_BYTES)
         for mark, layout in ((b"colrnclx", ">HH"), (b"cICP", ">BB")):
             at = header.find(mark) + len(mark)

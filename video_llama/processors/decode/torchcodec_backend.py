@@ -12,7 +12,7 @@ from torch import Tensor
 
 from video_llama.common.errors import DecodeError
 from video_llama.common.registry import VIDEO_BACKENDS
-from video_llama.processors.decode.media_file import check_indices, decode_errors
+from video_llama.processors.decode.media_file import check_indices, decode_errors, path_or_url
 from video_llama.processors.decode.pyav_backend import PyavReader
 
 SAME_TIME = 1e-3
@@ -42,7 +42,11 @@ class TorchcodecReader(PyavReader):
             if self._decoder is None:
                 resize = [self._torchcodec.transforms.Resize(self._size)] if self._size else None
                 self._decoder = self._torchcodec.decoders.VideoDecoder(
-                    self.path, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact", transforms=resize
+                    path_or_url(self.path),
+                    dimension_order="NHWC",
+                    num_ffmpeg_threads=1,
+                    seek_mode="exact",
+                    transforms=resize,
                 )
             frames = self._decoder.get_frames_at(wanted)
         for i, time in zip(wanted, frames.pts_seconds.tolist(), strict=True):

@@ -1,0 +1,1 @@
+"""Data sets in tar files, in webdataset's layout: written, indexed, shuffled and read by number."""
