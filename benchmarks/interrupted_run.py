@@ -7,6 +7,7 @@ then their own.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -233,6 +234,7 @@ def train(argv: list[str], env: dict[str, object], log: str, pipe: Connection) -
         os.dup2(file.fileno(), 2)
     os.environ |= {name: str(value) for name, value in env.items()}
     os.chdir(ROOT)
+    multiprocessing.set_start_method("fork", force=True)  # of loader processes, as in a run that a shell starts
     sys.modules["matplotlib"] = None  # type: ignore[assignment]  # curves at the end take longer than the steps
     if env["RANK"] == 0:
         saves.write_checkpoint = reported(pipe, "saving", saves.write_checkpoint)
