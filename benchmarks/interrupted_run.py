@@ -23,6 +23,7 @@ from typing import Any
 import yaml
 
 from video_llama.cli.main import main as video_llama
+from video_llama.common.errors import VideoLlamaError
 from video_llama.runners import saves
 from video_llama.runners.runner_base import RunnerBase
 from video_llama.toy.world import write_world
@@ -164,8 +165,8 @@ def logged_steps(folder: Path) -> int:
 def write_config(folder: Path) -> Path:
     """Write a toy world with damaged clips, and the YAML of a run on it; returns the YAML.
 
-    The run mixes three data sets with media and one of text alone, reads frames and sound, accumulates, has dropout, and
-    validates: losses, scores and answers of held-out clips.
+    The run mixes three data sets with media, one of them in shards, and one of text alone, reads frames and sound,
+    accumulates, has dropout, and validates: losses, scores and answers of held-out clips.
     """
     world = write_world(folder / "world", n_clips=40, n_heldout=6, n_images=8)
     clips = [clip for clip in sorted(world.rglob("*.mp4")) if "heldout" not in clip.parts]
@@ -214,6 +215,12 @@ def write_config(folder: Path) -> Path:
         "eval_questions": str(folder / "asked.jsonl"), "eval_max_new_tokens": 8, "best": {"metric": "val/loss"},
     }  # fmt: skip
     path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    words = ["make-shards", "--cfg-path", str(path), "--dataset", "webvid_instruct", "--records-per-shard", "16"]
+    if video_llama([*words, "--output", str(folder / "shards")]):
+        raise VideoLlamaError("make-shards failed")
+    sharded = config["datasets"]["webvid_instruct"]
+    sharded |= {"name": "instruct_wds", "build_info": {"storage": str(folder / "shards")}, "shuffle_window": 2}
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     return path
 

@@ -146,6 +146,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="a folder that is kept; default: a temporary one")
     args = parser.parse_args()
+    if args.output and args.output.exists() and any(args.output.iterdir()):
+        parser.error(f"--output {args.output}: not an empty folder")
     hits: Counter[str] = Counter()
     lost: list[int] = []
     failed = 0
