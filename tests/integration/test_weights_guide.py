@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
         write_folder(place / name, base)
     write_released(place / "finetune-vicuna7b-v2.pth", "vision_branch_4096")
     weights = Path(video_llama.toy.__file__).parent / "weights" / "branch.safetensors"
-    write_checkpoint(place / "runs/toy/stage2/checkpoint_step000300.pth", {"model": load_file(weights), "epoch": 1})
+    write_checkpoint(place / "runs/toy/stage2/checkpoint_step000200.pth", {"model": load_file(weights), "epoch": 1})
     return place
 
 

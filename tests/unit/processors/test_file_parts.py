@@ -16,6 +16,7 @@ from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import DecodeError
 from video_llama.common.file_part import FilePart, file_part, open_binary
 from video_llama.processors.decode import open_sound, open_video, picture_format, probe, pyav_backend, read_image
+from video_llama.processors.decode.file_facts import file_facts
 from video_llama.processors.feature_store import file_key
 from video_llama.processors.vetting import IMAGE_FORMATS, MEDIA_FORMATS
 
@@ -184,3 +185,10 @@ def test_features_of_two_parts_of_one_file_are_kept_apart(tmp_path: Path) -> Non
     keys = {file_key(str(FilePart(str(shard), start, 512, "x.jpg"))) for start in (512, 2048)}
     assert len(keys) == 2
     assert None not in keys
+
+
+def test_its_header_says_the_same(tmp_path: Path) -> None:
+    pictures(1)[0].save(tmp_path / "x.png")
+    sound = write_sound(tmp_path / "x.wav", with_chirps(16_000, 1.0, [0.5]), 16_000, "pcm_s16le")
+    for path in (write_clip(tmp_path / "x.mp4", 12), Path(sound), tmp_path / "x.png"):
+        assert file_facts(within(path)) == file_facts(str(path))

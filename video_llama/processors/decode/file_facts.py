@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from video_llama.common.errors import DecodeError
+from video_llama.common.file_part import open_binary
 from video_llama.common.modalities import FileKind
 from video_llama.processors.decode.frame_folder import frame_files
 from video_llama.processors.decode.media_file import Deadline, check_media_file, decode_errors, opened, video_stream
@@ -36,7 +37,7 @@ class FileFacts:
 
 
 def file_facts(path: str, deadline_s: float = 60.0) -> FileFacts:
-    """Return what is known of a file, or of a folder of frames, without decoding it.
+    """Return what is known of a file, of a part of one, or of a folder of frames, without decoding it.
 
     Raises:
         DecodeError: it cannot be read.
@@ -47,9 +48,9 @@ def file_facts(path: str, deadline_s: float = 60.0) -> FileFacts:
         n_bytes = sum(os.path.getsize(frame) for frame in frames)
         return FileFacts("video", n_bytes, f"{first.content} {len(frames)} {n_bytes}", first.width, first.height)
     check_media_file(path)
-    n_bytes, content = os.path.getsize(path), _content(path)
+    n_bytes, content = _size_and_content(path)
     try:
-        with decode_errors(path, "read its header"), Image.open(path) as image:
+        with decode_errors(path, "read its header"), open_binary(path) as file, Image.open(file) as image:
             kind: FileKind = "image" if count_frames(path, image) == 1 else "video"
             return FileFacts(kind, n_bytes, content, image.width, image.height)
     except DecodeError as error:
@@ -65,12 +66,12 @@ def file_facts(path: str, deadline_s: float = 60.0) -> FileFacts:
         return FileFacts("video", n_bytes, content, width, height, seconds, has_sound)
 
 
-def _content(path: str) -> str:
+def _size_and_content(path: str) -> tuple[int, str]:
     found = hashlib.blake2b(digest_size=12)
-    with decode_errors(path, "read it"), open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
+    with decode_errors(path, "read it"), open_binary(path) as file:
+        size = file.seek(0, os.SEEK_END)
         found.update(size.to_bytes(8, "little"))
-        found.update(file.read(_END))
-        file.seek(max(0, size - _END))
-        found.update(file.read(_END))
-    return found.hexdigest()
+        for start in (0, max(0, size - _END)):
+            file.seek(start)
+            found.update(file.read(_END))
+    return size, found.hexdigest()
