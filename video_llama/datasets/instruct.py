@@ -29,10 +29,11 @@ from video_llama.datasets.record_keys import (
     file_of,
     span_of,
 )
-from video_llama.processors.media import AUDIO_SUFFIXES
+from video_llama.processors.media import AUDIO_SUFFIXES, read_training_media
 from video_llama.prompts.labels import clean, encode
 from video_llama.prompts.original_mask import original_labels
 from video_llama.prompts.rendering import conversation, presented
+from video_llama.prompts.sample_spec import SampleSpec
 
 Turns = list[tuple[str, str]]
 
@@ -146,6 +147,10 @@ class LlavaInstruct(InstructDataset):
     keys = ("id", "conversations", *MEDIA_KEYS, *STARTS, *ENDS)
     parts: ClassVar[Mapping[str, tuple[str, ...]]] = {"conversations": ("from", "value")}
 
+    def __init__(self, config: Any, spec: SampleSpec, name: str) -> None:
+        super().__init__(config, spec, name)
+        self.reader = self._read_prefixed
+
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Read the file, if any, and put it at its placeholder."""
         turns = self._turns(index)
@@ -184,7 +189,7 @@ class LlavaInstruct(InstructDataset):
         try:
             file = file_of(record, MEDIA_KEYS, self.keys)
             return Packed(record, self.file_path(index, file) if file else None)
-        except (KeyProblem, BadRecord, DecodeError):
+        except (KeyProblem, BadRecord):
             return Packed(record, None)
 
     def file_path(self, index: int, file: File) -> Path:
@@ -192,26 +197,24 @@ class LlavaInstruct(InstructDataset):
 
         Raises:
             BadRecord: it is not below the folder of the media.
-            DecodeError: there is no such image, but there is one with another prefix.
         """
         path = self.path_of(index, file.name)
-        return self._with_prefix(path) if file.kind == "image" else path
+        return path.with_name(self.config.image_prefix + path.name) if file.kind == "image" else path
 
-    def _with_prefix(self, path: Path) -> Path:
-        """Return an image's path with ``image_prefix`` before its name.
+    def _read_prefixed(self, path: Path, *how: Any) -> list[Media]:
+        """Read a file; see ``read_training_media``.
 
         Raises:
-            DecodeError: there is no such file, but there is one with another prefix.
+            DecodeError: also if there is no such file, but one with another prefix.
         """
         prefix = self.config.image_prefix
-        path, named = path.with_name(prefix + path.name), path
         if not os.path.exists(path):  # unlike Path.exists, it takes a name that is too long for a missing file
             for other in {"", LlavaInstructConfig.image_prefix} - {prefix}:
-                if os.path.exists(there := named.with_name(other + named.name)):
+                if os.path.exists(there := path.with_name(other + path.name.removeprefix(prefix))):
                     raise DecodeError(
                         str(path), f"no such file, but there is {there.name}: set image_prefix: {other!r} for it"
                     )
-        return path
+        return read_training_media(path, *how)
 
     def _turns(self, index: int) -> Turns:
         """Pair the questions and answers of a record."""

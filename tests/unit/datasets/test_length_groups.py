@@ -205,6 +205,13 @@ def test_no_file_is_opened_for_a_length(folder: Folder) -> None:
         folder.webvid(("1", "p", "...")).length(0, np.random.default_rng(0))
 
 
+def test_a_length_is_the_same_on_machines_with_and_without_the_files(folder: Folder) -> None:
+    data = folder.llava(TALKS)
+    without = [data.length(index, np.random.default_rng(0)) for index in range(len(data))]
+    folder.clips("1.jpg")  # under another image_prefix than that of the data set
+    assert [data.length(index, np.random.default_rng(0)) for index in range(len(data))] == without
+
+
 def test_the_length_of_a_draw_is_that_of_its_sample(folder: Folder) -> None:
     prompts = tuple(f"###Human: <Image><ImageHere></Image> {'Please. ' * i} ###Assistant: " for i in range(4))
     folder.limited(caption_prompts=prompts).clips(*(f"p/{i}.mp4" for i in range(9)))
