@@ -230,6 +230,19 @@ def test_broken_files_are_listed_with_reasons_and_counted(
     assert ledger.read_text() == ""
 
 
+def test_files_that_have_changed_are_read_again(
+    mine: Path, broken: list[str], tmp_path: Path, command: Callable[..., Result]
+) -> None:
+    check = ("check-data", "--cfg-path", mine / "mine.yaml", "--workers", 1, "--options", *broken)
+    assert "mine: 10 of 10 records read, 5 bad" in command(*check).out
+    shutil.copy(tmp_path / "clips/town.mp4", tmp_path / "clips/none.mp4")
+    assert "mine: 10 of 10 records read, 4 bad" in command(*check).out
+    (tmp_path / "clips/copy.mp4").write_bytes(b"")
+    found = command(*check)
+    assert "mine: 10 of 10 records read, 5 bad" in found.out
+    assert "2 × empty file (zero bytes)" in found.out
+
+
 def test_a_run_opens_no_file_of_the_ledger(
     mine: Path, broken: list[str], tmp_path: Path, command: Callable[..., Result]
 ) -> None:
@@ -295,7 +308,7 @@ def test_a_sample_of_the_records_is_contained_in_a_larger_one(
     for n in (2, 6):
         assert f"mine: {n} of 10 records read" in command(*check, n).out
         lines = (tmp_path / "run/check_data/records.jsonl").read_text().splitlines()[1:]
-        read.append([json.loads(line)["record"] for line in lines])
+        read.append(list(dict.fromkeys(json.loads(line)["record"] for line in lines)))
     assert len(read[1]) == 6
     assert read[1][:2] == read[0]
 

@@ -114,7 +114,7 @@ class Journal:
                 f"{path}: is about other data, or data that is read in another way: the YAML or an annotation file has "
                 "changed. Remove it, or name another --output"
             )
-        self.lines: list[Line] = found[1:]
+        self.lines: list[Line] = list({(line["dataset"], line["record"]): line for line in found[1:]}.values())
 
     def forget_bad(self) -> int:
         """Drop the records that cannot be used, and return their number."""
@@ -169,7 +169,8 @@ def _read(survey: Any, journal: Journal, wanted: Sequence[Task]) -> SurveyReport
     known = {(line["dataset"], line["record"]): line for line in journal.lines}
     left = []
     for task in wanted:
-        if (line := known.get((names[task.dataset], task.record))) is not None:
+        line = known.get((names[task.dataset], task.record))
+        if line is not None and _holds(line):
             report.add(line)
         else:
             left.append(task)
@@ -184,6 +185,15 @@ def _read(survey: Any, journal: Journal, wanted: Sequence[Task]) -> SurveyReport
         print(f"stopped after {bar.n} of {bar.total} records; the same command goes on", file=sys.stderr)
         raise
     return report
+
+
+def _holds(line: Line) -> bool:
+    """Return whether what is known of a record still holds: its files are as they were."""
+    from video_llama.runners.data_survey import file_state
+
+    if "bad" in line and not line["files"]:
+        return False  # no file was opened, so reading it again takes no time
+    return all(file_state(file["path"]) == file["state"] for file in line["files"])
 
 
 def _fingerprint(job: JobConfig, datasets: Sequence[Dataset]) -> str:

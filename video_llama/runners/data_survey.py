@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from video_llama.common.errors import BadRecord, DecodeError
+from video_llama.common.cache import home
+from video_llama.common.errors import BadRecord, DecodeError, TrainingError
+from video_llama.common.file_part import file_part
 from video_llama.common.types import IGNORE_LABEL, Sample
 from video_llama.datasets.base import Dataset
 from video_llama.datasets.quarantine import Entry, Quarantine, sample_of
@@ -51,26 +53,35 @@ class NotedFiles(Quarantine):
 
     @contextmanager
     def reading(self, path: Any, rng: np.random.Generator, *how: Any) -> Iterator[None]:
-        """See ``Quarantine``."""
+        """See ``Quarantine``. What failed with random frames, or a random crop, counts as failing with any."""
         self.files.append(path)
-        with super().reading(path, rng, *how):
-            yield
+        state = rng.bit_generator.state
+        try:
+            with super().reading(path, rng, *how):
+                yield
+        except (BadRecord, DecodeError) as error:
+            if rng.bit_generator.state != state:
+                error.entry = replace(error.entry, read_as=None)
+            raise
 
 
 def examined(dataset: Dataset, record: int) -> Line:
-    """Make the sample of a record, and return what it is like."""
+    """Make the sample of a record, and return what it is like.
+
+    Raises:
+        TrainingError: no record can be read at present, for example because a remote store does not answer.
+    """
     noted = dataset.quarantine = NotedFiles() if not isinstance(dataset.quarantine, NotedFiles) else dataset.quarantine
     noted.files.clear()
     line: Line = {"dataset": dataset.name, "record": record, "id": f"{dataset.name}/{dataset.record_id(record)}"}
-    rng = np.random.default_rng([_SURVEY, record])
-    state, start = rng.bit_generator.state, time.perf_counter()
+    start = time.perf_counter()
     with collected_damage() as damage:
         try:
-            line |= _described(sample_of(dataset, record, rng))
+            line |= _described(sample_of(dataset, record, np.random.default_rng([_SURVEY, record])))
         except (BadRecord, DecodeError) as error:
-            entry = Entry.of(line["id"], error)
-            # What failed with random frames, or a random crop, most likely fails with others.
-            line["bad"] = asdict(entry if rng.bit_generator.state == state else replace(entry, read_as=None))
+            line["bad"] = asdict(Entry.of(line["id"], error))
+        except TrainingError:
+            raise
         except Exception as error:  # a data set from outside may raise anything, and would end a run by it
             reason = f"{type(error).__name__}: {error}"
             line["bad"] = asdict(Entry(id=line["id"], reason=reason, error="BadRecord"))
@@ -96,10 +107,25 @@ def _described(sample: Sample) -> Line:
 
 
 def _facts(path: str) -> Line:
+    known: Line = {"path": path, "state": file_state(path)}
     try:
-        return {"path": path, **asdict(file_facts(path))}
+        return {**known, **asdict(file_facts(path))}
     except (DecodeError, OSError):  # which the sample reports, if it matters
-        return {"path": path}
+        return known
+
+
+def file_state(path: str) -> list[int]:
+    """Return the size and the time of a file, by which a change shows; of a part of one, those of the whole file.
+
+    Empty if there is no such file, and for copies of remote shards: their names change with them, and they come and go.
+    """
+    part = file_part(path)
+    file = Path(path if part is None else part.file)
+    try:
+        found = file.stat()
+    except (OSError, ValueError):  # the latter on a null character
+        return []
+    return [] if file.parent == home() / "shards" else [found.st_size, found.st_mtime_ns]
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,11 @@ class Survey:
     read_timeout: float
 
     def __call__(self, tasks: Iterator[Task]) -> Iterator[Line]:
-        """Yield what is known of each record, in the order in which they are done."""
+        """Yield what is known of each record, in the order in which they are done.
+
+        Raises:
+            TrainingError: see ``examined``.
+        """
         context = multiprocessing.get_context("fork")  # processes share the records
         readings = Readings(context, self.processes)
         stalls = Stalls(readings, self.read_timeout)
@@ -168,15 +198,21 @@ class _Worker:
         return task is not None
 
     def result(self) -> Line:
-        """Return what is known of its record: what it found, or that it died over it."""
+        """Return what is known of its record: what it found, or that it died over it.
+
+        Raises:
+            TrainingError: see ``examined``.
+        """
         try:
-            line: Line = self.pipe.recv()
+            line: Line | TrainingError = self.pipe.recv()
         except (EOFError, ConnectionError):
             self.process.join()
             code = self.process.exitcode or 0
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             reading = self._readings.now().get(self.process.pid or 0, (0, Reading()))[1]
             return self.ended(reading, f"the process that read it died by {how}")
+        if isinstance(line, TrainingError):
+            raise line
         return line
 
     def ended(self, reading: Reading, reason: str) -> Line:
@@ -187,7 +223,7 @@ class _Worker:
         dataset = self._datasets[self._task.dataset]
         name = f"{dataset.name}/{dataset.record_id(self._task.record)}"
         entry = Entry(id=name, path=reading.path or None, reason=reason)
-        files = [{"path": reading.path}] if reading.path else []
+        files = [{"path": reading.path, "state": file_state(reading.path)}] if reading.path else []
         self._start()
         return {
             "dataset": dataset.name, "record": self._task.record, "id": name, "seconds": None, "files": files, "bad": asdict(entry)
@@ -206,4 +242,7 @@ def _work(
             if os.getppid() != parent:
                 return
         task: Task = pipe.recv()
-        pipe.send(examined(datasets[task.dataset], task.record))
+        try:
+            pipe.send(examined(datasets[task.dataset], task.record))
+        except TrainingError as error:
+            pipe.send(error)

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 from tests.unit.datasets.folder import TIMES, FakeClip, FakeImage, Folder
+from video_llama.common.errors import TrainingError
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import Media
 from video_llama.datasets.config import ProcessorsConfig
 from video_llama.prompts.sample_spec import SampleSpec
-from video_llama.runners.data_survey import Line, Survey, Task, examined
+from video_llama.runners.data_survey import Line, Survey, Task, examined, file_state
 from video_llama.runners.survey_report import SurveyReport
 
 
@@ -92,6 +93,33 @@ def test_a_failure_after_numbers_were_drawn_holds_whatever_is_drawn(folder: Fold
     drawn, opened = (examined(data, record)["bad"] for record in range(2))
     assert drawn["read_as"] is None
     assert opened["read_as"] is not None
+
+
+def test_a_drawn_prompt_does_not_widen_what_a_failure_holds_for(folder: Folder) -> None:
+    prompts = tuple(f"###Human: <Image><ImageHere></Image> {i} ###Assistant: " for i in range(8))
+    data = dataset(folder.limited(caption_prompts=prompts), a="broken")
+    assert examined(data, 0)["bad"]["read_as"] is not None
+
+
+def test_a_store_that_cannot_be_reached_ends_the_survey_and_makes_no_record_bad(folder: Folder) -> None:
+    def unreachable(*_: Any) -> Any:
+        raise TrainingError("http://store/000000.tar: cannot be fetched")
+
+    data = dataset(folder, a=TIMES)
+    data.reader = unreachable
+    with pytest.raises(TrainingError, match="cannot be fetched"):
+        surveyed(data)
+
+
+def test_the_state_of_a_file_changes_with_it(folder: Folder) -> None:
+    file = folder.file("000000.tar", "one")
+    part = f"{file}:0:3:a.mp4"
+    before = file_state(str(file)), file_state(part)
+    assert before[0] == before[1]
+    file.write_text("three")
+    assert (file_state(str(file)), file_state(part)) != before
+    file.unlink()
+    assert file_state(part) == []
 
 
 def test_a_report_sums_up(folder: Folder) -> None:

@@ -85,7 +85,7 @@ class InShards(Dataset):
                 stack.enter_context(self.table.held(path))
             except DataError as error:  # a run can be resumed; replaced records would stay replaced
                 raise TrainingError(
-                    f"{str(error).rstrip('.')}. Once it can be read again, run.resume=auto goes on"
+                    f"{str(error).rstrip('.')}. Repeat the command once it can be read; training goes on with run.resume=auto"
                 ) from error
             return read_training_media(path, *how)
 
