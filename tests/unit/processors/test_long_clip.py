@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import struct
 from pathlib import Path
 
 import av
@@ -108,6 +109,18 @@ def test_unusual_files_are_read_right(tmp_path, monkeypatch, name):
                 if packet.size:
                     packet.stream = copy
                     to.mux(packet)
+    assert_alike(path, monkeypatch)
+
+
+def test_an_mp4_with_compact_sizes_of_its_samples_is_read_through(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "clip.mp4", n_frames=90, x264=B_FRAMES)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"stsz") - 4
+    size, _, _, _, n = struct.unpack_from(">I4sIII", data, at)
+    sizes = struct.unpack_from(f">{n}I", data, at + 20)
+    compact = struct.pack(f">I4sIII{n}H", 20 + 2 * n, b"stz2", 0, 16, n, *sizes)
+    data[at : at + size] = compact + struct.pack(">I4s", size - len(compact), b"free").ljust(size - len(compact), b"\0")
+    path.write_bytes(data)
     assert_alike(path, monkeypatch)
 
 

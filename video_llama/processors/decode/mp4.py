@@ -66,7 +66,7 @@ def packets_by_tables(
         facts = np.zeros(len(dts), np.uint8)
         facts[keys] = Is.KEY
         return _compared(dts, offsets, facts, container, stream, deadline)
-    except (OSError, ValueError, struct.error, Astray, _NotRegular):
+    except (OSError, ValueError, LookupError, struct.error, Astray, _NotRegular):
         return None
 
 
