@@ -141,6 +141,11 @@ def read_blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
+def encoded_line(record: Any) -> bytes:
+    """Return a record as a line of JSON. Bytes of a file name that are not UTF-8 are escaped."""
+    return json.dumps(record, ensure_ascii=False).encode(errors="backslashreplace") + b"\n"
+
+
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file in a folder of weights.
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from video_llama.common.errors import BadRecord, DataError, DecodeError, SoundDecodeError
-from video_llama.common.files import replacing
+from video_llama.common.files import encoded_line, replacing
 from video_llama.common.types import Replaced, Sample
 from video_llama.datasets.readings import Reading, now_reading
 
@@ -154,7 +154,7 @@ class Quarantine:
     def prepare(self, given: Path | None = None) -> int:
         """Drop a last line that a killed process left unfinished, and take in the lines of another ledger.
 
-        Only one process may do so, before others write.
+        Other lines stay as they are. Only one process may do so, before others write.
 
         Args:
             given: the ledger of another run, or of ``check-data``. Its steps are not those of this run, and are dropped.
@@ -168,8 +168,10 @@ class Quarantine:
         known = {(entry.name, entry.read_as) for entry in own}
         others = [] if given is None else read_ledger(given)
         added = {(e.name, e.read_as): replace(e, step=None) for e in others if (e.name, e.read_as) not in known}
-        if own or added:
-            _write(self.ledger, [*own, *added.values()])
+        text = self.ledger.read_bytes() if self.ledger.exists() else b""
+        if _parsed(text.rpartition(b"\n")[2]) is not None:  # written by hand
+            text += b"\n"
+        _write(self.ledger, text[: text.rfind(b"\n") + 1], added.values())
         return len(own) + len(added)
 
     def retry(self) -> int:
@@ -181,7 +183,7 @@ class Quarantine:
         assert self.ledger is not None
         dropped = read_ledger(self.ledger)
         if dropped:
-            _write(self.ledger, [])
+            _write(self.ledger, b"")
         self._entries.clear()
         self._read = 0
         return len(dropped)
@@ -251,7 +253,7 @@ def _parsed(line: bytes) -> Entry | None:
         entry = Entry(**{name: content[name] for name in _FIELDS if name in content})
     except (ValueError, TypeError, RecursionError):
         return None
-    texts = (entry.id, entry.reason, entry.path or "", entry.read_as or "")
+    texts = (entry.id, entry.reason, entry.error, entry.path or "", entry.read_as or "")
     return entry if entry.name and all(isinstance(text, str) for text in texts) else None
 
 
@@ -272,9 +274,13 @@ def _digest(how: Any) -> str:
     return hashlib.sha256(repr(how).encode()).hexdigest()[:16]
 
 
-def _write(path: Path, entries: Iterable[Entry]) -> None:
+def _write(path: Path, text: bytes, entries: Iterable[Entry] = ()) -> None:
+    """Replace a ledger by a text and entries after it; without either, leave it alone if it does not exist."""
+    text += b"".join(encoded_line(asdict(entry)) for entry in entries)
+    if not (text or path.exists()):
+        return
     try:
         with replacing(path) as temporary:
-            temporary.write_text("".join(json.dumps(asdict(e), ensure_ascii=False) + "\n" for e in entries), "utf-8")
+            temporary.write_bytes(text)
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error

@@ -12,7 +12,7 @@ from typing import Any
 
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError
-from video_llama.common.files import replacing
+from video_llama.common.files import encoded_line, replacing
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class AppendLog:
         """Append records."""
         said = bool(self._pending)
         for record in records:
-            self._pending += json.dumps(record, ensure_ascii=False).encode() + b"\n"
+            self._pending += encoded_line(record)
         try:
             self._write()
         except OSError as error:

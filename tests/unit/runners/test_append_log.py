@@ -22,6 +22,12 @@ def test_dropping_records_keeps_the_earlier_ones_byte_for_byte(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
 
 
+def test_a_file_name_that_is_not_utf8_is_written(tmp_path):
+    log = tmp_path / "log.jsonl"
+    AppendLog(log).append([{"step": 0, "path": "b\udcff.mp4"}])
+    assert json.loads(log.read_text()) == {"step": 0, "path": "b\udcff.mp4"}
+
+
 @pytest.mark.parametrize("torn", ["", '{"st', '{"step": 0}', '{"step": 1, "id": "\\ud83', "null", '{"loss": 1}\n'])
 def test_an_unfinished_last_record_is_dropped(tmp_path, torn):
     log = tmp_path / "log.jsonl"
