@@ -134,6 +134,24 @@ def wait_for_lock(lock: int, waiting: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
+@contextmanager
+def one_at_a_time(path: Path, waiting: str) -> Iterator[None]:
+    """Hold a lock file, made if it is not there, for the time of the block; where the file system has no locks, do without.
+
+    Args:
+        waiting: logged if another process holds it.
+    Raises:
+        OSError: the file cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        try:
+            wait_for_lock(lock.fileno(), waiting)
+        except OSError as error:
+            log.debug("%s: no lock: %s", path, error)
+        yield
+
+
 def read_blocks(path: Path) -> Iterator[bytes]:
     """Yield the content of a file, a megabyte at a time."""
     with open(path, "rb") as file:

@@ -20,7 +20,7 @@ from pyarrow import ipc
 
 from video_llama.common.cache import home
 from video_llama.common.errors import DataError
-from video_llama.common.files import read_blocks, replacing, wait_for_lock
+from video_llama.common.files import one_at_a_time, read_blocks, replacing
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +127,7 @@ def record_table(path: Path, row: type[Row], read: Callable[[], Rows], version: 
     if (table := _cached(file, row, path)) is not None:
         return table
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with open(file.with_suffix(".lock"), "w") as lock:
-            _wait(lock.fileno(), path)
+        with one_at_a_time(file.with_suffix(".lock"), f"waiting for another process, which reads {path}"):
             if (table := _cached(file, row, path)) is None:  # else another process has written it meanwhile
                 for left in file.parent.glob(f".{file.name}.*"):  # by a process that was killed
                     left.unlink(missing_ok=True)
@@ -150,14 +148,6 @@ def _cannot_cache(folder: Path, reason: str) -> None:
         folder,
         reason,
     )
-
-
-def _wait(lock: int, path: Path) -> None:
-    """Wait for another process that reads the same file, where the file system has locks."""
-    try:
-        wait_for_lock(lock, f"waiting for another process, which reads {path}")
-    except OSError as error:
-        log.debug("no lock, so that every process reads %s: %s", path, error)
 
 
 def _cached(file: Path, row: type[Row], path: Path) -> RecordTable[Row] | None:

@@ -102,7 +102,10 @@ class ShardCache:
         partial = path.with_name(f".{path.name}.part")
         log.info("fetching %s", shard.url)
         try:
-            attempted(lambda: _download(shard, partial, sha256), shard.url)
+            try:
+                attempted(lambda: _download(shard, partial, sha256), shard.url)
+            except FileNotFoundError as error:
+                raise _no_such_file(shard.url) from error
             sync(partial)
             os.utime(partial, ns=(time.time_ns(), 0))
             os.replace(partial, path)
@@ -191,6 +194,10 @@ def _is_missing(error: Exception) -> bool:
     return isinstance(error, FileNotFoundError) and found
 
 
+def _no_such_file(url: str) -> DataError:
+    return DataError(f"{url}: no such file")
+
+
 def remote_shard(url: str) -> RemoteShard:
     """Ask a store for the size and the version of a shard.
 
@@ -201,7 +208,7 @@ def remote_shard(url: str) -> RemoteShard:
     try:
         info = attempted(lambda: filesystem.info(at), url)
     except FileNotFoundError as error:
-        raise DataError(f"{url}: no such file") from error
+        raise _no_such_file(url) from error
     names = (
         "ETag",
         "etag",

@@ -26,10 +26,10 @@ from tqdm import tqdm
 from video_llama.common.cache import home
 from video_llama.common.errors import DataError, DecodeError
 from video_llama.common.file_part import FilePart, file_part
-from video_llama.common.files import replacing, wait_for_lock
+from video_llama.common.files import one_at_a_time, replacing
 from video_llama.datasets.shards.member_index import BLOCK, INDEX, Entry, MemberIndex, index_beside, scan
 from video_llama.datasets.shards.shard_cache import RemoteShard, ShardCache, read_remote, remote_shard
-from video_llama.datasets.shards.storage import SUFFIX, is_remote
+from video_llama.datasets.shards.storage import SUFFIX, is_remote, place_of
 
 log = logging.getLogger(__name__)
 
@@ -161,15 +161,12 @@ class ShardTable(Sequence[Located]):
     def _reader(self) -> ipc.RecordBatchFileReader:
         """Open the joined indexes: from the cache, if that has them as they are now."""
         state = hashlib.sha256(repr([_FORMAT, *map(_state, self._shards)]).encode()).hexdigest()
-        name = hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:32]
+        name = hashlib.sha256("\n".join(map(place_of, self.names)).encode()).hexdigest()[:32]
         file = home() / "records" / f"shards-{name}.arrow"
         schema = _COLUMNS.with_metadata({"state": state})
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with open(file.with_suffix(".lock"), "w") as lock:
-                wait_for_lock(
-                    lock.fileno(), f"waiting for another process, which reads the indexes of {self.names[0]} ..."
-                )
+            waiting = f"waiting for another process, which reads the indexes of {self.names[0]} ..."
+            with one_at_a_time(file.with_suffix(".lock"), waiting):
                 if (cached := _opened(file, schema)) is not None:
                     return cached
                 with replacing(file) as temporary, pa.OSFile(str(temporary), "wb") as sink:

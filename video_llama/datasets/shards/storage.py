@@ -41,13 +41,14 @@ def shard_names(storage: str) -> list[str]:
         if not name.endswith(SUFFIX):
             advice = "decompress it: records of a compressed shard cannot be read by number"
             raise DataError(f"{name}: shards are {SUFFIX} files; {advice if SUFFIX in name else 'name them'}")
-    twice = [name for name, n in Counter(map(_place, names)).items() if n > 1]
+    twice = [name for name, n in Counter(map(place_of, names)).items() if n > 1]
     if twice:
         raise DataError(f"{storage}: names {twice[0]} twice, and its records would be drawn twice as often")
     return names
 
 
-def _place(shard: str) -> str:
+def place_of(shard: str) -> str:
+    """Return what tells a shard from others, by whatever path it is named."""
     return shard if is_remote(shard) else os.path.realpath(shard)
 
 

@@ -146,7 +146,9 @@ def test_a_download_that_fails_is_tried_again(folder: Folder, store: Store, fail
 def test_a_shard_that_stays_cut_stops_the_run_and_leaves_nothing(folder: Folder, store: Store, cache: Path) -> None:
     data = webvid_wds(folder, store.shards(1, indexed=True))
     store.cuts = 99
-    with pytest.raises(TrainingError, match=rf"{store.url}/0\.tar: cannot be fetched: .*run\.resume=auto goes on"):
+    with pytest.raises(
+        TrainingError, match=rf"{store.url}/0\.tar: cannot be fetched: .*training goes on with run\.resume=auto"
+    ):
         data.sample(0, rng())
     assert [file.name for file in (cache / "shards").iterdir() if not file.name.endswith(".lock")] == []
 
@@ -264,6 +266,13 @@ def test_a_shard_that_the_store_lacks_is_named_at_the_start(folder: Folder, stor
     store.shards(1, indexed=True)
     with pytest.raises(DataError, match=rf"{store.url}/1\.tar: no such file"):
         webvid_wds(folder, f"{store.url}/{{0..1}}.tar")
+
+
+def test_a_shard_that_has_gone_from_the_store_is_named_in_training(folder: Folder, store: Store) -> None:
+    data = webvid_wds(folder, store.shards(1, indexed=True))
+    (store.folder / "0.tar").unlink()
+    with pytest.raises(TrainingError, match=rf"^{store.url}/0\.tar: no such file"):
+        data.sample(0, rng())
 
 
 def test_a_record_that_is_bad_is_bad_without_its_shard(folder: Folder, store: Store) -> None:

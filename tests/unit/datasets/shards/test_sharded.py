@@ -188,6 +188,26 @@ def test_a_cache_folder_that_cannot_be_written_costs_a_notice_and_no_more(
     assert "indexes of shards cannot be kept there" in caplog.text
 
 
+@pytest.mark.parametrize("content", [b"", b"ARROW1 is not all"])
+def test_a_damaged_cache_of_indexes_is_made_again(folder: Folder, cache: Path, content: bytes) -> None:
+    write_shard(folder.path / "s/0.tar", [clip("1")])
+    first = webvid_wds(folder, folder.path / "s")
+    (kept,) = (cache / "records").glob("shards-*.arrow")
+    kept.unlink()  # it is mapped
+    kept.write_bytes(content)
+    assert list(webvid_wds(folder, folder.path / "s").records) == list(first.records)
+
+
+def test_shards_named_from_two_folders_share_their_index(
+    folder: Folder, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_shard(folder.path / "s/0.tar", [clip("1")])
+    for at, name in ((folder.path, "s/0.tar"), (folder.path / "s", "0.tar")):
+        monkeypatch.chdir(at)
+        webvid_wds(folder, name)
+    assert len(list((cache / "records").glob("shards-*.arrow"))) == 1
+
+
 def test_a_data_set_goes_to_another_process(folder: Folder) -> None:
     write_shard(folder.path / "s/0.tar", [clip("1", "a cat")])
     data = webvid_wds(folder, folder.path / "s")
