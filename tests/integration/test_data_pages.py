@@ -343,6 +343,14 @@ def test_a_killed_check_goes_on_where_it_stopped(mine: Path, tmp_path: Path, com
     assert "is about other data" in changed.err
 
 
+def test_a_folder_that_cannot_be_made_is_named_with_its_flag(
+    mine: Path, tmp_path: Path, command: Callable[..., Result]
+) -> None:
+    (tmp_path / "file").touch()
+    found = command("check-data", "--cfg-path", mine / "mine.yaml", "--output", tmp_path / "file/report")
+    assert found.err.splitlines()[-1] == f"error: --output: {tmp_path}/file/report cannot be written: Not a directory"
+
+
 @pytest.mark.parametrize("flag", ["--sample", "--workers", "--deadline"])
 def test_numbers_below_one_are_refused(mine: Path, flag: str, command: Callable[..., Result]) -> None:
     found = command("check-data", "--cfg-path", mine / "mine.yaml", flag, 0)

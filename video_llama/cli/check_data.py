@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     datasets = [registered_class(DATASETS, config)(config, spec, name) for name, config in job.datasets.items()]
     folder = args.output or Path(job.run.output_dir, "check_data")
     ledger = Path(job.run.output_dir, LEDGER)
-    with locked(folder), locked(ledger.parent) if args.retry or args.write_ledger else nullcontext():
+    setting = "run.output_dir" if args.output is None else "--output"
+    with locked(folder, setting), locked(ledger.parent) if args.retry or args.write_ledger else nullcontext():
         journal = Journal(folder / RECORDS, _fingerprint(job, datasets))
         if args.retry:
             print(f"{ledger}: {Quarantine(ledger).retry()} lines dropped, {journal.forget_bad()} records to read again")

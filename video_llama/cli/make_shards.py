@@ -39,8 +39,9 @@ def run(args: argparse.Namespace) -> int:
 
     packing = Packing(_dataset(args), args.output, args.records_per_shard)
     missing = packing.write(args.threads)
+    n_shards = len(packing.shards)
     print(
-        f"{len(packing.dataset):,} records in {len(packing.shards):,} shards, checked. In the YAML:\n"
+        f"{len(packing.dataset):,} records in {n_shards:,} shard{'s' * (n_shards != 1)}, checked. In the YAML:\n"
         f"  {args.dataset}:\n    name: {packing.dataset.packed_as}\n    build_info: {{storage: '{packing.storage}'}}"
     )
     if not missing:

@@ -21,21 +21,24 @@ LOCK = "run.lock"
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, setting: str = "run.output_dir") -> Iterator[None]:
     """Hold the lock of an output folder, which is made if it is missing.
 
     The lock ends with its process, however that ends: the operating system holds it, not the file. The file only says
     who it is.
 
+    Args:
+        folder: the folder.
+        setting: what names it, for messages.
     Raises:
         TrainingError: another process holds it, or the folder cannot be made or written.
     """
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = _acquired(path)
+        file = _acquired(path, setting)
     except OSError as error:
-        raise TrainingError(f"run.output_dir: {folder} cannot be written: {error.strerror}") from error
+        raise TrainingError(f"{setting}: {folder} cannot be written: {error.strerror}") from error
     try:
         yield
     finally:
@@ -43,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(file)
 
 
-def _acquired(path: Path) -> int:
+def _acquired(path: Path, setting: str) -> int:
     """Return the locked, open file. Locks of fcntl, unlike those of flock, are not shared with loader processes."""
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -51,14 +54,14 @@ def _acquired(path: Path) -> int:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise TrainingError(
-                f"run.output_dir: {path.parent} is in use by {_named(_holder(file))}. Wait for that run, end it, or choose "
+                f"{setting}: {path.parent} is in use by {_named(_holder(file))}. Wait for that run, end it, or choose "
                 "another folder."
             ) from error
         if os.path.exists(path) and os.path.samestat(os.fstat(file), os.stat(path)):
             break
         os.close(file)  # its holder has just removed it
     if holder := _holder(file):
-        log.info("run.output_dir: %s was left by %s, which is gone", path.parent, _named(holder))
+        log.info("%s: %s was left by %s, which is gone", setting, path.parent, _named(holder))
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "since": datetime.now().isoformat(timespec="seconds")}
     os.ftruncate(file, 0)
     os.pwrite(file, json.dumps(mine).encode() + b"\n", 0)

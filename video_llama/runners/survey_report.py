@@ -99,10 +99,13 @@ class SurveyReport:
         return sum(self.counts.values(), Counter())
 
     def reasons(self) -> list[tuple[str, int, str]]:
-        """Return (reason without names and numbers, records, one of them), the most common first."""
+        """Return (reason, records, one of them), the most common first. A reason that several have is without names and numbers."""
         found = Counter(_alike(entry["reason"]) for entry in self.bad)
         first = {_alike(entry["reason"]): entry for entry in reversed(self.bad)}
-        return [(reason, n, str(first[reason].get("path") or first[reason]["id"])) for reason, n in found.most_common()]
+        return [
+            (reason if n > 1 else first[reason]["reason"], n, str(first[reason].get("path") or first[reason]["id"]))
+            for reason, n in found.most_common()
+        ]
 
     def worst(self, measure: str) -> list[tuple[float, str]]:
         """Return the largest values of a measure, with the record or file of each."""
@@ -114,7 +117,7 @@ class SurveyReport:
 
     def repeated(self) -> list[list[str]]:
         """Return groups of records with the same files and the same answer."""
-        return sorted((ids for ids in self._by_answer.values() if len(ids) > 1), key=len, reverse=True)
+        return sorted((sorted(ids) for ids in self._by_answer.values() if len(ids) > 1), key=len, reverse=True)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as JSON."""

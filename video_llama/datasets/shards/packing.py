@@ -114,7 +114,7 @@ class Packing:
             raise OutputError(f"{path}: not valid JSON ({error}); name another folder") from error
         if before != plan:
             changed = [key for key in plan if not isinstance(before, dict) or before.get(key) != plan[key]]
-            raise OutputError(f"{path}: the shards there are of other {', '.join(changed)}; name another folder")
+            raise OutputError(f"{path}: the shards there differ in {', '.join(changed)}; name another folder")
 
     def _each(self, do: Any, threads: int, doing: str) -> list[Any]:
         """Do something for each shard, a few at once; the first error ends it."""

@@ -184,9 +184,9 @@ def test_a_damaged_shard_is_named_at_the_end(folder: Folder, damage: str) -> Non
 def test_a_folder_with_shards_of_other_records_is_left_alone(folder: Folder) -> None:
     output = pack(webvid(folder), folder.path / "s").folder
     before = contents(output)
-    with pytest.raises(OutputError, match=r"the shards there are of other records per shard; name another folder"):
+    with pytest.raises(OutputError, match=r"the shards there differ in records per shard; name another folder"):
         pack(folder.webvid(), output, per_shard=5)
-    with pytest.raises(OutputError, match=r"are of other records, annotations; name another folder"):
+    with pytest.raises(OutputError, match=r"differ in records, annotations; name another folder"):
         pack(folder.webvid(("1", "p", "one")), output)
     assert contents(output) == before
 
