@@ -343,6 +343,15 @@ def test_a_killed_check_goes_on_where_it_stopped(mine: Path, tmp_path: Path, com
     assert "is about other data" in changed.err
 
 
+def test_a_manifest_cannot_be_packed_and_what_can_is_named(
+    mine: Path, tmp_path: Path, command: Callable[..., Result]
+) -> None:
+    found = command("make-shards", "--cfg-path", mine / "mine.yaml", "--dataset", "mine", "--output", tmp_path / "s")
+    assert found.code == 1
+    packable = "cc_sbu_align, llava_instruct, webvid, webvid_instruct, webvid_instruct_zh"
+    assert f"--dataset: mine cannot be packed into shards; {packable} can" in found.err
+
+
 def test_a_folder_that_cannot_be_made_is_named_with_its_flag(
     mine: Path, tmp_path: Path, command: Callable[..., Result]
 ) -> None:

@@ -55,6 +55,13 @@ def run(args: argparse.Namespace) -> int:
     return 1
 
 
+def _packable() -> list[str]:
+    """Return the layouts that can be packed."""
+    from video_llama.common.registry import DATASETS
+
+    return sorted(name for name in DATASETS if getattr(DATASETS.get(name), "packed_as", None))
+
+
 def _dataset(args: argparse.Namespace) -> Any:
     """Read the annotations of the data set, without a model.
 
@@ -73,7 +80,7 @@ def _dataset(args: argparse.Namespace) -> Any:
         )
     dataset_class: Any = registered_class(DATASETS, configs[args.dataset])
     if getattr(dataset_class, "packed_as", None) is None:
-        raise ConfigError([f"--dataset: {args.dataset} cannot be packed into shards"])
+        raise ConfigError([f"--dataset: {args.dataset} cannot be packed into shards; {', '.join(_packable())} can"])
     no_model: Any = None  # packing makes no samples
     spec = SampleSpec(no_model, no_model, {}, max_txt_len=0, max_instruct_len=0, max_context=0)
     return dataset_class(configs[args.dataset], spec, args.dataset)

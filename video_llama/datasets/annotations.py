@@ -75,7 +75,7 @@ def unread_files(folder: Path) -> str | None:
 
 @dataclass(frozen=True)
 class BrokenLine:
-    """What stands for the record of a line that cannot be read."""
+    """Takes the place of the record on a line that cannot be read."""
 
     problem: str
     """What is wrong with it, after the file and the line."""

@@ -143,8 +143,8 @@ def record_table(path: Path, row: type[Row], read: Callable[[], Rows], version: 
 def _cannot_cache(folder: Path, reason: str) -> None:
     """Say once that nothing is cached."""
     log.warning(
-        "annotations are read anew by every process and at every start, as no records can be kept in %s (%s). "
-        "Set VIDEO_LLAMA_HOME to a folder that can be written.",
+        "annotations are read again by every process at every start, because records cannot be kept in %s (%s). "
+        "Set VIDEO_LLAMA_HOME to a writable folder.",
         folder,
         reason,
     )
@@ -157,7 +157,7 @@ def _cached(file: Path, row: type[Row], path: Path) -> RecordTable[Row] | None:
     try:
         table = _opened(file, row)
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        log.warning("%s: not a table of records (%s); %s is read anew", file, error, path)
+        log.warning("%s: not a table of records (%s); %s is read again", file, error, path)
         return None
     return table if (table.about.source, table.about.size, table.about.mtime_ns) == _key(path) else None
 

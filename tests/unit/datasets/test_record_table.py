@@ -203,7 +203,7 @@ def test_without_a_cache_folder_records_are_in_memory_and_that_is_said_once(
     assert list(table(reader)) == rows()
     assert list(table(reader, "2")) == rows()
     (notice,) = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert "no records can be kept in" in notice
+    assert "records cannot be kept in" in notice
     assert HOME in notice
 
 

@@ -88,21 +88,21 @@ def index_beside(shard: Path) -> tuple[MemberIndex | None, str]:
     except FileNotFoundError:
         return None, ""
     except (OSError, UnicodeDecodeError) as error:
-        return None, f"{path}: cannot be read ({error}), and made anew"
+        return None, f"{path}: cannot be read ({error}); it is rebuilt"
     index, stat = MemberIndex.loads(text), shard.stat()
     if index is None:
-        return None, f"{path}: no whole index of this version, and made anew"
+        return None, f"{path}: incomplete, or of another version; it is rebuilt"
     if stat.st_size < index.size:
         return index.of_cut(stat.st_size), ""
     if made < stat.st_mtime_ns or stat.st_size > index.size:
-        return None, f"{path}: older than its shard, and made anew"
+        return None, f"{path}: older than its shard; it is rebuilt"
     return index, ""
 
 
 def scan(shard: Path) -> MemberIndex:
     """Make the index of a shard from its headers and texts.
 
-    A shard that ends too early is unusable as a whole: what is lost of it is not known.
+    A shard that ends too early is unusable as a whole: nothing tells which of its records are whole.
 
     Raises:
         DataError: it cannot be opened.

@@ -174,7 +174,7 @@ class ShardTable(Sequence[Located]):
             return ipc.open_file(pa.memory_map(str(file)))
         except OSError as error:
             log.warning(
-                "%s: indexes of shards cannot be kept there (%s), and are read at every start", file.parent, error
+                "%s: indexes of shards cannot be kept there (%s), so they are read at every start", file.parent, error
             )
         buffer = pa.BufferOutputStream()
         self._write(buffer, schema)
@@ -208,7 +208,7 @@ class ShardTable(Sequence[Located]):
             index = MemberIndex.loads(text.decode("utf-8", "replace"))
             if index is not None and shard.size in (None, index.size):
                 return index, note
-            note = f"{shard.url}{INDEX}: not the index of this shard, and made anew"
+            note = f"{shard.url}{INDEX}: not the index of this shard; it is rebuilt"
         with self._cache.held(shard) as path:
             return scan(path), note
 

@@ -68,7 +68,7 @@ def test_an_index_older_than_its_shard_is_not_used(tmp_path: Path) -> None:
     beside.write_text(scan(shard).dumps())
     assert index_beside(shard)[0] is not None
     os.utime(beside, (0, 0))
-    assert index_beside(shard) == (None, f"{beside}: older than its shard, and made anew")
+    assert index_beside(shard) == (None, f"{beside}: older than its shard; it is rebuilt")
 
 
 def test_an_index_of_a_shard_that_has_grown_is_not_used(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_problems_of_shards_and_indexes_are_reported_at_every_start(
         caplog.clear()
         webvid_wds(folder, folder.path / "s")
         assert f"{folder.path}/s/0.tar: not a tar file" in caplog.text
-        assert f"{shard}{INDEX}: no whole index of this version, and made anew" in caplog.text
+        assert f"{shard}{INDEX}: incomplete, or of another version; it is rebuilt" in caplog.text
 
 
 def test_a_stale_index_is_not_used(folder: Folder) -> None:
