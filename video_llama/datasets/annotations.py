@@ -81,6 +81,11 @@ class BrokenLine:
     """What is wrong with it, after the file and the line."""
 
 
+def _broken(path: Path, number: int, reason: str) -> BrokenLine:
+    name = os.fsencode(path).decode(errors="replace")  # tables of records hold text alone
+    return BrokenLine(f"{name}:{number}: {reason}")
+
+
 def broken_note(path: Path, broken: int, total: int, first: BrokenLine | None) -> list[str]:
     """Return a note on the broken lines of a file, none if it has none.
 
@@ -147,7 +152,7 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Generator[TableRow, None
                 if problem is None:
                     yield reader.line_num, tuple([row[i] for i in wanted])
                 else:
-                    line = BrokenLine(f"{path}:{reader.line_num}: {problem}")
+                    line = _broken(path, reader.line_num, problem)
                     broken, first = broken + 1, first or line
                     yield reader.line_num, line
     except _UNREADABLE as error:
@@ -308,7 +313,7 @@ def json_line(path: Path, number: int, line: str) -> dict[str, Any] | BrokenLine
         reason = f"not valid JSON: {error.msg if isinstance(error, json.JSONDecodeError) else error}"
     if not reason and not line.isascii() and _is_escaped(line):
         reason = "its text is not UTF-8"
-    return BrokenLine(f"{path}:{number}: {reason}") if reason else value
+    return _broken(path, number, reason) if reason else value
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -118,6 +118,12 @@ def _named(folder: Folder, name: str, content: bytes) -> dict[str, object]:
     return {"build_info": FilesConfig(anno_dir=str(folder.file(name, content)), videos_dir=str(folder.media))}
 
 
+def test_a_broken_line_of_a_file_whose_name_is_not_utf8_is_bad(folder: Folder) -> None:
+    folder.clips(*(f"p/{i}.mp4" for i in range(4)))
+    folder.file("annotations/\udcff.csv", HEADER + GOOD + "7,one\n")
+    assert reasons(folder.webvid())[4].endswith("\ufffd.csv:6: 2 values under 3 columns")
+
+
 def test_captions_of_broken_json_lines_are_bad(folder: Folder) -> None:
     entry = json.dumps({"image_id": "1", "caption": "a cat"})
     data = folder.cc_sbu_align(f"{entry}\n{{\n{entry}\n")
