@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
+
+from video_llama.processors.bicubic import resize_bicubic
 
 ASPECTS = (3 / 4, 4 / 3)
 """Aspect of the narrowest and the widest crop, width over height."""
@@ -67,8 +68,8 @@ def resize_clip(clip: Tensor, side: int) -> Tensor:
     Returns:
         uint8[C, T, S, S].
     """
-    scaled = F.interpolate(clip.float(), size=(side, side), mode="bicubic", align_corners=False)
-    return scaled.clamp_(0, 255).byte()
+    planes = clip.reshape(-1, *clip.shape[-2:]).numpy()
+    return torch.from_numpy(resize_bicubic(planes, side)).view(*clip.shape[:2], side, side)
 
 
 def resize_image(image: Tensor, side: int) -> Tensor:
