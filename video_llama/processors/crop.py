@@ -1,4 +1,4 @@
-"""The random crop of training images and clips, and its scaling.
+"""The random crop of training images and clips, and the scaling of images.
 
 Shapes: C channels, T frames (absent for an image), H x W pixels, S side of the result.
 """
@@ -13,8 +13,6 @@ import torch
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
-
-from video_llama.processors.bicubic import resize_bicubic
 
 ASPECTS = (3 / 4, 4 / 3)
 """Aspect of the narrowest and the widest crop, width over height."""
@@ -55,21 +53,6 @@ def central_box(height: int, width: int) -> Box:
 def crop(pixels: Tensor, box: Box) -> Tensor:
     """Return [..., box.height, box.width] of [..., H, W]."""
     return pixels[..., box.top : box.top + box.height, box.left : box.left + box.width]
-
-
-def resize_clip(clip: Tensor, side: int) -> Tensor:
-    """Scale a clip to a square, bicubic without antialiasing, as the original does.
-
-    Bicubic scaling overshoots 0..255. The result is clamped, where the original's cast wrapped around, and truncated, as in
-    the original.
-
-    Args:
-        clip: uint8[C, T, H, W].
-    Returns:
-        uint8[C, T, S, S].
-    """
-    planes = clip.reshape(-1, *clip.shape[-2:]).numpy()
-    return torch.from_numpy(resize_bicubic(planes, side)).view(*clip.shape[:2], side, side)
 
 
 def resize_image(image: Tensor, side: int) -> Tensor:

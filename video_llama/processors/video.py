@@ -12,8 +12,9 @@ from einops import rearrange
 
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import Media
+from video_llama.processors.bicubic import resize_clip
 from video_llama.processors.config import VideoConfig, VideoTrainConfig
-from video_llama.processors.crop import crop, random_box, resize_clip
+from video_llama.processors.crop import crop, random_box
 from video_llama.processors.decode import VideoReader, open_video
 from video_llama.processors.frame_sampling import sample, timestamp_message
 
