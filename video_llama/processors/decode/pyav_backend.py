@@ -83,7 +83,7 @@ class PyavReader:
     """See ``VideoReader``."""
 
     def __init__(self, path: str, size: tuple[int, int] | None, deadline_s: float) -> None:
-        self.path, self._deadline_s = path, deadline_s
+        self.path, self._size, self._deadline_s = path, size, deadline_s
         check_media_file(path)
         deadline, cache = Deadline(path, deadline_s), CachedIndex(path, "video")
         kept = cache.load()
