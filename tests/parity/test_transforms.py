@@ -20,7 +20,8 @@ from tests.parity.conftest import Reference
 from tests.parity.tolerances import assert_output
 from video_llama.common.registry import PROCESSORS
 from video_llama.models.encoders.vision import VisionEncoder
-from video_llama.processors.crop import Box, crop, resize_clip, resize_image
+from video_llama.processors.bicubic import resize_clip
+from video_llama.processors.crop import Box, crop, resize_image
 from video_llama.processors.text import clean_caption
 
 CLIPS = r"(alpro_eval(?:_float)?)/(clip_CTHW(?:_uint8)?)"

@@ -1,4 +1,4 @@
-"""The random crop of training images and clips, and its scaling.
+"""The random crop of training images and clips, and the scaling of images.
 
 Shapes: C channels, T frames (absent for an image), H x W pixels, S side of the result.
 """
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from PIL import Image
 from torch import Tensor
@@ -54,21 +53,6 @@ def central_box(height: int, width: int) -> Box:
 def crop(pixels: Tensor, box: Box) -> Tensor:
     """Return [..., box.height, box.width] of [..., H, W]."""
     return pixels[..., box.top : box.top + box.height, box.left : box.left + box.width]
-
-
-def resize_clip(clip: Tensor, side: int) -> Tensor:
-    """Scale a clip to a square, bicubic without antialiasing, as the original does.
-
-    Bicubic scaling overshoots 0..255. The result is clamped, where the original's cast wrapped around, and truncated, as in
-    the original.
-
-    Args:
-        clip: uint8[C, T, H, W].
-    Returns:
-        uint8[C, T, S, S].
-    """
-    scaled = F.interpolate(clip.float(), size=(side, side), mode="bicubic", align_corners=False)
-    return scaled.clamp_(0, 255).byte()
 
 
 def resize_image(image: Tensor, side: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from einops import rearrange
 
 from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import Media
+from video_llama.processors.bicubic import resize_clip
 from video_llama.processors.config import VideoConfig, VideoTrainConfig
-from video_llama.processors.crop import crop, random_box, resize_clip
+from video_llama.processors.crop import crop, random_box
 from video_llama.processors.decode import VideoReader, open_video
 from video_llama.processors.frame_sampling import sample, timestamp_message
 
@@ -22,13 +24,13 @@ def read_clip(video: VideoReader, config: VideoConfig, rng: np.random.Generator)
 
     Returns:
         Media: data uint8[3, T, S, S], T = ``min(n_frms, frames in the file)`` or fewer with ``sampling: fps``,
-            S = ``image_size``.
+            S = ``image_size``; a view of frames in the order of the decoder, T, S, S, 3.
     Raises:
         DecodeError: the file cannot be read.
     """
     indices = sample(video, config, rng)
     times = tuple(video.times[i] for i in indices)
-    frames = rearrange(video.read(indices), "t h w c -> c t h w").contiguous()
+    frames = rearrange(video.read(indices), "t h w c -> c t h w")
     return Media("video", frames, timestamp_message(times), times)
 
 
@@ -73,7 +75,7 @@ class AlproVideoTrain(VideoProcessor):
         media = read_clip(video, self.config, rng)
         side = self.config.image_size
         box = random_box(side, side, self.config.min_scale, self.config.max_scale, rng)
-        return Media("video", resize_clip(crop(media.data, box), side), media.message, media.times)
+        return replace(media, data=resize_clip(crop(media.data, box), side))
 
 
 @PROCESSORS.register("alpro_video_eval")
@@ -82,4 +84,5 @@ class AlproVideoEval(VideoProcessor):
 
     def read(self, video: VideoReader, rng: np.random.Generator) -> Media:
         """Sample an open clip."""
-        return read_clip(video, self.config, rng)
+        media = read_clip(video, self.config, rng)
+        return replace(media, data=media.data.contiguous())

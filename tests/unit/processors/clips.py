@@ -11,7 +11,7 @@ import av
 import numpy as np
 from av.container import Flags
 
-from video_llama.processors.decode.pyav_backend import to_rgb
+from video_llama.processors.decode.rgb import to_rgb
 
 
 def picture(index: int, height: int = 64, width: int = 96) -> np.ndarray:

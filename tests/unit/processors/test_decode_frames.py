@@ -10,7 +10,7 @@ from tests.unit.processors.clips import cut_start, picture, played, set_matrix, 
 from video_llama.common.errors import UnknownName
 from video_llama.processors.decode import open_video
 from video_llama.processors.decode.packets import Is, PacketIndex, PacketRange, ranges_for
-from video_llama.processors.decode.pyav_backend import to_rgb
+from video_llama.processors.decode.rgb import ToRgb, to_rgb
 
 B_FRAMES = "bframes=3:keyint=10:min-keyint=10:scenecut=0"
 FROM_KEYFRAMES = {
@@ -146,6 +146,26 @@ def test_unscaled_frames_equal_ffmpegs_own_conversion(tmp_path):
     with av.open(str(path)) as container:
         frame = next(container.decode(video=0))
         assert np.array_equal(to_rgb(frame, None), frame.to_ndarray(format="rgb24"))
+
+
+def test_filters_that_are_kept_convert_frames_of_every_kind_as_new_ones_do():
+    frames = []
+    for seed, (height, width), pixel_format, colorspace in [
+        (0, (48, 64), "yuv420p", 1),
+        (1, (48, 64), "yuv420p", 1),
+        (2, (48, 64), "yuv420p", 6),
+        (3, (48, 64), "yuv444p", 6),
+        (4, (64, 48), "yuv420p", 1),
+        (5, (48, 64), "yuv420p", 1),
+    ]:
+        pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pixel_format)
+        frame.colorspace = colorspace
+        frames.append(frame)
+    convert = ToRgb((30, 50))
+    for frame in frames:
+        assert np.array_equal(convert(frame), to_rgb(frame, (30, 50)))
+    assert not np.array_equal(convert(frames[0]), convert(frames[1]))
 
 
 @pytest.mark.parametrize("size", [None, (224, 224), (30, 50)])

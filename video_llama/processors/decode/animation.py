@@ -24,7 +24,7 @@ from video_llama.processors.decode.audio_track import Sound
 from video_llama.processors.decode.geometry import Geometry
 from video_llama.processors.decode.gif import gif_frames, read_exactly
 from video_llama.processors.decode.media_file import Deadline, check_indices, decode_errors, opened, read_packets
-from video_llama.processors.decode.pyav_backend import to_rgb
+from video_llama.processors.decode.rgb import to_rgb
 from video_llama.processors.decode.still import count_frames, pictures, upright_pixels
 
 SHORTEST, DEFAULT = Fraction(1, 100), Fraction(1, 10)

@@ -21,7 +21,7 @@ from video_llama.common.errors import DecodeError, NoSoundTrack
 from video_llama.processors.config import MAX_LOST
 from video_llama.processors.decode.audio_track import Sound
 from video_llama.processors.decode.media_file import Deadline, check_indices, check_media_file, decode_errors
-from video_llama.processors.decode.pyav_backend import to_rgb
+from video_llama.processors.decode.rgb import to_rgb
 from video_llama.processors.decode.still import check_size, count_frames, upright_pixels
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".heic", ".avif", ".ppm"})

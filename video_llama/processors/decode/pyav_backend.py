@@ -18,8 +18,6 @@ import av
 import numpy as np
 import torch
 from av.container import InputContainer
-from av.filter import Graph
-from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from av.stream import Discard
 from av.video.frame import PictureType
@@ -58,8 +56,9 @@ from video_llama.processors.decode.packets import (
     usual_step,
     why_not_trusted,
 )
+from video_llama.processors.decode.rgb import ToRgb, orientation
 from video_llama.processors.decode.seeking import SEEKABLE, Astray, IndexedPackets
-from video_llama.processors.decode.tone_map import BT2020, UNSPECIFIED, Colour, to_sdr
+from video_llama.processors.decode.tone_map import Colour
 
 SKIPS_UNREFERENCED = frozenset({"h264"})
 """Codecs that mark packets to which no other refers. HEVC's mark only holds within one temporal layer."""
@@ -93,7 +92,7 @@ class PyavReader:
                 self._codec = stream.codec_context.codec.canonical_name
                 self._packets = PacketIndex.kept(kept) if kept else self._listed(container, stream, deadline)
                 rate, self._time_base = Fraction(stream.guessed_rate or stream.average_rate or 25), stream.time_base
-                self._colour = Colour.of_stream(stream)
+                self._to_rgb = ToRgb(size, Colour.of_stream(stream))
                 reorders, file_format = bool(stream.codec_context.has_b_frames), container.format.name
             self.why_in_order = why_not_trusted(self._packets, file_format, self._codec, reorders)
             """Why all frames are decoded in order; empty if only the needed groups of pictures are."""
@@ -268,7 +267,7 @@ class PyavReader:
 
     def _rgb(self, frame: av.VideoFrame) -> NDArray[np.uint8]:
         with decode_errors(self.path, "convert a frame to RGB"):
-            return to_rgb(frame, self._size, self._colour)
+            return self._to_rgb(frame)
 
 
 @contextmanager
@@ -286,54 +285,3 @@ def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, Vid
                 if other is not stream:
                     other.discard = Discard.all
         yield container, stream
-
-
-def to_rgb(frame: av.VideoFrame, size: tuple[int, int] | None, container: Colour = UNSPECIFIED) -> NDArray[np.uint8]:
-    """Turn a frame upright, and scale it while converting it to RGB.
-
-    FFmpeg's own bilinear scale filter does both in one step, from the YUV planes, as decord does: these are the pixels
-    that the original was trained on. Scaling RGB pixels afterwards differs by up to 150 of 255. HDR is scaled with 16 bits,
-    and then converted.
-
-    Args:
-        size: height and width of the result; None: those of the upright frame.
-        container: colours by the file's header, for a stream that does not name its own.
-    Returns:
-        uint8[H, W, 3].
-    """
-    colour = Colour.of_frame(frame).or_else(container)
-    if not colour.is_sdr and int(frame.colorspace) == UNSPECIFIED.transfer:
-        frame.colorspace = BT2020
-    transposed, flip_rows, flip_columns = orientation(frame)
-    height, width = size or ((frame.width, frame.height) if transposed else (frame.height, frame.width))
-    graph = Graph()
-    graph.threads = 1  # each worker of a data loader has one decoding thread
-    any_clock = Fraction(1, 1000)  # the last frames of a stream have none, and nothing here depends on it
-    steps = [graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=any_clock)]
-    if transposed:
-        steps.append(graph.add("transpose", "cclock_flip"))
-    if flip_rows:
-        steps.append(graph.add("vflip"))
-    if flip_columns:
-        steps.append(graph.add("hflip"))
-    steps.append(graph.add("scale", f"{width}:{height}:flags=bilinear"))
-    pixel_format = graph.add("format", "rgb24" if colour.is_sdr else "rgb48le")
-    graph.link_nodes(*steps, pixel_format, graph.add("buffersink")).configure()
-    graph.vpush(frame)
-    pixels = graph.vpull().to_ndarray()
-    return np.asarray(pixels, np.uint8) if colour.is_sdr else to_sdr(pixels / np.float32(65535), colour)
-
-
-def orientation(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
-    """Return how to turn the stored pixels upright: transpose first, then reverse the rows, then the columns.
-
-    From the file's display matrix, which puts the pixel at column x, row y at column ``a x + c y``, row ``b x + d y``.
-    Other rotations are rounded to a multiple of 90 degrees.
-    """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if not isinstance(matrix, SideData):
-        return False, False, False
-    a, b, _, c, d = np.frombuffer(bytes(matrix), dtype=np.int32)[:5].tolist()
-    if abs(b) > abs(a):
-        return True, b < 0, c < 0
-    return False, d < 0, a < 0
