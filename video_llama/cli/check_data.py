@@ -142,8 +142,11 @@ class Journal:
     def _replace(self, lines: Sequence[Line]) -> None:
         from video_llama.common.files import replacing
 
-        with replacing(self.path) as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        try:
+            with replacing(self.path) as temporary:
+                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
 
 
 def _tasks(datasets: Sequence[Dataset], sample: int | None) -> Iterator[Task]:

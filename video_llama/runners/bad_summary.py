@@ -29,7 +29,9 @@ def bad_summary(ledger: Path, bad: int, tried: int) -> list[str]:
     if not entries:
         return [counted]
     files = sum(entry.path is not None for entry in entries.values())
-    lines = [f"{counted} {ledger.name} lists {files:,} files and {len(entries) - files:,} records without one:"]
+    others = len(entries) - files
+    listed = f"{files:,} file{'s' * (files != 1)} and {others:,} record{'s' * (others != 1)} without one"
+    lines = [f"{counted} {ledger.name} lists {listed}:"]
     reasons = Counter(entry.reason for entry in entries.values()).most_common()
     lines += [f"- {n:,} × {' '.join(reason.split())[:200]}" for reason, n in reasons[:MOST]]
     if (rest := sum(n for _, n in reasons[MOST:])) > 0:
