@@ -20,8 +20,8 @@ from torch import Tensor
 ROWS, COLUMNS = 8, 16
 """Rows, and columns, of the result that are computed from the same range of the picture's."""
 
-FRAMES = 8
-"""Frames at a time: few enough for the cache, and for BLAS not to start threads."""
+FRAMES = 4
+"""Frames at a time: few enough for the cache, for the allocator to keep their memory, and for BLAS not to start threads."""
 
 
 class Band(NamedTuple):
