@@ -1,4 +1,4 @@
-"""Bicubic scaling without antialiasing, as ``torch.nn.functional.interpolate`` does it, in a tenth of the time.
+"""Bicubic scaling without antialiasing, as ``torch.nn.functional.interpolate`` does it, in a sixth of the time.
 
 A pixel of the result depends on 4 rows and 4 columns, so scaling is a product with one banded matrix per axis. Eight
 neighbouring pixels depend on about ten of the picture's, and BLAS multiplies such small dense blocks fast.
@@ -8,6 +8,8 @@ Shapes: C channels, T frames, H x W pixels, S side of the result.
 
 from __future__ import annotations
 
+import math
+import threading
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -22,6 +24,9 @@ ROWS, COLUMNS = 8, 16
 
 FRAMES = 8
 """Frames at a time: few enough for the cache, and for BLAS not to start threads."""
+
+_kept = threading.local()
+"""Memory of each thread for intermediate values: new memory costs more than the products do."""
 
 
 class Band(NamedTuple):
@@ -51,11 +56,12 @@ def resize_clip(clip: Tensor, side: int) -> Tensor:
     scaled = np.empty((n_channels, n_frames, side, side), np.uint8)
     for first in range(0, n_frames, FRAMES):
         some = clip[:, first : first + FRAMES].permute(0, 2, 1, 3).contiguous().numpy()  # [C, H, T, W]
-        across, down = (np.empty((axis, some.shape[2], side), np.float32) for axis in (height, side))
+        n_some = some.shape[2]
+        pixels, across, down = _memory((height * n_some, width), (height, n_some, side), (side, n_some, side))
         by_row, by_column = across.reshape(height, -1), across.reshape(-1, side)
         down_by_row = down.reshape(side, -1)
         for channel, result in zip(some, scaled[:, first : first + FRAMES], strict=True):
-            pixels = channel.astype(np.float32).reshape(-1, width)
+            np.copyto(pixels, channel.reshape(-1, width))
             for to, of, weights in columns:
                 np.matmul(pixels[:, of], weights, out=by_column[:, to])
             for to, of, weights in rows:
@@ -63,6 +69,15 @@ def resize_clip(clip: Tensor, side: int) -> Tensor:
             np.clip(down, 0, 255, out=down)
             np.copyto(result, down.transpose(1, 0, 2), casting="unsafe")
     return torch.from_numpy(scaled)
+
+
+def _memory(*shapes: tuple[int, ...]) -> list[NDArray[np.float32]]:
+    """Return arrays of these shapes, valid until this thread asks again."""
+    sizes = [math.prod(shape) for shape in shapes]
+    if getattr(_kept, "memory", np.empty(0)).size < sum(sizes):
+        _kept.memory = np.empty(sum(sizes), np.float32)
+    parts = np.split(_kept.memory[: sum(sizes)], np.cumsum(sizes)[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 @lru_cache(maxsize=512)
