@@ -389,11 +389,11 @@ class RunnerBase:
             TrainingError: the data, or the frozen weights, are not those of that run.
         """
         content = read_run(path, self.config, scales_loss=self.scaler.is_enabled())
+        self.model.load_trainable_state(content["model"])
         changed = changed_sources(content["sources"], self.data)
         parts, records = changed_parts(content["frozen"], self.frozen), None if changed else len(self.mixture)
         refuse_unless_allowed(path, [*changed, *parts], allowed=allow_changed)
         self.plan = resumed_plan(path, content, self.config, records, self.world.size)
-        self.model.load_trainable_state(content["model"])
         load_named_state(self.model, self.optimizer, content["optimizer"])
         self.scaler.load_state_dict(content["scaler"])
         self.callbacks.load_state_dict(content["callbacks"])

@@ -9,6 +9,7 @@ import pytest
 
 from video_llama.common.errors import ConfigError
 from video_llama.config.loader import JobConfig
+from video_llama.datasets.base import Dataset
 from video_llama.datasets.mixture import Mixture
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.runners.config import ConstantConfig, RunConfig, StepDecayConfig
@@ -78,6 +79,8 @@ def test_a_rate_that_is_no_number_is_refused(key: str, value: float) -> None:
 
 class Records:
     """A data set that is only counted."""
+
+    pass_length = Dataset.pass_length
 
     def __init__(self, name: str, n: int) -> None:
         self.name, self.n = name, n
