@@ -153,10 +153,10 @@ def test_the_first_process_writes_shared_files_such_as_the_bad_samples_of_all(tw
 CHANGING: dict[str, Any] = {**SETTINGS, "save_every": 2, "resume": "auto", "log_samples": True, "max_bad_fraction": 1.0}
 
 
-def train_until(world: World, decoder: Path, folder: Path, step: int) -> None:
+def train_until(world: World, decoder: Path, folder: Path, grouped: bool, step: int) -> None:
     """Train, or go on, without dropout, until an error ends the run after so many steps, as if it were killed."""
-    batch_size = 4 // world.size
-    run = runner(decoder, folder, Samples(bad=[3]), world=world, **CHANGING | {"batch_size_train": batch_size})
+    settings = CHANGING | {"batch_size_train": 4 // world.size, "group_by_length": grouped}
+    run = runner(decoder, folder, Samples(bad=[3]), world=world, **settings)
     take = run.train_step
 
     def train_step(batches: Any) -> Any:
@@ -176,16 +176,20 @@ def records(folder: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for path in sorted(folder.glob(name)) for line in path.read_text().splitlines()]
 
 
-def test_two_processes_then_one_then_two_take_the_same_samples_in_the_same_order(decoder, tmp_path):
+@pytest.mark.parametrize("grouped", [False, True])
+def test_two_processes_then_one_then_two_take_the_same_samples_in_the_same_order(decoder, tmp_path, grouped):
+    """Grouped by length, each step takes the same samples."""
     straight, changing = tmp_path / "straight", tmp_path / "changing"
-    in_two_processes(train_until, tmp_path, decoder, straight, 8)
-    in_two_processes(train_until, tmp_path, decoder, changing, 3)
-    train_until(ALONE, decoder, changing, 5)
-    in_two_processes(train_until, tmp_path, decoder, changing, 8)
+    in_two_processes(train_until, tmp_path, decoder, straight, grouped, 8)
+    in_two_processes(train_until, tmp_path, decoder, changing, grouped, 3)
+    train_until(ALONE, decoder, changing, grouped, 5)
+    in_two_processes(train_until, tmp_path, decoder, changing, grouped, 8)
     ids: dict[Path, dict[int, list[str]]] = {straight: {}, changing: {}}
     for folder, of_step in ids.items():
         for line in records(folder, "samples.rank*.jsonl"):
             of_step.setdefault(line["step"], []).extend(line["ids"])
+        if grouped:
+            ids[folder] = {step: sorted(of_step[step]) for step in of_step}
     assert ids[changing] == ids[straight]
     assert losses(changing) == pytest.approx(losses(straight), rel=1e-6)
     bad = {folder: sorted(line["id"] for line in records(folder, "bad_samples.jsonl")) for folder in ids}
