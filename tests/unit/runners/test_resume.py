@@ -35,6 +35,7 @@ def test_a_run_resumed_within_an_epoch_is_bit_identical_to_an_uninterrupted_one(
         stopped.train()
     path = tmp_path / "stopped" / "step_2.pth"
     stopped.save(path)
+    stopped.finish_saves()
     model = tiny.model(decoder, dropout=0.1)
     resumed = trained(decoder, tmp_path / "stopped", model=model, resume_ckpt_path=str(path))
     assert same(resumed.checkpoint(), straight.checkpoint())
