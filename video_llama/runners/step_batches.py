@@ -11,6 +11,7 @@ from multiprocessing import connection
 from typing import Any, NamedTuple
 
 from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError
@@ -69,7 +70,7 @@ class StepBatches:
         """
         step, deaths, crashed_in = steps.start, 0, Reading()
         while step < steps.stop:
-            others, handler = set(multiprocessing.active_children()), signal.getsignal(signal.SIGCHLD)
+            others, handler = set(multiprocessing.active_children()), _other_handler()
             batches = iter(self.loader(range(step, steps.stop)))
             workers = set(multiprocessing.active_children()) - others
             # torch's handler raises wherever the main thread is when one dies, and would tear a step; reading notices it too.
@@ -212,3 +213,9 @@ def ignore_signals(worker: int) -> None:
     """Leave signals that a terminal or a scheduler sends to all processes to the one that trains."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+
+
+def _other_handler() -> Any:
+    """Return the handler of SIGCHLD; the default one for that of torch, which any loader before may have left."""
+    handler = signal.getsignal(signal.SIGCHLD)
+    return signal.SIG_DFL if getattr(handler, "__module__", None) == signal_handling.__name__ else handler

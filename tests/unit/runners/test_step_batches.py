@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
+from torch.utils.data._utils import signal_handling
 
 from tests.unit.runners.runs import ALONE, Samples, metrics, runner, trained
 from video_llama.common.errors import Preempted, TrainingError
@@ -88,12 +90,21 @@ def test_loader_processes_leave_signals_to_the_process_that_trains():
     assert found == [ids(step) for step in batches(Samples(), 0)(range(50))]
 
 
-def test_a_loader_process_that_dies_raises_nothing_in_the_middle_of_a_step(tmp_path):
-    handler = signal.getsignal(signal.SIGCHLD)
-    loading = batches(Samples(), 1)(range(4))
-    next(loading)
-    assert signal.getsignal(signal.SIGCHLD) == handler
-    loading.close()
+@pytest.mark.parametrize("loaded_before", [False, True])
+def test_a_loader_process_that_dies_raises_nothing_in_the_middle_of_a_step(tmp_path, monkeypatch, loaded_before):
+    """Neither if another loader has left torch's handler, which it sets once."""
+    own = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+        if loaded_before:
+            list(DataLoader(range(2), num_workers=1))
+            assert signal.getsignal(signal.SIGCHLD) != signal.SIG_DFL
+        loading = batches(Samples(), 1)(range(4))
+        next(loading)
+        assert signal.getsignal(signal.SIGCHLD) == signal.SIG_DFL
+        loading.close()
+    finally:
+        signal.signal(signal.SIGCHLD, own)
 
 
 def test_a_run_whose_loader_process_is_killed_has_the_numbers_of_another(decoder, tmp_path):
