@@ -20,7 +20,7 @@ from pyarrow import ipc
 
 from video_llama.common.cache import home
 from video_llama.common.errors import DataError
-from video_llama.common.files import one_at_a_time, read_blocks, replacing
+from video_llama.common.files import one_at_a_time, replacing, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -259,13 +259,10 @@ def content_digest(path: Path) -> str:
     Raises:
         DataError: it cannot be read.
     """
-    found = hashlib.sha256()
     try:
-        for block in read_blocks(path):
-            found.update(block)
+        return sha256_of(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
-    return found.hexdigest()
 
 
 def joint_digest(digests: Sequence[str]) -> str:

@@ -21,11 +21,10 @@ from typing import Any, BinaryIO
 from tqdm import tqdm
 
 from video_llama.common.errors import OutputError
-from video_llama.common.files import replacing
+from video_llama.common.files import replacing, sha256_of
 from video_llama.datasets.base import Dataset
 from video_llama.datasets.record_keys import MEDIA_SUFFIXES
 from video_llama.datasets.shards.member_index import INDEX, index_beside, scan
-from video_llama.datasets.shards.shard_cache import sha256_of
 from video_llama.datasets.shards.sharded import OTHER
 from video_llama.datasets.shards.storage import SUFFIX
 

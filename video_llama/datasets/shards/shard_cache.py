@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from video_llama.common.errors import DataError
-from video_llama.common.files import read_blocks, sync
+from video_llama.common.files import sha256_of, sync
 from video_llama.datasets.readings import still_reading
 
 log = logging.getLogger(__name__)
@@ -258,11 +258,3 @@ def file_system(url: str) -> tuple[Any, str]:
     except (ImportError, ValueError) as error:
         raise DataError(f"{url}: cannot be read: {error}") from error
     return filesystem, path
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal."""
-    found = hashlib.sha256()
-    for block in read_blocks(path):
-        found.update(block)
-    return found.hexdigest()

@@ -19,10 +19,11 @@ from tests.file_server import running
 from tests.unit.datasets.folder import Folder
 from tests.unit.datasets.shards.tars import clip, webvid_wds, write_shard
 from video_llama.common.errors import BadRecord, DataError, TrainingError
+from video_llama.common.files import sha256_of
 from video_llama.datasets.config import ShardsConfig
 from video_llama.datasets.shards import shard_cache
 from video_llama.datasets.shards.member_index import INDEX, scan
-from video_llama.datasets.shards.shard_cache import ShardCache, file_system, remote_shard, sha256_of
+from video_llama.datasets.shards.shard_cache import ShardCache, file_system, remote_shard
 from video_llama.datasets.shards.sharded import WebVidShards
 
 SIZE = 20_480
