@@ -121,7 +121,7 @@ class Trial:
         codes = run.ended(KILL_WAIT_S if phase == LOADING else LONGEST_S)
         fine: set[int | None] = {Preempted.exit_code}
         if phase == LOADING:
-            # The signal ends a process that has not imported the package yet, and another one may wait for that to join.
+            # The signal ends a process that is still importing the package; the other one may then wait for it in vain.
             fine |= {-signal.SIGTERM, None}
         if logged_steps(self.folder) == STEPS:
             fine |= {0}

@@ -215,7 +215,7 @@ class RunConfig:
     """The metric by which the best checkpoint is kept, as checkpoint_best.pth. null: none is."""
 
     early_stop: EarlyStopConfig | None = None
-    """The run ends when a metric has not improved for some validations. null: it goes on."""
+    """End the run when a metric stops improving. null: never."""
 
     device: Annotated[str, Operational()] = "cuda"
     """cuda or cpu."""

@@ -16,7 +16,7 @@ from video_llama.processors.decode.media_file import Deadline, check_media_file,
 from video_llama.processors.decode.still import count_frames
 
 _END = 1 << 16
-"""Bytes at both ends of a file by which contents are told apart."""
+"""Bytes that are read at each end of a file to tell contents apart."""
 
 
 @dataclass(frozen=True)
