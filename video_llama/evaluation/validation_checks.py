@@ -42,8 +42,7 @@ class ValidationData:
         tested = self.config.test_splits if self.config.evaluate else ()
         self.splits = tuple(dict.fromkeys((*self.config.valid_splits, *tested)))
         _check_splits(self.splits, job)
-        batch_size = self.config.batch_size_eval or self.config.batch_size_train
-        limit = None if self.config.eval_steps is None else self.config.eval_steps * batch_size
+        limit = None if self.config.eval_steps is None else self.config.eval_steps * self.config.eval_batch_size
         self.held_out = {
             split: [HeldOut(dataset, limit) for dataset in build_held_out(job.datasets, spec, split)]
             for split in self.splits
@@ -75,7 +74,7 @@ class ValidationData:
             return Engine.from_model(model, inference_config(self.job))
 
         settings = GenerationSettings(max_new_tokens=self.config.eval_max_new_tokens)
-        asker = Asker(engine, settings, self.config.batch_size_eval or self.config.batch_size_train)
+        asker = Asker(engine, settings, self.config.eval_batch_size)
         for name, benchmark in self.benchmarks.items():
             yield Scores(name, benchmark, asker)
         if self.questions:
