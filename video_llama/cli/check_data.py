@@ -140,13 +140,14 @@ class Journal:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def _replace(self, lines: Sequence[Line]) -> None:
-        from video_llama.common.files import replacing
+        _write_lines(self.path, lines)
 
-        try:
-            with replacing(self.path) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+def _write_lines(path: Path, lines: Sequence[Line]) -> None:
+    """Replace a file by one of JSON lines."""
+    from video_llama.cli.page import write_page
+
+    write_page(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _tasks(datasets: Sequence[Dataset], sample: int | None) -> Iterator[Task]:
@@ -223,10 +224,9 @@ def _write_report(folder: Path, name: str, report: SurveyReport) -> None:
 
 def _write_ledger(own: Path, ledger: Path, report: SurveyReport) -> None:
     """Add the records that cannot be used to the ledger of the run."""
-    from video_llama.cli.page import write_page
     from video_llama.datasets.quarantine import Quarantine
 
-    write_page(own, "".join(json.dumps(entry) + "\n" for entry in report.bad))
+    _write_lines(own, report.bad)
     print(f"{ledger}: {Quarantine(ledger).prepare(own)} lines")
 
 
