@@ -211,7 +211,10 @@ def _fingerprint(job: JobConfig, datasets: Sequence[Dataset]) -> str:
 
 
 def _read_timeout(run_config: Any) -> float:
-    return float(getattr(run_config, "read_timeout", 120.0))
+    """Return ``run.read_timeout``; for the run of a runner from outside that has none, its default."""
+    from video_llama.runners.config import RunConfig
+
+    return float(getattr(run_config, "read_timeout", RunConfig.read_timeout))
 
 
 def _write_report(folder: Path, name: str, report: SurveyReport) -> None:
