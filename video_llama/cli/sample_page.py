@@ -105,10 +105,9 @@ def _text(sample: Sample, tokenizer: Tokenizer) -> Iterator[str]:
             kind = NAMES[sample.media[-1 - slot].kind].split()[0]
             yield f'<span class="slot">{kind} {-slot} · {len(at)}</span>'
         else:
-            run = [ids[i] for i in at]
-            yield from map(
-                _token, run, token_texts(run, tokenizer), [labels[i] for i in at], [tokenizer.bos_id] * len(at)
-            )
+            texts = token_texts([ids[i] for i in at], tokenizer)
+            for i, text in zip(at, texts, strict=True):
+                yield _token(ids[i], text, labels[i], tokenizer.bos_id)
 
 
 def _token(token: int, text: str, label: int, start: int | None) -> str:
