@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from video_llama.runners.survey_report import SurveyReport
 
 RECORDS, REPORT, PAGE = "records.jsonl", "report.json", "report.html"
-"""Files in the output folder: what is known of each record, so that it is read once; and the report."""
+"""Files in the output folder: what is known about each record, so that it is read once; and the report."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that read (default: one for each processor core, 16 at most)",
     )
     parser.add_argument(
-        "--deadline", type=float, metavar="S", help="seconds after which a file is given up (default: run.read_timeout)"
+        "--deadline", type=float, metavar="S", help="give up on a file after S seconds (default: run.read_timeout)"
     )
     parser.add_argument(
         "--write-ledger",
@@ -89,11 +89,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Journal:
-    """What is known of the records that were read, one a line; a command that was killed goes on after them.
+    """What is known about the records read so far, one per line, so that a killed command resumes after them.
 
     Args:
         path: the file.
-        key: of the data and of how it is read.
+        key: identifies the data and how it is read.
 
     Raises:
         OutputError: the file belongs to other data, or cannot be read or written.
@@ -193,7 +193,7 @@ def _read(survey: Any, journal: Journal, wanted: Sequence[Task]) -> SurveyReport
 
 
 def _holds(line: Line) -> bool:
-    """Return whether what is known of a record still holds: its files are as they were."""
+    """Return whether what is known about a record still holds: its files are as they were."""
     from video_llama.runners.data_survey import file_state
 
     if "bad" in line and not line["files"]:
