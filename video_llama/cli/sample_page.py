@@ -66,8 +66,7 @@ def sample_html(number: int, sample: Sample, tokenizer: Tokenizer, longest: int)
 
 def counts(sample: Sample) -> tuple[int, int, int]:
     """Return the tokens of a sample: all, those that its media take, and those with loss."""
-    ids = sample.input_ids
-    return len(ids), int((ids < 0).sum()), int((sample.labels[1:] != IGNORE_LABEL).sum())
+    return len(sample.input_ids), sample.n_media_tokens, sample.n_target_tokens
 
 
 def _item(k: int, media: Media) -> str:
