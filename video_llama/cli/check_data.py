@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from video_llama.runners.survey_report import SurveyReport
 
 RECORDS, REPORT, PAGE = "records.jsonl", "report.json", "report.html"
-"""Files in the output folder: what is known of each record, so that it is read once; and the report."""
+"""Files in the output folder: what is known about each record, so that it is read once; and the report."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="processes that read (default: one for each processor core, 16 at most)",
     )
     parser.add_argument(
-        "--deadline", type=float, metavar="S", help="seconds after which a file is given up (default: run.read_timeout)"
+        "--deadline", type=float, metavar="S", help="give up on a file after S seconds (default: run.read_timeout)"
     )
     parser.add_argument(
         "--write-ledger",
@@ -89,11 +89,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 class Journal:
-    """What is known of the records that were read, one a line; a command that was killed goes on after them.
+    """What is known about the records read so far, one per line, so that a killed command resumes after them.
 
     Args:
         path: the file.
-        key: of the data and of how it is read.
+        key: identifies the data and how it is read.
 
     Raises:
         OutputError: the file belongs to other data, or cannot be read or written.
@@ -140,13 +140,14 @@ class Journal:
             raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def _replace(self, lines: Sequence[Line]) -> None:
-        from video_llama.common.files import replacing
+        _write_lines(self.path, lines)
 
-        try:
-            with replacing(self.path) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+def _write_lines(path: Path, lines: Sequence[Line]) -> None:
+    """Replace a file by one of JSON lines."""
+    from video_llama.cli.page import write_page
+
+    write_page(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _tasks(datasets: Sequence[Dataset], sample: int | None) -> Iterator[Task]:
@@ -192,7 +193,7 @@ def _read(survey: Any, journal: Journal, wanted: Sequence[Task]) -> SurveyReport
 
 
 def _holds(line: Line) -> bool:
-    """Return whether what is known of a record still holds: its files are as they were."""
+    """Return whether what is known about a record still holds: its files are as they were."""
     from video_llama.runners.data_survey import file_state
 
     if "bad" in line and not line["files"]:
@@ -210,7 +211,10 @@ def _fingerprint(job: JobConfig, datasets: Sequence[Dataset]) -> str:
 
 
 def _read_timeout(run_config: Any) -> float:
-    return float(getattr(run_config, "read_timeout", 120.0))
+    """Return ``run.read_timeout``; for the run of a runner from outside that has none, its default."""
+    from video_llama.runners.config import RunConfig
+
+    return float(getattr(run_config, "read_timeout", RunConfig.read_timeout))
 
 
 def _write_report(folder: Path, name: str, report: SurveyReport) -> None:
@@ -223,10 +227,9 @@ def _write_report(folder: Path, name: str, report: SurveyReport) -> None:
 
 def _write_ledger(own: Path, ledger: Path, report: SurveyReport) -> None:
     """Add the records that cannot be used to the ledger of the run."""
-    from video_llama.cli.page import write_page
     from video_llama.datasets.quarantine import Quarantine
 
-    write_page(own, "".join(json.dumps(entry) + "\n" for entry in report.bad))
+    _write_lines(own, report.bad)
     print(f"{ledger}: {Quarantine(ledger).prepare(own)} lines")
 
 

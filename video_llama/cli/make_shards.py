@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=int, default=8, metavar="N", help="shards written at once (default: %(default)s)"
     )
     parser.epilog = (
-        "Killed or stopped, the same command goes on where it was, and ends with the same bytes. At the end, all shards are "
-        "read back and checked."
+        "If the command is killed or stopped, run it again: it continues where it left off, and writes the same bytes. At the "
+        "end, all shards are read back and checked."
     )
 
 

@@ -51,7 +51,7 @@ def write_page(path: Path, html: str) -> None:
     """
     try:
         with replacing(path) as temporary:
-            # a file name may hold bytes that are no text
+            # a file name may hold bytes that are not UTF-8
             temporary.write_text(html, encoding="utf-8", errors="replace")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
@@ -73,7 +73,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = 
     Args:
         header: names of the columns. Those of numbers end with ``#``, those of long texts with ``*``; neither is shown.
         rows: their cells, as text.
-        empty: said where there is no row.
+        empty: shown if there are no rows.
     """
     kinds = ["n" if name.endswith("#") else "wide" if name.endswith("*") else "" for name in header]
 

@@ -66,8 +66,7 @@ def sample_html(number: int, sample: Sample, tokenizer: Tokenizer, longest: int)
 
 def counts(sample: Sample) -> tuple[int, int, int]:
     """Return the tokens of a sample: all, those that its media take, and those with loss."""
-    ids = sample.input_ids
-    return len(ids), int((ids < 0).sum()), int((sample.labels[1:] != IGNORE_LABEL).sum())
+    return len(sample.input_ids), sample.n_media_tokens, sample.n_target_tokens
 
 
 def _item(k: int, media: Media) -> str:
@@ -105,10 +104,9 @@ def _text(sample: Sample, tokenizer: Tokenizer) -> Iterator[str]:
             kind = NAMES[sample.media[-1 - slot].kind].split()[0]
             yield f'<span class="slot">{kind} {-slot} · {len(at)}</span>'
         else:
-            run = [ids[i] for i in at]
-            yield from map(
-                _token, run, token_texts(run, tokenizer), [labels[i] for i in at], [tokenizer.bos_id] * len(at)
-            )
+            texts = token_texts([ids[i] for i in at], tokenizer)
+            for i, text in zip(at, texts, strict=True):
+                yield _token(ids[i], text, labels[i], tokenizer.bos_id)
 
 
 def _token(token: int, text: str, label: int, start: int | None) -> str:

@@ -52,9 +52,8 @@ def survey_html(name: str, report: SurveyReport) -> str:
 
 def _extent(report: SurveyReport) -> str:
     totals = report.totals
-    if totals["read"] == totals["records"]:
-        return f"All {totals['records']:,} records were read as training reads them."
-    return f"{totals['read']:,} of {totals['records']:,} records were read as training reads them."
+    which = "All" if totals["read"] == totals["records"] else f"{totals['read']:,} of"
+    return f"{which} {totals['records']:,} records were read as training reads them."
 
 
 def _verdict(report: SurveyReport) -> str:
@@ -160,8 +159,8 @@ def _time(seconds: float) -> str:
 
 
 def _size(n_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if n_bytes < 1000 or unit == "TB":
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
             return f"{number(n_bytes)} {unit}"
         n_bytes /= 1000
-    raise AssertionError
+    return f"{number(n_bytes)} TB"

@@ -92,6 +92,16 @@ class Sample:
         """What was done with the sound of each of its clips and sound files."""
         return tuple(media.sound for media in self.media if media.sound is not None)
 
+    @property
+    def n_media_tokens(self) -> int:
+        """Tokens that its media take."""
+        return int((self.input_ids < 0).sum())
+
+    @property
+    def n_target_tokens(self) -> int:
+        """Tokens with loss; see ``Batch``."""
+        return int((self.labels[1:] != IGNORE_LABEL).sum())
+
 
 @dataclass(frozen=True)
 class MediaGroup:

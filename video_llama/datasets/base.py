@@ -153,7 +153,7 @@ class Dataset(ABC):
         unopened = copy(self)
         unopened.reader, unopened.quarantine = expected_training_media, None
         sample = unopened.sample(index, rng)
-        media = int((sample.input_ids < 0).sum())
+        media = sample.n_media_tokens
         frames = sum(item.data.shape[1] for item in sample.media if item.kind != "audio")
         return Length(len(sample.input_ids) - media, media, frames)
 

@@ -34,7 +34,7 @@ MAX_SIDE = 1024
 
 @dataclass(frozen=True)
 class Asker:
-    """Asks the model in training, greedily, and shares questions over all processes."""
+    """Asks the model in training, greedily; the questions are divided among all processes."""
 
     engine: Callable[[], Engine]
     """Returns the model in use."""

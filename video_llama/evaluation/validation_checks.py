@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,7 @@ class ValidationData:
         tested = self.config.test_splits if self.config.evaluate else ()
         self.splits = tuple(dict.fromkeys((*self.config.valid_splits, *tested)))
         _check_splits(self.splits, job)
-        batch_size = self.config.batch_size_eval or self.config.batch_size_train
-        limit = None if self.config.eval_steps is None else self.config.eval_steps * batch_size
+        limit = None if self.config.eval_steps is None else self.config.eval_steps * self.config.eval_batch_size
         self.held_out = {
             split: [HeldOut(dataset, limit) for dataset in build_held_out(job.datasets, spec, split)]
             for split in self.splits
@@ -68,25 +67,18 @@ class ValidationData:
         pad_id = self.spec.tokenizer.pad_id
         for split, sets in self.held_out.items():
             yield HeldOutLoss(split, sets, model, self.config, pad_id=pad_id)
-        engine = _Lazy(model, self.job)
+
+        @cache
+        def engine() -> Engine:
+            """Return the model in training, on first use: by then it is on its device."""
+            return Engine.from_model(model, inference_config(self.job))
+
         settings = GenerationSettings(max_new_tokens=self.config.eval_max_new_tokens)
-        asker = Asker(lambda: engine.built, settings, self.config.batch_size_eval or self.config.batch_size_train)
+        asker = Asker(engine, settings, self.config.eval_batch_size)
         for name, benchmark in self.benchmarks.items():
             yield Scores(name, benchmark, asker)
         if self.questions:
             yield FixedQuestions(self.questions, asker, Path(self.config.output_dir))
-
-
-class _Lazy:
-    """The model in training as an engine, built on first use: by then it is on its device."""
-
-    def __init__(self, model: Any, job: JobConfig) -> None:
-        self.model, self.job = model, job
-
-    @cached_property
-    def built(self) -> Engine:
-        """The engine."""
-        return Engine.from_model(self.model, inference_config(self.job))
 
 
 def _check_splits(splits: Sequence[str], job: JobConfig) -> None:

@@ -2,7 +2,7 @@
 
 A product with weights takes 2 FLOPs for each weight and token; it comes once more in the backward pass if its weights are
 trained, and once more if gradients go through it to something before it. Attention multiplies activations with each other:
-both are passed gradients, or neither is.
+either both get gradients or neither does.
 """
 
 from __future__ import annotations

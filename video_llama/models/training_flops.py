@@ -1,6 +1,6 @@
 """FLOPs of a training step, by formula: what its matrix products take, forward and backward.
 
-A frozen encoder is counted once, the frozen decoder twice, for gradients go through it to the branches, and a trained part
+A frozen encoder is counted once, the frozen decoder twice, as gradients flow through it to the branches, and a trained part
 three times. Recomputed activations do not count, padding does (PaLM, appendix B).
 
 Shapes: B samples, L tokens, K distinct target columns, N media items, T frames, P tokens of a frame, Q queries.

@@ -341,6 +341,11 @@ class RunConfig:
         """Return the optimiser steps of an epoch: ``iters_per_epoch``, or as many as go once through all records."""
         return self.iters_per_epoch or max(1, records // self.samples_per_step(processes))
 
+    @property
+    def eval_batch_size(self) -> int:
+        """Samples or questions of a batch of validation, in each process: ``batch_size_eval``, or that of training."""
+        return self.batch_size_eval or self.batch_size_train
+
     def samples_per_step(self, processes: int) -> int:
         """Return the samples of an optimiser step, over all processes."""
         return self.batch_size_train * self.accum_grad_iters * processes

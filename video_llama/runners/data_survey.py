@@ -93,12 +93,11 @@ def examined(dataset: Dataset, record: int) -> Line:
 
 
 def _described(sample: Sample) -> Line:
-    ids, labels = sample.input_ids, sample.labels
-    targets = labels[labels != IGNORE_LABEL]
+    targets = sample.labels[sample.labels != IGNORE_LABEL]
     return {
-        "tokens": len(ids),
-        "media_tokens": int((ids < 0).sum()),
-        "target_tokens": int((labels[1:] != IGNORE_LABEL).sum()),
+        "tokens": len(sample.input_ids),
+        "media_tokens": sample.n_media_tokens,
+        "target_tokens": sample.n_target_tokens,
         "truncated": sample.truncated,
         "sounds": list(sample.sounds),
         "answer": hashlib.blake2b(targets.numpy().tobytes(), digest_size=8).hexdigest(),

@@ -40,7 +40,7 @@ class HeldOutBatches(StepBatches):
     collate = staticmethod(collate_readable)
 
     def __init__(self, held_out: HeldOut, config: RunConfig, world: World, *, pad_id: int) -> None:
-        size = config.batch_size_eval or config.batch_size_train
+        size = config.eval_batch_size
         self.own = held_out.batches(size, world.rank, world.size)
         plan = BatchPlan(batch_size=size, accumulation=1, world_size=world.size, steps_per_epoch=len(self.own))
         super().__init__(held_out, plan, world, config, pad_id=pad_id)
