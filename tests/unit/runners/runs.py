@@ -102,6 +102,14 @@ def trained(*args: Any, **settings: Any) -> RunnerBase:
     return built
 
 
+def interrupted_after(run: RunnerBase, steps: int) -> None:
+    """Train for some steps, until an error ends the run as if it were killed."""
+    step = run.train_step
+    run.train_step = lambda b: step(b) if run.state.step < steps else (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+
+
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """What a run logged, without times and memory, which differ from run to run."""
     return [{name: value for name, value in line.items() if name not in MEASURED} for line in logged(folder)]

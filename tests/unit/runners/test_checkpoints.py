@@ -13,12 +13,11 @@ import pytest
 import torch
 
 from tests import tiny
-from tests.unit.runners.runs import Samples, losses, metrics, runner, same, trained
+from tests.unit.runners.runs import Samples, interrupted_after, losses, metrics, runner, same, trained
 from video_llama.checkpoints.io import read_checkpoint, write_checkpoint
 from video_llama.common.errors import TrainingError, WeightsError
 from video_llama.runners import saves as saves_module
 from video_llama.runners.config import ConstantConfig
-from video_llama.runners.runner_base import RunnerBase
 from video_llama.runners.saves import FAILED, PENDING, SAVED, HostCopy, Saves
 
 LONG = {"iters_per_epoch": 6, "max_epoch": 2}
@@ -28,14 +27,6 @@ CONSTANT: dict[str, Any] = {"lr_sched": ConstantConfig(), "min_lr": 0.0}
 
 def names(folder: Path) -> list[int]:
     return sorted(int(path.stem.removeprefix("checkpoint_step")) for path in folder.glob("*.pth"))
-
-
-def interrupted_after(run: RunnerBase, steps: int) -> None:
-    """Train for some steps, until an error ends the run as if it were killed."""
-    step = run.train_step
-    run.train_step = lambda b: step(b) if run.state.step < steps else (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        run.train()
 
 
 # When they are written, and which are kept
