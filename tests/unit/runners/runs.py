@@ -103,11 +103,12 @@ def trained(*args: Any, **settings: Any) -> RunnerBase:
 
 
 def interrupted_after(run: RunnerBase, steps: int) -> None:
-    """Train for some steps, until an error ends the run as if it were killed."""
+    """Train for some steps, until an error ends the run as if it were killed, but with its last checkpoint complete."""
     step = run.train_step
     run.train_step = lambda b: step(b) if run.state.step < steps else (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         run.train()
+    run.saves.outcome(wait=True)
 
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
