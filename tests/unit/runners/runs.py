@@ -136,6 +136,11 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in metrics(folder)]
 
 
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a folder."""
+    return sorted(int(path.stem.removeprefix("checkpoint_step")) for path in folder.glob("*.pth"))
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether nested tables hold the same, tensors bit for bit."""
     if isinstance(one, torch.Tensor):
