@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -81,7 +82,7 @@ def train() -> None:
 
     RunnerBase.train_step = train_step  # type: ignore[method-assign, assignment]
     code = video_llama(sys.argv[1:])
-    print(json.dumps([b - a for a, b in zip(started[FIRST:], started[FIRST + 1 :], strict=False)]))
+    print(json.dumps([b - a for a, b in pairwise(started[FIRST:])]))
     sys.exit(code)
 
 
