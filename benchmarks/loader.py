@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.minima import minima
+from benchmarks.samples import toy_clips
 from video_llama.models.encoders.normalisation import CLIP_MEAN, CLIP_STD
 from video_llama.processors.bicubic import resize_clip
 from video_llama.processors.config import VideoTrainConfig
@@ -30,8 +31,6 @@ from video_llama.processors.crop import Box, crop, random_box
 from video_llama.processors.decode import open_video
 from video_llama.processors.frame_sampling import uniform
 from video_llama.processors.video import AlproVideoTrain
-from video_llama.toy.encode import write_clip
-from video_llama.toy.scene import Scene
 
 SIDE, FRAMES, BATCH = 224, 8, 2
 CONFIG = VideoTrainConfig(image_size=SIDE, n_frms=FRAMES, sampling="uniform")
@@ -46,7 +45,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)  # as in the processes of a loader
     with tempfile.TemporaryDirectory() as folder:
-        clips = args.clips or [toy_clip(Path(folder), colour) for colour in ("red", "green", "blue")]
+        clips = args.clips or toy_clips(Path(folder))
         measure_transform(clips)
         for clip in clips:
             measure_decoding(clip)
@@ -162,12 +161,6 @@ def ratios(values: dict[str, float] | dict[str, int], factor: float, unit: str) 
     """Return values, and how they compare with the last one."""
     last = values[list(values)[-1]]
     return ", ".join(f"{name} {value * factor:.2f} {unit} ({last / value:.3f})" for name, value in values.items())
-
-
-def toy_clip(folder: Path, colour: str) -> Path:
-    """Write a clip of the toy world."""
-    write_clip(folder / f"{colour}.mp4", Scene("circle", colour, "left", "small", 0))
-    return folder / f"{colour}.mp4"
 
 
 if __name__ == "__main__":

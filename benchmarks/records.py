@@ -24,14 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.samples import full_size_spec
 from video_llama.common.cache import HOME
 from video_llama.datasets.captions import WebVid
 from video_llama.datasets.config import FilesConfig, ProcessorsConfig, TextProcessorConfig, WebVidConfig
 from video_llama.datasets.mixture import BatchPlan, Mixture, RankBatches
 from video_llama.processors.config import CaptionConfig, VideoTrainConfig
-from video_llama.prompts.sample_spec import SampleSpec
-from video_llama.prompts.templates import VICUNA
-from video_llama.prompts.tokenizer import load_tokenizer
 
 WORKERS, READS, SAMPLES = 4, 100_000, 256
 WORDS = (
@@ -77,14 +75,7 @@ def write_table(path: Path, rows: int) -> None:
 
 def measure(folder: Path) -> None:
     """Open the data set in this process, read it in workers, draw steps, and print what all that takes."""
-    spec = SampleSpec(
-        tokenizer=load_tokenizer(Path("video_llama/toy/weights/decoder")),
-        template=VICUNA,
-        tokens_per_slot={"image": 32, "video": 32},
-        max_txt_len=160,
-        max_instruct_len=512,
-        max_context=2048,
-    )
+    spec = full_size_spec()
     config = WebVidConfig(
         vis_processor=ProcessorsConfig(train=VideoTrainConfig()),
         text_processor=TextProcessorConfig(train=CaptionConfig()),

@@ -21,6 +21,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from benchmarks.minima import ROUNDS
+from benchmarks.samples import full_size_spec, toy_clips
 from video_llama.common.cache import HOME
 from video_llama.datasets.base import Dataset
 from video_llama.datasets.captions import WebVid
@@ -36,11 +37,6 @@ from video_llama.datasets.mixture import BatchPlan, Mixture, RankBatches
 from video_llama.datasets.shards.packing import Packing
 from video_llama.datasets.shards.sharded import WebVidShards
 from video_llama.processors.config import CaptionConfig, VideoConfig
-from video_llama.prompts.sample_spec import SampleSpec
-from video_llama.prompts.templates import VICUNA
-from video_llama.prompts.tokenizer import load_tokenizer
-from video_llama.toy.encode import write_clip
-from video_llama.toy.scene import Scene
 
 BATCH, PER_SHARD = 8, 16
 
@@ -97,11 +93,7 @@ def by_pass(sets: Mapping[str, Dataset], workers: int) -> dict[str, tuple[float,
 
 def write_files(folder: Path, clips: list[Path], n: int) -> WebVid:
     """Write n clips and their captions in WebVid's layout."""
-    contents = [clip.read_bytes() for clip in clips]
-    if not contents:
-        for colour in ("red", "green", "blue"):
-            write_clip(folder / "toy.mp4", Scene("circle", colour, "left", "small", 0))
-            contents.append((folder / "toy.mp4").read_bytes())
+    contents = [clip.read_bytes() for clip in clips or toy_clips(folder)]
     (folder / "videos" / "p").mkdir(parents=True)
     for i in range(n):
         (folder / "videos" / "p" / f"{i}.mp4").write_bytes(contents[i % len(contents)])
@@ -109,7 +101,8 @@ def write_files(folder: Path, clips: list[Path], n: int) -> WebVid:
         rows = ((str(i), "p", f"clip number {i}") for i in range(n))
         csv.writer(file).writerows([("videoid", "page_dir", "name"), *rows])
     build = FilesConfig(anno_dir=str(folder / "captions.csv"), videos_dir=str(folder / "videos"))
-    return WebVid(WebVidConfig(build_info=build, vis_processor=CLIPS, text_processor=CAPTIONS), spec(), "webvid")
+    config = WebVidConfig(build_info=build, vis_processor=CLIPS, text_processor=CAPTIONS)
+    return WebVid(config, full_size_spec(), "webvid")
 
 
 CLIPS = ProcessorsConfig(train=VideoConfig())
@@ -120,20 +113,7 @@ def webvid_wds(storage: str, window: int = 10) -> WebVidShards:
     """Open shards."""
     build = ShardsConfig(storage=storage)
     config = VideoShardsConfig(build_info=build, vis_processor=CLIPS, text_processor=CAPTIONS, shuffle_window=window)
-    return WebVidShards(config, spec(), "webvid")
-
-
-def spec() -> SampleSpec:
-    """Return the sample spec of a model of the original's size, with the toy tokenizer."""
-    return SampleSpec(
-        tokenizer=load_tokenizer(Path("video_llama/toy/weights/decoder")),
-        template=VICUNA,
-        tokens_per_slot={"image": 32, "video": 32},
-        max_txt_len=160,
-        max_instruct_len=512,
-        max_context=2048,
-        caption_prompts=("###Human: <Video><ImageHere></Video> Describe it. ###Assistant: ",),
-    )
+    return WebVidShards(config, full_size_spec(), "webvid")
 
 
 def read(dataset: Dataset, workers: int) -> tuple[float, float]:

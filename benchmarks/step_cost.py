@@ -82,7 +82,7 @@ def train() -> None:
 
     RunnerBase.train_step = train_step  # type: ignore[method-assign, assignment]
     code = video_llama(sys.argv[1:])
-    print(json.dumps([after - before for before, after in pairwise(started[FIRST:])]))
+    print(json.dumps([b - a for a, b in pairwise(started[FIRST:])]))
     sys.exit(code)
 
 

@@ -263,21 +263,30 @@ def test_a_run_opens_no_file_of_the_ledger(
         data.sample(index, np.random.default_rng(1))
 
 
-def test_an_interrupted_check_says_how_to_go_on(mine: Path, tmp_path: Path) -> None:
+def long_check(mine: Path, folder: Path, records: int, workers: int) -> list[str]:
+    """Write ``many.jsonl``, one record many times; return the command that checks it, with its output in ``run``."""
     record = json.dumps({"video": str(mine / "clips/river.mp4"), "caption": "The river."})
-    (tmp_path / "many.jsonl").write_text((record + "\n") * 2000)
+    (folder / "many.jsonl").write_text((record + "\n") * records)
     options = [
-        f"datasets.mine.build_info.manifest={tmp_path / 'many.jsonl'}", f"run.output_dir={tmp_path / 'run'}",
+        f"datasets.mine.build_info.manifest={folder / 'many.jsonl'}", f"run.output_dir={folder / 'run'}",
         "datasets.mine.build_info.allow_outside=true",
     ]  # fmt: skip
-    words = ["check-data", "--cfg-path", str(mine / "mine.yaml"), "--workers", "2", "--options", *options]
+    return ["check-data", "--cfg-path", str(mine / "mine.yaml"), "--workers", str(workers), "--options", *options]
+
+
+def wait_for_lines(process: subprocess.Popen[Any], journal: Path, n: int) -> None:
+    """Wait until the journal of a running check has n lines."""
+    while not journal.exists() or journal.read_bytes().count(b"\n") < n:
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+def test_an_interrupted_check_says_how_to_go_on(mine: Path, tmp_path: Path) -> None:
+    words = long_check(mine, tmp_path, records=2000, workers=2)
     process = subprocess.Popen(
         [sys.executable, "-m", "video_llama.cli.main", *words], cwd=ROOT, stderr=subprocess.PIPE, text=True
     )
-    journal = tmp_path / "run/check_data/records.jsonl"
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 5:
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_for_lines(process, tmp_path / "run/check_data/records.jsonl", 5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -314,18 +323,11 @@ def test_a_sample_of_the_records_is_contained_in_a_larger_one(
 
 
 def test_a_killed_check_goes_on_where_it_stopped(mine: Path, tmp_path: Path, command: Callable[..., Result]) -> None:
-    record = json.dumps({"video": str(mine / "clips/river.mp4"), "caption": "The river."})
-    (tmp_path / "many.jsonl").write_text((record + "\n") * 200)
-    options = [
-        f"datasets.mine.build_info.manifest={tmp_path / 'many.jsonl'}", f"run.output_dir={tmp_path / 'run'}",
-        "datasets.mine.build_info.allow_outside=true",
-    ]  # fmt: skip
-    words = ["check-data", "--cfg-path", str(mine / "mine.yaml"), "--workers", "1", "--options", *options]
-    journal, process = tmp_path / "run/check_data/records.jsonl", None
+    words = long_check(mine, tmp_path, records=200, workers=1)
+    record = (tmp_path / "many.jsonl").read_text().splitlines(keepends=True)[0]
+    journal = tmp_path / "run/check_data/records.jsonl"
     process = subprocess.Popen([sys.executable, "-m", "video_llama.cli.main", *words], cwd=ROOT)
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 10:
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_for_lines(process, journal, 10)
     process.send_signal(signal.SIGKILL)
     process.wait()
     before = journal.read_bytes()
@@ -337,7 +339,7 @@ def test_a_killed_check_goes_on_where_it_stopped(mine: Path, tmp_path: Path, com
     assert sorted(line["record"] for line in lines) == list(range(200)), "each record is read once"
 
     with (tmp_path / "many.jsonl").open("a") as file:
-        file.write(record + "\n")
+        file.write(record)
     changed = command(*words)
     assert changed.code == 1
     assert "is about other data" in changed.err

@@ -13,8 +13,7 @@ import sentencepiece
 import torch
 
 from tests.parity.conftest import Reference
-from tests.unit.datasets.folder import FakeClip, FakeImage, Folder
-from video_llama.common.registry import PROCESSORS
+from tests.unit.datasets.folder import Folder, fake_processors
 from video_llama.common.types import IGNORE_LABEL, Media, Sample
 from video_llama.datasets.collate import collate
 from video_llama.prompts.labels import PLACEHOLDER, Slot, encode, marker, media_segments
@@ -77,9 +76,7 @@ class Text:
 @pytest.fixture
 def text(reference: Reference, tmp_path: Path) -> Iterator[Text]:
     model_file = reference.tokenizer / "tokenizer.model"
-    with PROCESSORS.scoped():
-        PROCESSORS.register("fake_clip")(FakeClip)
-        PROCESSORS.register("fake_image")(FakeImage)
+    with fake_processors():
         yield Text(
             reference.read("text/text_goldens.json"),
             SentencePieceTokenizer(model_file),

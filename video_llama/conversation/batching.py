@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -79,7 +79,7 @@ def answer_batches(
         For each batch an answer, or an error, for each of its questions.
     """
     needed = [list(dict.fromkeys(asked.file for asked in batch)) for batch in batches]
-    new = [[file for file in now if file not in before] for before, now in zip([[], *needed], needed, strict=False)]
+    new = [[file for file in now if file not in before] for before, now in pairwise([[], *needed])]
     contents = _read_ahead(engine.reader, chain.from_iterable(new), n_threads)
     known: dict[File, EncodedFile | VideoLlamaError] = {}
     for batch, files, fresh in zip(batches, needed, new, strict=True):

@@ -244,9 +244,8 @@ def _with_files(record: ManifestRecord, files: Sequence[Sequence[Media]]) -> lis
     """
     questions = [question for question, _ in record.turns]
     firsts = accumulate((len(file) for file in files), initial=0)
-    for place, file, first in reversed(
-        list(zip(record.places, files, firsts, strict=False))
-    ):  # a last sum is left over
+    # not strict: firsts has one more, the number of all media
+    for place, file, first in reversed(list(zip(record.places, files, firsts, strict=False))):
         alone = len(files) == 1
         shown = presented(file) if alone else " ".join(in_tags(media, first + i) for i, media in enumerate(file))
         question = questions[place.turn]

@@ -7,16 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.datasets.folder import FakeClip, FakeImage, Folder
-from video_llama.common.registry import PROCESSORS
+from tests.unit.datasets.folder import Folder, fake_processors
 from video_llama.prompts.sample_spec import SampleSpec
 
 
 @pytest.fixture(autouse=True)
 def _fake_processors() -> Iterator[None]:
-    with PROCESSORS.scoped():
-        PROCESSORS.register("fake_clip")(FakeClip)
-        PROCESSORS.register("fake_image")(FakeImage)
+    with fake_processors():
         yield
 
 

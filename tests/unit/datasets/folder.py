@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ import torch
 
 from video_llama.common.errors import DecodeError
 from video_llama.common.file_part import open_binary
+from video_llama.common.registry import PROCESSORS
 from video_llama.common.types import Media
 from video_llama.datasets.base import Dataset
 from video_llama.datasets.captions import CCSBUAlign, WebVid
@@ -85,6 +87,15 @@ class FakeImage(FakeClip):
 
     def media(self, text: str, frames: torch.Tensor) -> Media:
         return Media("image", frames[:, :1])
+
+
+@contextmanager
+def fake_processors() -> Iterator[None]:
+    """Register both processors while the context is open."""
+    with PROCESSORS.scoped():
+        PROCESSORS.register("fake_clip")(FakeClip)
+        PROCESSORS.register("fake_image")(FakeImage)
+        yield
 
 
 CLIPS = ProcessorsConfig(train=FakeClip.Config())

@@ -1,4 +1,4 @@
-"""A line of an annotation file that cannot be read is a bad record; the other lines are read, and nothing is lost unsaid."""
+"""A line of an annotation file that cannot be read is a bad record; the other lines are read, and nothing is lost silently."""
 
 from __future__ import annotations
 

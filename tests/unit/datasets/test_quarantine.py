@@ -1,4 +1,4 @@
-"""The ledger of bad records: a file in it is not opened again, and no sample is another for it."""
+"""The ledger of bad records: a file in it is not opened again, and no sample changes because of it."""
 
 from __future__ import annotations
 

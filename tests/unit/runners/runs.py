@@ -102,6 +102,15 @@ def trained(*args: Any, **settings: Any) -> RunnerBase:
     return built
 
 
+def interrupted_after(run: RunnerBase, steps: int) -> None:
+    """Train for some steps, until an error ends the run as if it were killed, but with its last checkpoint complete."""
+    step = run.train_step
+    run.train_step = lambda b: step(b) if run.state.step < steps else (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        run.train()
+    run.saves.outcome(wait=True)
+
+
 def metrics(folder: Path) -> list[dict[str, Any]]:
     """What a run logged, without times and memory, which differ from run to run."""
     return [{name: value for name, value in line.items() if name not in MEASURED} for line in logged(folder)]
@@ -125,6 +134,11 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 
 def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in metrics(folder)]
+
+
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a folder."""
+    return sorted(int(path.stem.removeprefix("checkpoint_step")) for path in folder.glob("*.pth"))
 
 
 def same(one: Any, other: Any) -> bool:

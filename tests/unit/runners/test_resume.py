@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import tiny
-from tests.unit.runners.runs import Samples, losses, metrics, runner, same, trained
+from tests.unit.runners.runs import Samples, interrupted_after, losses, metrics, runner, same, trained
 from video_llama.checkpoints.io import read_checkpoint, write_checkpoint
 from video_llama.common.errors import TrainingError, WeightsError
 from video_llama.datasets.mixture import BatchPlan
@@ -29,10 +29,7 @@ def test_a_run_resumed_after_an_epoch_is_bit_identical_to_an_uninterrupted_one(d
 def test_a_run_resumed_within_an_epoch_is_bit_identical_to_an_uninterrupted_one(decoder, tmp_path):
     straight = trained(decoder, tmp_path / "straight", model=tiny.model(decoder, dropout=0.1))
     stopped = runner(decoder, tmp_path / "stopped", model=tiny.model(decoder, dropout=0.1))
-    step = stopped.train_step
-    stopped.train_step = lambda b: step(b) if stopped.state.step < 2 else (_ for _ in ()).throw(KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        stopped.train()
+    interrupted_after(stopped, 2)
     path = tmp_path / "stopped" / "step_2.pth"
     stopped.save(path)
     stopped.finish_saves()
@@ -54,10 +51,7 @@ def test_a_run_resumes_from_a_checkpoint_of_its_start(decoder, tmp_path):
 def test_a_killed_run_resumes_in_its_folder_with_the_log_of_an_uninterrupted_one(decoder, tmp_path, torn):
     trained(decoder, tmp_path / "straight")
     killed = runner(decoder, tmp_path / "killed")
-    step = killed.train_step
-    killed.train_step = lambda b: step(b) if killed.state.step < 5 else (_ for _ in ()).throw(KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        killed.train()
+    interrupted_after(killed, 5)
     assert len(metrics(tmp_path / "killed")) == 5
     with open(tmp_path / "killed" / "metrics.jsonl", "a") as log:
         log.write(torn)

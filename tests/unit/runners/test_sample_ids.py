@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from tests.specs import sample_spec
-from tests.unit.datasets.folder import FakeClip, FakeImage, Folder, turns
+from tests.unit.datasets.folder import Folder, fake_processors, turns
 from video_llama.common.distributed import World
-from video_llama.common.registry import PROCESSORS
 from video_llama.datasets.length_groups import BatchLimits
 from video_llama.datasets.mixture import BatchPlan, Mixture
 from video_llama.prompts.tokenizer import load_tokenizer
@@ -29,9 +28,7 @@ Step = list[tuple[str, ...]]
 
 @pytest.fixture(autouse=True)
 def _fake_processors() -> Iterator[None]:
-    with PROCESSORS.scoped():
-        PROCESSORS.register("fake_clip")(FakeClip)
-        PROCESSORS.register("fake_image")(FakeImage)
+    with fake_processors():
         yield
 
 

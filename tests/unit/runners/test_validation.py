@@ -13,7 +13,7 @@ import torch
 
 from tests import tiny
 from tests.processes import in_two_processes
-from tests.unit.runners.runs import ALONE, Samples, metrics, runner, same, trained
+from tests.unit.runners.runs import ALONE, Samples, interrupted_after, metrics, runner, same, trained
 from video_llama.checkpoints.io import read_checkpoint
 from video_llama.common.distributed import World
 from video_llama.common.errors import Preempted, TrainingError
@@ -292,11 +292,7 @@ def test_a_run_killed_after_a_validation_does_not_log_it_twice(decoder, tmp_path
     straight = validated(decoder, tmp_path / "straight")
     straight.train()
     again = validated(decoder, tmp_path / "again", save_every=2)
-    step = again.train_step
-    again.train_step = lambda b: step(b) if again.state.step < 5 else (_ for _ in ()).throw(KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        again.train()
-    again.saves.outcome(wait=True)
+    interrupted_after(again, 5)
     assert [line["step"] for line in validations(tmp_path / "again")] == [2, 4]
     resumed = validated(decoder, tmp_path / "again", save_every=2, resume="auto")
     resumed.train()

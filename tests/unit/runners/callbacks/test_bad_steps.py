@@ -1,4 +1,4 @@
-"""Steps without finite numbers are skipped on all processes alike, listed with their samples, and stop a run in a row."""
+"""Steps without finite numbers are skipped on all processes alike, listed with their samples, and end a run if several come in a row."""
 
 from __future__ import annotations
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
-from tests.unit.runners.runs import runner, trained
+from tests.unit.runners.runs import interrupted_after, runner, trained
 from video_llama.runners.callback_configs import ProfileConfig
 from video_llama.runners.config import RunConfig
 
@@ -22,10 +20,7 @@ def test_the_trace_holds_the_steps_that_were_asked_for(decoder, tmp_path):
 
 def test_a_run_that_fails_meanwhile_leaves_the_trace_of_the_steps_it_took(decoder, tmp_path):
     run = runner(decoder, tmp_path, profile=ProfileConfig(start=1, steps=100))
-    step = run.train_step
-    run.train_step = lambda b: step(b) if run.state.step < 3 else (_ for _ in ()).throw(KeyboardInterrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run.train()
+    interrupted_after(run, 3)
     trace = json.loads((tmp_path / "trace_step000001.rank0.json").read_text())
     assert [event.get("name") for event in trace["traceEvents"]].count("decoder") == 2
 
