@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from video_llama.common.modalities import FileKind
@@ -165,20 +165,17 @@ class UnreadKeys:
         for key in unread:
             self._first.setdefault(key, index)
 
-    def lines(self) -> list[str]:
-        """Return a line on each key that nothing reads, with the number of records that have it."""
-        return [
+    def notes(self, path: Path) -> list[str]:
+        """Return a note on the keys that nothing reads, with the number of records that have each; none if there are none.
+
+        Args:
+            path: the file of the records.
+        """
+        found = [
             f"{key} in {n} of {self._records} records, first in [{self._first[key]}]"
             for key, n in self._count.most_common()
         ]
-
-
-def unread_keys(records: Iterable[Any], known: Iterable[str], parts: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return a line on each key of some records that nothing reads; see ``UnreadKeys``."""
-    found = UnreadKeys(known, parts)
-    for record in records:
-        found.add(record)
-    return found.lines()
+        return [f"{path}: keys that are not read: {'; '.join(found)}"] if found else []
 
 
 def _absent(value: Any) -> bool:
