@@ -128,9 +128,14 @@ def _seconds(record: Mapping[str, Any], names: Sequence[str]) -> float | None:
     if len(given) > 1:
         raise KeyProblem(f"both {' and '.join(map(repr, given))}; a span has one")
     value = record[given[0]]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+    if not is_number(value) or value < 0:
         raise KeyProblem(f"expected seconds under {given[0]!r}, found {value!r:.80}")
     return float(value)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value of JSON is a number that a float can hold, neither NaN nor infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 class UnreadKeys:
