@@ -89,8 +89,13 @@ class CaptionDataset(Dataset):
         media = self.read_media(path, rng)
         segments = caption(prompt, text, spec.template.end_sym, *media)
         sample = self.tokenized(index, segments, media, max_targets=spec.max_txt_len)
-        shortens = getattr(self.text_processor, "shortens", None)
-        return replace(sample, truncated=sample.truncated or (shortens is not None and shortens(record.caption)))
+        return replace(sample, truncated=sample.truncated or shortens(self.text_processor, record.caption))
+
+
+def shortens(text_processor: Any, text: str) -> bool:
+    """Return whether cleaning drops words at the end of a caption; a processor from outside may not say."""
+    drops = getattr(text_processor, "shortens", None)
+    return drops is not None and drops(text)
 
 
 @DATASETS.register("webvid")

@@ -39,7 +39,7 @@ class HeldOut(TorchDataset[Sample | Unreadable]):
 
     Args:
         dataset: where they come from.
-        limit: at most so many; None: all.
+        limit: how many of them at most; None: all.
     """
 
     def __init__(self, dataset: Dataset, limit: int | None = None) -> None:

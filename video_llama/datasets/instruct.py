@@ -91,9 +91,8 @@ class InstructDataset(Dataset):
         except KeyProblem as problem:
             raise self.bad(index, str(problem)) from problem
 
-    def check_record(self, index: int) -> None:
+    def check_record(self, index: int, record: Mapping[str, Any]) -> None:
         """Refuse keys that would change what a record means and are not read."""
-        record = self.records[index]
         with self.naming(index):
             check_keys(record, self.keys)
             for part, keys in self.parts.items():
@@ -153,10 +152,11 @@ class LlavaInstruct(InstructDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Read the file, if any, and put it at its placeholder."""
-        turns = self._turns(index)
-        self.check_record(index)
+        record = self.record(index)
+        turns = self._turns(index, record)
+        self.check_record(index, record)
         with self.naming(index):
-            file, span = file_of(self.records[index], MEDIA_KEYS, self.keys), span_of(self.records[index])
+            file, span = file_of(record, MEDIA_KEYS, self.keys), span_of(record)
         if file is None:
             if found := [place[0] for question, _ in turns for place in placeholders(question)]:
                 raise self.bad(index, f"its questions contain {found[0]} {len(found)} times, for no file")
@@ -216,9 +216,8 @@ class LlavaInstruct(InstructDataset):
                     )
         return read_training_media(path, *how)
 
-    def _turns(self, index: int) -> Turns:
+    def _turns(self, index: int, record: Any) -> Turns:
         """Pair the questions and answers of a record."""
-        record = self.record(index)
         turns = record.get("conversations") if isinstance(record, dict) else None
         if not isinstance(turns, list) or not turns:
             raise self.bad(index, "no list under 'conversations'")
@@ -245,11 +244,12 @@ class WebVidInstruct(InstructDataset):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Read the clip, or a span of it, and put it before the first question or at its placeholder."""
-        turns = self._turns(index)
-        self.check_record(index)
+        record = self.record(index)
+        turns = self._turns(index, record)
+        self.check_record(index, record)
         with self.naming(index):
-            span = span_of(self.records[index])
-        video = self.records[index].get("video")
+            span = span_of(record)
+        video = record.get("video")
         if not isinstance(video, str) or not video:
             raise self.bad(index, "no file name under 'video'")
         media = self.read_media(self.path_of(index, video), rng, span)
@@ -261,7 +261,7 @@ class WebVidInstruct(InstructDataset):
         """Return the record as a conversation, with ``<video>`` where the clip goes, and the clip."""
         record = self.records[index]
         try:
-            turns = self._turns(index)
+            turns = self._turns(index, record)
         except BadRecord:
             return Packed({}, None)
         if not any(placeholders(question) for question, _ in turns):
@@ -278,9 +278,8 @@ class WebVidInstruct(InstructDataset):
         except BadRecord:
             return Packed(packed, None)
 
-    def _turns(self, index: int) -> Turns:
+    def _turns(self, index: int, record: Any) -> Turns:
         """Read the questions and answers of a record; an instruction goes before the first question that has it."""
-        record = self.record(index)
         pairs = record.get("QA") if isinstance(record, dict) else None
         if not isinstance(pairs, list) or not pairs:
             raise self.bad(index, "no list under 'QA'")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from video_llama.common.errors import DataError
 from video_llama.datasets.annotations import BrokenLine, broken_note, read_json
-from video_llama.datasets.record_keys import unread_keys
+from video_llama.datasets.record_keys import UnreadKeys
 from video_llama.datasets.record_table import Rows, record_table
 
 
@@ -29,7 +29,7 @@ class JsonRecords(Sequence[Any]):
     Args:
         path: the file.
         keys: keys of an entry that are read; empty: others are not noted.
-        parts: see ``unread_keys``.
+        parts: see ``UnreadKeys``.
         under: the key of the list in the object at the top; None: the list is the top.
     Raises:
         DataError: it cannot be read.
@@ -62,7 +62,8 @@ def _json_rows(path: Path, keys: Sequence[str], parts: Mapping[str, Sequence[str
             yield ("", entry.problem) if isinstance(entry, BrokenLine) else (json.dumps(entry), "")
     except RecursionError as error:
         raise DataError(f"{path}: not readable as JSON: lists or objects are nested too deeply") from error
-    unread = unread_keys(entries, keys, parts) if keys else []
+    unread = UnreadKeys(keys, parts)
+    for entry in entries if keys else ():
+        unread.add(entry)
     broken = [entry for entry in entries if isinstance(entry, BrokenLine)]
-    notes = broken_note(path, len(broken), len(entries), broken[0] if broken else None)
-    return [*notes, *([f"{path}: keys that are not read: {'; '.join(unread)}"] if unread else [])]
+    return broken_note(path, len(broken), len(entries), broken[0] if broken else None) + unread.notes(path)

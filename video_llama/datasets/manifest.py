@@ -18,6 +18,7 @@ from video_llama.common.registry import DATASETS, PROCESSORS
 from video_llama.common.types import Media, Sample
 from video_llama.config.serialize import remember_name
 from video_llama.datasets.base import make_processor, outside, processor_of
+from video_llama.datasets.captions import shortens
 from video_llama.datasets.instruct import InstructDataset
 from video_llama.datasets.manifest_config import ManifestConfig
 from video_llama.datasets.manifest_record import (
@@ -122,16 +123,14 @@ class Manifest(InstructDataset):
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Read the files of a record, and put them where its text has them."""
         record = self.manifest_record(index)
-        shown = (
-            None if record.caption is None else self._shown(index, record.caption, rng)
-        )  # drawn before files are read
-        files = [self._read(index, record, item, self.path_of(index, item.name), rng) for item in record.items]
-        if record.caption is None or shown is None:
+        if record.caption is None:
+            files = self._files(index, record, rng)
             return self.instruct(index, _with_files(record, files), [media for file in files for media in file])
-        segments = caption(*shown, self.spec.template.end_sym, *files[0])
-        sample = self.tokenized(index, segments, files[0], max_targets=self.spec.max_txt_len)
-        shortens = getattr(self.text_processor, "shortens", None)
-        return replace(sample, truncated=sample.truncated or (shortens is not None and shortens(record.caption)))
+        prompt, text = self._shown(index, record.caption, rng)  # drawn before the file is read
+        (media,) = self._files(index, record, rng)
+        segments = caption(prompt, text, self.spec.template.end_sym, *media)
+        sample = self.tokenized(index, segments, media, max_targets=self.spec.max_txt_len)
+        return replace(sample, truncated=sample.truncated or shortens(self.text_processor, record.caption))
 
     def _shown(self, index: int, text: str, rng: np.random.Generator) -> tuple[str, str]:
         """Return a prompt and the caption, cleaned.
@@ -145,6 +144,10 @@ class Manifest(InstructDataset):
         if unfilled := placeholders(text):
             raise self.bad(index, f"the caption contains {unfilled[0][0]}, and no file goes there")
         return self.spec.caption_prompts[rng.integers(len(self.spec.caption_prompts))], cleaned
+
+    def _files(self, index: int, record: ManifestRecord, rng: np.random.Generator) -> list[list[Media]]:
+        """Read the files of a record, in the order of its text."""
+        return [self._read(index, record, item, self.path_of(index, item.name), rng) for item in record.items]
 
     def _read(
         self, index: int, record: ManifestRecord, item: Item, path: Path, rng: np.random.Generator

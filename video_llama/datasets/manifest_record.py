@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,7 +12,7 @@ from video_llama.common.modalities import FileKind
 from video_llama.datasets.annotations import ENDS, STARTS
 from video_llama.datasets.manifest_config import SoundPolicy
 from video_llama.datasets.placeholders import fills, is_blank, placeholders
-from video_llama.datasets.record_keys import MEDIA_KEYS, KeyProblem, check_keys, file_of, span_of
+from video_llama.datasets.record_keys import MEDIA_KEYS, KeyProblem, check_keys, file_of, is_number, span_of
 from video_llama.datasets.record_weights import MAX_WEIGHT, PARTS, parts_of
 from video_llama.processors.decode.frame_folder import FrameClock
 from video_llama.processors.media import AUDIO_SUFFIXES
@@ -161,10 +159,10 @@ def _clock(record: Mapping[str, Any], names: Sequence[str]) -> FrameClock | None
         given = "neither 'fps' nor 'times'" if fps is None else "both 'fps' and 'times'"
         raise KeyProblem(f"{given} for a folder under 'frames'; give one of them")
     if fps is not None:
-        if not _is_number(fps) or not MIN_FPS <= fps <= MAX_FPS:
+        if not is_number(fps) or not MIN_FPS <= fps <= MAX_FPS:
             raise KeyProblem(f"expected from {MIN_FPS} to {MAX_FPS} frames per second under 'fps', found {fps!r:.80}")
         return FrameClock(fps=float(fps))
-    if not isinstance(times, list) or not times or not all(_is_number(time) and time >= 0 for time in times):
+    if not isinstance(times, list) or not times or not all(is_number(time) and time >= 0 for time in times):
         raise KeyProblem(f"expected a list of seconds under 'times', found {times!r:.80}")
     if backwards := [i for i in range(1, len(times)) if times[i] <= times[i - 1]]:
         i = backwards[0]
@@ -172,10 +170,6 @@ def _clock(record: Mapping[str, Any], names: Sequence[str]) -> FrameClock | None
     if len(names) > 1:
         raise KeyProblem(f"'times' for {len(names)} folders under 'frames'; they are of one. Use 'fps'")
     return FrameClock(times=tuple(map(float, times)))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value <= sys.float_info.max
 
 
 def _check_span(span: Span | None, items: Sequence[Item]) -> None:

@@ -71,8 +71,7 @@ def _rows(path: Path) -> Rows:
         ids.add(record, number)
         end, weighted = end + parts, int(weighted or parts != PARTS)
         yield number, "" if problem else json.dumps(record), problem, end, weighted
-    notes = broken_note(path, broken, total, first)
-    notes += [f"{path}: keys that are not read: {'; '.join(lines)}"] if (lines := unread.lines()) else []
+    notes = broken_note(path, broken, total, first) + unread.notes(path)
     return [*notes, *([f"{path}: {twice}"] if (twice := ids.twice()) else [])]
 
 

@@ -148,7 +148,7 @@ class BatchPlan:
 
 
 class RankBatches:
-    """The micro-batches of one process: of a step, those of all of them that fall to it.
+    """The micro-batches of one process, step by step.
 
     Args:
         mixture: what is drawn from.

@@ -128,7 +128,7 @@ class Quarantine:
             yield
 
     def hold(self, reading: Reading, reason: str) -> None:
-        """Never read again what a process was reading when it had to be ended."""
+        """Keep what a process was reading when it had to be killed from being read again."""
         error = "DecodeError" if reading.path else "BadRecord"
         self._add(Entry(id=reading.sample_id, path=reading.path or None, reason=reason, error=error))
 

@@ -43,7 +43,7 @@ class Readings:
         self._processes = processes
 
     def join(self, number: int) -> None:
-        """Let this process, the one with a number, say what it reads."""
+        """Let this process report what it reads, under its number."""
         global _own
         _own = memoryview(self._shared).cast("B")[number * _ROOM : (number + 1) * _ROOM]
         _say(Reading())

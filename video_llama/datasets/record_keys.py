@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from video_llama.common.modalities import FileKind
@@ -128,9 +128,14 @@ def _seconds(record: Mapping[str, Any], names: Sequence[str]) -> float | None:
     if len(given) > 1:
         raise KeyProblem(f"both {' and '.join(map(repr, given))}; a span has one")
     value = record[given[0]]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+    if not is_number(value) or value < 0:
         raise KeyProblem(f"expected seconds under {given[0]!r}, found {value!r:.80}")
     return float(value)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value of JSON is a number that a float can hold, neither NaN nor infinite."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 class UnreadKeys:
@@ -165,20 +170,17 @@ class UnreadKeys:
         for key in unread:
             self._first.setdefault(key, index)
 
-    def lines(self) -> list[str]:
-        """Return a line on each key that nothing reads, with the number of records that have it."""
-        return [
+    def notes(self, path: Path) -> list[str]:
+        """Return a note on the keys that nothing reads, with the number of records that have each; none if there are none.
+
+        Args:
+            path: the file of the records.
+        """
+        found = [
             f"{key} in {n} of {self._records} records, first in [{self._first[key]}]"
             for key, n in self._count.most_common()
         ]
-
-
-def unread_keys(records: Iterable[Any], known: Iterable[str], parts: Mapping[str, Iterable[str]]) -> list[str]:
-    """Return a line on each key of some records that nothing reads; see ``UnreadKeys``."""
-    found = UnreadKeys(known, parts)
-    for record in records:
-        found.add(record)
-    return found.lines()
+        return [f"{path}: keys that are not read: {'; '.join(found)}"] if found else []
 
 
 def _absent(value: Any) -> bool:

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from video_llama.common.errors import BadRecord
 from video_llama.common.modalities import Modalities
 from video_llama.common.types import Media
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.frame_sampling import timestamp_message
-from video_llama.processors.media import AUDIO_SUFFIXES, draws_frames, from_frames
+from video_llama.processors.media import draws_frames, from_frames, reads_sound_alone
 from video_llama.processors.span import Span
 
 TYPICAL_SECONDS = 20.0
@@ -34,9 +33,7 @@ def expected_training_media(
     Raises:
         BadRecord: the file has nothing that the model is trained on.
     """
-    if path.suffix.lower() in AUDIO_SUFFIXES or (modalities.audio_source == "sound" and not modalities.video):
-        if modalities.audio_source in (None, "frames"):
-            raise BadRecord(f"{path}: sound alone, and the model is not trained on sound")
+    if reads_sound_alone(path, modalities):
         return [_sound()]
     config = getattr(vis_processor, "config", None)
     n_frames = getattr(config, "n_frms", None)

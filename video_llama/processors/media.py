@@ -233,9 +233,9 @@ def _read_training(
     rng: np.random.Generator,
     span: Span | None,
 ) -> list[Media]:
-    if path.suffix.lower() in AUDIO_SUFFIXES or (modalities.audio_source == "sound" and not modalities.video):
+    if reads_sound_alone(path, modalities):
         with _sound_errors():
-            return [_read_audio_alone(path, modalities, audio_processor, rng, span)]
+            return [_read_audio_alone(path, audio_processor, rng, span)]
     only_frames = draws_frames(modalities, rng)
     if modalities.audio_source is None and span is None:
         return _telling([vis_processor(path, rng)], "ignored")
@@ -281,11 +281,7 @@ def _read_frames(
     return vis_processor.read(video, rng), partial(video.sound, max_lost)
 
 
-def _read_audio_alone(
-    path: Path, modalities: Modalities, audio_processor: Any, rng: np.random.Generator, span: Span | None
-) -> Media:
-    if modalities.audio_source in (None, "frames"):
-        raise BadRecord(f"{path}: sound alone, and the model is not trained on sound")
+def _read_audio_alone(path: Path, audio_processor: Any, rng: np.random.Generator, span: Span | None) -> Media:
     try:
         if not isinstance(audio_processor, SegmentProcessor):
             _refuse_span(path, audio_processor, span)
@@ -333,6 +329,19 @@ def _report_loss(sound: Sound | SpanOfSound) -> None:
     """Report what is lost of the sound of a file."""
     if losses := str(sound.losses):
         report_damage(sound.path, losses)
+
+
+def reads_sound_alone(path: Path, modalities: Modalities) -> bool:
+    """Return whether only the sound of a file is read: it is a sound file, or the model is trained on nothing else.
+
+    Raises:
+        BadRecord: it is a sound file, and the model is not trained on sound.
+    """
+    if path.suffix.lower() not in AUDIO_SUFFIXES:
+        return modalities.audio_source == "sound" and not modalities.video
+    if modalities.audio_source in (None, "frames"):
+        raise BadRecord(f"{path}: sound alone, and the model is not trained on sound")
+    return True
 
 
 def draws_frames(modalities: Modalities, rng: np.random.Generator) -> bool:

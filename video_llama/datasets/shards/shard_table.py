@@ -54,7 +54,7 @@ class ShardFacts:
     sha256: str | None
     problem: str
     note: str
-    """What is to be said of its index."""
+    """About its index, for the user; empty: nothing."""
 
 
 class Located(NamedTuple):
@@ -104,7 +104,7 @@ class ShardTable(Sequence[Located]):
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of the shards and their indexes."""
+        """About the shards and their indexes, for the user."""
         problems = [
             f"{name}: {facts.problem}" for name, facts in zip(self.names, self.facts, strict=True) if facts.problem
         ]
@@ -196,7 +196,7 @@ class ShardTable(Sequence[Located]):
                     bar.update()
 
     def _index(self, shard: Shard) -> tuple[MemberIndex, str]:
-        """Return the index of a shard, and what is to be said of it."""
+        """Return the index of a shard, and a note on it for the user; empty: none."""
         if isinstance(shard, RemoteShard):
             return self._remote_index(shard)
         index, note = index_beside(shard)

@@ -18,7 +18,6 @@ import av
 import numpy as np
 from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Discard
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -26,7 +25,7 @@ from video_llama.common.errors import DecodeError, NoSoundTrack
 from video_llama.processors.decode.damage import collected_damage, ffmpeg_reports
 from video_llama.processors.decode.index_cache import LONG, CachedIndex
 from video_llama.processors.decode.media_file import Deadline, TornFile, decode_errors, opened
-from video_llama.processors.decode.seeking import SEEKABLE, Astray, IndexedPackets
+from video_llama.processors.decode.seeking import SEEKABLE, Astray, IndexedPackets, discard_others
 from video_llama.processors.decode.sound_packets import sound_packets
 from video_llama.processors.decode.waveform import (
     JITTER,
@@ -265,9 +264,7 @@ def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, Aud
         stream = _stream(path, container)
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {"err_detect": "crccheck+explode"}
-        for other in container.streams:
-            if other is not stream:
-                other.discard = Discard.all
+        discard_others(container, stream)
         yield container, stream
 
 

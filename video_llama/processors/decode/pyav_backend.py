@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from av.container import InputContainer
 from av.sidedata.sidedata import Type as SideDataType
-from av.stream import Discard
 from av.video.frame import PictureType
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
@@ -57,7 +56,7 @@ from video_llama.processors.decode.packets import (
     why_not_trusted,
 )
 from video_llama.processors.decode.rgb import ToRgb, orientation
-from video_llama.processors.decode.seeking import SEEKABLE, Astray, IndexedPackets
+from video_llama.processors.decode.seeking import SEEKABLE, Astray, IndexedPackets, discard_others
 from video_llama.processors.decode.tone_map import Colour
 
 SKIPS_UNREFERENCED = frozenset({"h264"})
@@ -281,7 +280,5 @@ def _opened(path: str, deadline: Deadline) -> Iterator[tuple[InputContainer, Vid
             raise DecodeError(path, "no decoder for its video stream")
         stream.codec_context.thread_count = 1
         if container.format.name in SEEKABLE:  # where FFmpeg can pass over what it does not read
-            for other in container.streams:
-                if other is not stream:
-                    other.discard = Discard.all
+            discard_others(container, stream)
         yield container, stream

@@ -8,7 +8,7 @@ from itertools import chain
 import av
 import numpy as np
 from av.container import InputContainer
-from av.stream import Stream
+from av.stream import Discard, Stream
 from numpy.typing import NDArray
 
 from video_llama.processors.decode.media_file import Deadline, read_packets
@@ -19,6 +19,13 @@ SEEKABLE = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 
 FAR = 250
 """Packets from which on it pays to seek; fewer are passed over."""
+
+
+def discard_others(container: InputContainer, stream: Stream) -> None:
+    """Have FFmpeg pass over the packets of all other streams, in a format that is ``SEEKABLE``."""
+    for other in container.streams:
+        if other is not stream:
+            other.discard = Discard.all
 
 
 class Astray(Exception):
