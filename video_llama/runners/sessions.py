@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import video_llama
-from video_llama.common.errors import Preempted
+from video_llama.common.errors import Preempted, first_line
 from video_llama.common.files import replacing
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def recorded(folder: Path, **about: Any) -> Iterator[Session]:
         yield session
     except BaseException as error:
         state = "preempted" if isinstance(error, Preempted) else "failed"
-        session.add(state=state, ended=_now(), reason=str(error).split("\n")[0] or type(error).__name__)
+        session.add(state=state, ended=_now(), reason=first_line(error))
         raise
     session.add(state="done", ended=_now())
 
