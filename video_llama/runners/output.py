@@ -13,6 +13,7 @@ from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError, WeightsError
 from video_llama.common.files import replacing
 from video_llama.datasets.quarantine import LEDGER
+from video_llama.runners.run_status import METRICS
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class RunOutput:
     @property
     def metrics(self) -> Path:
         """One line a step."""
-        return self.folder / "metrics.jsonl"
+        return self.folder / METRICS
 
     @property
     def bad_samples(self) -> Path:
