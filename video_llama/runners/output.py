@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,13 +149,13 @@ def _newest(output: RunOutput) -> Path | None:
     Raises:
         TrainingError: there are checkpoints, but none that can be read.
     """
-    damaged: Sequence[str] = []
+    damaged: list[str] = []
     for path in reversed(output.checkpoints().values()):
         try:
             read_checkpoint(path)
         except WeightsError as error:
             log.warning("%s", error)
-            damaged = [*damaged, path.name]
+            damaged.append(path.name)
         else:
             return path
     if damaged:
