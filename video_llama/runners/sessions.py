@@ -1,4 +1,4 @@
-"""What became of a run: ``run.json`` in its output folder, with an entry for each process group that trained it.
+"""How a run went: ``run.json`` in its output folder, with an entry for each process group that trained it.
 
 Reading it imports no torch, so that lists of many runs are quick.
 """
@@ -62,7 +62,7 @@ class Session:
 
 @contextmanager
 def recorded(folder: Path, **about: Any) -> Iterator[Session]:
-    """Write down that a run starts, and how it ends.
+    """Record that a run starts, and how it ends.
 
     Args:
         folder: the output folder.
