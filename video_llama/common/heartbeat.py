@@ -30,7 +30,7 @@ ENDED_BY_WATCHDOG = 1
 
 @dataclass(frozen=True)
 class Beat:
-    """What a process says of itself."""
+    """What a process reports about itself."""
 
     beat: int = 0
     """Grows with time, as long as the process runs."""
@@ -99,7 +99,7 @@ class Heartbeat:
             time.sleep(3 * self.period_s)
             self._blamed = self._missing(before, self._read())
         except RuntimeError:
-            self._blamed = LostProcess("rank 0, or the launcher that started it, is gone: it does not answer any more")
+            self._blamed = LostProcess("rank 0, or the launcher that started it, is gone: it no longer answers")
         if self._blamed is None:
             reason = " ".join(str(error).split())
             self._blamed = LostProcess(f"processes could not exchange data, although all of them are alive: {reason}")

@@ -52,7 +52,7 @@ def measuring_parts(device: torch.device) -> Iterator[PartTimes]:
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Be a part of the step, during the block."""
+    """Name the block as a part of the step, and time it if parts are being measured."""
     times = _measuring.get()
     with record_function(name):
         if times is None:
@@ -64,7 +64,7 @@ def part(name: str) -> Iterator[None]:
 
 
 def backward_part(name: str, outputs: Tensor, inputs: Tensor) -> None:
-    """Add to a part the time in which gradients go back from its outputs to its inputs, if they do."""
+    """Add to a part the time that the backward pass takes from its outputs to its inputs, if it gets there."""
     times = _measuring.get()
     if times is None or not (outputs.requires_grad and inputs.requires_grad):
         return

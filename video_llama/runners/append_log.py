@@ -32,13 +32,13 @@ class AppendLog:
 
     def append(self, records: Iterable[dict[str, Any]]) -> None:
         """Append records."""
-        said = bool(self._pending)
+        already_warned = bool(self._pending)
         for record in records:
             self._pending += encoded_line(record)
         try:
             self._write()
         except OSError as error:
-            if not said:
+            if not already_warned:
                 log.warning("%s: cannot be written (%s); the run goes on, and tries again", self.path, error.strerror)
 
     def close(self) -> None:

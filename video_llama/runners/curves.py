@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from video_llama.common.files import replacing
-from video_llama.runners.run_status import METRICS, VALIDATION, read_log, smoothed
+from video_llama.runners.run_status import METRICS, VALIDATION, Series, read_log, series, smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,8 +18,6 @@ POINTS = 2000
 """Most points of a curve; of a longer one every n-th."""
 WINDOW = 20
 """Steps that a curve is smoothed over."""
-
-Series = list[tuple[int, float]]
 
 
 def can_draw() -> bool:
@@ -39,15 +37,15 @@ def draw_run(folder: Path, path: Path) -> None:
     parts = {name: _part(log, "by_dataset", name) for name in datasets}
     of_media = {name: _part(log, "by_media", name) for name in media}
     panels: dict[str, dict[str, Series]] = {
-        "loss": {"each step": _of(log, "loss"), f"over {WINDOW} steps": smoothed(_of(log, "loss"), WINDOW)},
+        "loss": {"each step": series(log, "loss"), f"over {WINDOW} steps": smoothed(series(log, "loss"), WINDOW)},
         f"loss by data set, over {WINDOW} steps": {k: smoothed(v, WINDOW) for k, v in parts.items()},
         f"loss by media, over {WINDOW} steps": {k: smoothed(v, WINDOW) for k, v in of_media.items()},
-        "learning rate": {"": _of(log, "lr")},
-        "gradient norm": {"": _of(log, "grad_norm")},
-        "samples per second": {"": _of(log, "samples_per_second")},
+        "learning rate": {"": series(log, "lr")},
+        "gradient norm": {"": series(log, "grad_norm")},
+        "samples per second": {"": series(log, "samples_per_second")},
     }
     for name in dict.fromkeys(key for record in validation for key in record if key != "step"):
-        panels.setdefault("validation", {})[name] = _of(validation, name)
+        panels.setdefault("validation", {})[name] = series(validation, name)
     _draw(panels, path, folder.resolve().name)
 
 
@@ -60,19 +58,14 @@ def draw_comparison(folders: Mapping[str, Path], path: Path) -> None:
     logs = {name: list(read_log(folder / METRICS)) for name, folder in folders.items()}
     validations = {name: list(read_log(folder / VALIDATION)) for name, folder in folders.items()}
     panels = {
-        f"loss over {WINDOW} steps": {name: smoothed(_of(log, "loss"), WINDOW) for name, log in logs.items()},
-        "learning rate": {name: _of(log, "lr") for name, log in logs.items()},
-        "gradient norm": {name: _of(log, "grad_norm") for name, log in logs.items()},
-        "samples per second": {name: _of(log, "samples_per_second") for name, log in logs.items()},
+        f"loss over {WINDOW} steps": {name: smoothed(series(log, "loss"), WINDOW) for name, log in logs.items()},
+        "learning rate": {name: series(log, "lr") for name, log in logs.items()},
+        "gradient norm": {name: series(log, "grad_norm") for name, log in logs.items()},
+        "samples per second": {name: series(log, "samples_per_second") for name, log in logs.items()},
     }
     for metric in dict.fromkeys(k for log in validations.values() for record in log for k in record if k != "step"):
-        panels[metric] = {name: _of(log, metric) for name, log in validations.items()}
+        panels[metric] = {name: series(log, metric) for name, log in validations.items()}
     _draw(panels, path, "")
-
-
-def _of(log: Sequence[Mapping[str, Any]], metric: str) -> Series:
-    found = [(record["step"], record.get(metric)) for record in log]
-    return [(step, float(value)) for step, value in found if isinstance(value, int | float)]
 
 
 def _part(log: Sequence[Mapping[str, Any]], group: str, name: str) -> Series:

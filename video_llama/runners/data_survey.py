@@ -71,7 +71,9 @@ def examined(dataset: Dataset, record: int) -> Line:
     Raises:
         TrainingError: no record can be read at present, for example because a remote store does not answer.
     """
-    noted = dataset.quarantine = NotedFiles() if not isinstance(dataset.quarantine, NotedFiles) else dataset.quarantine
+    if not isinstance(dataset.quarantine, NotedFiles):
+        dataset.quarantine = NotedFiles()
+    noted = dataset.quarantine
     noted.files.clear()
     line: Line = {"dataset": dataset.name, "record": record, "id": f"{dataset.name}/{dataset.record_id(record)}"}
     start = time.perf_counter()

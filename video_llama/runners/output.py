@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError, WeightsError
 from video_llama.common.files import replacing
 from video_llama.datasets.quarantine import LEDGER
+from video_llama.runners.run_status import METRICS
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class RunOutput:
     @property
     def metrics(self) -> Path:
         """One line a step."""
-        return self.folder / "metrics.jsonl"
+        return self.folder / METRICS
 
     @property
     def bad_samples(self) -> Path:
@@ -149,13 +149,13 @@ def _newest(output: RunOutput) -> Path | None:
     Raises:
         TrainingError: there are checkpoints, but none that can be read.
     """
-    damaged: Sequence[str] = []
+    damaged: list[str] = []
     for path in reversed(output.checkpoints().values()):
         try:
             read_checkpoint(path)
         except WeightsError as error:
             log.warning("%s", error)
-            damaged = [*damaged, path.name]
+            damaged.append(path.name)
         else:
             return path
     if damaged:

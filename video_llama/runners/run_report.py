@@ -113,7 +113,7 @@ def _cost(sessions: Sequence[Mapping[str, Any]], steps: Sequence[Mapping[str, An
 
 def _sessions(sessions: Sequence[Mapping[str, Any]]) -> list[str]:
     if not sessions:
-        return ["None is written down."]
+        return ["No sessions were recorded."]
     rows = [
         f"| {s.get('started', '')} | {_hours(s):.2f} | {s.get('processes', '')} × {s.get('device', '')} | {s.get('host', '')} | "
         f"{s.get('first_step', '')} | {s.get('state', '')} |"

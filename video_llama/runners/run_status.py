@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from video_llama.runners.sessions import read_sessions
 METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
 RECENT = 50
 """Steps that the present loss and speed are taken from."""
+
+Series = list[tuple[int, float]]
+"""Steps and values of a metric."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,15 +50,12 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
                 yield record
 
 
-def series(folder: Path, metric: str) -> list[tuple[int, float]]:
-    """Return the steps and values of a metric, wherever a run logs it."""
-    found = []
-    for name in (METRICS, VALIDATION):
-        for record in read_log(folder / name):
-            value = record.get(metric)
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                found.append((record["step"], float(value)))
-    return found
+def series(log: Iterable[Mapping[str, Any]], metric: str) -> Series:
+    """Return the steps and values of a metric in the records of a log; those that are not numbers are left out."""
+    found = [(record["step"], record.get(metric)) for record in log]
+    return [
+        (step, float(value)) for step, value in found if isinstance(value, int | float) and not isinstance(value, bool)
+    ]
 
 
 def status(folder: Path, *, held: bool) -> RunStatus:
@@ -82,7 +82,7 @@ def status(folder: Path, *, held: bool) -> RunStatus:
         reason=reason,
         step=records[-1]["step"] + 1 if records else 0,
         total_steps=last.get("total_steps"),
-        best=_best(folder, records, last.get("best")),
+        best=_best(records, list(read_log(folder / VALIDATION)), last.get("best")),
         samples_per_second=statistics.median(recent) if recent else None,
     )
 
@@ -95,7 +95,7 @@ def runs_below(folder: Path) -> list[Path]:
     return [run for child in children if not child.name.startswith(".") for run in runs_below(child)]
 
 
-def smoothed(values: list[tuple[int, float]], window: int) -> list[tuple[int, float]]:
+def smoothed(values: Series, window: int) -> Series:
     """Return means over the last values at each step."""
     total, means = 0.0, []
     for i, (step, value) in enumerate(values):
@@ -104,15 +104,18 @@ def smoothed(values: list[tuple[int, float]], window: int) -> list[tuple[int, fl
     return means
 
 
-def _best(folder: Path, records: list[dict[str, Any]], chosen: Any) -> tuple[str, float, int] | None:
+def _best(
+    records: list[dict[str, Any]], validation: list[dict[str, Any]], chosen: Any
+) -> tuple[str, float, int] | None:
     """Return the best value of the metric that the run is judged by, of the validation's loss, or of the loss over some steps."""
-    if isinstance(chosen, dict) and (values := series(folder, chosen["metric"])):
+    logged = [*records, *validation]
+    if isinstance(chosen, dict) and (values := series(logged, chosen["metric"])):
         pick = min if BestConfig(metric=chosen["metric"], mode=chosen.get("mode")).lower_is_better else max
         step, value = pick(values, key=lambda found: found[1])
         return chosen["metric"], value, step
-    losses = sorted({k for record in read_log(folder / VALIDATION) for k in record if k.endswith("loss")}, key=len)
+    losses = sorted({k for record in validation for k in record if k.endswith("loss")}, key=len)
     if losses:
-        step, value = min(series(folder, losses[0]), key=lambda found: found[1], default=(0, float("nan")))
+        step, value = min(series(logged, losses[0]), key=lambda found: found[1], default=(0, float("nan")))
         return losses[0], value, step
     training = [(r["step"] + 1, r["loss"]) for r in records if isinstance(r.get("loss"), float)]
     if not training:

@@ -1,4 +1,4 @@
-"""What became of a run: ``run.json`` in its output folder, with an entry for each process group that trained it.
+"""How a run went: ``run.json`` in its output folder, with an entry for each process group that trained it.
 
 Reading it imports no torch, so that lists of many runs are quick.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import video_llama
-from video_llama.common.errors import Preempted
+from video_llama.common.errors import Preempted, first_line
 from video_llama.common.files import replacing
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Session:
 
 @contextmanager
 def recorded(folder: Path, **about: Any) -> Iterator[Session]:
-    """Write down that a run starts, and how it ends.
+    """Record that a run starts, and how it ends.
 
     Args:
         folder: the output folder.
@@ -84,7 +84,7 @@ def recorded(folder: Path, **about: Any) -> Iterator[Session]:
         yield session
     except BaseException as error:
         state = "preempted" if isinstance(error, Preempted) else "failed"
-        session.add(state=state, ended=_now(), reason=str(error).split("\n")[0] or type(error).__name__)
+        session.add(state=state, ended=_now(), reason=first_line(error))
         raise
     session.add(state="done", ended=_now())
 

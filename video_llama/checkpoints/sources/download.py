@@ -21,9 +21,9 @@ import httpx2
 from tqdm import tqdm
 
 from video_llama import __version__
-from video_llama.checkpoints.sources.hub import first_line, log_no_requests
+from video_llama.checkpoints.sources.hub import log_no_requests
 from video_llama.checkpoints.sources.known import KnownWeights
-from video_llama.common.errors import DownloadError
+from video_llama.common.errors import DownloadError, first_line
 from video_llama.common.files import failed_download, read_blocks, sync, wait_for_lock
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from video_llama.common.errors import DownloadError
+from video_llama.common.errors import DownloadError, first_line
 from video_llama.common.files import read_blocks, wait_for_lock
 
 log = logging.getLogger(__name__)
@@ -246,8 +246,3 @@ def _reason(reference: HubReference, error: Exception) -> str:
     if isinstance(error, EntryNotFoundError):
         return f"the repository has no file {reference.file}" if reference.file else "the repository has no config.json"
     return first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its type if it has none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from video_llama.common.errors import DecodeError
+from video_llama.common.errors import DecodeError, first_line
 from video_llama.common.registry import VIDEO_BACKENDS
 from video_llama.processors.decode.media_file import check_indices, decode_errors, path_or_url
 from video_llama.processors.decode.pyav_backend import PyavReader
@@ -67,9 +67,8 @@ def _torchcodec(path: str) -> Any:
             path, "video_backend torchcodec is not installed: pip install torchcodec, or use video_backend: pyav"
         ) from error
     except Exception as error:  # it raises RuntimeError where it cannot load the libraries of FFmpeg
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DecodeError(
             path,
-            f"video_backend torchcodec cannot be loaded ({reason:.200}): install FFmpeg, or use video_backend: pyav",
+            f"video_backend torchcodec cannot be loaded ({first_line(error):.200}): install FFmpeg, or use video_backend: pyav",
         ) from error
     return torchcodec

@@ -14,8 +14,11 @@ from video_llama.runners.callback import Callback, Run
 from video_llama.runners.callback_configs import BestConfig, ValidateConfig
 from video_llama.runners.check import Validation
 from video_llama.runners.run_state import StepMetrics
+from video_llama.runners.run_status import VALIDATION
 
 log = logging.getLogger(__name__)
+
+ANSWERS = "answers.jsonl"
 
 
 @dataclass
@@ -54,7 +57,7 @@ class Validate(Callback):
             TrainingError: a metric that decides something is none of the validation's.
         """
         self.check_metrics(run.validation_metrics)
-        self.logs = {name: AppendLog(run.output.folder / name) for name in ("validation.jsonl", "answers.jsonl")}
+        self.logs = {name: AppendLog(run.output.folder / name) for name in (VALIDATION, ANSWERS)}
         for one in self.logs.values() if run.world.is_main else ():
             drop_records_from(one.path, run.state.step + (not run.state.validation_due))
         if run.state.validation_due:
@@ -91,8 +94,8 @@ class Validate(Callback):
             run.stop.agreed = True
             return
         if run.world.is_main:
-            self.logs["validation.jsonl"].append([{"step": found.step, **found.metrics}])
-            self.logs["answers.jsonl"].append({"step": found.step, **asdict(answer)} for answer in found.answers)
+            self.logs[VALIDATION].append([{"step": found.step, **found.metrics}])
+            self.logs[ANSWERS].append({"step": found.step, **asdict(answer)} for answer in found.answers)
             shown = ", ".join(f"{name} {_rounded(value)}" for name, value in found.metrics.items())
             log.info("\n".join([f"step {found.step}: {shown}", *(f"  {a.question} {a.answer}" for a in found.answers)]))
         if self.config.best is not None:
