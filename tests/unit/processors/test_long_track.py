@@ -12,6 +12,7 @@ from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import DecodeError
 from video_llama.processors.audio import segment_starts, span
 from video_llama.processors.decode import SAMPLE_RATE, Sound, long_track, open_sound, open_video
+from video_llama.processors.decode.media_file import Deadline
 
 SECONDS = 24.0
 
@@ -163,8 +164,26 @@ def test_the_second_time_the_packets_are_not_listed(tmp_path, monkeypatch):
     path = write(tmp_path / "clip.mp4", **IN_PARTS["aac.mp4"])
     spans = [(100_000, 101_000)]
     first = open_sound(path).read(spans)
-    monkeypatch.setattr(long_track, "sound_packets", None)
+    monkeypatch.setattr(long_track, "packets_by_tables", None)
     assert torch.equal(open_sound(path).read(spans)[0], first[0])
     path.write_bytes(path.read_bytes() + bytes(8))
     with pytest.raises(TypeError):
         open_sound(path)
+
+
+@pytest.mark.parametrize("name", [name for name in IN_PARTS if name.endswith(("mp4", "m4a"))])
+def test_the_tables_of_an_mp4_list_the_packets_that_reading_it_finds(tmp_path, monkeypatch, name):
+    path = write(tmp_path / name, **IN_PARTS[name])
+    read = long_track._read_through(str(path), Deadline(str(path), 60))
+    monkeypatch.setattr(long_track, "_read_through", None)
+    assert np.array_equal(long_track._index(str(path), Deadline(str(path), 60)), read)
+
+
+@pytest.mark.parametrize("n_frames", [20, 700])
+def test_a_file_whose_last_byte_is_missing_in_any_stream_is_decoded_whole(tmp_path, monkeypatch, n_frames):
+    kind = {**IN_PARTS["aac.mp4"], "video": n_frames}
+    path = write(tmp_path / "clip.mp4", **kind, movflags="faststart")
+    path.write_bytes(path.read_bytes()[:-1])
+    sound = open_sound(path, max_lost=1.0)
+    assert sound._long is None
+    assert sound.losses.reason == decoded_whole(path, monkeypatch).losses.reason != ""

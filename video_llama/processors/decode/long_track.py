@@ -25,6 +25,7 @@ from video_llama.common.errors import DecodeError, NoSoundTrack
 from video_llama.processors.decode.damage import collected_damage, ffmpeg_reports
 from video_llama.processors.decode.index_cache import LONG, CachedIndex
 from video_llama.processors.decode.media_file import Deadline, TornFile, decode_errors, opened
+from video_llama.processors.decode.mp4 import packets_by_tables
 from video_llama.processors.decode.seeking import SEEKABLE, Astray, IndexedPackets, discard_others
 from video_llama.processors.decode.sound_packets import sound_packets
 from video_llama.processors.decode.waveform import (
@@ -204,22 +205,27 @@ def _index(path: str, deadline: Deadline) -> NDArray[np.int64]:
     cache = CachedIndex(path, "sound")
     if kept := cache.load():
         return kept["pts"]
-    losses = Losses()
-    with opened(path, deadline, "sound") as container:
-        stream = _stream(path, container)
+    with _opened(path, deadline) as (container, stream):
         seconds = float((stream.duration or 0) * stream.time_base) if stream.time_base else 0.0
         if max(seconds, (container.duration or 0) / av.time_base) < LONG_SECONDS:
             raise Unsuitable
-        with collected_damage() as damage:
-            times = [packet.pts for packet in sound_packets(container, stream, deadline, losses)]
-    if damage or losses.reason or None in times or len(times) <= 2 * RUN_UP + HEAD:
-        raise Unsuitable
-    pts = np.array(times, np.int64)
-    if (np.diff(pts) <= 0).any():
+        by_tables = packets_by_tables(path, container, stream, None, deadline)
+    pts = _read_through(path, deadline) if by_tables is None else by_tables.pts
+    if len(pts) <= 2 * RUN_UP + HEAD or (np.diff(pts) <= 0).any():
         raise Unsuitable
     if len(pts) >= LONG:
         cache.keep({"pts": pts})
     return pts
+
+
+def _read_through(path: str, deadline: Deadline) -> NDArray[np.int64]:
+    """Return the presentation times of the packets, int64[N], by reading the file."""
+    losses = Losses()
+    with opened(path, deadline, "sound") as container, collected_damage() as damage:
+        times = [packet.pts for packet in sound_packets(container, _stream(path, container), deadline, losses)]
+    if damage or losses.reason or None in times:
+        raise Unsuitable
+    return np.array(times, np.int64)
 
 
 def _layout(

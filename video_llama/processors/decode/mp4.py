@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 from av.container import InputContainer
-from av.video.stream import VideoStream
+from av.stream import Stream
 from numpy.typing import NDArray
 
 from video_llama.common.file_part import open_binary
@@ -43,11 +43,12 @@ class _NotRegular(Exception):
 
 
 def packets_by_tables(
-    path: str, container: InputContainer, stream: VideoStream, fields: FieldFinder | None, deadline: Deadline
+    path: str, container: InputContainer, stream: Stream, fields: FieldFinder | None, deadline: Deadline
 ) -> PacketIndex | None:
     """Return what reading all packets would give; None if that takes reading them. The position in the file may move.
 
     Args:
+        stream: of frames or sound. Sound counts as cut short if any stream is, frames if their own is.
         fields: of an H.264 stream.
     """
     if container.format.name != MP4 or (fields is not None and fields.may_find):
@@ -57,14 +58,20 @@ def packets_by_tables(
             sizes, offsets = _tables(file, stream.id)
             entries = list(stream.index_entries)
             dts, at, listed = (np.array([getattr(e, name) for e in entries], np.int64) for name in _COLUMNS)
-            keys = np.flatnonzero([entry.is_keyframe for entry in entries])
-            end = file.seek(0, 2)
-            if not np.array_equal(listed, sizes) or any(e.is_discard for e in entries) or (at + sizes).max() > end:
+            keys, hidden = (
+                np.flatnonzero([getattr(e, name) for e in entries]) for name in ("is_keyframe", "is_discard")
+            )
+            needed = container.streams if stream.type == "audio" else [stream]
+            ends_at = max(entry.pos + entry.size for each in needed for entry in each.index_entries)
+            if not np.array_equal(listed, sizes) or ends_at > file.seek(0, 2):
+                return None
+            if stream.type == "video" and len(hidden):  # an edit list; where it hides frames, packets may come twice
                 return None
             if fields is not None and _may_change(file, fields, at[keys], sizes[keys]):
                 return None
         facts = np.zeros(len(dts), np.uint8)
-        facts[keys] = Is.KEY
+        facts[keys] |= np.uint8(Is.KEY)
+        facts[hidden] |= np.uint8(Is.HIDDEN)
         return _compared(dts, offsets, facts, container, stream, deadline)
     except (OSError, ValueError, LookupError, struct.error, Astray, _NotRegular):
         return None
@@ -78,7 +85,7 @@ def _compared(
     offsets: NDArray[np.int64],
     facts: NDArray[np.uint8],
     container: InputContainer,
-    stream: VideoStream,
+    stream: Stream,
     deadline: Deadline,
 ) -> PacketIndex:
     first = next(read_packets(container, [stream], deadline), None)
