@@ -53,22 +53,22 @@ def resize_clip(clip: Tensor, side: int) -> Tensor:
     """
     n_channels, n_frames, height, width = clip.shape
     rows, columns = bands(height, side, ROWS), bands(width, side, COLUMNS)
-    scaled = np.empty((n_channels, n_frames, side, side), np.uint8)
+    scaled = torch.empty((n_channels, n_frames, side, side), dtype=torch.uint8)
     for first in range(0, n_frames, FRAMES):
         some = clip[:, first : first + FRAMES].permute(0, 2, 1, 3).contiguous().numpy()  # [C, H, T, W]
         n_some = some.shape[2]
         pixels, across, down = _memory((height * n_some, width), (height, n_some, side), (side, n_some, side))
         by_row, by_column = across.reshape(height, -1), across.reshape(-1, side)
         down_by_row = down.reshape(side, -1)
-        for channel, result in zip(some, scaled[:, first : first + FRAMES], strict=True):
+        for channel, result in zip(some, scaled.numpy()[:, first : first + FRAMES], strict=True):
             np.copyto(pixels, channel.reshape(-1, width))
             for to, of, weights in columns:
                 np.matmul(pixels[:, of], weights, out=by_column[:, to])
             for to, of, weights in rows:
                 np.matmul(weights.T, by_row[of], out=down_by_row[to])
-            np.clip(down, 0, 255, out=down)
+            torch.from_numpy(down).clamp_(0, 255)  # twice as fast as numpy's
             np.copyto(result, down.transpose(1, 0, 2), casting="unsafe")
-    return torch.from_numpy(scaled)
+    return scaled
 
 
 def _memory(*shapes: tuple[int, ...]) -> list[NDArray[np.float32]]:
