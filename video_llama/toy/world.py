@@ -36,7 +36,7 @@ from video_llama.toy.language import QUESTIONS, SOUND_QUESTIONS
 from video_llama.toy.layouts import Item
 from video_llama.toy.scene import Scene, scenes, with_other_sounds
 
-VERSION = 5
+VERSION = 6
 """Increased when the same arguments give another world."""
 LAYOUTS = ("webvid", "cc3m", "llava", "videochat", "soundchat", "avchat", "heldout")
 MANIFEST = "world.json"
