@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from video_llama.checkpoints.sources.hub import find
-from video_llama.checkpoints.sources.references import hub_references
-from video_llama.common.errors import VideoLlamaError
+from video_llama.common.errors import ConfigError, VideoLlamaError
 from video_llama.common.registry import MODELS
-from video_llama.config.loader import UNSET, ConfigError, JobConfig, load_config
-from video_llama.config.purposes import model_in_use
-from video_llama.config.serialize import registered_class
+from video_llama.config.fields import UNSET
+
+if TYPE_CHECKING:
+    from video_llama.config.loader import JobConfig
 
 Purpose = Literal["train", "use"]
 
@@ -52,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check(file: str, options: list[str], purpose: Purpose | None) -> bool:
+    from video_llama.config.loader import load_config  # slow to import
+
     try:
         config = load_config(file, options, allow_unset=True, **SECTIONS[purpose])
     except ConfigError as error:
@@ -83,6 +84,8 @@ def _purposes(config: JobConfig, purpose: Purpose | None) -> list[Purpose]:
     Raises:
         ConfigError: it is not for training, or not asked for that, and lacks what use needs.
     """
+    from video_llama.config.purposes import model_in_use
+
     if purpose == "train":
         return ["train"]
     trains: list[Purpose] = ["train"] if config.trains and purpose is None else []
@@ -103,6 +106,9 @@ def _unset_in_model(config: JobConfig) -> bool:
 
 def _to_fetch(config: JobConfig) -> list[str]:
     """Return a line for each model or file on the hub that a command that uses the config would download first."""
+    from video_llama.checkpoints.sources.hub import find
+    from video_llama.checkpoints.sources.references import hub_references
+
     named = hub_references(config.model) if config.model != UNSET else ()
     missing = [(key, ref) for key, ref in named if find(ref) is None]
     return [f"to be downloaded from the hub: {ref} ({key}); checked no further without it" for key, ref in missing]
@@ -118,6 +124,9 @@ def _idle_settings(config: JobConfig, purposes: list[Purpose]) -> list[str]:
     """
     if _unset_in_model(config):
         return []
+    from video_llama.config.purposes import model_in_use
+    from video_llama.config.serialize import registered_class
+
     model = model_in_use(config.model) if purposes == ["use"] else config.model
     model_class: Any = registered_class(MODELS, config.model)  # slow to import
     spec = model_class.sample_spec(model)

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from video_llama.common.errors import VideoLlamaError
 from video_llama.common.registry import MODELS
-from video_llama.config.loader import load_config
-from video_llama.config.serialize import registered_class
 
 if TYPE_CHECKING:
     from video_llama.checkpoints.inspection import Inspection
@@ -37,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.options and not args.cfg_path:
         raise VideoLlamaError("--options: override settings of a YAML; name it with --cfg-path")
     from video_llama.checkpoints.inspection import inspect  # slow to import
+    from video_llama.config.loader import load_config
 
     config = load_config(args.cfg_path, args.options, allow_unset=True).model if args.cfg_path else None
     if (Path(args.file) / "config.json").is_file():
@@ -52,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _tools(config: Any, cfg_path: str) -> WeightsTools:
     """Return the class of a model section, or raise VideoLlamaError if it cannot be compared with weights files."""
+    from video_llama.config.serialize import registered_class
     from video_llama.models.model_class import WeightsTools  # slow to import
 
     model_class: Any = registered_class(MODELS, config)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from video_llama import __version__
 from video_llama.common.errors import Preempted, VideoLlamaError
+from video_llama.common.garbage import exit_without_collection
 from video_llama.common.registry import import_problem
 
 
@@ -73,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 an error was reported, 2 wrong usage, 75 stopped on request and to
     be continued, 130 interrupted."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    exit_without_collection()
     try:
         code = _run(argv)
         sys.stdout.flush()  # here, where a closed pipe is caught, rather than at exit

@@ -7,7 +7,6 @@ import json
 
 from video_llama.common.errors import ConfigError
 from video_llama.common.registry import import_problem, plugin_problems
-from video_llama.config.schema import json_schema
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,5 +25,7 @@ def run(args: argparse.Namespace) -> int:
     problems = plugin_problems() + [problem for module in args.imports if (problem := import_problem(module))]
     if problems:
         raise ConfigError(problems)
+    from video_llama.config.schema import json_schema  # slow to import
+
     print(json.dumps(json_schema(), indent=1, ensure_ascii=False))
     return 0

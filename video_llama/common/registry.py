@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
 from video_llama.common.errors import DuplicateName, UnknownName
+from video_llama.common.garbage import without_collections
 
 T = TypeVar("T")
 
@@ -79,7 +80,8 @@ class Registry(Generic[T]):
             UnknownName: nothing has that name; the message lists the known names and the nearest one.
         """
         if name not in self._entries and name in self._builtin:
-            importlib.import_module(self._builtin[name].module)
+            with without_collections():
+                importlib.import_module(self._builtin[name].module)
         if name not in self._entries:
             raise self.unknown(name)
         return self._entries[name]

@@ -6,8 +6,6 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
 from video_llama.common.errors import VideoLlamaError
 from video_llama.config.overrides import system_option
 from video_llama.demo.limits import PageLimits
@@ -70,11 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _checked(hint: Any) -> Callable[[str], Any]:
     """Return an argparse type that parses a value and checks what the type hint demands."""
-    adapter = TypeAdapter(hint)
 
     def parse(text: str) -> Any:
+        from pydantic import TypeAdapter, ValidationError  # slow to import
+
         try:
-            return adapter.validate_python(text)
+            return TypeAdapter(hint).validate_python(text)
         except ValidationError as error:
             raise argparse.ArgumentTypeError(
                 f"{text}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"

@@ -24,6 +24,20 @@ def test_a_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().out.startswith(f"usage: video-llama {name} ")
 
 
+def test_help_imports_nothing_slow() -> None:
+    slow = ["torch", "transformers", "numpy", "omegaconf", "huggingface_hub", "video_llama.config.validation", "gradio"]
+    show_all = (
+        "import contextlib, io, sys\n"
+        "from video_llama.cli.main import COMMANDS, main\n"
+        "for words in [['--help'], *([name, '--help'] for name in COMMANDS)]:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):\n"
+        "        main(words)\n"
+        f"    print(*words, *(name for name in {slow} if name in sys.modules))\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", show_all], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines() == ["--help", *(f"{name} --help" for name in COMMANDS)]
+
+
 @pytest.mark.parametrize("name", ["train", "chat", "demo"])
 def test_an_error_is_one_line_on_stderr(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--cfg-path", "no/such.yaml"]) == 1
