@@ -129,6 +129,10 @@ def _train(
             log.warning("warning: %s", warning)
     torch.manual_seed(job.run.seed)
     model = model_class.from_config(job.model, world.device)
+    if getattr(job.run, "batch_size_train", None) == "auto":
+        from video_llama.planning.batch_search import settled
+
+        job = settled(job, model, mixture, world, pad_id=spec.tokenizer.pad_id)
     runner = registered_class(RUNNERS, job.run)(
         job.run,
         model,

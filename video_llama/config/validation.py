@@ -221,7 +221,7 @@ class _Config:
         except ValidationError as error:
             raise failure(*self._key_problems(error, value), *problems_of(error)) from None
         config = self.cls(**given) if self.base is None else replace(self.base, **given)
-        if info.context.untyped == untyped and (found := _contradictions(config, info.context.trains)):
+        if info.context.untyped == untyped and (found := _contradictions(config, info.context)):
             raise failure(*found)
         return config
 
@@ -233,9 +233,9 @@ class _Config:
         return found + [Problem("missing; it has no default", loc) for loc in missing]
 
 
-def _contradictions(config: Any, trains: bool) -> list[Problem]:
+def _contradictions(config: Any, context: Context) -> list[Problem]:
     """Return what contradicts itself in a Config, but for settings that are still to be set."""
-    checks = ["check", "check_training"] if trains else ["check"]
+    checks = ["check", *(["check_training"] if context.trains else []), *(["check_files"] if context.has_files else [])]
     found = []
     for name, message in (each for check in checks if hasattr(config, check) for each in getattr(config, check)()):
         path, value = name.split("."), config

@@ -18,6 +18,13 @@ _SIGNS = re.compile(r"out of memory|not enough memory|can't allocate memory|cann
 """Messages of torch, CUDA and the operating system; most come as a plain RuntimeError."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory has run out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _SIGNS.search(str(error)) is not None
+
+
 def within_memory(work: Callable[P, T]) -> Callable[P, T]:
     """Decorate a function: convert out-of-memory errors to OutOfMemory, and free the CUDA cache."""
 
@@ -26,7 +33,7 @@ def within_memory(work: Callable[P, T]) -> Callable[P, T]:
         try:
             return work(*args, **kwargs)
         except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _SIGNS.search(str(error)):
+            if not is_out_of_memory(error):
                 raise
             reason = ". ".join(str(error).split(". ")[:2]).rstrip(".")
         torch.cuda.empty_cache()  # here, because the error no longer keeps the tensors alive

@@ -261,12 +261,23 @@ class VideoLLaMAConfig:
         """
         if self.ckpt is None:
             raise ConfigError(["model.ckpt is not set: the branch would answer at random"])
-        frozen = replace(
-            self, frozen_video_Qformer=True, frozen_llama_proj=True, frozen_audio_Qformer=True, audio_source="sound"
-        )
-        if problems := list(frozen.check()):  # training may leave out what inference needs
+        frozen = self.frozen()
+        if problems := [*frozen.check(), *frozen.check_files()]:  # training may leave out what inference needs
             raise ConfigError([f"for inference, model.{key}: {message}" for key, message in problems])
-        return replace(frozen, freeze_vit=True, freeze_qformer=True, drop_path_rate=0.0)
+        return frozen
+
+    def frozen(self) -> VideoLLaMAConfig:
+        """Return the config of the same model with nothing trained, and sound as the input of the audio branch."""
+        return replace(
+            self,
+            frozen_video_Qformer=True,
+            frozen_llama_proj=True,
+            frozen_audio_Qformer=True,
+            audio_source="sound",
+            freeze_vit=True,
+            freeze_qformer=True,
+            drop_path_rate=0.0,
+        )
 
     @property
     def trains_nothing(self) -> bool:
@@ -315,6 +326,9 @@ class VideoLLaMAConfig:
     def check(self) -> Iterable[tuple[str, str]]:
         """Yield the settings that contradict each other, and frozen parts without weights."""
         yield from contradictions(self)
+
+    def check_files(self) -> Iterable[tuple[str, str]]:
+        """Yield the weights that are used where a key is left out, and are not on this machine."""
         yield from missing_defaults(self)
 
     def check_training(self) -> Iterable[tuple[str, str]]:

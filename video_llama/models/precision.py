@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,14 +63,29 @@ def number_formats(
 
 def number_format(asked: Precision, in_file: torch.dtype, device: torch.device, strict: bool = False) -> NumberFormat:
     """Choose the number format of one part; see ``number_formats``."""
-    on_cpu = device.type == "cpu"
+    fast = frozenset(dtype for dtype in DTYPES.values() if is_fast(dtype, device))
+    return chosen_format(asked, in_file, fast, on_cpu=device.type == "cpu", strict=strict)
+
+
+def chosen_format(
+    asked: Precision, in_file: torch.dtype, fast: Container[torch.dtype], *, on_cpu: bool, strict: bool
+) -> NumberFormat:
+    """Choose the number format of one part on a device that need not be there.
+
+    Args:
+        asked: the setting.
+        in_file: the format in the weights file of the part.
+        fast: formats that the device has instructions for.
+        on_cpu: whether the device is a CPU.
+        strict: compute as asked even where that is slow.
+    """
     if asked != "auto":
         stored = DTYPES[asked]
-    elif on_cpu or (in_file == torch.bfloat16 and is_fast(in_file, device)):
+    elif on_cpu or (in_file == torch.bfloat16 and in_file in fast):
         stored = in_file
     else:
         stored = torch.float16
-    if is_fast(stored, device) or (strict and asked != "auto"):
+    if stored in fast or (strict and asked != "auto"):
         return NumberFormat(stored, stored)
     return NumberFormat(stored, torch.float32) if on_cpu else NumberFormat(torch.float16, torch.float16)
 

@@ -97,11 +97,16 @@ class RunConfig:
     iters_per_epoch: Annotated[int, Ge(1)] | None = None
     """Optimiser steps of an epoch. null: as many as go once through all records."""
 
-    batch_size_train: Annotated[int, Ge(1)]
-    """Samples of a forward pass, on each process."""
+    batch_size_train: Annotated[int, Ge(1)] | Literal["auto"]
+    """Samples of a forward pass, on each process. auto: as many as fit in memory, and as many passes as make a step of
+    global_batch_size."""
 
     accum_grad_iters: Annotated[int, Ge(1)] = 1
     """Forward passes of an optimiser step, on each process."""
+
+    global_batch_size: Annotated[int, Ge(1)] | None = None
+    """Samples of an optimiser step over all processes, with batch_size_train: auto. null: what batch_size_train, accum_grad_iters
+    and the processes make."""
 
     group_by_length: Annotated[bool, Operational()] = True
     """The samples of a step are ordered by length before they are split into forward passes, so that few tokens are padding
@@ -115,7 +120,7 @@ class RunConfig:
     """Bound of the frames of a forward pass, as max_tokens_per_batch. null: none."""
 
     batch_size_eval: Annotated[int, Ge(1), Operational()] | None = None
-    """Samples of a batch in validation. null: as in training."""
+    """Samples of a batch in validation. null: as in training, or 8 with batch_size_train: auto."""
 
     num_workers: Annotated[int, Ge(0), Operational()] = 4
     """Loader processes for each training process; 0: none."""
@@ -259,8 +264,22 @@ class RunConfig:
             yield "world_size", f"{self.world_size}, but distributed is false"
         if self.keep_every and self.save_every and self.keep_every % self.save_every:
             yield "keep_every", f"{self.keep_every} is not a multiple of save_every, {self.save_every}"
+        yield from self._check_batches()
         yield from self._check_schedule()
         yield from self._check_callbacks()
+
+    def _check_batches(self) -> Iterable[tuple[str, str]]:
+        if self.batch_size_train != "auto":
+            if self.global_batch_size is not None:
+                yield "global_batch_size", "is for batch_size_train: auto. Set that, or leave this out."
+            return
+        if self.global_batch_size is None:
+            yield "batch_size_train", "auto needs global_batch_size, the samples of a step over all processes"
+        if self.accum_grad_iters != 1:
+            yield "accum_grad_iters", "follows from global_batch_size with batch_size_train: auto. Leave it out."
+        for key in ("max_tokens_per_batch", "max_frames_per_batch"):
+            if getattr(self, key) is not None:
+                yield key, "splits steps itself, so batch_size_train: auto has nothing to find. Leave one of them out."
 
     def _check_schedule(self) -> Iterable[tuple[str, str]]:
         if isinstance(self.lr_sched, str):  # still ???
@@ -344,8 +363,16 @@ class RunConfig:
     @property
     def eval_batch_size(self) -> int:
         """Samples or questions of a batch of validation, in each process: ``batch_size_eval``, or that of training."""
-        return self.batch_size_eval or self.batch_size_train
+        return self.batch_size_eval or (8 if self.batch_size_train == "auto" else self.batch_size_train)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Samples of a forward pass, once ``auto`` is settled."""
+        assert self.batch_size_train != "auto", "settled before the runner is built"
+        return self.batch_size_train
 
     def samples_per_step(self, processes: int) -> int:
         """Return the samples of an optimiser step, over all processes."""
+        if self.batch_size_train == "auto":
+            return self.global_batch_size or 1  # None is refused
         return self.batch_size_train * self.accum_grad_iters * processes

@@ -54,7 +54,7 @@ def read_run(path: Path, config: RunConfig, *, scales_loss: bool) -> dict[str, A
 def batch_plan(config: RunConfig, records: int, processes: int) -> BatchPlan:
     """Return how a run that starts splits its samples over its processes."""
     return BatchPlan(
-        batch_size=config.batch_size_train,
+        batch_size=config.micro_batch_size,
         accumulation=config.accum_grad_iters,
         world_size=processes,
         steps_per_epoch=config.steps_per_epoch(records, processes),
@@ -94,20 +94,20 @@ def resumed_plan(
     steps, samples = saved["steps_per_epoch"], saved["samples_per_step"]
     wanted = batch_plan(config, samples * steps if records is None else records, processes)
     if processes != saved["processes"] and wanted.samples_per_step != samples:
-        at_once = config.batch_size_train * processes
+        at_once = config.micro_batch_size * processes
         accumulation, rest = divmod(samples, at_once)
         if rest or not accumulation:
             raise WeightsError(
                 f"{path} is of a run of {saved['processes']} processes with {samples} samples to a step, which {processes} "
-                f"processes cannot take in batches of {config.batch_size_train}. Lower run.batch_size_train so that "
+                f"processes cannot take in batches of {config.micro_batch_size}. Lower run.batch_size_train so that "
                 f"it times {processes} divides {samples}, or use another number of processes."
             )
         log.info(
             "%d processes take the steps of %d: each accumulates %d batches of %d instead of %d",
-            processes, saved["processes"], accumulation, config.batch_size_train, config.accum_grad_iters,
+            processes, saved["processes"], accumulation, config.micro_batch_size, config.accum_grad_iters,
         )  # fmt: skip
         wanted = BatchPlan(
-            batch_size=config.batch_size_train,
+            batch_size=config.micro_batch_size,
             accumulation=accumulation,
             world_size=processes,
             steps_per_epoch=config.iters_per_epoch or (steps if records is None else max(1, records // samples)),

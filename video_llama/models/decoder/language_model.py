@@ -5,6 +5,7 @@ Shapes: B sequences, L tokens, H hidden width, K distinct target columns, W voca
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from functools import partial
@@ -66,6 +67,18 @@ class LanguageModel(nn.Module):
         keep_differentiable(self.lm)
         if lora is not None:
             add_adapters(self.lm, lora)
+
+    @classmethod
+    def without_values(cls, folder: DecoderFolder, dtype: torch.dtype, lora: LoRAConfig | None = None) -> LanguageModel:
+        """Build one on the meta device from the folder's ``config.json`` alone. For args and errors see the class."""
+        made = cls.__new__(cls)
+        nn.Module.__init__(made)
+        made.lm = copy.deepcopy(folder.skeleton).to(dtype)
+        made.max_context = folder.max_context
+        if lora is not None:
+            with torch.device("meta"):
+                add_adapters(made.lm, lora)
+        return made
 
     @property
     def width(self) -> int:
