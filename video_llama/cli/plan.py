@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from video_llama.common.errors import VideoLlamaError
 
@@ -48,11 +48,20 @@ def run(args: argparse.Namespace) -> int:
 
     plan = make_plan(job, _target(args, job))
     if args.json:
-        print(json.dumps(asdict(plan), ensure_ascii=False))
+        print(json.dumps(_plain(plan), ensure_ascii=False))
     else:
         print("\n".join(_lines(args.cfg_path, plan)))
     as_configured = [ways[0] for ways in (plan.training, plan.use) if ways]
     return 0 if any(way.fits for way in as_configured) else 1
+
+
+def _plain(plan: Plan) -> dict[str, Any]:
+    """Return the plan as JSON has it: with the total of each need."""
+    content = asdict(plan)
+    for key, ways in (("training", plan.training), ("use", plan.use)):
+        for each, way in zip(content[key], ways, strict=True):
+            each["need"]["total"] = way.need.total
+    return content
 
 
 def _target(args: argparse.Namespace, job: JobConfig) -> Target:
