@@ -12,6 +12,7 @@ import yaml
 from tests.integration.conftest import ROOT, losses, torchrun
 from video_llama.checkpoints.io import read_checkpoint
 from video_llama.cli.train import train as run_training
+from video_llama.planning import batch_search
 
 STAGE_1 = "train_configs/toy/stage1_pretrain.yaml"
 STAGE_2 = "train_configs/toy/stage2_finetune.yaml"
@@ -45,6 +46,18 @@ def test_four_accumulated_batches_have_the_losses_of_one(world, tmp_path, one_pr
     split = ["run.batch_size_train=2", "run.accum_grad_iters=4"]
     assert train(STAGE_1, f"paths.world={world}", f"run.output_dir={tmp_path}", *split, *TWENTY).code == 0
     assert losses(tmp_path) == pytest.approx(one_process, rel=1e-4)
+
+
+def test_a_batch_size_that_is_found_has_the_losses_of_one_that_is_set(
+    world, tmp_path, one_process, train, monkeypatch, caplog
+):
+    monkeypatch.setenv("VIDEO_LLAMA_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(batch_search, "largest", lambda sizes, fits, world: max(n for n in sizes if n < 4 and fits(n)))
+    found = ["run.batch_size_train=auto", "run.global_batch_size=8"]
+    done = train(STAGE_1, f"paths.world={world}", f"run.output_dir={tmp_path / 'run'}", *found, *TWENTY)
+    assert done.code == 0, done.err
+    assert "batch_size_train: auto: 2, with accum_grad_iters: 4 (found now;" in caplog.text
+    assert losses(tmp_path / "run") == pytest.approx(one_process, rel=1e-4)
 
 
 def test_stage_2_starts_from_the_branch_of_stage_1_and_resumes_bit_for_bit(world, tmp_path, train):

@@ -110,7 +110,9 @@ def _lines(name: str, plan: Plan) -> list[str]:
 
 def _parts(plan: Plan) -> list[str]:
     per = "a sample" if plan.training else "the dialogue"
-    rows = [("part", "parameters", "trained", "weights, GB", "stored as", f"TFLOP forward, {per}")]
+    rows: list[tuple[str, ...]] = [
+        ("part", "parameters", "trained", "weights, GB", "stored as", f"TFLOP forward, {per}")
+    ]
     for part in plan.parts:
         flops = plan.flops.get(part.name, 0.0)
         rows.append(

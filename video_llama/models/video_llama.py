@@ -43,7 +43,7 @@ from video_llama.models.training_flops import TrainingFlops
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.weights.fit import decoder_fit, fit
 from video_llama.models.weights.loading import DECODER, WeightsFile, check_weights_files, read_weights_files
-from video_llama.models.weights.unfilled import parameters_without_values
+from video_llama.models.weights.unfilled import drop_values, parameters_without_values
 from video_llama.prompts.sample_spec import SampleSpec
 
 
@@ -89,7 +89,7 @@ class VideoLLaMA(nn.Module):
         """Build the model, load the weights that the config names, and freeze what it does not train.
 
         Weights that do not fit are refused before the decoder, the largest file, is read. Frozen parts stay mapped to their
-        files where they can: on a CPU, in the number format of the file, and with every parameter in a file.
+        files where they can: on a CPU, in the number format of the file.
 
         Args:
             config: sizes and files.
@@ -105,6 +105,7 @@ class VideoLLaMA(nn.Module):
         formats = _number_formats(config, files, torch.device(device))
         with parameters_without_values() if _all_in(files, skeleton) else contextlib.nullcontext():
             model = cls(config)
+        drop_values(model, {name for file in files for name in file.tensors})
         model.load_decoder(formats["llama_precision"].stored)
         model.freeze()
         if config.modalities.video:

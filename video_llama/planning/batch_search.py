@@ -217,8 +217,8 @@ def _file(job: JobConfig, world: World) -> Path:
     else:
         device = "cpu"
     run = {name: getattr(job.run, name) for name in ("global_batch_size", "amp", "amp_dtype", "seed")}
-    content = job.as_dict()
-    known = [device, world.size, content["model"], content["datasets"], run, torch.__version__, video_llama.__version__]
+    sections = {name: section for name, section in job.as_dict().items() if name in ("model", "datasets")}
+    known = [device, world.size, sections, run, torch.__version__, video_llama.__version__]
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
     return home() / "batch_sizes" / f"{digest[:16]}.json"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from video_llama.common.types import Batch
 from video_llama.models.decoder.config import Quantization
@@ -87,13 +89,21 @@ class PlannedModel:
             model.recompute_activations()
         self.model: Any = without_values(model)
 
+    def quantised(self, kind: Quantization) -> PlannedModel:
+        """Return the same model with a quantised decoder: it computes alike, from smaller weights."""
+        other = copy.copy(self)
+        other.__dict__.pop("parts", None)
+        other.config = replace(self.config, quantization=kind)
+        return other
+
+    @cached_property
     def parts(self) -> list[Part]:
-        """Return the parts in the order of the model."""
+        """The parts in the order of the model."""
         return [self._part(name, part) for name, part in self.model.named_children()]
 
     def weights(self) -> int:
         """Return the bytes of all weights and buffers."""
-        return sum(part.n_bytes for part in self.parts())
+        return sum(part.n_bytes for part in self.parts)
 
     def trained_bytes(self) -> int:
         """Return the bytes of the trained parameters."""
@@ -160,7 +170,7 @@ class PlannedModel:
 _NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 
 
-def _linear_weights(lm: Any) -> Iterator[nn.Parameter]:
+def _linear_weights(lm: Any) -> Iterator[Tensor]:
     """Yield the weights that quantisation would make smaller: of linear layers, but for adapters and the output layer."""
     head = lm.get_output_embeddings()
     for name, module in lm.named_modules():

@@ -15,8 +15,9 @@ from video_llama.common.types import Batch
 from video_llama.config.loader import UNSET, JobConfig
 from video_llama.config.serialize import registered_class
 from video_llama.conversation.processors import inference_config
+from video_llama.models.decoder.config import Precision
 from video_llama.models.model_class import WeightsTools
-from video_llama.models.precision import DTYPES, chosen_format, is_fast
+from video_llama.models.precision import DTYPES, NumberFormat, chosen_format, is_fast
 from video_llama.planning.estimate import ADAM_MOMENTS, Formats, Need, Part, PlannedModel
 from video_llama.planning.speed import expected_seconds, seconds_at_roof
 from video_llama.planning.tracing import Trace
@@ -112,7 +113,7 @@ def make_plan(job: JobConfig, target: Target) -> Plan:
     """
     model_class = _model_class(job)
     planner = _Planner(job, target, model_class)
-    parts, flops, found = planner.as_configured.parts(), {}, Plan(target, [], {})
+    parts, flops, found = planner.as_configured.parts, {}, Plan(target, [], {})
     if planner.trains:
         found = planner.training()
         flops = found.flops
@@ -123,7 +124,7 @@ def make_plan(job: JobConfig, target: Target) -> Plan:
             raise
         used = Plan(target, [], {})
     if not planner.trains:
-        parts = planner.used.parts()
+        parts = planner.used.parts
         flops = used.flops
     cards = [planner.on_card(name, found, used) for name in (() if target.on_cpu else SHOWN_CARDS)]
     return replace(found, parts=parts, flops=flops, use=used.use, use_work=used.use_work, cards=cards)
@@ -171,13 +172,12 @@ class _Planner:
     def _other_ways(self, work: Workload) -> Iterator[Way]:
         model = self.job.model
         saving = model if model.use_grad_checkpoint else replace(model, use_grad_checkpoint=True)
-        recomputed = self._model(saving)
+        recomputed = self.as_configured if saving is model else self._model(saving)
         key = () if model.use_grad_checkpoint else ("model.use_grad_checkpoint: true",)
         if key:
             yield self._way(key, recomputed, work)
         if model.decoder_quantization is None:
-            small = self._model(replace(saving, quantization="nf4"))
-            yield self._way((*key, "model.quantization: nf4"), small, work)
+            yield self._way((*key, "model.quantization: nf4"), recomputed.quantised("nf4"), work)
         if self.target.gpus > 1 and model.decoder_quantization is None:
             yield self._way((*key, "run.parallel: {decoder: shard}"), recomputed, work, shards=self.target.gpus)
         if work.frames > 1:
@@ -218,7 +218,7 @@ class _Planner:
 
     def _need(self, model: PlannedModel, trace: Trace, *, shards: int = 1, stored: bool = False) -> Need:
         averages = int(self.job.run.ema is not None) if isinstance(self.job.run, RunConfig) else 0
-        parts = {part.name: part.n_bytes for part in model.parts()}
+        parts = {part.name: part.n_bytes for part in model.parts}
         if stored:
             parts = {name: size for name, size in parts.items() if name not in ("vision", "qformer", "audio_encoder")}
         if shards > 1:
@@ -241,7 +241,7 @@ class _Planner:
         trace = self.used.in_use(batch)
         ways = []
         for kind in (config.quantization, *(("int8", "nf4") if config.decoder_quantization is None else ())):
-            model = self.used if kind == config.quantization else self._model(replace(config, quantization=kind))
+            model = self.used if kind == config.quantization else self.used.quantised(kind)
             need = Need(model.weights(), 0, trace.peak + model.widest(), self._reserve, trace.flops)
             changes = () if kind == config.quantization else (f"model.quantization: {kind}",)
             ways.append(Way(changes, need, self._fits(need)))
@@ -261,7 +261,7 @@ class _Planner:
                 samples_expected=samples / expected_seconds(trace, card),
             )
         if use.use:
-            decoder = next(part.n_bytes for part in self.used.parts() if part.name == "decoder")
+            decoder = next(part.n_bytes for part in self.used.parts if part.name == "decoder")
             found = replace(found, use_fits=use.use[0].need.total <= limit, tokens_at_roof=card.bandwidth / decoder)
         return found
 
@@ -283,13 +283,12 @@ class _Planner:
             of_decoder = config.decoder_folder.number_format
         except WeightsError:  # its weights are not there
             of_decoder = getattr(config.decoder_folder.config, "dtype", None) or torch.float16
-        vision, decoder = (
-            chosen_format(asked, in_file, fast, on_cpu=on_cpu, strict=config.strict_precision)
-            for asked, in_file in (
-                (config.vit_precision if config.freeze_vit else "fp32", torch.float16),
-                (config.llama_precision, of_decoder),
-            )
-        )
+
+        def chosen(asked: Precision, in_file: torch.dtype) -> NumberFormat:
+            return chosen_format(asked, in_file, fast, on_cpu=on_cpu, strict=config.strict_precision)
+
+        vision = chosen(config.vit_precision if config.freeze_vit else "fp32", torch.float16)
+        decoder = chosen(config.llama_precision, of_decoder)
         run = self.job.run
         amp = DTYPES[run.amp_dtype or "bf16"] if isinstance(run, RunConfig) and run.amp else None
         if on_cpu and amp not in fast and getattr(run, "amp_dtype", None) is None:

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 _aten: Any = torch.ops.aten
+_DEVICE: Any = torch.ops.prim.device.default
 _HALF = (torch.float16, torch.bfloat16)
 _FLOPS: dict[Any, Callable[..., float]] = {
     **flop_registry,
@@ -177,6 +178,8 @@ class _Tracer(TorchDispatchMode):
             finalizer.detach()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            return args[0].fake_device  # asked for very often
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         made = [each for each in tree_leaves(out) if isinstance(each, Tensor)]

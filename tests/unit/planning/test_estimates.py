@@ -126,7 +126,7 @@ def test_the_planned_peak_of_a_prompt_is_the_measured_one(decoder: Path) -> None
 def test_the_bytes_of_the_parts_are_those_of_the_model(decoder: Path) -> None:
     config = tiny.config(decoder, **tiny.AUDIO, lora=None)
     model = VideoLLaMA.from_config(config)
-    parts = {part.name: part for part in PlannedModel(VideoLLaMA, config, Formats(FP32, FP32)).parts()}
+    parts = {part.name: part for part in PlannedModel(VideoLLaMA, config, Formats(FP32, FP32)).parts}
     for name, part in model.named_children():
         tensors = [*part.parameters(), *part.buffers()]
         assert parts[name].n_bytes == sum(t.nbytes for t in tensors), name
@@ -153,7 +153,7 @@ def test_half_stored_weights_that_compute_in_float32_count_as_stored(decoder: Pa
     config = tiny.config(decoder)
     widened = NumberFormat(torch.float16, torch.float32)
     full, half = (PlannedModel(VideoLLaMA, config, Formats(FP32, chosen)) for chosen in (FP32, widened))
-    size = {model: {part.name: part.n_bytes for part in model.parts()}["decoder"] for model in (full, half)}
+    size = {model: {part.name: part.n_bytes for part in model.parts}["decoder"] for model in (full, half)}
     assert size[half] == pytest.approx(size[full] / 2, rel=0.01)
 
 

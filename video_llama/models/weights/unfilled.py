@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
 from torch import nn
@@ -23,3 +23,11 @@ def parameters_without_values() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def drop_values(module: nn.Module, names: Container[str]) -> None:
+    """Put parameters that files will fill on the meta device, so that their initial values take no memory meanwhile."""
+    for name, p in list(module.named_parameters()):
+        if name in names:
+            owner, _, leaf = name.rpartition(".")
+            module.get_submodule(owner)._parameters[leaf] = nn.Parameter(p.to("meta"), requires_grad=p.requires_grad)

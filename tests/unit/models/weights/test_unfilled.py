@@ -8,7 +8,7 @@ from torch import nn
 
 from video_llama.checkpoints.compare import fill
 from video_llama.common.errors import WeightsError
-from video_llama.models.weights.unfilled import parameters_without_values
+from video_llama.models.weights.unfilled import drop_values, parameters_without_values
 
 
 def unfilled() -> nn.Module:
@@ -52,3 +52,12 @@ def test_tensors_that_do_not_fit_fill_nothing():
     with pytest.raises(WeightsError, match=r"0\.bias"):
         fill(module, {"0.weight": torch.randn(2, 3), "0.bias": torch.randn(3)}, "a file")
     assert module[0].weight.is_meta
+
+
+def test_values_that_files_will_fill_are_dropped_and_others_kept():
+    module = nn.Sequential(nn.Linear(3, 2).requires_grad_(False), nn.Linear(2, 2))
+    kept = module[1].weight.clone()
+    drop_values(module, {"0.weight", "1.bias"})
+    assert {name for name, p in module.named_parameters() if p.is_meta} == {"0.weight", "1.bias"}
+    assert [p.requires_grad for p in module.parameters()] == [False, False, True, True]
+    assert torch.equal(module[1].weight, kept)
