@@ -89,7 +89,8 @@ class VideoLLaMAConfig:
     """Number format of the decoder. auto: as for vit_precision."""
 
     strict_precision: bool = False
-    """Compute in the vit_precision and llama_precision of the YAML even if the device is slow at them, not in fp32 or fp16."""
+    """Compute in the number formats of the YAML, vit_precision, llama_precision and audio_precision, even if the device is slow at
+    them, not in fp32 or fp16."""
 
     low_resource: bool = False
     """Load the decoder in 8 bits; the same as quantization: int8."""
@@ -126,6 +127,9 @@ class VideoLLaMAConfig:
 
     imagebind_ckpt_path: Annotated[str, WeightsSource(only_with="equip_audio_branch")] | None = None
     """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth. null: imagebind_huge, at full size."""
+
+    audio_precision: Precision = "auto"
+    """Number format of ImageBind. auto: as for vit_precision. Other audio encoders are in fp32."""
 
     audio_source: Literal["frames", "sound", "both"] | None = None
     """Input of the audio branch in training. frames: those of the clip or image, through ImageBind's vision trunk, as in the

@@ -54,6 +54,11 @@ def _audio(config: VideoLLaMAConfig) -> Iterable[tuple[str, str]]:
     elif not isinstance(config.audio_encoder_config, ImageBindConfig):
         if config.imagebind_ckpt_path is not None:
             yield "imagebind_ckpt_path", "has no effect: audio_encoder is not ImageBind. Leave it out."
+        if config.audio_precision not in ("auto", "fp32"):
+            yield (
+                "audio_precision",
+                f"{config.audio_precision}, but audio_encoder is not ImageBind, and in fp32. Leave it out.",
+            )
         if config.modalities.audio_source in ("frames", "both") and not config.audio_encoder_config.takes_frames:
             yield "audio_source", f"{config.audio_source}, but this audio_encoder takes sound only. Set it to sound."
     elif config.imagebind_ckpt_path is None and "imagebind_ckpt_path" not in config.default_weights():

@@ -25,6 +25,23 @@ WIDENED_AT_ONCE = 2**20
 """Weights that are widened together: 4 MB in float32."""
 
 
+def set_number_format(module: nn.Module, stored: torch.dtype, computed: torch.dtype | None = None) -> torch.dtype:
+    """Cast the parameters and buffers of a module once; return the number format of its arithmetic.
+
+    Args:
+        module: changed in place.
+        stored: number format of the weights.
+        computed: float32 if they compute in that nevertheless; None: as they are stored.
+    """
+    if computed in (None, stored):
+        module.to(stored)
+        return stored
+    for p in module.parameters():
+        p.data = p.data.to(stored)
+    compute_in_float32(module)
+    return torch.float32
+
+
 def compute_in_float32(module: nn.Module) -> None:
     """Let a module and all below it compute in float32, with its frozen half-precision weights as they are.
 

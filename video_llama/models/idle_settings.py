@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _OF_THE_AUDIO_BRANCH = (
     "audio_encoder",
     "imagebind_ckpt_path",
+    "audio_precision",
     "audio_source",
     "audio_segments",
     "audio_channels",
@@ -60,8 +61,11 @@ def idle_settings(config: VideoLLaMAConfig, trains: bool) -> Iterable[tuple[str,
     found: dict[str, str] = {}
     if config.prompt_template is not None and config.prompt_path is None:
         found["prompt_template"] = "has no effect without prompt_path, the file of the prompts that go into it"
-    if config.strict_precision and not {config.vit_precision, config.llama_precision} & {"fp16", "bf16"}:
-        found["strict_precision"] = "has no effect: neither vit_precision nor llama_precision is fp16 or bf16"
+    formats = {config.vit_precision, config.llama_precision, config.audio_precision}
+    if config.strict_precision and not formats & {"fp16", "bf16"}:
+        found["strict_precision"] = (
+            "has no effect: none of vit_precision, llama_precision, audio_precision is fp16 or bf16"
+        )
     if config.ckpt is None:
         found["ckpt_ema"] = "has no effect without ckpt"
     if config.ckpt_2 is None:

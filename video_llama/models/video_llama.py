@@ -32,6 +32,7 @@ from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import ALPHA, adapters_alone, alpha_of
 from video_llama.models.decoder.lora_merge import merge_lora
 from video_llama.models.encoder_keys import encoder_keys
+from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.encoders.factory import audio_processor, build_audio_encoder
 from video_llama.models.encoders.vision import VisionEncoder
 from video_llama.models.freezing import is_trainable, keep_frozen_in_eval
@@ -110,6 +111,8 @@ class VideoLLaMA(nn.Module):
         model.freeze()
         if config.modalities.video:
             model.vision.set_precision(*formats["vit_precision"])
+        if "audio_precision" in formats:
+            model.audio_encoder.set_precision(*formats["audio_precision"])
         model.load_weights(files)
         if formats["llama_precision"].widens:
             model.decoder.compute_in_float32()
@@ -322,14 +325,23 @@ class VideoLLaMA(nn.Module):
 def _number_formats(
     config: VideoLLaMAConfig, files: Sequence[WeightsFile], device: torch.device
 ) -> dict[str, NumberFormat]:
-    """Choose the number formats of the frame encoder, if there is one, and of the decoder."""
+    """Choose the number formats of the frame encoder and of ImageBind, if there are any, and of the decoder."""
     asked: dict[str, Precision] = {"llama_precision": config.llama_precision}
     in_files = {"llama_precision": config.decoder_folder.number_format}
     if config.modalities.video:
-        of_vit = [t.dtype for file in files for name, t in file.tensors.items() if name.startswith("vision.vit.")]
         asked["vit_precision"] = config.vit_precision if config.freeze_vit else "fp32"
-        in_files["vit_precision"] = of_vit[-1] if of_vit else torch.float32
+        in_files["vit_precision"] = _format_in(files, "vision.vit.")
+    if config.equip_audio_branch and isinstance(config.audio_encoder_config, ImageBindConfig):
+        asked["audio_precision"] = config.audio_precision
+        in_files["audio_precision"] = _format_in(files, "audio_encoder.")
     return number_formats(asked, in_files, device, config.strict_precision)
+
+
+def _format_in(files: Sequence[WeightsFile], prefix: str) -> torch.dtype:
+    """Return the number format of a part's tensors; float32 if it is in no file."""
+    return next(
+        (t.dtype for file in files[::-1] for name, t in file.tensors.items() if name.startswith(prefix)), torch.float32
+    )
 
 
 def _all_in(files: Sequence[WeightsFile], skeleton: nn.Module) -> bool:

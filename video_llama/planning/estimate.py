@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from video_llama.common.types import Batch
 from video_llama.models.decoder.config import Quantization
 from video_llama.models.decoder.language_model import LanguageModel
+from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.precision import NumberFormat
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.planning.tracing import Trace, tracing, without_values
@@ -31,6 +32,8 @@ class Formats:
 
     vision: NumberFormat
     decoder: NumberFormat
+    audio: NumberFormat
+    """Of ImageBind."""
     amp: torch.dtype | None = None
     """Of the trained parts in training. None: float32."""
 
@@ -85,6 +88,8 @@ class PlannedModel:
         model.freeze()
         if config.modalities.video:
             model.vision.set_precision(formats.vision.computed)
+        if config.equip_audio_branch and isinstance(config.audio_encoder_config, ImageBindConfig):
+            model.audio_encoder.set_precision(formats.audio.computed)
         if config.use_grad_checkpoint:
             model.recompute_activations()
         self.model: Any = without_values(model)
@@ -162,7 +167,8 @@ class PlannedModel:
 
     def _stored(self, part: str, p: nn.Parameter) -> tuple[str, float]:
         """Return the number format in which a parameter is kept, and its bytes per value."""
-        chosen = {"vision": self.formats.vision, "decoder": self.formats.decoder}.get(part)
+        formats = {"vision": self.formats.vision, "audio_encoder": self.formats.audio, "decoder": self.formats.decoder}
+        chosen = formats.get(part)
         dtype = chosen.stored if chosen and chosen.widens and not p.requires_grad else p.dtype
         return _NAMES.get(dtype, str(dtype)), dtype.itemsize
 

@@ -289,11 +289,12 @@ class _Planner:
 
         vision = chosen(config.vit_precision if config.freeze_vit else "fp32", torch.float16)
         decoder = chosen(config.llama_precision, of_decoder)
+        audio = chosen(config.audio_precision, torch.float32)
         run = self.job.run
         amp = DTYPES[run.amp_dtype or "bf16"] if isinstance(run, RunConfig) and run.amp else None
         if on_cpu and amp not in fast and getattr(run, "amp_dtype", None) is None:
             amp = None
-        return Formats(vision, decoder, amp)
+        return Formats(vision, decoder, audio, amp)
 
 
 def _in_use(config: Any) -> Any:

@@ -23,6 +23,7 @@ from video_llama.models.video_llama import VideoLLaMA
 
 SEEN = batch(sample("image", 1), sample("clip", 4), sample("both", sound(2), 2), sample("text"))
 HALF = torch.float16
+PRECISIONS = ("vit_precision", "llama_precision", "audio_precision")
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +58,7 @@ def built(files: dict[str, str], **changes: Any) -> VideoLLaMA:
 
 @pytest.fixture(scope="module")
 def exact(files: dict[str, str]) -> VideoLLaMA:
-    return built(files, vit_precision="fp32", llama_precision="fp32")
+    return built(files, **dict.fromkeys(PRECISIONS, "fp32"))
 
 
 def everything(model: VideoLLaMA) -> Iterator[Tensor]:
@@ -78,15 +79,15 @@ def everything(model: VideoLLaMA) -> Iterator[Tensor]:
 @pytest.mark.parametrize("asked", ["auto", "fp16"])
 @pytest.mark.parametrize("use_grad_checkpoint", [False, True])
 def test_the_model_computes_and_learns_exactly_what_it_does_in_fp32(files, exact, asked, use_grad_checkpoint):
-    model = built(files, vit_precision=asked, llama_precision=asked, use_grad_checkpoint=use_grad_checkpoint)
-    stored = [*model.vision.vit.parameters(), *model.decoder.parameters()]
+    model = built(files, **dict.fromkeys(PRECISIONS, asked), use_grad_checkpoint=use_grad_checkpoint)
+    stored = [*model.vision.vit.parameters(), *model.decoder.parameters(), *model.audio_encoder.parameters()]
     assert {p.dtype for p in stored} == {HALF}
     assert {p.dtype for p in model.parameters() if not any(p is one for one in stored)} == {torch.float32}
     assert all(torch.equal(a, b) for a, b in zip(everything(model), everything(exact), strict=True))
 
 
 def test_strict_precision_computes_in_half_precision(files, exact):
-    model = built(files, vit_precision="fp16", llama_precision="fp16", strict_precision=True)
+    model = built(files, **dict.fromkeys(PRECISIONS, "fp16"), strict_precision=True)
     loss = model(SEEN).loss_sum
     torch.testing.assert_close(loss, exact(SEEN).loss_sum, rtol=0.02, atol=0)
     assert not torch.equal(loss, exact(SEEN).loss_sum)
@@ -113,10 +114,32 @@ def test_frozen_parts_stay_mapped_to_their_files(files):
     model = built(files)
     mapped = mapped_ranges(files)
     for name, p in model.named_parameters():
-        if name.startswith(("vision.vit.", "decoder.")):
+        if name.startswith(("vision.vit.", "decoder.", "audio_encoder.")):
             assert any(start <= p.data_ptr() < end for start, end in mapped), name
         if p.requires_grad:
             assert not any(start <= p.data_ptr() < end for start, end in mapped), name
+
+
+def test_frozen_parts_stay_mapped_where_a_branch_starts_anew(files):
+    model = built(files, ckpt=None)
+    mapped = mapped_ranges(files)
+    for name, p in model.named_parameters():
+        if name.startswith(("vision.vit.", "decoder.", "audio_encoder.")):
+            assert any(start <= p.data_ptr() < end for start, end in mapped), name
+
+
+def test_initial_values_take_no_memory_while_the_decoder_loads(files, monkeypatch):
+    load, without = VideoLLaMA.load_decoder, []
+
+    def spy(model, *args, **kwargs):
+        without.extend(name for name, p in model.named_parameters() if p.is_meta)
+        return load(model, *args, **kwargs)
+
+    monkeypatch.setattr(VideoLLaMA, "load_decoder", spy)
+    model = built(files, ckpt=None)
+    assert set(without) == {
+        name for name, _ in model.named_parameters() if name.startswith(("vision.", "qformer.", "audio_encoder."))
+    }
 
 
 def mapped_ranges(files: dict[str, str]) -> list[tuple[int, int]]:
@@ -152,7 +175,7 @@ def test_a_later_file_overwrites_a_mapped_one_in_memory_alone(files, tmp_path):
 def test_what_is_in_no_file_starts_as_it_did(files):
     """The random numbers of a branch that starts anew, and so the losses of a run, do not depend on the number format."""
     started = []
-    for changes in ({}, {"vit_precision": "fp32", "llama_precision": "fp32"}):
+    for changes in ({}, dict.fromkeys(PRECISIONS, "fp32")):
         torch.manual_seed(0)
         started.append(built(files, **changes, ckpt=None).trainable_state())
     assert all(torch.equal(t, started[1][name]) for name, t in started[0].items())

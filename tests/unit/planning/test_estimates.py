@@ -84,7 +84,7 @@ def test_the_planned_peak_of_a_step_is_the_measured_one(
 ) -> None:
     config = tiny.config(decoder, **settings)
     batch = batch_of(config, work, training_media(config))
-    planned = PlannedModel(VideoLLaMA, config, Formats(FP32, FP32)).in_training(batch)
+    planned = PlannedModel(VideoLLaMA, config, Formats(FP32, FP32, FP32)).in_training(batch)
     model, real = VideoLLaMA.from_config(config).train(), with_values(batch)
     measured = allocated(lambda: model(real).loss_sum.backward()) + media_bytes(real)
     assert planned.peak == pytest.approx(measured, rel=0.05)
@@ -103,7 +103,7 @@ def test_the_planned_peak_of_a_mid_size_step_is_the_measured_one(tmp_path: Path)
     config = tiny.config(decoder, **MID)
     work = Workload(frames=8, text=64, batch=4)
     batch = batch_of(config, work, training_media(config))
-    planned = PlannedModel(VideoLLaMA, config, Formats(FP32, FP32)).in_training(batch)
+    planned = PlannedModel(VideoLLaMA, config, Formats(FP32, FP32, FP32)).in_training(batch)
     model, real = VideoLLaMA.from_config(config).train(), with_values(batch)
     measured = allocated(lambda: model(real).loss_sum.backward()) + media_bytes(real)
     assert planned.peak == pytest.approx(measured, rel=0.05)
@@ -112,7 +112,7 @@ def test_the_planned_peak_of_a_mid_size_step_is_the_measured_one(tmp_path: Path)
 def test_the_planned_peak_of_a_prompt_is_the_measured_one(decoder: Path) -> None:
     config = tiny.config(decoder, **{**tiny.AUDIO, "frozen_audio_Qformer": True})
     batch = batch_of(config, Workload(frames=4, text=200), use_media(config))
-    planned = PlannedModel(VideoLLaMA, config, Formats(FP32, FP32)).in_use(batch)
+    planned = PlannedModel(VideoLLaMA, config, Formats(FP32, FP32, FP32)).in_use(batch)
     model, real = VideoLLaMA.from_config(config).eval(), with_values(batch)
 
     @torch.no_grad()
@@ -126,7 +126,7 @@ def test_the_planned_peak_of_a_prompt_is_the_measured_one(decoder: Path) -> None
 def test_the_bytes_of_the_parts_are_those_of_the_model(decoder: Path) -> None:
     config = tiny.config(decoder, **tiny.AUDIO, lora=None)
     model = VideoLLaMA.from_config(config)
-    parts = {part.name: part for part in PlannedModel(VideoLLaMA, config, Formats(FP32, FP32)).parts}
+    parts = {part.name: part for part in PlannedModel(VideoLLaMA, config, Formats(FP32, FP32, FP32)).parts}
     for name, part in model.named_children():
         tensors = [*part.parameters(), *part.buffers()]
         assert parts[name].n_bytes == sum(t.nbytes for t in tensors), name
@@ -135,7 +135,7 @@ def test_the_bytes_of_the_parts_are_those_of_the_model(decoder: Path) -> None:
 
 def test_gradients_of_earlier_batches_count(decoder: Path) -> None:
     config = tiny.config(decoder)
-    model = PlannedModel(VideoLLaMA, config, Formats(FP32, FP32))
+    model = PlannedModel(VideoLLaMA, config, Formats(FP32, FP32, FP32))
     batch = batch_of(config, Workload(frames=4, text=20, batch=2), training_media(config))
     alone, accumulated = model.in_training(batch).peak, model.in_training(batch, accumulation=4).peak
     assert alone < accumulated <= alone + 2 * model.trained_bytes()
@@ -144,7 +144,7 @@ def test_gradients_of_earlier_batches_count(decoder: Path) -> None:
 def test_the_traced_flops_of_a_forward_pass_are_those_of_the_formula(decoder: Path) -> None:
     config = tiny.config(decoder)
     batch = batch_of(config, Workload(frames=4, text=20, batch=2), training_media(config))
-    traced = PlannedModel(VideoLLaMA, config, Formats(FP32, FP32)).in_training(batch)
+    traced = PlannedModel(VideoLLaMA, config, Formats(FP32, FP32, FP32)).in_training(batch)
     formula = VideoLLaMA.from_config(config).training_flops(with_values(batch))
     assert traced.flops == pytest.approx(formula, rel=0.05)
 
@@ -152,7 +152,7 @@ def test_the_traced_flops_of_a_forward_pass_are_those_of_the_formula(decoder: Pa
 def test_half_stored_weights_that_compute_in_float32_count_as_stored(decoder: Path) -> None:
     config = tiny.config(decoder)
     widened = NumberFormat(torch.float16, torch.float32)
-    full, half = (PlannedModel(VideoLLaMA, config, Formats(FP32, chosen)) for chosen in (FP32, widened))
+    full, half = (PlannedModel(VideoLLaMA, config, Formats(FP32, chosen, FP32)) for chosen in (FP32, widened))
     size = {model: {part.name: part.n_bytes for part in model.parts}["decoder"] for model in (full, half)}
     assert size[half] == pytest.approx(size[full] / 2, rel=0.01)
 

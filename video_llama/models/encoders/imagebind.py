@@ -19,6 +19,7 @@ from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
 from video_llama.models.encoders.normalisation import ClipNormalisation
 from video_llama.models.forward_flops import Forward, transformer
+from video_llama.models.half_storage import set_number_format
 from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
 
 
@@ -74,10 +75,10 @@ class Trunk(nn.Module):
         return torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + positions
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Map float[N, 1 + P, D] tokens to unit vectors, float[N, E]."""
+        """Map float[N, 1 + P, D] tokens to unit vectors, float32[N, E]."""
         for block in self.blocks:
             tokens = block(tokens)
-        return F.normalize(self.head(self.head_norm(tokens[:, 0])), dim=-1)
+        return F.normalize(self.head(self.head_norm(tokens[:, 0])).float(), dim=-1)
 
     def forward_flops(self) -> Forward:
         """Return the FLOPs of one clip of sound or frame."""
@@ -100,8 +101,9 @@ class AudioTrunk(Trunk):
 
     def forward(self, mel: Tensor) -> Tensor:
         """Map float[N, 1, M, F] spectrograms to float[N, E], vectors of length ``exp(log_scale)``."""
-        patches = self.patch_norm(rearrange(self.patch(mel), "n d h w -> n (h w) d"))
-        return self.embed(self.tokens(patches, self.pos_embed)) * self.log_scale.exp()
+        patches = self.patch(mel.to(self.patch.weight.dtype))
+        patches = self.patch_norm(rearrange(patches, "n d h w -> n (h w) d"))
+        return self.embed(self.tokens(patches, self.pos_embed)) * self.log_scale.float().exp()
 
 
 class VisionTrunk(Trunk):
@@ -155,6 +157,10 @@ class ImageBind(nn.Module):
     def own_weights(config: ImageBindConfig) -> dict[str, Tensor]:
         """Return nothing: ``imagebind_ckpt_path`` names the weights."""
         return {}
+
+    def set_precision(self, stored: torch.dtype, computed: torch.dtype | None = None) -> None:
+        """Cast the trunks once. For args see ``set_number_format``."""
+        set_number_format(self, stored, computed)
 
     def encode_audio(self, segments: Tensor) -> Tensor:
         """Map segments of sound, float[N, S, 1, M, F], to float[N, S, E]."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from video_llama.common.errors import VideoLlamaError
 from video_llama.models.encoders.normalisation import ClipNormalisation
-from video_llama.models.half_storage import compute_in_float32
+from video_llama.models.half_storage import set_number_format
 
 EVA_CLIP_G = "eva_giant_patch14_224"
 EVA_CLIP_G_ARGS: dict[str, Any] = {"depth": 39}
@@ -55,13 +55,7 @@ class VisionEncoder(nn.Module):
             stored: number format of the weights.
             computed: float32 if they compute in that nevertheless; None: as they are stored.
         """
-        if computed in (None, stored):
-            self.vit.to(stored)
-        else:
-            for p in self.vit.parameters():
-                p.data = p.data.to(stored)
-            compute_in_float32(self.vit)
-        self.dtype = computed or stored
+        self.dtype = set_number_format(self.vit, stored, computed)
         return self
 
     def forward(self, frames: Tensor) -> Tensor:

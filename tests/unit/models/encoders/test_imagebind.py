@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -80,3 +81,17 @@ def test_interpolated_positions_keep_the_class_token_and_their_order():
 def test_any_number_of_patches_becomes_any_other():
     trunk = built(image_size=11 * 16).vision
     assert trunk._positions(15, 15).shape == (1, 1 + 15 * 15, 16)  # 11 * (15 / 11) < 15 in floating point
+
+
+@pytest.mark.parametrize("computed", [torch.float32, torch.float16])
+def test_in_half_precision_it_takes_half_the_memory_and_gives_nearly_the_same(computed):
+    full = built().requires_grad_(False)
+    half = copy.deepcopy(full)
+    half.set_precision(torch.float16, computed)
+    sizes = [sum(p.nbytes for p in encoder.parameters()) for encoder in (half, full)]
+    assert 2 * sizes[0] == sizes[1]
+    for name, media in (("encode_audio", tiny.sound(3).data[None]), ("encode_frames", frames(2))):
+        expected, found = (getattr(encoder, name)(media) for encoder in (full, half))
+        assert found.dtype == torch.float32
+        assert torch.cosine_similarity(found, expected, dim=-1).min() > 0.999
+        assert found.norm().item() == pytest.approx(expected.norm().item(), rel=0.01)
