@@ -33,10 +33,11 @@ from video_llama.planning.workload import (
 from video_llama.runners.config import RunConfig
 from video_llama.runners.device_peaks import CARDS
 from video_llama.runners.micro_batch import divisors
+from video_llama.runners.numerics import autocast_dtype
 
 GPU_RESERVE = 1_000_000_000
 """Bytes of a CUDA context with the libraries' kernels and workspaces, and of memory between tensors that none fits into."""
-CPU_RESERVE = 700_000_000
+CPU_RESERVE = 800_000_000
 """Bytes of Python, PyTorch and the modules of a process."""
 SHOWN_CARDS = ("L4", "A10", "RTX 4090", "A100 40GB", "A100", "H100", "H200")
 
@@ -273,28 +274,34 @@ class _Planner:
         return CPU_RESERVE if self.target.on_cpu else GPU_RESERVE
 
     def _model(self, config: Any) -> PlannedModel:
-        return PlannedModel(self.model_class, config, self._formats(config))
+        return PlannedModel(self.model_class, config, formats_of(config, self.job.run, on_cpu=self.target.on_cpu))
 
-    def _formats(self, config: Any) -> Formats:
-        on_cpu = self.target.on_cpu
-        cpu = torch.device("cpu")
-        fast = [dtype for dtype in DTYPES.values() if not on_cpu or is_fast(dtype, cpu)]
-        try:
-            of_decoder = config.decoder_folder.number_format
-        except WeightsError:  # its weights are not there
-            of_decoder = getattr(config.decoder_folder.config, "dtype", None) or torch.float16
 
-        def chosen(asked: Precision, in_file: torch.dtype) -> NumberFormat:
-            return chosen_format(asked, in_file, fast, on_cpu=on_cpu, strict=config.strict_precision)
+def formats_of(config: Any, run: Any, *, on_cpu: bool) -> Formats:
+    """Return the number formats that a model will have on this computer's CPU, or on a GPU that has all of them.
 
-        vision = chosen(config.vit_precision if config.freeze_vit else "fp32", torch.float16)
-        decoder = chosen(config.llama_precision, of_decoder)
-        audio = chosen(config.audio_precision, torch.float32)
-        run = self.job.run
-        amp = DTYPES[run.amp_dtype or "bf16"] if isinstance(run, RunConfig) and run.amp else None
-        if on_cpu and amp not in fast and getattr(run, "amp_dtype", None) is None:
-            amp = None
-        return Formats(vision, decoder, audio, amp)
+    Args:
+        config: the ``model`` section.
+        run: the ``run`` section. None: the model is not trained.
+        on_cpu: whether it is for the CPU.
+    """
+    cpu = torch.device("cpu")
+    fast = [dtype for dtype in DTYPES.values() if not on_cpu or is_fast(dtype, cpu)]
+    try:
+        of_decoder = config.decoder_folder.number_format
+    except WeightsError:  # its weights are not there
+        of_decoder = getattr(config.decoder_folder.config, "dtype", None) or torch.float16
+
+    def chosen(asked: Precision, in_file: torch.dtype) -> NumberFormat:
+        return chosen_format(asked, in_file, fast, on_cpu=on_cpu, strict=config.strict_precision)
+
+    vision = chosen(config.vit_precision if config.freeze_vit else "fp32", torch.float16)
+    decoder = chosen(config.llama_precision, of_decoder)
+    audio = chosen(config.audio_precision, torch.float32)
+    amp = None
+    if isinstance(run, RunConfig) and run.amp:
+        amp = autocast_dtype(run, cpu) if on_cpu else DTYPES[run.amp_dtype or "bf16"]
+    return Formats(vision, decoder, audio, amp)
 
 
 def _in_use(config: Any) -> Any:
