@@ -34,6 +34,7 @@ from video_llama.models.decoder.lora_merge import merge_lora
 from video_llama.models.encoder_keys import encoder_keys
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.encoders.factory import audio_processor, build_audio_encoder
+from video_llama.models.encoders.imagebind import ImageBind
 from video_llama.models.encoders.vision import VisionEncoder
 from video_llama.models.freezing import is_trainable, keep_frozen_in_eval
 from video_llama.models.precision import NumberFormat, number_formats
@@ -112,7 +113,7 @@ class VideoLLaMA(nn.Module):
         if config.modalities.video:
             model.vision.set_precision(*formats["vit_precision"])
         if "audio_precision" in formats:
-            model.audio_encoder.set_precision(*formats["audio_precision"])
+            cast("ImageBind", model.audio_encoder).set_precision(*formats["audio_precision"])
         model.load_weights(files)
         if formats["llama_precision"].widens:
             model.decoder.compute_in_float32()

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from video_llama.common.types import Batch
 from video_llama.models.decoder.config import Quantization
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.encoders.config import ImageBindConfig
+from video_llama.models.encoders.imagebind import ImageBind
 from video_llama.models.precision import NumberFormat
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.planning.tracing import Trace, tracing, without_values
@@ -89,7 +90,7 @@ class PlannedModel:
         if config.modalities.video:
             model.vision.set_precision(formats.vision.computed)
         if config.equip_audio_branch and isinstance(config.audio_encoder_config, ImageBindConfig):
-            model.audio_encoder.set_precision(formats.audio.computed)
+            cast("ImageBind", model.audio_encoder).set_precision(formats.audio.computed)
         if config.use_grad_checkpoint:
             model.recompute_activations()
         self.model: Any = without_values(model)
