@@ -162,7 +162,7 @@ class _Planner:
         trace = self._trace(self.as_configured, work)
         ways = [self._way((), self.as_configured, work)]
         if not self.target.on_cpu or not ways[0].fits:
-            ways += self._other_ways(work)
+            ways += self._other_ways(work, fits=ways[0].fits)
         flops = {part: n / work.batch for part, n in trace.flops_by_part.items() if part}
         return Plan(self.target, [], flops, training=ways, training_work=work, training_flops=trace.flops / work.batch)
 
@@ -170,7 +170,8 @@ class _Planner:
     def _accumulation(self) -> int:
         return int(self.job.run.accum_grad_iters)
 
-    def _other_ways(self, work: Workload) -> Iterator[Way]:
+    def _other_ways(self, work: Workload, *, fits: bool) -> Iterator[Way]:
+        """Yield ways that need less; fewer frames, which change what is learnt, only if it does not fit."""
         model = self.job.model
         saving = model if model.use_grad_checkpoint else replace(model, use_grad_checkpoint=True)
         recomputed = self.as_configured if saving is model else self._model(saving)
@@ -181,11 +182,11 @@ class _Planner:
             yield self._way((*key, "model.quantization: nf4"), recomputed.quantised("nf4"), work)
         if self.target.gpus > 1 and model.decoder_quantization is None:
             yield self._way((*key, "run.parallel: {decoder: shard}"), recomputed, work, shards=self.target.gpus)
-        if work.frames > 1:
+        if work.frames > 1 and not fits:
             fewer = replace(work, frames=work.frames // 2)
             yield self._way((*key, f"n_frms: {fewer.frames}"), recomputed, fewer)
         if model.freeze_vit and model.freeze_qformer:
-            yield self._way((*key, "stored features"), recomputed, work, stored=True)
+            yield self._way((*key, "model.features: DIR"), recomputed, work, stored=True)
 
     def _way(
         self, changes: tuple[str, ...], model: PlannedModel, work: Workload, *, shards: int = 1, stored: bool = False

@@ -88,7 +88,7 @@ def test_what_would_make_it_fit_is_listed(small: list[str], capsys: pytest.Captu
         "model.quantization: nf4",
         "run.parallel: {decoder: shard}",
         "n_frms: 4",
-        "stored features",
+        "model.features: DIR",
     }
     for way in others:
         assert way["need"]["total"] < first["need"]["total"], way["changes"]
