@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from video_llama.runners.device_peaks import peak_flops, peak_of
+from video_llama.runners.device_peaks import CARDS, card_of, peak_flops, peak_of
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,14 @@ def test_any_other_device_has_none(name):
 
 def test_a_cpu_has_none():
     assert peak_flops(torch.device("cpu")) is None
+
+
+def test_cards_of_one_name_differ_in_memory():
+    assert [card_of(name).memory_gb for name in ("NVIDIA A100-PCIE-40GB", "NVIDIA A100-SXM4-80GB")] == [40, 80]
+
+
+def test_the_table_is_in_the_units_it_names():
+    for name, card in CARDS.items():
+        assert 1e12 < card.single < card.half < 1e16, name
+        assert 10 < card.memory_gb < 300, name
+        assert 1e11 < card.bandwidth < 1e13, name
