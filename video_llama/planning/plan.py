@@ -158,7 +158,7 @@ class _Planner:
 
     def training(self) -> Plan:
         """Plan training: as configured, and with settings that need less."""
-        work = training_workload(self.job, self.target.text)
+        work = training_workload(self.job, self.target.gpus, self.target.text)
         trace = self._trace(self.as_configured, work)
         ways = [self._way((), self.as_configured, work)]
         if not self.target.on_cpu or not ways[0].fits:
@@ -203,7 +203,7 @@ class _Planner:
         if work.batch == 1:
             return Way(changes, most, False)
         least = need(1)
-        # Activations grow with the batch at most as fast as between the two, because the peak is the largest of several sums.
+        # The peak is the largest of several sums, each of which grows evenly: between the two it is at most a straight line.
         slope = (most.activations - least.activations) / (work.batch - 1)
         sizes = [n for n in divisors(work.batch * self._accumulation) if n <= work.batch]
         fitting = [n for n in sizes if self._fits(replace(least, activations=least.activations + int(slope * (n - 1))))]

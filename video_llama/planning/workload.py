@@ -46,16 +46,19 @@ class Workload:
         return f"{self.batch} x ({clips}, {self.text} tokens of text)"
 
 
-def training_workload(job: JobConfig, text: int | None = None) -> Workload:
-    """Return the longest samples that the settings allow, in a batch of ``batch_size_train``.
+def training_workload(job: JobConfig, processes: int = 1, text: int | None = None) -> Workload:
+    """Return the longest samples that the settings allow, in a batch of ``batch_size_train``; auto: all of a step at once.
 
     Args:
         job: with the sections ``model`` and ``run``.
+        processes: how many share ``global_batch_size``.
         text: tokens of text of a sample. None: as many as the settings allow.
     """
     model, sets = job.model, list(job.datasets.values())
     frames = [getattr(config.vis_processor.train, "n_frms", 1) for config in sets]
     batch = getattr(job.run, "batch_size_train", 1)
+    if batch == "auto":
+        batch = max(1, (job.run.global_batch_size or 1) // processes)
     return Workload(max(frames, default=8), text or _longest_text(model, sets), batch if isinstance(batch, int) else 1)
 
 

@@ -96,6 +96,14 @@ def test_what_would_make_it_fit_is_listed(small: list[str], capsys: pytest.Captu
     assert cards["H200"]["samples_at_roof"] > cards["L4"]["samples_at_roof"] > cards["L4"]["samples_expected"] > 0
 
 
+def test_of_a_batch_size_that_is_to_be_found_the_whole_step_is_planned(
+    small: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    auto = ["run.batch_size_train=auto", "run.global_batch_size=16"]
+    found = plan(capsys, *small, *auto, "--gpus", "2", "--text-tokens", "20")
+    assert found["training_work"]["batch"] == 8
+
+
 def test_shorter_texts_need_less(small: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     longest, short = plan(capsys, *small), plan(capsys, *small, "--text-tokens", "20")
     assert short["training_work"]["text"] == 20 < longest["training_work"]["text"]
