@@ -202,7 +202,8 @@ class Engine:
         session = self.session()
         session.show(*file.content.media)
         session.ask(question)
-        return Prompt(encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot).input_ids, file.groups)
+        media = [replace(group, slots=torch.tensor([slot_id(k)])) for k, group in enumerate(file.groups)]
+        return Prompt(encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot).input_ids, media)
 
     def schedules(self, settings: GenerationSettings) -> bool:
         """Whether a ``Scheduler`` can answer with these settings: without beams, with a decoder that ``takes_rows``."""
@@ -268,12 +269,12 @@ class Engine:
 
     def _scheduled(self, request: Request, on_tokens: Callable[[Sequence[int]], None]) -> None:
         scheduler = self.scheduler(max_rows=1)
-        answer = scheduler.add(request)
+        scheduler.add(request)
         while scheduler.busy:
             for event in scheduler.step():
                 if event.error is not None:
                     raise event.error
-                on_tokens(answer.tokens[-1:])
+                on_tokens(event.tokens)
 
     def _unscheduled(self, request: Request, on_tokens: Callable[[Sequence[int]], None]) -> None:
         prompt, settings = request.prompt, request.settings

@@ -69,6 +69,8 @@ class Event(NamedTuple):
     """Progress of an answer: a token, or an error, which ends it."""
 
     answer: Answer
+    tokens: Sequence[int] = ()
+    """The new token; none with an error."""
     piece: str = ""
     """Text that is final now; the pieces add up to the answer's text."""
     done: bool = False
@@ -100,6 +102,7 @@ class Scheduler:
         self._cache = RowCache()
         self._prefixes = MediaPrefixes(max_rows)
         self._limit, self._n_calm = max_rows, 0
+        self._n_suspects = 0  # requests to start one by one, to find the one that fails
 
     @property
     def busy(self) -> bool:
@@ -133,43 +136,50 @@ class Scheduler:
 
     @torch.no_grad()
     def step(self) -> list[Event]:
-        """Start as many waiting requests as there is room for, and generate a token for every row."""
+        """Start as many waiting requests as there is room for, and generate a token for every row.
+
+        Returns:
+            What happened; nothing if memory ran out, and the next step tries less at once.
+        """
         events: list[Event] = []
-        while group := self._next_group():
-            events += self._start(group)
-        if not self._live:
-            return events
+        group: list[Answer] = []
         try:
-            logits = self._logits()
+            while group := self._next_group():
+                events += self._start(group)
+            if self._live:
+                events += self._take(self._logits(), range(len(self._live)))
         except OutOfMemory as error:
-            return events + self._shed([], error)
-        return events + self._take(logits, range(len(self._live)))
+            events += self._shed(group, error)
+        return events
 
     def _next_group(self) -> list[Answer]:
         """Take the requests that start together. A question on media that one of them begins with waits for its prefix."""
         group: list[Answer] = []
         later: list[Answer] = []
         begun = set()
-        while self._waiting and len(self._live) + len(group) < self._limit:
+        room = min(self._limit - len(self._live), 1 if self._n_suspects else self._limit)
+        while self._waiting and len(group) < room:
             answer = self._waiting.popleft()
             key = prefix_key(answer.prompt)
             (later if key in begun else group).append(answer)
             if key is not None and self._prefixes.get(answer.prompt) is None:
                 begun.add(key)
         self._waiting.extendleft(reversed(later))
+        self._n_suspects = max(0, self._n_suspects - len(group))
         return group
 
     def _start(self, group: Sequence[Answer]) -> list[Event]:
         """Compute the prompts of a group, and the first tokens of their answers."""
-        prompts = [answer.prompt for answer in group]
         try:
-            logits = self._prefill(prompts)
-        except OutOfMemory as error:
-            return self._shed(group, error)
+            logits = self._prefill([answer.prompt for answer in group])
+        except OutOfMemory:
+            raise
         except VideoLlamaError as error:
             if len(group) == 1:
                 return [Event(group[0], done=True, error=error.with_traceback(None))]
-            return [event for answer in group for event in self._start([answer])]
+            self._waiting.extendleft(reversed(group))
+            self._n_suspects = len(group)
+            return []
         first = len(self._live)
         self._live += group
         return self._take(logits, range(first, len(self._live)))
@@ -195,11 +205,11 @@ class Scheduler:
     def _take(self, logits: Tensor, rows: range) -> list[Event]:
         """Choose the next token of some rows; finished answers leave."""
         answers = [self._live[row] for row in rows]
-        tokens = choose(logits, [answer.chooser for answer in answers])
+        tokens = within_memory(choose)(logits, [answer.chooser for answer in answers])
         events = []
         for answer, token in zip(answers, tokens, strict=True):
             piece = answer.take(token)
-            events.append(Event(answer, piece, answer.text.done))
+            events.append(Event(answer, [token], piece, answer.text.done))
         for row in reversed(rows):
             if self._live[row].text.done:
                 self._leave(row)
@@ -216,7 +226,7 @@ class Scheduler:
 
     def _shed(self, group: Sequence[Answer], error: OutOfMemory) -> list[Event]:
         """Free all memory, and answer half as many requests at once. One that does not fit alone fails."""
-        stopped = [*self._live, *group]
+        stopped = [*self._live, *(answer for answer in group if answer not in self._live)]
         n_prefixes = len(self._prefixes)
         self._live.clear()
         self._cache.clear()
