@@ -158,7 +158,7 @@ class Scheduler:
         later: list[Answer] = []
         begun = set()
         room = min(self._limit - len(self._live), 1 if self._n_suspects else self._limit)
-        while self._waiting and len(group) < room:
+        while self._waiting and len(group) + len(later) < room:
             answer = self._waiting.popleft()
             key = prefix_key(answer.prompt)
             (later if key in begun else group).append(answer)

@@ -193,6 +193,15 @@ def test_requests_start_in_their_order(model, tokenizer):
     assert ended == [*answers[1:], answers[0]]
 
 
+def test_a_question_that_waits_for_its_prefix_keeps_its_place(model, tokenizer, forwards):
+    one, other, third = clips_of(model, 3)
+    scheduler = Scheduler(model, tokenizer, max_rows=3)
+    for media in (one, one, other, third):
+        scheduler.add(Request(Prompt([*CLIP, 30], media), GenerationSettings(max_new_tokens=2), ["never"]))
+    finish(scheduler)
+    assert forwards == [(2, 6), (1, 2), (3, 1), (1, 6), (1, 1)]
+
+
 def test_a_cancelled_answer_gives_no_more_events_and_frees_its_row(model, tokenizer, forwards):
     scheduler = Scheduler(model, tokenizer, max_rows=2)
     first, second, third = (scheduler.add(request) for request in of_length(model, 9, 9, 9))
