@@ -36,7 +36,7 @@ class Decoder(Protocol):
 
     @property
     def lm(self) -> Any:
-        """A transformers causal language model, for its ``generate``."""
+        """A transformers causal language model."""
 
     @property
     def max_context(self) -> int:

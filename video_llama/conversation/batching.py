@@ -9,14 +9,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from video_llama.common.errors import DecodeError, OutOfMemory, VideoLlamaError
 from video_llama.common.modalities import FileKind
-from video_llama.conversation.engine import Engine, Prompt
+from video_llama.conversation.engine import Engine
 from video_llama.conversation.feature_cache import EncodedFile
 from video_llama.conversation.generation import check_room
 from video_llama.conversation.oom import within_memory
+from video_llama.conversation.prefill import Prompt
+from video_llama.conversation.scheduler import Answer
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.processors.media import AudioStatus, FileMedia, MediaReader
 
@@ -58,17 +60,26 @@ class FileAnswer:
     """See ``FileMedia``."""
 
 
+Outcome: TypeAlias = FileAnswer | VideoLlamaError
+
+
+class _Asked(NamedTuple):
+    prompt: Prompt
+    content: FileMedia
+
+
 def answer_batches(
     engine: Engine,
     batches: Sequence[Sequence[FileQuestion]],
     settings: GenerationSettings | None = None,
     *,
     n_threads: int = 0,
-) -> Iterator[list[FileAnswer | VideoLlamaError]]:
-    """Answer questions, a batch at a time.
+) -> Iterator[tuple[int, Outcome]]:
+    """Answer questions, as many at once as the largest batch has.
 
-    A file is read and encoded once for all its questions in a batch and the next. A batch that runs out of memory is
-    split and retried.
+    The files of a batch are read and encoded together, each once for all its questions in this batch and the next. An answer
+    that ends makes room for the next question, if the decoder and the settings allow it (``Engine.schedules``); otherwise the
+    questions of a batch are answered together. What runs out of memory is done in smaller parts.
 
     Args:
         engine: the model in use.
@@ -76,18 +87,59 @@ def answer_batches(
         settings: of all answers; None: greedy.
         n_threads: threads that read files ahead while a GPU answers. 0: files are read in between, which is best on a CPU.
     Yields:
-        For each batch an answer, or an error, for each of its questions.
+        The answer to each question, or its error, as it is found; with the number of the question, counted over all batches.
     """
+    settings = settings or GenerationSettings()
+    asked = _asked_batches(engine, batches, settings, n_threads)
+    if engine.schedules(settings):
+        yield from _continuously(engine, asked, settings, max((len(batch) for batch in batches), default=1))
+        return
+    for numbers, batch in asked:
+        yield from zip(numbers, _answers(engine, batch, settings), strict=True)
+
+
+def _asked_batches(
+    engine: Engine, batches: Sequence[Sequence[FileQuestion]], settings: GenerationSettings, n_threads: int
+) -> Iterator[tuple[range, list[_Asked | VideoLlamaError]]]:
+    """Read and encode files; yield the numbers and the prompts of each batch."""
     needed = [list(dict.fromkeys(asked.file for asked in batch)) for batch in batches]
     new = [[file for file in now if file not in before] for before, now in pairwise([[], *needed])]
     contents = _read_ahead(engine.reader, chain.from_iterable(new), n_threads)
     known: dict[File, EncodedFile | VideoLlamaError] = {}
+    first = 0
     for batch, files, fresh in zip(batches, needed, new, strict=True):
         known |= zip(fresh, _encoded(engine, list(islice(contents, len(fresh)))), strict=True)
         known = {file: known[file] for file in files}
-        yield _answers(
-            engine, [(known[asked.file], asked.question) for asked in batch], settings or GenerationSettings()
-        )
+        prompts = [_asked(engine, known[asked.file], asked.question, settings) for asked in batch]
+        yield range(first, first + len(batch)), prompts
+        first += len(batch)
+
+
+def _continuously(
+    engine: Engine,
+    batches: Iterable[tuple[range, Sequence[_Asked | VideoLlamaError]]],
+    settings: GenerationSettings,
+    n_rows: int,
+) -> Iterator[tuple[int, Outcome]]:
+    """Answer the questions of all batches, ``n_rows`` at once; a batch is requested when a row is free."""
+    scheduler = engine.scheduler(n_rows)
+    open_questions: dict[Answer, tuple[int, FileMedia]] = {}
+
+    def ended() -> Iterator[tuple[int, Outcome]]:
+        for event in engine.finished(scheduler):
+            number, content = open_questions.pop(event.answer)
+            yield number, event.error or FileAnswer(event.answer.text.text, content.audio_status, content.damage)
+
+    for numbers, batch in batches:
+        for number, one in zip(numbers, batch, strict=True):
+            if isinstance(one, VideoLlamaError):
+                yield number, one
+            else:
+                open_questions[scheduler.add(engine.request(one.prompt, settings))] = number, one.content
+        while not scheduler.has_room:
+            yield from ended()
+    while scheduler.busy:
+        yield from ended()
 
 
 def _read_ahead(reader: MediaReader, files: Iterable[File], n_threads: int) -> Iterator[FileMedia | VideoLlamaError]:
@@ -126,15 +178,8 @@ def _encoded(engine: Engine, contents: Sequence[FileMedia | VideoLlamaError]) ->
     return in_parts(encode, contents)
 
 
-class _Asked(NamedTuple):
-    prompt: Prompt
-    content: FileMedia
-
-
-def _answers(
-    engine: Engine, asked: Sequence[tuple[EncodedFile | VideoLlamaError, str]], settings: GenerationSettings
-) -> list[FileAnswer | VideoLlamaError]:
-    """Answer questions on encoded files together; errors are passed through."""
+def _answers(engine: Engine, asked: Sequence[_Asked | VideoLlamaError], settings: GenerationSettings) -> list[Outcome]:
+    """Answer questions together; errors are passed through."""
 
     def answer(part: Sequence[_Asked]) -> list[FileAnswer]:
         texts = engine.generate([one.prompt for one in part], settings)
@@ -143,7 +188,7 @@ def _answers(
             for text, one in zip(texts, part, strict=True)
         ]
 
-    return in_parts(answer, [_asked(engine, file, question, settings) for file, question in asked])
+    return in_parts(answer, asked)
 
 
 def _asked(

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -27,24 +27,18 @@ from video_llama.config.serialize import named_as, registered_class
 from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile, FeatureCache
 from video_llama.conversation.generation import generate, generate_tokens
 from video_llama.conversation.oom import within_memory
+from video_llama.conversation.prefill import Prompt, in_rows
 from video_llama.conversation.processors import build_processors, inference_config, with_defaults
+from video_llama.conversation.scheduler import Event, Request, Scheduler
 from video_llama.conversation.session import Session
 from video_llama.conversation.settings import GenerationSettings
+from video_llama.models.decoder.transformers_internals import takes_rows
 from video_llama.processors.feature_store import FeatureStore, file_key
 from video_llama.processors.media import MediaReader
 from video_llama.prompts.labels import encode
 from video_llama.prompts.sample_spec import SampleSpec
 
 log = logging.getLogger(__name__)
-
-
-class Prompt(NamedTuple):
-    """A question as the decoder takes it."""
-
-    input_ids: list[int]
-    """Token ids with slot ids among them."""
-    media: Sequence[MediaGroup]
-    """The encoded media of the slots, in the order of the prompt, each of row 0."""
 
 
 class Engine:
@@ -208,10 +202,31 @@ class Engine:
         session = self.session()
         session.show(*file.content.media)
         session.ask(question)
-        return Prompt(encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot).input_ids, file.groups)
+        media = [replace(group, slots=torch.tensor([slot_id(k)])) for k, group in enumerate(file.groups)]
+        return Prompt(encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot).input_ids, media)
+
+    def schedules(self, settings: GenerationSettings) -> bool:
+        """Whether a ``Scheduler`` can answer with these settings: without beams, with a decoder that ``takes_rows``."""
+        return settings.num_beams == 1 and takes_rows(self.model.decoder.lm)
+
+    def scheduler(self, max_rows: int) -> Scheduler:
+        """Start a scheduler for up to ``max_rows`` requests at once; ``finished`` runs it."""
+        return Scheduler(self.model, self.spec.tokenizer, max_rows)
+
+    def request(self, prompt: Prompt, settings: GenerationSettings) -> Request:
+        """Return a request for a scheduler: answers end as the template says."""
+        return Request(prompt, settings, [self.spec.template.end_sym])
+
+    def finished(self, scheduler: Scheduler) -> list[Event]:
+        """Run a scheduler until an answer ends; return the last events of those that did. Empty: none is left."""
+        ended: list[Event] = []
+        with self._in_use():
+            while scheduler.busy and not ended:
+                ended = [event for event in scheduler.step() if event.done]
+        return ended
 
     def generate(self, prompts: Sequence[Prompt], settings: GenerationSettings | None = None) -> list[str]:
-        """Answer prompts in one batch; the answers are those of each prompt alone.
+        """Answer prompts in one batch with transformers' own loop; the answers are those of each prompt alone.
 
         Raises:
             PromptTooLong: a prompt and its answer do not fit into the decoder's context.
@@ -246,13 +261,27 @@ class Engine:
         while not self._lock.acquire(timeout=0.1):
             on_tokens([])  # lets a consumer that has gone end the wait
         try:
-            stops = [self.spec.template.end_sym]
             with self._in_use():
-                (answer,) = generate_tokens(
-                    self.model, self.spec.tokenizer, [input_ids], media, stops, settings, on_tokens
-                )
+                generate = self._scheduled if self.schedules(settings) else self._unscheduled
+                generate(self.request(Prompt(input_ids, media), settings), on_tokens)
         finally:
             self._lock.release()
+
+    def _scheduled(self, request: Request, on_tokens: Callable[[Sequence[int]], None]) -> None:
+        scheduler = self.scheduler(max_rows=1)
+        scheduler.add(request)
+        while scheduler.busy:
+            for event in scheduler.step():
+                if event.error is not None:
+                    raise event.error
+                on_tokens(event.tokens)
+
+    def _unscheduled(self, request: Request, on_tokens: Callable[[Sequence[int]], None]) -> None:
+        prompt, settings = request.prompt, request.settings
+        tokenizer = self.spec.tokenizer
+        (answer,) = generate_tokens(
+            self.model, tokenizer, [prompt.input_ids], prompt.media, request.stops, settings, on_tokens
+        )
         if settings.num_beams > 1:
             on_tokens(answer)
 
@@ -303,21 +332,3 @@ def load_for_inference(cfg_path: str | Path, options: Iterable[str] = ()) -> Job
     except ConfigError as error:
         raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
     return replace(job, model=fetched(named_as(job.model, config)))
-
-
-def in_rows(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:
-    """Group the encoded media of all rows by slot, kind and length."""
-    found: dict[tuple[int, str, int], list[tuple[int, MediaGroup]]] = defaultdict(list)
-    for row, groups in enumerate(rows):
-        for k, group in enumerate(groups):
-            found[k, group.kind, group.data.shape[1]].append((row, group))
-    return [
-        MediaGroup(
-            members[0][1].kind,
-            torch.cat([group.data for _, group in members]),
-            torch.tensor([row for row, _ in members]),
-            torch.full((len(members),), slot_id(k)),
-            encoded=True,
-        )
-        for (k, _, _), members in found.items()
-    ]

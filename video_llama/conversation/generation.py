@@ -24,6 +24,7 @@ from transformers import (
 from video_llama.common.errors import PromptTooLong, VideoLlamaError
 from video_llama.common.types import MediaGroup
 from video_llama.conversation.oom import within_memory
+from video_llama.conversation.sampling import TokenChooser, sampled
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.conversation.streaming import AnswerText
 from video_llama.prompts.tokenizer import Tokenizer
@@ -40,26 +41,12 @@ class NucleusSampler(LogitsProcessor):
     """
 
     def __init__(self, settings: GenerationSettings, n_rows: int) -> None:
-        self.temperature, self.top_p = settings.temperature, settings.top_p
-        self.generators = [torch.Generator() for _ in range(n_rows)]
-        for generator in self.generators:
-            if settings.seed is None:
-                generator.seed()
-            else:
-                generator.manual_seed(settings.seed)
+        self._choosers = [TokenChooser(settings) for _ in range(n_rows)]
 
     def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
-        """Return float[B, W]: 0 for the sampled token, -inf elsewhere (nucleus sampling: Holtzman et al. 2020)."""
-        scores = scores.double()
-        scores = (scores - scores.amax(-1, keepdim=True)) / self.temperature
-        likeliest, tokens = scores.softmax(-1).sort(dim=-1, descending=True, stable=True)
-        sums = likeliest.cumsum(-1)
-        last = (sums - likeliest < self.top_p).sum(-1, keepdim=True) - 1  # of the smallest set that reaches top_p
-        points = torch.cat(
-            [torch.rand(1, 1, generator=generator, dtype=torch.float64) for generator in self.generators]
-        )
-        drawn = torch.searchsorted(sums, points.to(sums.device) * sums.gather(-1, last), right=True).minimum(last)
-        return torch.full_like(scores, -torch.inf).scatter(-1, tokens.gather(-1, drawn), 0.0)
+        """Return float[B, W]: 0 for the sampled token, -inf elsewhere."""
+        tokens = torch.tensor(sampled(scores, self._choosers), device=scores.device)[:, None]
+        return torch.full_like(scores, -torch.inf).scatter(-1, tokens, 0.0)
 
 
 @contextmanager
@@ -156,7 +143,8 @@ def generate_tokens(
         stops: strings that end an answer.
         on_step: called with each row's newest token; with beams, with an empty list. An exception ends the generation.
     """
-    _check(model, prompts, stops, settings)
+    check_stops(stops)
+    check_room(max(len(prompt) for prompt in prompts), settings, model.decoder.max_context)
     lm = model.decoder.lm
     input_ids, attention_mask = (t.to(lm.device) for t in _padded(prompts, tokenizer.pad_id))
     embeds = model.embed_prompt(input_ids, [group.mapped(lambda t: t.to(lm.device)) for group in media])
@@ -206,10 +194,10 @@ def with_length(settings: GenerationSettings | None, max_new_tokens: int | None)
     return settings if max_new_tokens is None else replace(settings, max_new_tokens=max_new_tokens)
 
 
-def _check(model: Any, prompts: Sequence[Sequence[int]], stops: Sequence[str], settings: GenerationSettings) -> None:
+def check_stops(stops: Sequence[str]) -> None:
+    """Raise VideoLlamaError unless there is a stop string, and none is empty."""
     if not stops or not all(stops):
         raise VideoLlamaError(f"stop strings {stops!r}: expected at least one text, none of them empty")
-    check_room(max(len(prompt) for prompt in prompts), settings, model.decoder.max_context)
 
 
 def check_room(n_tokens: int, settings: GenerationSettings, max_context: int) -> None:

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from einops import rearrange
@@ -43,16 +44,13 @@ class Asker:
 
     def answers(self, items: Sequence[Item], world: World, stop: Stop) -> list[Answered] | None:
         """Answer all questions; None: a process was asked to stop."""
-        batches = [items[start : start + self.batch_size] for start in range(0, len(items), self.batch_size)]
-        numbers = range(world.rank, len(batches), world.size)
-        asked = [[item.asked for item in batches[k]] for k in numbers]
-        mine = zip(numbers, answer_batches(self.engine(), asked, self.settings), strict=True)
-        found = all_results(world, stop, mine)
-        if found is None:
-            return None
-        return [
-            pair for batch, outcomes in zip(batches, found, strict=True) for pair in zip(batch, outcomes, strict=True)
-        ]
+        starts = range(self.batch_size * world.rank, len(items), self.batch_size * world.size)
+        mine = [range(start, min(start + self.batch_size, len(items))) for start in starts]
+        batches = [[items[number].asked for number in batch] for batch in mine]
+        numbers = list(chain.from_iterable(mine))
+        answers = answer_batches(self.engine(), batches, self.settings)
+        found = all_results(world, stop, ((numbers[k], outcome) for k, outcome in answers))
+        return None if found is None else list(zip(items, found, strict=True))
 
 
 class Scores:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -127,7 +128,7 @@ class InferenceJob:
         journal: Journal,
         world: World,
     ) -> None:
-        """Answer batches, and record each."""
+        """Answer batches, and record each answer."""
         if not batches:
             return
         engine = self.model.engine
@@ -143,13 +144,13 @@ class InferenceJob:
             disable=not world.is_main,
             mininterval=0.2 if sys.stderr.isatty() else 10,  # a log file needs a line now and then
         ) as bar:
-            answers = answer_batches(engine, asked, self.settings, n_threads=n_threads)
-            for batch, outcomes in zip(batches, answers, strict=True):
-                records = [_record(keys[item], outcome) for item, outcome in zip(batch, outcomes, strict=True)]
-                journal.append(records)
-                n_failed += sum("error" in record for record in records)
+            items = list(chain.from_iterable(batches))
+            for number, outcome in answer_batches(engine, asked, self.settings, n_threads=n_threads):
+                record = _record(keys[items[number]], outcome)
+                journal.append([record])
+                n_failed += "error" in record
                 bar.set_postfix(failed=n_failed, refresh=False)
-                bar.update(len(batch))
+                bar.update()
 
     def _write(self, keys: Mapping[Item, str], file: Path) -> Outcomes:
         """Write the output, and return its content."""

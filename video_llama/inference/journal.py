@@ -44,6 +44,10 @@ def read_journals(output: Path) -> dict[str, Record]:
     return {key: record for key, (_, record) in found.items()}
 
 
+SYNC_S = 5.0
+"""Seconds of answers that are lost if the machine crashes; a killed process loses none. Waiting for the disk takes time."""
+
+
 class Journal(contextlib.AbstractContextManager["Journal"]):
     """The journal of one process, locked against other runs.
 
@@ -56,6 +60,7 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
 
     def __init__(self, output: Path, rank: int) -> None:
         self.path = output.with_name(f"{output.name}.journal{rank}")
+        self._synced = float("-inf")
         try:
             self._file = open(self.path, "ab")  # noqa: SIM115  # closed by __exit__
             self._lock(output)
@@ -80,13 +85,21 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
         try:
             self._file.write("".join(lines).encode())
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if time.monotonic() - self._synced >= SYNC_S:
+                self._sync()
         except OSError as error:
             raise self._unwritten(error) from error
 
     def __exit__(self, *error: object) -> None:
         with contextlib.suppress(OSError):  # a full disk has been reported already
+            self._sync()
+        with contextlib.suppress(OSError):
             self._file.close()
+
+    def _sync(self) -> None:
+        """Wait until the records are on the disk."""
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
 
     def _unwritten(self, error: OSError) -> VideoLlamaError:
         return VideoLlamaError(f"{self.path}: cannot be written: {error.strerror}")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from video_llama.common.errors import DecodeError, OutOfMemory, PromptTooLong, VideoLlamaError
-from video_llama.conversation.batching import File, FileAnswer, FileQuestion, answer_batches, in_parts
+from video_llama.conversation.batching import File, FileAnswer, FileQuestion, Outcome, answer_batches, in_parts
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.processors.media import AUDIO_OFF
@@ -44,10 +44,12 @@ def alone(chat: Chat, question: FileQuestion, settings: GenerationSettings = SHO
         return type(error), str(error)
 
 
-def flat(batches: Iterator[list[FileAnswer | VideoLlamaError]]) -> list[str | tuple[type, str]]:
-    """All outcomes, in a comparable form."""
-    outcomes = [outcome for batch in batches for outcome in batch]
-    return [one.text if isinstance(one, FileAnswer) else (type(one), str(one)) for one in outcomes]
+def flat(outcomes: Iterator[tuple[int, Outcome]]) -> list[str | tuple[type, str]]:
+    """All outcomes in the order of the questions, in a comparable form."""
+    found = dict(outcomes)
+    assert sorted(found) == [*range(len(found))]
+    in_order = [found[number] for number in range(len(found))]
+    return [one.text if isinstance(one, FileAnswer) else (type(one), str(one)) for one in in_order]
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
@@ -60,9 +62,12 @@ def flat(batches: Iterator[list[FileAnswer | VideoLlamaError]]) -> list[str | tu
         GenerationSettings(max_new_tokens=8, temperature=1.0, seed=3, num_beams=2),
     ],
 )
-def test_answers_and_errors_do_not_depend_on_the_batch(chat, size, settings):
+@pytest.mark.parametrize("continuous", [True, False])
+def test_answers_and_errors_do_not_depend_on_the_batch(chat, monkeypatch, size, settings, continuous):
     batches = [QUESTIONS[i : i + size] for i in range(0, len(QUESTIONS), size)]
     expected = [alone(chat, question, settings) for question in QUESTIONS]
+    if not continuous:
+        monkeypatch.setattr("video_llama.conversation.engine.takes_rows", lambda lm: False)
     assert flat(answer_batches(chat.engine, batches, settings)) == expected
     assert expected[3] == (DecodeError, "broken: it is broken")
     assert expected[6] == (VideoLlamaError, "the question is empty")
@@ -119,8 +124,7 @@ def test_torchs_random_state_is_unchanged(chat):
 def test_no_batches_give_no_answers(chat):
     assert flat(answer_batches(chat.engine, [])) == []
     assert list(answer_batches(chat.engine, [[], [asked("a")]], SHORT)) == [
-        [],
-        [FileAnswer(alone(chat, asked("a")), AUDIO_OFF)],
+        (0, FileAnswer(alone(chat, asked("a")), AUDIO_OFF))
     ]
 
 
@@ -156,16 +160,18 @@ def test_threads_read_a_few_files_ahead_and_no_more(chat):
 # Memory
 
 
-@pytest.mark.parametrize("where", ["generate", "encode_frozen"])
+@pytest.mark.parametrize("where", ["forward", "generate", "encode_frozen"])
 @pytest.mark.parametrize("fits", [1, 3])
 def test_a_batch_that_runs_out_of_memory_is_split(chat, monkeypatch, caplog, where, fits):
     files = [asked(name) for name in "abcdefgh"]
     expected = [alone(chat, question) for question in files]
-    owner = chat.engine.model.decoder.lm if where == "generate" else chat.engine.model
+    owner = chat.engine.model if where == "encode_frozen" else chat.engine.model.decoder.lm
     work, sizes = getattr(owner, where), []
+    monkeypatch.setattr("video_llama.conversation.engine.takes_rows", lambda lm: where != "generate")
 
     def limited(*args: Any, **kwargs: Any) -> Any:
-        size = len(kwargs["inputs_embeds"]) if where == "generate" else len(args[0][0].data)
+        inputs = kwargs.get("input_ids") if kwargs.get("inputs_embeds") is None else kwargs["inputs_embeds"]
+        size = len(args[0][0].data) if where == "encode_frozen" else len(inputs)
         sizes.append(size)
         if size > fits:
             raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -184,8 +190,8 @@ def without_memory(*_: object) -> None:
 
 def test_a_single_item_that_runs_out_of_memory_gets_an_error(chat, monkeypatch):
     monkeypatch.setattr(chat.engine.model, "encode_frozen", without_memory)
-    (outcomes,) = answer_batches(chat.engine, [[asked("a"), asked("broken")]], SHORT)
-    assert [type(outcome) for outcome in outcomes] == [OutOfMemory, DecodeError]
+    outcomes = dict(answer_batches(chat.engine, [[asked("a"), asked("broken")]], SHORT))
+    assert [type(outcomes[k]) for k in (0, 1)] == [OutOfMemory, DecodeError]
 
 
 # Splitting

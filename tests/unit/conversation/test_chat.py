@@ -15,7 +15,6 @@ from tests.unit.conversation.scripted import Scripted, ids
 from video_llama.common.errors import DecodeError, OutOfMemory, PromptTooLong, TooManyFrames, VideoLlamaError
 from video_llama.common.types import slot_id
 from video_llama.conversation.chat import AnswerStats, Chat
-from video_llama.conversation.generation import generate_tokens
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.prompts.labels import Slot, encode, marker
 
@@ -220,10 +219,8 @@ def test_a_long_dialogue_drops_its_oldest_turns_and_says_how_many(chat):
 
 def test_the_first_file_stays_in_the_prompt_when_turns_are_dropped(chat, monkeypatch):
     prompts = []
-    monkeypatch.setattr(
-        "video_llama.conversation.engine.generate_tokens",
-        lambda *args: (prompts.append(args[2][0]), generate_tokens(*args))[1],
-    )
+    request = chat.engine.request
+    monkeypatch.setattr(chat.engine, "request", lambda *args: (prompts.append(args[0].input_ids), request(*args))[1])
     chat.upload(video="clip")
     for _ in range(8):
         chat.ask("word " * 20, max_new_tokens=12)
@@ -321,7 +318,7 @@ def test_running_out_of_memory_leaves_the_dialogue_unchanged(chat, monkeypatch):
         chat.upload(video="clip")
         if trouble:
             with monkeypatch.context() as patch:
-                patch.setattr(chat.engine.model.decoder.lm, "generate", without_memory)
+                patch.setattr(chat.engine.model.decoder.lm, "forward", without_memory)
                 patch.setattr(chat.engine.model, "encode_frozen", without_memory)
                 with pytest.raises(OutOfMemory, match="max_new_tokens"):
                     chat.ask("What is it?", max_new_tokens=8)

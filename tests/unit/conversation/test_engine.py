@@ -30,8 +30,8 @@ SHORT = GenerationSettings(max_new_tokens=8)
 
 
 def batch(engine: Engine) -> list[str]:
-    (outcomes,) = answer_batches(engine, [[FileQuestion(File("video", "clip"), "What is it?")]], SHORT)
-    return [outcome.text for outcome in outcomes]
+    ((_, outcome),) = answer_batches(engine, [[FileQuestion(File("video", "clip"), "What is it?")]], SHORT)
+    return [outcome.text]
 
 
 def dialogue(engine: Engine) -> list[str]:

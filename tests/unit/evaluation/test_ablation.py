@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def answers(engine: Engine, batch_size: int = 3, clips: tuple[str, ...] = CLIPS,
     """Answers to one question on each clip."""
     asked = [FileQuestion(InputAblation(**ablation).file("clips", clip), "What colour?") for clip in clips]
     batches = [asked[i : i + batch_size] for i in range(0, len(asked), batch_size)]
-    outcomes = [one for batch in answer_batches(engine, batches, SHORT) for one in batch]
+    outcomes = [one for _, one in sorted(answer_batches(engine, batches, SHORT), key=itemgetter(0))]
     return {
         clip: one.text if isinstance(one, FileAnswer) else str(one) for clip, one in zip(clips, outcomes, strict=True)
     }

@@ -133,7 +133,7 @@ def test_an_answer_cut_inside_a_character_is_its_tokens_decoded_everywhere(model
         assert "".join(Chat(engine).stream("What is it?", short)) == decoded
         scripted(2)
         asked = [FileQuestion(File("video", clip), "What is it?") for clip in ("a.mp4", "b.mp4")]
-        assert [answer.text for answer in next(answer_batches(engine, [asked], short))] == [decoded] * 2
+        assert [answer.text for _, answer in answer_batches(engine, [asked], short)] == [decoded] * 2
         scripted(2)
         outcomes = job(tmp_path, [item(1), item(2)], model=model, settings=short, batch_size=2).run()
         assert outcomes.answers == {1: decoded, 2: decoded}

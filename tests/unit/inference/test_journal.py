@@ -81,6 +81,17 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
             journal.append([{"key": "k", "answer": "a"}])
 
 
+def test_every_record_is_in_the_file_at_once_and_the_disk_is_waited_for_now_and_then(tmp_path, monkeypatch):
+    synced, now = [], [0.0]
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(now[0]))
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    with Journal(tmp_path / "a.jsonl", 0) as journal:
+        for now[0] in (0.0, 1.0, 4.9, 5.0, 6.0):
+            journal.append([{"key": str(now[0]), "answer": "a"}])
+            assert str(now[0]) in read_journals(tmp_path / "a.jsonl")
+    assert synced == [0.0, 5.0, 6.0]
+
+
 def test_a_disk_that_stays_full_gives_one_error(tmp_path):
     (tmp_path / "a.jsonl.journal0").symlink_to("/dev/full")
     with pytest.raises(VideoLlamaError, match="No space left"), Journal(tmp_path / "a.jsonl", 0) as journal:

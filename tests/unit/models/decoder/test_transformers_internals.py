@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, DeepseekV3Config, Lla
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tests import tiny
-from video_llama.models.decoder.transformers_internals import may_be_ignored, may_be_missing, no_load_report
+from tests.decoders import FAMILIES
+from video_llama.models.decoder.transformers_internals import (
+    may_be_ignored,
+    may_be_missing,
+    no_load_report,
+    takes_rows,
+)
 
 
 def test_every_model_says_which_tensors_may_be_missing_or_ignored():
@@ -57,3 +64,45 @@ def test_layers_of_a_llama_can_be_recomputed():
     with torch.device("meta"):
         llama = AutoModelForCausalLM.from_config(LlamaConfig(num_hidden_layers=3, vocab_size=8))
     assert sum(isinstance(module, GradientCheckpointingLayer) for module in llama.modules()) == 3
+
+
+def decoder(kind: str, **changes: Any) -> Any:
+    """A decoder of two layers, without values."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(kind, num_hidden_layers=2, vocab_size=8, **changes)
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_rows_of_attention_alone_can_come_and_go(family):
+    layers = {} if "n_layer" in family.sizes else {"num_hidden_layers": 2}
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(AutoConfig.for_model(family.architecture, **family.sizes | layers))
+    assert takes_rows(lm)
+
+
+ROPE = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("mamba", {}),
+        ("recurrent_gemma", {}),
+        ("jamba", {"num_experts": 2}),
+        ("bloom", {}),
+        ("phi3", {"pad_token_id": None}),
+        ("llama", {"rope_parameters": ROPE}),
+    ],
+    ids=[
+        "state",
+        "recurrent blocks",
+        "some layers with a state",
+        "no positions",
+        "its own inputs",
+        "changing rotations",
+    ],
+)
+def test_what_a_row_remembers_must_not_depend_on_the_others(kind, changes):
+    assert not takes_rows(decoder(kind, **changes))
