@@ -86,7 +86,7 @@ def new_folder(target: Path, n_bytes: int) -> Iterator[Path]:
                 _check_room(partial, n_bytes)
                 yield partial
                 (partial / _LOCK).unlink()
-                for file in [*partial.iterdir(), partial]:
+                for file in [*partial.rglob("*"), partial]:
                     sync(file)
                 partial.replace(target)
                 sync(target.parent)
@@ -108,9 +108,9 @@ def _empty(partial: Path) -> None:
     """Remove what a killed process left."""
     left = [file for file in partial.iterdir() if file.name != _LOCK]
     if left:
-        log.info("%s: removing %d files of an unfinished run", partial, len(left))
+        log.info("%s: removing %d files and folders of an unfinished run", partial, len(left))
     for file in left:
-        file.unlink()
+        shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
 
 
 def _check_room(folder: Path, n_bytes: int) -> None:

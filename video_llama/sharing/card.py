@@ -1,0 +1,160 @@
+"""The model card of an export, ``README.md``: what it is, how to use it, what it was made from, and on what terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from video_llama import __version__
+from video_llama.checkpoints.sources.known import find_known
+from video_llama.config.loader import JobConfig
+from video_llama.sharing.manifest import Manifest, Origin
+
+_WHAT = {
+    "llama_model": "decoder",
+    "vit_ckpt": "frame encoder",
+    "q_former_model": "image Q-Former",
+    "imagebind_ckpt_path": "audio encoder",
+    "audio_encoder": "audio encoder",
+    "ckpt": "trained parts",
+}
+"""Key of the model section -> what its weights are."""
+_UNKNOWN_TERMS = "see its publisher"
+_LAYOUTS = {
+    "bundle": "This folder holds what was trained. Its parents, which stayed frozen, are published elsewhere; their tensors are "
+    "compared with the digests in `weights.json` when the model is loaded.",
+    "full": "This folder holds the whole model. `decoder/` is an ordinary transformers model.",
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is known of how the weights were trained."""
+
+    datasets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name -> ``type``, and ``records`` if known."""
+    step: int | None = None
+    """Steps taken."""
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of the validation after these steps."""
+
+
+def card(name: str, job: JobConfig, manifest: Manifest, training: Training | None = None) -> str:
+    """Return the text of a model card.
+
+    Args:
+        name: of the model.
+        job: its config.
+        manifest: its parts.
+        training: None: nothing is known.
+    """
+    origins = {key: part.origin for key, part in manifest.parts.items() if part.origin is not None}
+    sections = [
+        f"# {name}",
+        _introduction(job, manifest),
+        "## Use",
+        _use(name, origins.values()),
+        "## Parts",
+        _parts(manifest),
+        "## Training data",
+        _data(training),
+        *_metrics(training),
+        "## Licence",
+        "The terms of all parts apply. This list says what is known of them; it is no legal advice.",
+        _terms(manifest),
+        "## Citation",
+        "Hang Zhang, Xin Li, Lidong Bing, *Video-LLaMA: An Instruction-tuned Audio-Visual Language Model for Video "
+        "Understanding*, arXiv:2306.02858, 2023.",
+    ]
+    return "\n\n".join([_front(job, origins.values()), *sections]) + "\n"
+
+
+def _front(job: JobConfig, origins: Iterable[Origin]) -> str:
+    bases = sorted({origin.repo_id for origin in origins if origin.repo_id})
+    data: dict[str, Any] = {
+        "license": "other",
+        "library_name": "video_llama",
+        "pipeline_tag": "video-text-to-text",
+        "tags": ["video", "audio"] if job.model.equip_audio_branch else ["video"],
+    }
+    if bases:
+        data |= {"base_model": bases, "base_model_relation": "adapter"}
+    return f"---\n{yaml.safe_dump(data, sort_keys=False)}---"
+
+
+def _introduction(job: JobConfig, manifest: Manifest) -> str:
+    takes = "clips with their sound, images and sounds" if job.model.equip_audio_branch else "clips and images"
+    return (
+        f"A Video-LLaMA model that answers questions about {takes}, exported by video_llama {__version__}. "
+        f"{_LAYOUTS[manifest.layout]}"
+    )
+
+
+def _use(name: str, origins: Iterable[Origin]) -> str:
+    missing = [origin for origin in origins if origin.source == "???"]
+    options = "".join(f', "model.{origin.key}=PATH"' for origin in missing).removeprefix(", ")
+    first = f'chat = Chat.from_pretrained("{name}"' + (f", options=[{options}])" if missing else ")")
+    lines = [
+        "```python",
+        "from video_llama.conversation.chat import Chat",
+        "",
+        f"{first}  # this folder, or its id on the hub",
+        'chat.upload(video="clip.mp4")',
+        'print(chat.ask("What happens here?"))',
+        "```",
+    ]
+    if missing:
+        names = ", ".join(f"`{origin.name}` as `model.{origin.key}`" for origin in missing)
+        lines += ["", f"Name your own copies of {names}; they are compared with those that the model was trained with."]
+    return "\n".join(lines)
+
+
+def _parts(manifest: Manifest) -> str:
+    rows = ["| part | from | revision | SHA-256 of its tensors |", "|---|---|---|---|"]
+    for key, part in manifest.parts.items():
+        origin = part.origin
+        source = "this folder" if origin is None else f"`{origin.name}`" + (f", `{origin.file}`" if origin.file else "")
+        revision = f"`{origin.revision}`" if origin and origin.revision else ""
+        rows.append(f"| {_WHAT[key]} | {source} | {revision} | `{part.sha256}` |")
+    return "\n".join(rows)
+
+
+def _data(training: Training | None) -> str:
+    if training is None or not training.datasets:
+        return "Not recorded with the weights."
+    rows = ["| data set | type | records |", "|---|---|---|"]
+    for name, data in training.datasets.items():
+        rows.append(f"| {name} | {data.get('type', name)} | {data.get('records', '')} |")
+    steps = "" if training.step is None else f"\n\n{training.step} steps."
+    return "\n".join(rows) + steps
+
+
+def _metrics(training: Training | None) -> list[str]:
+    if training is None or not training.metrics:
+        return []
+    rows = ["| metric | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in training.metrics.items())]
+    return ["## Validation", f"After {training.step} steps, on data held out from training:", "\n".join(rows)]
+
+
+def _terms(manifest: Manifest) -> str:
+    lines = []
+    for key, part in manifest.parts.items():
+        origin = part.origin
+        known = find_known(origin.source) if origin else None
+        if known is not None:
+            terms = known.licence
+        elif origin is None:
+            terms = (
+                "in this folder; those of the weights that they were made from apply too"
+                if key != "ckpt"
+                else "its author's"
+            )
+        elif origin.source.startswith("${package}"):
+            terms = "BSD-3-Clause"
+        else:
+            terms = f"see the model card of `{origin.repo_id}`" if origin.repo_id else _UNKNOWN_TERMS
+        lines.append(f"- {_WHAT[key]}: {terms}")
+    return "\n".join(lines)

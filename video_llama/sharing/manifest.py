@@ -1,0 +1,187 @@
+"""``weights.json`` of an export: the digests of all tensors of its model, those of its parents included, and where those are from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from video_llama import __version__
+from video_llama.checkpoints.sources.hub import HubReference
+from video_llama.checkpoints.sources.known import KnownWeights
+from video_llama.checkpoints.sources.references import parse
+from video_llama.common.errors import WeightsError
+from video_llama.common.files import read_json
+from video_llama.config.fields import UNSET
+from video_llama.config.shipped import PACKAGE
+from video_llama.sharing.digests import combined, file_digests, tensor_digests
+from video_llama.sharing.parts import Part
+
+MANIFEST = "weights.json"
+FORMAT = "video_llama export/1"
+_SHOWN = 3
+"""Differences that an error lists for a part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """Where a parent is from."""
+
+    key: str
+    """Dotted key below the model section."""
+    name: str
+    """Name of the file or folder; of published weights, what ``video-llama download`` calls them."""
+    source: str
+    """What a config writes for it; ``???`` if nothing leads to it from another machine."""
+    repo_id: str | None = None
+    revision: str | None = None
+    """Commit, branch or tag."""
+    file: str | None = None
+    """Path in the repository."""
+
+    @classmethod
+    def of(cls, key: str, text: str) -> Origin:
+        """Return the origin of what a config names. A path on this machine does not leave it, except below the package."""
+        source = parse(text)
+        if isinstance(source, HubReference):
+            repository = {"repo_id": source.repo, "revision": source.revision, "file": source.file}
+            return cls(key=key, name=source.repo, source=text, **repository)
+        if isinstance(source, KnownWeights):
+            return cls(key=key, name=source.name, source=source.name)
+        path = Path(os.path.abspath(source))
+        if path.is_relative_to(PACKAGE):
+            name = path.relative_to(PACKAGE).as_posix()
+            return cls(key=key, name=f"{name} of video_llama", source=f"${{package}}/{name}")
+        return cls(key=key, name=path.name, source=UNSET)
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A part of the model as it was exported."""
+
+    tensors: dict[str, str]
+    """Digest of each tensor."""
+    origin: Origin | None = None
+    """None: the export holds it."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Digest of each file beside the tensors that decides what the part computes."""
+
+    @classmethod
+    def of(cls, part: Part, origin: Origin | None, bar: tqdm) -> Recorded:
+        """Compute the digests of a part; the bar advances by its bytes."""
+        files = file_digests(part.folder) if part.folder else {}
+        return cls(tensor_digests(part.sizes, part.read, bar), origin, files)
+
+    @property
+    def sha256(self) -> str:
+        """One digest for all of it."""
+        return combined({**self.tensors, **self.files})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of ``weights.json``."""
+
+    layout: str
+    parts: dict[str, Recorded]
+    """By the key of the model section."""
+    written: dict[str, str] = field(default_factory=dict)
+    """The export's other files, and the digest of each."""
+
+    def write(self, folder: Path) -> None:
+        """Write ``weights.json``."""
+        parts = {key: {"sha256": part.sha256, **asdict(part)} for key, part in self.parts.items()}
+        content = {
+            "format": FORMAT,
+            "video_llama": __version__,
+            "layout": self.layout,
+            "parts": parts,
+            "written": self.written,
+        }
+        (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read ``weights.json``.
+
+        Raises:
+            WeightsError: it is missing, of another kind or of a newer version.
+        """
+        path = folder / MANIFEST
+        content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get("format"), str):
+            raise WeightsError(f"{path}: is not of a folder that video-llama export wrote")
+        if content["format"] != FORMAT:
+            raise WeightsError(
+                f"{path}: written in format {content['format']}; this version reads {FORMAT}. Update video_llama."
+            )
+        try:
+            parts = {key: _recorded(part) for key, part in content["parts"].items()}
+            return cls(content["layout"], parts, dict(content["written"]))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise WeightsError(f"{path}: damaged: {error!r}. Download or export the folder again.") from error
+
+    def verify(self, parts: Mapping[str, Part], named: Mapping[str, str], folder: Path) -> None:
+        """Compare all tensors that a model uses with those that it was exported with.
+
+        Args:
+            parts: what the model is made of now.
+            named: what the config names for each part, for messages.
+            folder: of the export, for messages.
+        Raises:
+            WeightsError: a part is another one; names it, its first tensors that differ, and where the right one is from.
+        """
+        problems = []
+        with tqdm(
+            total=sum(part.n_bytes for part in parts.values()), desc="verifying", unit="B", unit_scale=True
+        ) as bar:
+            for key, part in parts.items():
+                recorded = self.parts.get(key)
+                if recorded is None:
+                    problems.append(f"model.{key}: {named.get(key, key)}: {folder} was exported without it")
+                elif found := _differences(recorded, Recorded.of(part, None, bar)):
+                    key = recorded.origin.key if recorded.origin else key
+                    problems.append(_line(key, named.get(key, key), recorded, found, folder))
+        if problems:
+            raise WeightsError("\n".join(problems))
+
+
+def _recorded(part: Mapping[str, Any]) -> Recorded:
+    origin = None if part["origin"] is None else Origin(**part["origin"])
+    return Recorded(dict(part["tensors"]), origin, dict(part["files"]))
+
+
+def _differences(recorded: Recorded, found: Recorded) -> list[str]:
+    """Return a clause for each file and tensor that is in use and is not the recorded one.
+
+    Recorded tensors that are not in use are no difference: a part of the model may be switched off, and tied weights may be
+    stored once or twice. Whether the model is complete is checked where it is built.
+    """
+    return [
+        *(f"{name} {_how(name, recorded.files)}" for name in _changed(recorded.files, found.files)),
+        *(f"{name} is missing" for name in recorded.files.keys() - found.files.keys()),
+        *(f"{name} {_how(name, recorded.tensors)}" for name in _changed(recorded.tensors, found.tensors)),
+    ]
+
+
+def _changed(recorded: Mapping[str, str], found: Mapping[str, str]) -> Iterable[str]:
+    return (name for name, digest in found.items() if recorded.get(name) != digest)
+
+
+def _how(name: str, recorded: Mapping[str, str]) -> str:
+    return "differs" if name in recorded else "was not there"
+
+
+def _line(key: str, named: str, recorded: Recorded, found: list[str], folder: Path) -> str:
+    more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    what = f"model.{key}: {named} is not what {folder} was exported with: {', '.join(found[:_SHOWN])}{more}. "
+    origin = recorded.origin
+    if origin is None:
+        return what + "The folder has been changed: download or export it again."
+    where = f"{origin.name}, revision {origin.revision}" if origin.revision else origin.name
+    return what + f"Use {where}. What was trained with it answers wrongly with anything else."
