@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,8 +10,9 @@ import yaml
 
 from video_llama import __version__
 from video_llama.checkpoints.sources.known import find_known
+from video_llama.config.fields import UNSET
 from video_llama.config.loader import JobConfig
-from video_llama.sharing.manifest import Manifest, Origin
+from video_llama.sharing.manifest import Manifest
 
 _WHAT = {
     "llama_model": "decoder",
@@ -22,7 +23,6 @@ _WHAT = {
     "ckpt": "trained parts",
 }
 """Key of the model section -> what its weights are."""
-_UNKNOWN_TERMS = "see its publisher"
 _LAYOUTS = {
     "bundle": "This folder holds what was trained. Its parents, which stayed frozen, are published elsewhere; their tensors are "
     "compared with the digests in `weights.json` when the model is loaded.",
@@ -51,12 +51,11 @@ def card(name: str, job: JobConfig, manifest: Manifest, training: Training | Non
         manifest: its parts.
         training: None: nothing is known.
     """
-    origins = {key: part.origin for key, part in manifest.parts.items() if part.origin is not None}
     sections = [
         f"# {name}",
         _introduction(job, manifest),
         "## Use",
-        _use(name, origins.values()),
+        _use(name, manifest),
         "## Parts",
         _parts(manifest),
         "## Training data",
@@ -69,11 +68,11 @@ def card(name: str, job: JobConfig, manifest: Manifest, training: Training | Non
         "Hang Zhang, Xin Li, Lidong Bing, *Video-LLaMA: An Instruction-tuned Audio-Visual Language Model for Video "
         "Understanding*, arXiv:2306.02858, 2023.",
     ]
-    return "\n\n".join([_front(job, origins.values()), *sections]) + "\n"
+    return "\n\n".join([_front(job, manifest), *sections]) + "\n"
 
 
-def _front(job: JobConfig, origins: Iterable[Origin]) -> str:
-    bases = sorted({origin.repo_id for origin in origins if origin.repo_id})
+def _front(job: JobConfig, manifest: Manifest) -> str:
+    bases = sorted({part.origin.repo_id for part in manifest.parts.values() if part.origin.repo_id})
     data: dict[str, Any] = {
         "license": "other",
         "library_name": "video_llama",
@@ -81,7 +80,9 @@ def _front(job: JobConfig, origins: Iterable[Origin]) -> str:
         "tags": ["video", "audio"] if job.model.equip_audio_branch else ["video"],
     }
     if bases:
-        data |= {"base_model": bases, "base_model_relation": "adapter"}
+        data["base_model"] = bases
+    if bases and manifest.layout == "bundle":
+        data["base_model_relation"] = "adapter"
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---"
 
 
@@ -93,8 +94,8 @@ def _introduction(job: JobConfig, manifest: Manifest) -> str:
     )
 
 
-def _use(name: str, origins: Iterable[Origin]) -> str:
-    missing = [origin for origin in origins if origin.source == "???"]
+def _use(name: str, manifest: Manifest) -> str:
+    missing = [part.origin for part in manifest.parts.values() if not part.held and part.origin.source == UNSET]
     options = "".join(f', "model.{origin.key}=PATH"' for origin in missing).removeprefix(", ")
     first = f'chat = Chat.from_pretrained("{name}"' + (f", options=[{options}])" if missing else ")")
     lines = [
@@ -113,12 +114,12 @@ def _use(name: str, origins: Iterable[Origin]) -> str:
 
 
 def _parts(manifest: Manifest) -> str:
-    rows = ["| part | from | revision | SHA-256 of its tensors |", "|---|---|---|---|"]
+    rows = ["| part | in this folder | from | revision | SHA-256 |", "|---|---|---|---|---|"]
     for key, part in manifest.parts.items():
         origin = part.origin
-        source = "this folder" if origin is None else f"`{origin.name}`" + (f", `{origin.file}`" if origin.file else "")
-        revision = f"`{origin.revision}`" if origin and origin.revision else ""
-        rows.append(f"| {_WHAT[key]} | {source} | {revision} | `{part.sha256}` |")
+        source = f"`{origin.name}`" + (f", `{origin.file}`" if origin.file else "")
+        revision = f"`{origin.revision}`" if origin.revision else ""
+        rows.append(f"| {_WHAT[key]} | {'yes' if part.held else 'no'} | {source} | {revision} | `{part.sha256}` |")
     return "\n".join(rows)
 
 
@@ -143,18 +144,14 @@ def _terms(manifest: Manifest) -> str:
     lines = []
     for key, part in manifest.parts.items():
         origin = part.origin
-        known = find_known(origin.source) if origin else None
+        known = find_known(origin.source) or find_known(f"hf://{origin.repo_id}/{origin.file}")
         if known is not None:
             terms = known.licence
-        elif origin is None:
-            terms = (
-                "in this folder; those of the weights that they were made from apply too"
-                if key != "ckpt"
-                else "its author's"
-            )
         elif origin.source.startswith("${package}"):
             terms = "BSD-3-Clause"
+        elif origin.repo_id:
+            terms = f"see the model card of `{origin.repo_id}`"
         else:
-            terms = f"see the model card of `{origin.repo_id}`" if origin.repo_id else _UNKNOWN_TERMS
+            terms = "to be stated by whoever publishes this folder" if key == "ckpt" else "see its publisher"
         lines.append(f"- {_WHAT[key]}: {terms}")
     return "\n".join(lines)

@@ -20,6 +20,7 @@ from video_llama.checkpoints.hf_folder import SINGLE
 from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.common.files import new_folder, sha256_of
 from video_llama.common.registry import MODELS
+from video_llama.config.fields import UNSET
 from video_llama.config.hints import default_of
 from video_llama.config.loader import JobConfig, as_yaml
 from video_llama.config.overrides import escaped
@@ -34,7 +35,7 @@ from video_llama.models.weights.loading import check_weights_files, read_weights
 from video_llama.sharing.card import Training, card
 from video_llama.sharing.exported import CONFIG, TEMPLATE, Exported, template_data
 from video_llama.sharing.folder_copy import copy_model_folder
-from video_llama.sharing.manifest import MANIFEST, Manifest, Origin, Recorded
+from video_llama.sharing.manifest import MANIFEST, Manifest, Origin, Recorded, part_digests
 from video_llama.sharing.parts import (
     AUDIO_ENCODER,
     DECODER,
@@ -66,8 +67,10 @@ class _Plan:
     """Key of the model section -> names of the tensors in its file."""
     copied: tuple[str, ...]
     """Keys of the folders that are copied."""
-    parents: dict[str, Origin]
-    """Key -> origin of the parts that others get elsewhere."""
+    parents: tuple[str, ...]
+    """Keys of the parts that others get elsewhere."""
+    origins: dict[str, Origin]
+    """Origin of each of these files, folders and parts."""
 
 
 def export(
@@ -103,7 +106,7 @@ def export(
     files = read_weights_files(config)
     check_weights_files(files, model_class.skeleton(config), config)
     parts = parts_of(config, files)
-    plan = _plan(config, parts, layout, parents or {})
+    plan = _plan(config, parts, layout, parents or {}, _earlier_origins(job))
     tensors = {name: tensor for file in files for name, tensor in file.tensors.items()}
     held = {name for names in plan.held.values() for name in names}
     n_bytes = sum(tensors[name].nbytes for name in held) + sum(parts[key].n_bytes for key in plan.copied)
@@ -166,28 +169,48 @@ def _written(folder: Path) -> dict[str, str]:
     }
 
 
-def _plan(config: VideoLLaMAConfig, parts: Mapping[str, Part], layout: Layout, elsewhere: Mapping[str, str]) -> _Plan:
+def _earlier_origins(job: JobConfig) -> dict[str, Origin]:
+    """Return the origins by dotted key that an export records, if the model is loaded from one: all of it was verified."""
+    earlier = Exported.at(job.places.file) if job.places else None
+    parts = Manifest.read(earlier.folder).parts.values() if earlier else ()
+    return {part.origin.key: part.origin for part in parts}
+
+
+def _plan(
+    config: VideoLLaMAConfig,
+    parts: Mapping[str, Part],
+    layout: Layout,
+    elsewhere: Mapping[str, str],
+    earlier: Mapping[str, Origin],
+) -> _Plan:
     folders = [key for key, part in parts.items() if part.folder is not None]
     own = [key for key in parts if key in TRAINED or (layout == "full" and key not in _FOLDERS)]
     copied = tuple(folders) if layout == "full" else ()
-    apart = [key for key in parts if key not in own and key not in copied]
+    apart = tuple(key for key in parts if key not in own and key not in copied)
     names = [name for key in own for name in parts[key].sizes]
     if DECODER in copied:
         names = [name for name in names if not name.startswith(ADAPTERS)]  # they are merged
     others = [name for key in apart if key != DECODER for name in parts[key].sizes]
-    origins = {key: _origin(config, key, elsewhere) for key in apart}
-    known = [origin.key for origin in origins.values()]
+    held = own_files(names, others, config)
+    origins = {key: _origin(config, key, elsewhere, earlier) for key in (*copied, *apart)}
+    known = [origins[key].key for key in apart]
     if unknown := [key for key in elsewhere if key not in known]:
         raise ConfigError(
             [f"--parent {unknown[0]}: is not a parent of this export; its parents: {', '.join(known) or 'none'}"]
         )
-    return _Plan(own_files(names, others, config), copied, origins)
+    for key, own_names in held.items():
+        source = key if key in own else next(k for k in own if own_names[0] in parts[k].sizes)  # a trained encoder
+        origins[key] = replace(_origin(config, source, {}, earlier), key=key)
+    return _Plan(held, copied, apart, origins)
 
 
-def _origin(config: VideoLLaMAConfig, key: str, elsewhere: Mapping[str, str]) -> Origin:
+def _origin(config: VideoLLaMAConfig, key: str, elsewhere: Mapping[str, str], earlier: Mapping[str, Origin]) -> Origin:
     sources = audio_sources(config) if key == AUDIO_ENCODER else {key: getattr(config, key)}
     for dotted, text in sources.items():
-        return replace(Origin.of(dotted, elsewhere.get(dotted, text)), name=Origin.of(dotted, text).name)
+        found = earlier.get(dotted)
+        if found is None or found.source == UNSET:
+            found = Origin.of(dotted, text)
+        return replace(Origin.of(dotted, elsewhere[dotted]), name=found.name) if dotted in elsewhere else found
     return Origin(key=key, name="the encoder's own weights", source="")
 
 
@@ -215,7 +238,10 @@ def _manifest(layout: Layout, plan: _Plan, parts: Mapping[str, Part], tensors: M
     others = {key: parts[key] for key in (*plan.copied, *plan.parents)}
     n_bytes = sum(part.n_bytes for part in (*held.values(), *others.values()))
     with tqdm(total=n_bytes, desc="computing digests", unit="B", unit_scale=True) as bar:
-        recorded = {key: Recorded.of(part, plan.parents.get(key), bar) for key, part in {**held, **others}.items()}
+        recorded = {
+            key: Recorded(*part_digests(part, bar), plan.origins[key], key not in plan.parents)
+            for key, part in {**held, **others}.items()
+        }
     return Manifest(layout, recorded)
 
 
@@ -230,9 +256,10 @@ def _yaml(job: JobConfig, plan: _Plan, names: Mapping[str, str]) -> str:
     """Return the resolved config; what lies in the export is named relative to it."""
     data: dict[str, Any] = map_strings(escaped, job.as_dict())
     model = data["model"]
-    sources = {"vit_ckpt": None, "q_former_model": None, "imagebind_ckpt_path": None}
+    sources: dict[str, str | None] = dict.fromkeys(("vit_ckpt", "q_former_model", "imagebind_ckpt_path"))
     sources |= {key: f"${{here}}/{name}" for key, name in names.items()}
-    sources |= {origin.key: origin.source for origin in plan.parents.values() if origin.source}
+    parents = [plan.origins[key] for key in plan.parents]
+    sources |= {origin.key: origin.source for origin in parents if origin.source}
     for key in plan.copied:
         (dotted,) = audio_sources(job.model) if key == AUDIO_ENCODER else (key,)
         sources[dotted] = f"${{here}}/{_FOLDERS[key]}"
@@ -254,7 +281,7 @@ def _hub_config(config: VideoLLaMAConfig, manifest: Manifest) -> dict[str, Any]:
     parents = {
         part.origin.key: {**asdict(part.origin), "sha256": part.sha256}
         for part in manifest.parts.values()
-        if part.origin is not None
+        if not part.held
     }
     name = registered_class(MODELS, config).__name__
     return {"architectures": [name], "model_type": "video_llama", "layout": manifest.layout, "parents": parents}

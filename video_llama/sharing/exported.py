@@ -95,7 +95,7 @@ class Exported:
         unknown = [
             part.origin
             for part in Manifest.read(self.folder).parts.values()
-            if part.origin and part.origin.source == UNSET and f"model.{part.origin.key}" not in given
+            if not part.held and part.origin.source == UNSET and f"model.{part.origin.key}" not in given
         ]
         if problems := [
             f"model.{origin.key}: {self.folder} was exported with {origin.name}, and does not say where others get it. Name "

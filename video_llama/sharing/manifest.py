@@ -30,7 +30,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """Where a parent is from."""
+    """Where a part is from."""
 
     key: str
     """Dotted key below the model section."""
@@ -66,16 +66,11 @@ class Recorded:
 
     tensors: dict[str, str]
     """Digest of each tensor."""
-    origin: Origin | None = None
-    """None: the export holds it."""
-    files: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str]
     """Digest of each file beside the tensors that decides what the part computes."""
-
-    @classmethod
-    def of(cls, part: Part, origin: Origin | None, bar: tqdm) -> Recorded:
-        """Compute the digests of a part; the bar advances by its bytes."""
-        files = file_digests(part.folder) if part.folder else {}
-        return cls(tensor_digests(part.sizes, part.read, bar), origin, files)
+    origin: Origin
+    held: bool
+    """Whether the export holds it, and not its digests alone."""
 
     @property
     def sha256(self) -> str:
@@ -144,28 +139,32 @@ class Manifest:
                 recorded = self.parts.get(key)
                 if recorded is None:
                     problems.append(f"model.{key}: {named.get(key, key)}: {folder} was exported without it")
-                elif found := _differences(recorded, Recorded.of(part, None, bar)):
-                    key = recorded.origin.key if recorded.origin else key
-                    problems.append(_line(key, named.get(key, key), recorded, found, folder))
+                elif found := _differences(recorded, *part_digests(part, bar)):
+                    text = named.get(recorded.origin.key, key)
+                    problems.append(_line(text, recorded, found, folder))
         if problems:
             raise WeightsError("\n".join(problems))
 
 
+def part_digests(part: Part, bar: tqdm) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the digests of a part's tensors, and of its other files; the bar advances by its bytes."""
+    return tensor_digests(part.sizes, part.read, bar), file_digests(part.folder) if part.folder else {}
+
+
 def _recorded(part: Mapping[str, Any]) -> Recorded:
-    origin = None if part["origin"] is None else Origin(**part["origin"])
-    return Recorded(dict(part["tensors"]), origin, dict(part["files"]))
+    return Recorded(dict(part["tensors"]), dict(part["files"]), Origin(**part["origin"]), bool(part["held"]))
 
 
-def _differences(recorded: Recorded, found: Recorded) -> list[str]:
+def _differences(recorded: Recorded, tensors: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
     """Return a clause for each file and tensor that is in use and is not the recorded one.
 
     Recorded tensors that are not in use are no difference: a part of the model may be switched off, and tied weights may be
     stored once or twice. Whether the model is complete is checked where it is built.
     """
     return [
-        *(f"{name} {_how(name, recorded.files)}" for name in _changed(recorded.files, found.files)),
-        *(f"{name} is missing" for name in recorded.files.keys() - found.files.keys()),
-        *(f"{name} {_how(name, recorded.tensors)}" for name in _changed(recorded.tensors, found.tensors)),
+        *(f"{name} {_how(name, recorded.files)}" for name in _changed(recorded.files, files)),
+        *(f"{name} is missing" for name in sorted(recorded.files.keys() - files.keys())),
+        *(f"{name} {_how(name, recorded.tensors)}" for name in _changed(recorded.tensors, tensors)),
     ]
 
 
@@ -177,11 +176,11 @@ def _how(name: str, recorded: Mapping[str, str]) -> str:
     return "differs" if name in recorded else "was not there"
 
 
-def _line(key: str, named: str, recorded: Recorded, found: list[str], folder: Path) -> str:
+def _line(named: str, recorded: Recorded, found: list[str], folder: Path) -> str:
     more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    what = f"model.{key}: {named} is not what {folder} was exported with: {', '.join(found[:_SHOWN])}{more}. "
     origin = recorded.origin
-    if origin is None:
+    what = f"model.{origin.key}: {named} is not what {folder} was exported with: {', '.join(found[:_SHOWN])}{more}. "
+    if recorded.held:
         return what + "The folder has been changed: download or export it again."
     where = f"{origin.name}, revision {origin.revision}" if origin.revision else origin.name
     return what + f"Use {where}. What was trained with it answers wrongly with anything else."

@@ -40,7 +40,7 @@ def upload(folder: str | Path, repo: str, *, private: bool = False) -> str:
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         done = api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload with video_llama")
-    except (HTTPError, OSError, ValueError) as error:
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise DownloadError(
             f"{repo}: not uploaded: {first_line(error)}. {folder} is complete. Log in with hf auth login or HF_TOKEN if you "
             "have not, and run the same command again."
