@@ -13,7 +13,7 @@ import yaml
 import video_llama.toy
 from tests.decoders import write_decoder
 from tests.hub_server import Hub, folder_files, hub_serving, use
-from tests.integration.conftest import Result
+from tests.integration.conftest import ROOT, Result
 from tests.integration.test_decoders import SHORT, STAGE_1, logits
 from video_llama.conversation.chat import Chat
 
@@ -132,8 +132,11 @@ def test_a_run_with_adapters_keeps_them_in_a_bundle_and_merges_them_in_a_full_ex
 
 
 def test_the_card_has_the_validation_of_the_exported_step(train, command, world, tmp_path):
-    options = [f"paths.world={world}", f"run.output_dir={tmp_path / 'run'}", "run.valid_splits=[heldout]"]
-    result = train("toy/stage2_finetune", *options, "model.ckpt=null", *SHORT)
+    data = yaml.safe_load((ROOT / STAGE_1).read_text())
+    data["datasets"]["heldout"] = {**data["datasets"]["webvid"], "name": "webvid", "split": "val"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(data))
+    options = [f"paths.world={world}", f"run.output_dir={tmp_path / 'run'}", "run.valid_splits=[val]"]
+    result = train(tmp_path / "mine.yaml", *options, *SHORT)
     assert result.code == 0, result.err
     (last,) = [json.loads(line) for line in (tmp_path / "run/validation.jsonl").read_text().splitlines()][-1:]
     words = ["export", "--cfg-path", tmp_path / "run/config.yaml", "--output", tmp_path / "out", "--options"]
@@ -141,3 +144,5 @@ def test_the_card_has_the_validation_of_the_exported_step(train, command, world,
     card = (tmp_path / "out/README.md").read_text()
     assert "After 2 steps, on data held out from training:" in card
     assert f"| val/loss | {last['val/loss']:.4g} |" in card
+    assert "| cc_sbu_align | cc_sbu_align | 8 |" in card
+    assert "| heldout |" not in card

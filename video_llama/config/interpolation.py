@@ -54,7 +54,7 @@ class Resolver:
         # OmegaConf refuses the whole file if one text in it has bad grammar.
         parsable = map_strings(lambda text: UNSET if "${" in text and _grammar_problem(text) else text, data)
         # Shipped YAMLs name files of the package, and exported ones files beside them, whatever the working directory.
-        folders = {"package": str(PACKAGE), "here": str(Path(self.problems.file).resolve().parent)}
+        folders = {"package": str(PACKAGE), "here": str(Path(self.problems.file).absolute().parent)}
         root = OmegaConf.create({**folders, **parsable})
         return {key: self._value(root, data, key, (key,)) for key in data}
 

@@ -35,7 +35,9 @@ def _record(path: Path) -> Training | None:
     datasets = yaml.safe_load(text).get("datasets") or {}
     records = {name: found["records"] for name, found in sources.items()} if isinstance(sources, dict) else {}
     described = {
-        name: {"type": data.get("name", name), "records": records.get(name, "")} for name, data in datasets.items()
+        name: {"type": data.get("name", name), "records": records.get(name, "")}
+        for name, data in datasets.items()
+        if data.get("split", "train") == "train"
     }
     validations = [record for record in read_log(path.parent / VALIDATION) if record["step"] == step]
     metrics = {
