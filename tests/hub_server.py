@@ -122,6 +122,9 @@ def _answer(hub: Hub, handler: BaseHTTPRequestHandler) -> None:
     else:
         return _error(handler, 404, "")
     commit = hub.branches.get((repo, revision), revision)
+    if "/tree/" in path and commit not in hub.commits.get(repo, {}):
+        _, folder = _split(hub, repo, revision)  # a folder of the repository: ours have none that is listed
+        return _error(handler, 404, "EntryNotFound" if folder else "RevisionNotFound")
     if repo in hub.gated and "Authorization" not in handler.headers:
         return _error(handler, 401, "GatedRepo")
     if repo not in hub.commits:

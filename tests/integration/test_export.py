@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from transformers import AutoModel, AutoProcessor
 
+import video_llama.conversation.auto_classes
 import video_llama.toy
 from tests.decoders import write_decoder
 from tests.hub_server import Hub, folder_files, hub_serving, use
@@ -77,6 +79,10 @@ def test_a_full_model_on_the_hub_needs_no_other_repository(hub, command, tmp_pat
     chat = Chat.from_pretrained("me/toy", device="cpu")
     assert all("me/toy" in request for request in hub.requests)
     assert "/snapshots/" in str(chat.engine.model.config.llama_model)
+    model, processor = AutoModel.from_pretrained("me/toy", device="cpu"), AutoProcessor.from_pretrained("me/toy")
+    asked = [{"type": "video", "path": str(CLIP)}, {"type": "text", "text": QUESTIONS[0]}]
+    ids = model.generate(**processor.apply_chat_template([{"role": "user", "content": asked}]))
+    assert processor.decode(ids[0]) == answers(chat)[0]
 
 
 def test_an_upload_that_fails_keeps_the_folder_and_says_what_to_do(hub, command, tmp_path, monkeypatch):

@@ -312,9 +312,16 @@ def load_for_inference(cfg_path: str | Path, options: Iterable[str] = ()) -> Job
 
     Args, Raises: see ``Engine.from_config``.
     """
+    job = read_for_inference(cfg_path, options)
+    if (exported := Exported.at(cfg_path)) is not None:
+        exported.verify(job.model)
+    return job
+
+
+def read_for_inference(cfg_path: str | Path, options: Iterable[str] = ()) -> JobConfig:
+    """Do what ``load_for_inference`` does, without verifying weights: for those who read none."""
     options = list(options)
-    exported = Exported.at(cfg_path)
-    if exported is not None:
+    if (exported := Exported.at(cfg_path)) is not None:
         exported.check_config(options)
         cfg_path = exported.config
     job = load_config(cfg_path, options, also=("datasets", "inference"))
@@ -328,10 +335,7 @@ def load_for_inference(cfg_path: str | Path, options: Iterable[str] = ()) -> Job
         config = model_in_use(job.model)
     except ConfigError as error:
         raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
-    job = replace(job, model=fetched(named_as(job.model, config)))
-    if exported is not None:
-        exported.verify(job.model)
-    return job
+    return replace(job, model=fetched(named_as(job.model, config)))
 
 
 def in_rows(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:
