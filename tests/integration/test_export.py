@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -152,3 +155,20 @@ def test_the_card_has_the_validation_of_the_exported_step(train, command, world,
     assert f"| val/loss | {last['val/loss']:.4g} |" in card
     assert "| cc_sbu_align | cc_sbu_align | 8 |" in card
     assert "| heldout |" not in card
+
+
+def test_the_commands_and_the_python_of_the_guide_run_as_printed(command, tmp_path, monkeypatch, capfd):
+    guide = (ROOT / "docs/sharing.md").read_text()
+    commands = [line.strip() for line in guide.splitlines() if line.startswith("    video-llama ")]
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(CLIP, "clip.mp4")
+    for line in commands:
+        if "--push-to-hub" not in line:
+            result = command(*shlex.split(line)[1:])
+            assert result.code == 0, result.err
+    blocks = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
+    assert len(blocks) == 2
+    capfd.readouterr()
+    for block in blocks:
+        exec(compile(block, "docs/sharing.md", "exec"), {})
+    assert capfd.readouterr().out.startswith("It is ")

@@ -12,7 +12,7 @@ from video_llama import __version__
 from video_llama.checkpoints.sources.known import find_known
 from video_llama.config.fields import UNSET
 from video_llama.config.loader import JobConfig
-from video_llama.sharing.manifest import Manifest
+from video_llama.sharing.inventory import Inventory
 
 _WHAT = {
     "llama_model": "decoder",
@@ -42,37 +42,37 @@ class Training:
     """Of the validation after these steps."""
 
 
-def card(name: str, job: JobConfig, manifest: Manifest, training: Training | None = None) -> str:
+def card(name: str, job: JobConfig, inventory: Inventory, training: Training | None = None) -> str:
     """Return the text of a model card.
 
     Args:
         name: of the model.
         job: its config.
-        manifest: its parts.
+        inventory: its parts.
         training: None: nothing is known.
     """
     sections = [
         f"# {name}",
-        _introduction(job, manifest),
+        _introduction(job, inventory),
         "## Use",
-        _use(name, manifest),
+        _use(name, inventory),
         "## Parts",
-        _parts(manifest),
+        _parts(inventory),
         "## Training data",
         _data(training),
         *_metrics(training),
         "## Licence",
         "The terms of all parts apply. This list says what is known of them; it is no legal advice.",
-        _terms(manifest),
+        _terms(inventory),
         "## Citation",
         "Hang Zhang, Xin Li, Lidong Bing, *Video-LLaMA: An Instruction-tuned Audio-Visual Language Model for Video "
         "Understanding*, arXiv:2306.02858, 2023.",
     ]
-    return "\n\n".join([_front(job, manifest), *sections]) + "\n"
+    return "\n\n".join([_front(job, inventory), *sections]) + "\n"
 
 
-def _front(job: JobConfig, manifest: Manifest) -> str:
-    bases = sorted({part.origin.repo_id for part in manifest.parts.values() if part.origin.repo_id})
+def _front(job: JobConfig, inventory: Inventory) -> str:
+    bases = sorted({part.origin.repo_id for part in inventory.parts.values() if part.origin.repo_id})
     data: dict[str, Any] = {
         "license": "other",
         "library_name": "video_llama",
@@ -81,21 +81,21 @@ def _front(job: JobConfig, manifest: Manifest) -> str:
     }
     if bases:
         data["base_model"] = bases
-    if bases and manifest.layout == "bundle":
+    if bases and inventory.layout == "bundle":
         data["base_model_relation"] = "adapter"
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---"
 
 
-def _introduction(job: JobConfig, manifest: Manifest) -> str:
+def _introduction(job: JobConfig, inventory: Inventory) -> str:
     takes = "clips with their sound, images and sounds" if job.model.equip_audio_branch else "clips and images"
     return (
         f"A Video-LLaMA model that answers questions about {takes}, exported by video_llama {__version__}. "
-        f"{_LAYOUTS[manifest.layout]}"
+        f"{_LAYOUTS[inventory.layout]}"
     )
 
 
-def _use(name: str, manifest: Manifest) -> str:
-    missing = [part.origin for part in manifest.parts.values() if not part.held and part.origin.source == UNSET]
+def _use(name: str, inventory: Inventory) -> str:
+    missing = [part.origin for part in inventory.parts.values() if not part.held and part.origin.source == UNSET]
     options = "".join(f', "model.{origin.key}=PATH"' for origin in missing).removeprefix(", ")
     first = f'chat = Chat.from_pretrained("{name}"' + (f", options=[{options}])" if missing else ")")
     lines = [
@@ -113,9 +113,9 @@ def _use(name: str, manifest: Manifest) -> str:
     return "\n".join(lines)
 
 
-def _parts(manifest: Manifest) -> str:
+def _parts(inventory: Inventory) -> str:
     rows = ["| part | in this folder | from | revision | SHA-256 |", "|---|---|---|---|---|"]
-    for key, part in manifest.parts.items():
+    for key, part in inventory.parts.items():
         origin = part.origin
         source = f"`{origin.name}`" + (f", `{origin.file}`" if origin.file else "")
         revision = f"`{origin.revision}`" if origin.revision else ""
@@ -140,9 +140,9 @@ def _metrics(training: Training | None) -> list[str]:
     return ["## Validation", f"After {training.step} steps, on data held out from training:", "\n".join(rows)]
 
 
-def _terms(manifest: Manifest) -> str:
+def _terms(inventory: Inventory) -> str:
     lines = []
-    for key, part in manifest.parts.items():
+    for key, part in inventory.parts.items():
         origin = part.origin
         known = find_known(origin.source) or find_known(f"hf://{origin.repo_id}/{origin.file}")
         if known is not None:

@@ -35,7 +35,7 @@ from video_llama.models.weights.loading import check_weights_files, read_weights
 from video_llama.sharing.card import Training, card
 from video_llama.sharing.exported import CONFIG, TEMPLATE, Exported, template_data
 from video_llama.sharing.folder_copy import copy_model_folder
-from video_llama.sharing.manifest import MANIFEST, Manifest, Origin, Recorded, part_digests
+from video_llama.sharing.inventory import INVENTORY, Inventory, Origin, Recorded, part_digests
 from video_llama.sharing.parts import (
     AUDIO_ENCODER,
     DECODER,
@@ -122,14 +122,14 @@ def export(
                 parts[DECODER] = decoder_part(DecoderFolder(folder / _FOLDERS[key]))
             else:
                 copy_model_folder(parts[key].folder or Path(), folder / _FOLDERS[key])
-        manifest = _manifest(layout, plan, parts, tensors)
+        inventory = _inventory(layout, plan, parts, tensors)
         new_job = replace(job, model=_model(config, plan), datasets={}, run=None)
         (folder / CONFIG).write_text(_yaml(new_job, plan, names), encoding="utf-8")
         _write_json(folder / TEMPLATE, template_data(template))
-        _write_json(folder / "config.json", _hub_config(config, manifest))
+        _write_json(folder / "config.json", _hub_config(config, inventory))
         _write_json(folder / "processor_config.json", _processors(new_job))
-        (folder / CARD).write_text(card(Path(output).resolve().name, new_job, manifest, training), encoding="utf-8")
-        replace(manifest, written=_written(folder)).write(folder)
+        (folder / CARD).write_text(card(Path(output).resolve().name, new_job, inventory, training), encoding="utf-8")
+        replace(inventory, written=_written(folder)).write(folder)
 
 
 @contextmanager
@@ -144,35 +144,41 @@ def _new_or_replaced(output: Path, n_bytes: int) -> Iterator[Path]:
         with new_folder(output, n_bytes) as folder:
             yield folder
         return
-    written = Manifest.read(output).written
+    written = Inventory.read(output).written
     if changed_files := [name for name, digest in _written(output).items() if written.get(name) != digest]:
         raise WeightsError(
             f"{output / changed_files[0]}: is not as an export wrote it, and nothing of yours is overwritten; name another "
             "folder, or move the file away"
         )
     log.info("%s: replacing an earlier export", output)
+    output = output.resolve()
     new, old = (output.with_name(f".{output.name}.{word}") for word in ("new", "old"))
-    with new_folder(new, n_bytes) as folder:
-        yield folder
-    output.rename(old)
-    new.rename(output)
-    shutil.rmtree(old)
+    try:
+        for left in (new, old):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with new_folder(new, n_bytes) as folder:
+            yield folder
+        output.rename(old)
+        new.rename(output)
+        shutil.rmtree(old)
+    except OSError as error:
+        raise WeightsError(f"{output}: cannot be replaced ({error})") from error
 
 
 def _written(folder: Path) -> dict[str, str]:
-    """Return the digest of each file of a folder but the manifest, and files of tensors, whose tensors have digests."""
+    """Return the digest of each file of a folder but the inventory, and files of tensors, whose tensors have digests."""
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
     return {
         name: "" if name.endswith(".safetensors") else sha256_of(folder / name)
         for name in names
-        if name != MANIFEST and not name.startswith(".lock")
+        if name != INVENTORY and not name.startswith(".lock")
     }
 
 
 def _earlier_origins(job: JobConfig) -> dict[str, Origin]:
     """Return the origins by dotted key that an export records, if the model is loaded from one: all of it was verified."""
     earlier = Exported.at(job.places.file) if job.places else None
-    parts = Manifest.read(earlier.folder).parts.values() if earlier else ()
+    parts = Inventory.read(earlier.folder).parts.values() if earlier else ()
     return {part.origin.key: part.origin for part in parts}
 
 
@@ -230,7 +236,7 @@ def _write_tensors(folder: Path, held: Mapping[str, list[str]], tensors: Mapping
     return names
 
 
-def _manifest(layout: Layout, plan: _Plan, parts: Mapping[str, Part], tensors: Mapping[str, Tensor]) -> Manifest:
+def _inventory(layout: Layout, plan: _Plan, parts: Mapping[str, Part], tensors: Mapping[str, Tensor]) -> Inventory:
     held = {
         key: Part(key, {name: tensors[name].nbytes for name in names}, tensors.__getitem__)
         for key, names in plan.held.items()
@@ -242,7 +248,7 @@ def _manifest(layout: Layout, plan: _Plan, parts: Mapping[str, Part], tensors: M
             key: Recorded(*part_digests(part, bar), plan.origins[key], key not in plan.parents)
             for key, part in {**held, **others}.items()
         }
-    return Manifest(layout, recorded)
+    return Inventory(layout, recorded)
 
 
 def _model(config: VideoLLaMAConfig, plan: _Plan) -> VideoLLaMAConfig:
@@ -276,15 +282,15 @@ def _yaml(job: JobConfig, plan: _Plan, names: Mapping[str, str]) -> str:
     return head + as_yaml(data)
 
 
-def _hub_config(config: VideoLLaMAConfig, manifest: Manifest) -> dict[str, Any]:
+def _hub_config(config: VideoLLaMAConfig, inventory: Inventory) -> dict[str, Any]:
     """Return ``config.json``, by which the hub and transformers recognise a model."""
     parents = {
         part.origin.key: {**asdict(part.origin), "sha256": part.sha256}
-        for part in manifest.parts.values()
+        for part in inventory.parts.values()
         if not part.held
     }
     name = registered_class(MODELS, config).__name__
-    return {"architectures": [name], "model_type": "video_llama", "layout": manifest.layout, "parents": parents}
+    return {"architectures": [name], "model_type": "video_llama", "layout": inventory.layout, "parents": parents}
 
 
 def _processors(job: JobConfig) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from video_llama.config.fields import UNSET
 from video_llama.config.problems import Problems
 from video_llama.config.source import read_yaml
 from video_llama.prompts.templates import Template
-from video_llama.sharing.manifest import MANIFEST, Manifest
+from video_llama.sharing.inventory import INVENTORY, Inventory
 from video_llama.sharing.parts import parts_of
 
 CONFIG = "config.yaml"
@@ -41,7 +41,7 @@ class Exported:
         """Return the export that a path leads to, the folder or its ``config.yaml``; None: something else is there."""
         found = Path(path)
         folder = found.parent if found.name == CONFIG else found
-        return cls(folder) if (folder / MANIFEST).is_file() else None
+        return cls(folder) if (folder / INVENTORY).is_file() else None
 
     @classmethod
     def find(cls, name: str | os.PathLike[str]) -> Exported:
@@ -65,7 +65,7 @@ class Exported:
             reason = (
                 "no such folder"
                 if not folder.exists()
-                else f"has no {MANIFEST}, so video-llama export did not write it"
+                else f"has no {INVENTORY}, so video-llama export did not write it"
             )
             raise WeightsError(f"{text}: {reason}. A model that a YAML describes is loaded with from_config.")
         return found
@@ -94,7 +94,7 @@ class Exported:
         given = {option.partition("=")[0] for option in options}
         unknown = [
             part.origin
-            for part in Manifest.read(self.folder).parts.values()
+            for part in Inventory.read(self.folder).parts.values()
             if not part.held and part.origin.source == UNSET and f"model.{part.origin.key}" not in given
         ]
         if problems := [
@@ -114,7 +114,7 @@ class Exported:
         """
         self._check_template(config)
         named = {key.removeprefix("model."): text for key, text in weights_sources(config)}
-        Manifest.read(self.folder).verify(parts_of(config), named, self.folder)
+        Inventory.read(self.folder).verify(parts_of(config), named, self.folder)
 
     def _check_template(self, config: Any) -> None:
         """A template that the decoder's tokenizer brings is verified with its files; others are part of this package."""
@@ -124,7 +124,7 @@ class Exported:
             name = recorded.get("name") if isinstance(recorded, dict) else None
             raise WeightsError(
                 f"{self.folder / TEMPLATE}: is not the conversation template {now.name} of this version of video_llama. "
-                + (f"Use the version that is named in {MANIFEST}." if name == now.name else "Export the folder again.")
+                + (f"Use the version that is named in {INVENTORY}." if name == now.name else "Export the folder again.")
             )
 
 

@@ -133,7 +133,7 @@ def test_the_config_of_an_export_runs_nothing_and_reads_no_environment(exported,
         ("", "an empty file"),
     ],
 )
-def test_a_manifest_that_is_not_one_is_refused(exported, content, message):
+def test_an_inventory_that_is_not_one_is_refused(exported, content, message):
     folder = exported("full")
     (folder / "weights.json").write_text(content)
     with pytest.raises(VideoLlamaError, match=message):

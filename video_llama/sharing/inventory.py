@@ -22,7 +22,7 @@ from video_llama.config.shipped import PACKAGE
 from video_llama.sharing.digests import combined, file_digests, tensor_digests
 from video_llama.sharing.parts import Part
 
-MANIFEST = "weights.json"
+INVENTORY = "weights.json"
 FORMAT = "video_llama export/1"
 _SHOWN = 3
 """Differences that an error lists for a part."""
@@ -79,7 +79,7 @@ class Recorded:
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Inventory:
     """The content of ``weights.json``."""
 
     layout: str
@@ -98,16 +98,16 @@ class Manifest:
             "parts": parts,
             "written": self.written,
         }
-        (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        (folder / INVENTORY).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, folder: Path) -> Inventory:
         """Read ``weights.json``.
 
         Raises:
             WeightsError: it is missing, of another kind or of a newer version.
         """
-        path = folder / MANIFEST
+        path = folder / INVENTORY
         content = read_json(path)
         if not isinstance(content, dict) or not isinstance(content.get("format"), str):
             raise WeightsError(f"{path}: is not of a folder that video-llama export wrote")
