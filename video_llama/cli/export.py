@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where others get frozen weights that are a path here: llama_model=org/name@revision; repeat for several",
     )
     parser.add_argument(
+        "--results", metavar="JSON", help="results.json of an evaluation of these weights, for the model card"
+    )
+    parser.add_argument(
         "--push-to-hub", metavar="ORG/NAME", help="then upload the folder to this repository of the hub"
     )
     parser.add_argument("--private", action="store_true", help="create that repository as a private one")
@@ -44,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from video_llama.conversation.processors import inference_config
     from video_llama.runners.training_record import training_record
     from video_llama.sharing.export import export
+    from video_llama.sharing.scores import read_scores
     from video_llama.sharing.upload import check_upload, upload
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -54,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         check_upload(args.push_to_hub)
     job = load_for_inference(args.cfg_path, args.options)
     job = replace(job, inference=inference_config(job))
-    export(job, args.output, args.layout, parents, training_record(job.model))
+    scores = read_scores(args.results, job.model) if args.results else []
+    export(job, args.output, args.layout, parents, training_record(job.model), scores)
     print(f"{args.output}: use it with\n  video-llama chat --cfg-path {args.output}")
     if args.push_to_hub:
         print(f"uploaded to {upload(args.output, args.push_to_hub, private=args.private)}")

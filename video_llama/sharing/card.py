@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from video_llama.checkpoints.sources.known import find_known
 from video_llama.config.fields import UNSET
 from video_llama.config.loader import JobConfig
 from video_llama.sharing.inventory import Inventory
+from video_llama.sharing.scores import Score
 
 _WHAT = {
     "llama_model": "decoder",
@@ -42,7 +43,13 @@ class Training:
     """Of the validation after these steps."""
 
 
-def card(name: str, job: JobConfig, inventory: Inventory, training: Training | None = None) -> str:
+def card(
+    name: str,
+    job: JobConfig,
+    inventory: Inventory,
+    training: Training | None = None,
+    scores: Sequence[Score] = (),
+) -> str:
     """Return the text of a model card.
 
     Args:
@@ -50,6 +57,7 @@ def card(name: str, job: JobConfig, inventory: Inventory, training: Training | N
         job: its config.
         inventory: its parts.
         training: None: nothing is known.
+        scores: on benchmarks.
     """
     sections = [
         f"# {name}",
@@ -61,6 +69,7 @@ def card(name: str, job: JobConfig, inventory: Inventory, training: Training | N
         "## Training data",
         _data(training),
         *_metrics(training),
+        *_benchmarks(scores),
         "## Licence",
         "The terms of all parts apply. This list says what is known of them; it is no legal advice.",
         _terms(inventory),
@@ -68,10 +77,10 @@ def card(name: str, job: JobConfig, inventory: Inventory, training: Training | N
         "Hang Zhang, Xin Li, Lidong Bing, *Video-LLaMA: An Instruction-tuned Audio-Visual Language Model for Video "
         "Understanding*, arXiv:2306.02858, 2023.",
     ]
-    return "\n\n".join([_front(job, inventory), *sections]) + "\n"
+    return "\n\n".join([_front(name, job, inventory, scores), *sections]) + "\n"
 
 
-def _front(job: JobConfig, inventory: Inventory) -> str:
+def _front(name: str, job: JobConfig, inventory: Inventory, scores: Sequence[Score]) -> str:
     bases = sorted({part.origin.repo_id for part in inventory.parts.values() if part.origin.repo_id})
     data: dict[str, Any] = {
         "license": "other",
@@ -83,6 +92,16 @@ def _front(job: JobConfig, inventory: Inventory) -> str:
         data["base_model"] = bases
     if bases and inventory.layout == "bundle":
         data["base_model_relation"] = "adapter"
+    if scores:
+        results = [
+            {
+                "task": {"type": "video-text-to-text"},
+                "dataset": {"name": score.benchmark, "type": score.benchmark},
+                "metrics": [{"type": score.metric, "value": score.value}],
+            }
+            for score in scores
+        ]
+        data["model-index"] = [{"name": name, "results": results}]
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---"
 
 
@@ -138,6 +157,16 @@ def _metrics(training: Training | None) -> list[str]:
         return []
     rows = ["| metric | value |", "|---|---|", *(f"| {key} | {value:.4g} |" for key, value in training.metrics.items())]
     return ["## Validation", f"After {training.step} steps, on data held out from training:", "\n".join(rows)]
+
+
+def _benchmarks(scores: Sequence[Score]) -> list[str]:
+    if not scores:
+        return []
+    rows = ["| benchmark | metric | value | 95 % interval | questions |", "|---|---|---|---|---|"]
+    for score in scores:
+        interval = "" if score.interval is None else f"{score.interval[0]:.4g} to {score.interval[1]:.4g}"
+        rows.append(f"| {score.benchmark} | {score.metric} | {score.value:.4g} | {interval} | {score.n or ''} |")
+    return ["## Benchmarks", "\n".join(rows)]
 
 
 def _terms(inventory: Inventory) -> str:

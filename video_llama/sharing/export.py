@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
@@ -46,6 +46,7 @@ from video_llama.sharing.parts import (
     own_files,
     parts_of,
 )
+from video_llama.sharing.scores import Score
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def export(
     layout: Layout,
     parents: Mapping[str, str] | None = None,
     training: Training | None = None,
+    scores: Sequence[Score] = (),
 ) -> None:
     """Write a model as a folder.
 
@@ -88,6 +90,7 @@ def export(
         layout: bundle: what was trained, and digests of its parents; full: everything, with adapters merged into the decoder.
         parents: key of the model section -> where others get what a path on this machine stands for.
         training: what is known of the training, for the model card.
+        scores: on benchmarks, for the model card.
     Raises:
         ConfigError: the model is of another kind, or ``parents`` names something that is no parent.
         WeightsError: a file does not fit, or the folder cannot be written.
@@ -128,7 +131,8 @@ def export(
         _write_json(folder / TEMPLATE, template_data(template))
         _write_json(folder / "config.json", _hub_config(config, inventory))
         _write_json(folder / "processor_config.json", _processors(new_job))
-        (folder / CARD).write_text(card(Path(output).resolve().name, new_job, inventory, training), encoding="utf-8")
+        name = Path(output).resolve().name
+        (folder / CARD).write_text(card(name, new_job, inventory, training, scores), encoding="utf-8")
         replace(inventory, written=_written(folder)).write(folder)
 
 
