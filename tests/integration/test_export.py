@@ -20,6 +20,7 @@ from tests.decoders import write_decoder
 from tests.hub_server import Hub, folder_files, hub_serving, use
 from tests.integration.conftest import ROOT, Result
 from tests.integration.test_decoders import SHORT, STAGE_1, logits
+from video_llama.common.errors import DownloadError
 from video_llama.conversation.chat import Chat
 
 TOY = Path(video_llama.toy.__file__).parent
@@ -86,6 +87,12 @@ def test_a_full_model_on_the_hub_needs_no_other_repository(hub, command, tmp_pat
     asked = [{"type": "video", "path": str(CLIP)}, {"type": "text", "text": QUESTIONS[0]}]
     ids = model.generate(**processor.apply_chat_template([{"role": "user", "content": asked}]))
     assert processor.decode(ids[0]) == answers(chat)[0]
+
+
+def test_a_repository_that_is_no_export_is_not_downloaded(hub):
+    with pytest.raises(DownloadError, match=r"org/toy-decoder.*the repository has no file weights.json"):
+        Chat.from_pretrained("org/toy-decoder")
+    assert hub.downloads("model.safetensors") == 0
 
 
 def test_an_upload_that_fails_keeps_the_folder_and_says_what_to_do(hub, command, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ from video_llama import __version__
 from video_llama.checkpoints.delta.shards import Planned, write_named_shards
 from video_llama.checkpoints.hf_folder import SINGLE
 from video_llama.common.errors import ConfigError, WeightsError
-from video_llama.common.files import new_folder, sha256_of
+from video_llama.common.files import LOCK, new_folder, sha256_of
 from video_llama.common.registry import MODELS
 from video_llama.config.fields import UNSET
 from video_llama.config.hints import default_of
@@ -170,13 +170,9 @@ def _new_or_replaced(output: Path, n_bytes: int) -> Iterator[Path]:
 
 
 def _written(folder: Path) -> dict[str, str]:
-    """Return the digest of each file of a folder but the inventory, and files of tensors, whose tensors have digests."""
+    """Return the digest of each file of a folder but the inventory."""
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    return {
-        name: "" if name.endswith(".safetensors") else sha256_of(folder / name)
-        for name in names
-        if name != INVENTORY and not name.startswith(".lock")
-    }
+    return {name: sha256_of(folder / name) for name in names if name not in (INVENTORY, LOCK)}
 
 
 def _earlier_origins(job: JobConfig) -> dict[str, Origin]:
@@ -220,7 +216,17 @@ def _origin(config: VideoLLaMAConfig, key: str, elsewhere: Mapping[str, str], ea
         found = earlier.get(dotted)
         if found is None or found.source == UNSET:
             found = Origin.of(dotted, text)
-        return replace(Origin.of(dotted, elsewhere[dotted]), name=found.name) if dotted in elsewhere else found
+        if dotted not in elsewhere:
+            return found
+        chosen = Origin.of(dotted, elsewhere[dotted])
+        if chosen.source == UNSET or (chosen.repo_id and (chosen.file is None) != (key in _FOLDERS)):
+            what = (
+                "org/name@revision" if key in _FOLDERS else "hf://org/name@revision/file, or the name of known weights"
+            )
+            raise ConfigError(
+                [f"--parent {dotted}={elsewhere[dotted]}: leads nowhere from another machine; expected {what}"]
+            )
+        return replace(chosen, name=found.name)
     return Origin(key=key, name="the encoder's own weights", source="")
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +58,9 @@ class Exported:
         if reference is None:
             folder = Path(text)
         else:
-            pinned = fetch(reference, home() / "hub", export_files)
-            folder = find(pinned) or Path(text)
+            # The inventory first: what is no export is not downloaded.
+            first = fetch(replace(reference, file=INVENTORY), home() / "hub")
+            folder = find(fetch(replace(first, file=None), home() / "hub", export_files)) or Path(text)
         found = cls.at(folder)
         if found is None:
             reason = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from video_llama.sharing.parts import Part
 
 INVENTORY = "weights.json"
 FORMAT = "video_llama export/1"
+_IN_CACHE = re.compile(r"/models--(?P<org>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(/(?P<file>.+))?$")
+"""A path in the cache of ``huggingface_hub``."""
 _SHOWN = 3
 """Differences that an error lists for a part."""
 
@@ -46,7 +49,10 @@ class Origin:
 
     @classmethod
     def of(cls, key: str, text: str) -> Origin:
-        """Return the origin of what a config names. A path on this machine does not leave it, except below the package."""
+        """Return the origin of what a config names.
+
+        A path does not leave this machine, unless it is in the hub's cache, and so tells the repository, or below the package.
+        """
         source = parse(text)
         if isinstance(source, HubReference):
             repository = {"repo_id": source.repo, "revision": source.revision, "file": source.file}
@@ -54,6 +60,9 @@ class Origin:
         if isinstance(source, KnownWeights):
             return cls(key=key, name=source.name, source=source.name)
         path = Path(os.path.abspath(source))
+        if cached := _IN_CACHE.search(path.as_posix()):
+            reference = HubReference(f"{cached['org']}/{cached['name']}", cached["file"], cached["commit"])
+            return cls.of(key, str(reference) if reference.file else f"hf://{reference}")
         if path.is_relative_to(PACKAGE):
             name = path.relative_to(PACKAGE).as_posix()
             return cls(key=key, name=f"{name} of video_llama", source=f"${{package}}/{name}")

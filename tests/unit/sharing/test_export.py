@@ -15,6 +15,7 @@ from tests.unit.sharing.conftest import WEIGHTS, Toy, job
 from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.sharing.card import Training
 from video_llama.sharing.export import export
+from video_llama.sharing.inventory import Origin
 
 
 def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -133,6 +134,11 @@ def test_nothing_of_the_users_is_overwritten_and_an_unchanged_export_is_replaced
     ):
         export(toy.job(), out, "full")
     card.write_text(written)
+    weights = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").write_bytes(weights[:-1] + b"x")
+    with pytest.raises(WeightsError, match=r"model.safetensors: is not as an export wrote it"):
+        export(toy.job(), out, "full")
+    (out / "model.safetensors").write_bytes(weights)
     (out / "notes.txt").write_text("mine")
     with pytest.raises(WeightsError, match=r"notes.txt: is not as an export wrote it"):
         export(toy.job(), out, "full")
@@ -165,6 +171,22 @@ def test_a_source_for_something_that_is_no_parent_is_refused(toy: Toy, tmp_path)
         export(toy.job(), tmp_path / "out", "bundle", {"ckpt": "org/name"})
     with pytest.raises(ConfigError, match="its parents: none"):
         export(toy.job(), tmp_path / "out", "full", {"llama_model": "org/name"})
+
+
+@pytest.mark.parametrize(
+    "parent", ["llama_model=hf://org/name/file.pth", "vit_ckpt=org/name", "vit_ckpt=/data/vision.pth"]
+)
+def test_a_source_that_leads_nowhere_is_refused(toy: Toy, tmp_path, parent):
+    with pytest.raises(ConfigError, match=f"--parent {parent}: leads nowhere from another machine; expected "):
+        export(toy.job(), tmp_path / "out", "bundle", dict([parent.split("=")]))
+
+
+def test_a_path_in_the_cache_of_the_hub_tells_the_repository_and_the_commit(tmp_path):
+    cache = tmp_path / "models--org--my--model/snapshots" / ("a" * 40)
+    folder = Origin.of("llama_model", str(cache))
+    assert (folder.repo_id, folder.revision, folder.file) == ("org/my--model", "a" * 40, None)
+    file = Origin.of("vit_ckpt", str(cache / "weights/vision.pth"))
+    assert file.source == f"hf://org/my--model@{'a' * 40}/weights/vision.pth"
 
 
 def test_half_a_model_is_not_exported(toy: Toy, tmp_path):
