@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from video_llama.checkpoints.hf_folder import INDEX, SINGLE
+from video_llama.common.errors import WeightsError
 
 _CHUNK = 8 * 2**20
 """Bytes computed and written at once."""
@@ -66,6 +67,8 @@ def write_shards(folder: Path, shards: Sequence[Sequence[Planned]], values: Valu
         shards: the tensors of each file.
         values: returns rows of a tensor.
         task: label of the progress bar.
+    Raises:
+        WeightsError: a tensor has a type that is not written.
     """
     count = len(shards)
     names = [SINGLE] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
@@ -73,7 +76,7 @@ def write_shards(folder: Path, shards: Sequence[Sequence[Planned]], values: Valu
 
 
 def write_named_shards(folder: Path, shards: Mapping[str, Sequence[Planned]], values: Values, task: str) -> None:
-    """Write safetensors files of given names, and their index if there is more than one. Args: see ``write_shards``."""
+    """Write safetensors files of given names, and their index if there is more than one. Args, Raises: see ``write_shards``."""
     total = total_bytes([*shards.values()])
     with tqdm(total=total, desc=task, unit="B", unit_scale=True) as bar:
         for name, shard in shards.items():
@@ -100,6 +103,10 @@ def _header(shard: Sequence[Planned]) -> bytes:
     table: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     at = 0
     for planned in shard:
+        if planned.dtype not in _TYPES:
+            raise WeightsError(
+                f"{planned.name}: is in {planned.dtype}, which is not written here. Convert it to safetensors first."
+            )
         table[planned.name] = {
             "dtype": _TYPES[planned.dtype],
             "shape": planned.shape,
