@@ -65,6 +65,7 @@ def test_a_model_is_uploaded_and_answers_the_same_when_it_is_loaded_by_its_id(hu
     commit = hub.branches["me/toy", "main"]
     assert f"uploaded to me/toy@{commit}" in result.out
     assert hub.private == {"me/toy"}
+    assert '\nchat = Chat.from_pretrained("me/toy")  #' in (tmp_path / "toy/README.md").read_text()
     assert hub.commits["me/toy"][commit] == folder_files(tmp_path / "toy")
     decoder = hub.branches["org/toy-decoder", "main"]
     config = yaml.safe_load((tmp_path / "toy/config.yaml").read_text())

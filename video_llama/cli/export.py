@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     job = load_for_inference(args.cfg_path, args.options)
     job = replace(job, inference=inference_config(job))
     scores = read_scores(args.results, job.model) if args.results else []
-    export(job, args.output, args.layout, parents, training_record(job.model), scores)
+    export(job, args.output, args.layout, parents, training_record(job.model), scores, args.push_to_hub)
     print(f"{args.output}: use it with\n  video-llama chat --cfg-path {args.output}")
     if args.push_to_hub:
         print(f"uploaded to {upload(args.output, args.push_to_hub, private=args.private)}")

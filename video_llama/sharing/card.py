@@ -53,14 +53,14 @@ def card(
     """Return the text of a model card.
 
     Args:
-        name: of the model.
+        name: of the model: its folder, or its id on the hub.
         job: its config.
         inventory: its parts.
         training: None: nothing is known.
         scores: on benchmarks.
     """
     sections = [
-        f"# {name}",
+        f"# {name.rpartition('/')[2]}",
         _introduction(job, inventory),
         "## Use",
         _use(name, inventory),

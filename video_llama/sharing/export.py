@@ -81,6 +81,7 @@ def export(
     parents: Mapping[str, str] | None = None,
     training: Training | None = None,
     scores: Sequence[Score] = (),
+    name: str | None = None,
 ) -> None:
     """Write a model as a folder.
 
@@ -91,6 +92,7 @@ def export(
         parents: key of the model section -> where others get what a path on this machine stands for.
         training: what is known of the training, for the model card.
         scores: on benchmarks, for the model card.
+        name: what the model card calls it: its id on the hub. None: the folder.
     Raises:
         ConfigError: the model is of another kind, or ``parents`` names something that is no parent.
         WeightsError: a file does not fit, or the folder cannot be written.
@@ -131,8 +133,8 @@ def export(
         _write_json(folder / TEMPLATE, template_data(template))
         _write_json(folder / "config.json", _hub_config(config, inventory))
         _write_json(folder / "processor_config.json", _processors(new_job))
-        name = Path(output).resolve().name
-        (folder / CARD).write_text(card(name, new_job, inventory, training, scores), encoding="utf-8")
+        text = card(name or Path(output).resolve().name, new_job, inventory, training, scores)
+        (folder / CARD).write_text(text, encoding="utf-8")
         replace(inventory, written=_written(folder)).write(folder)
 
 
