@@ -133,12 +133,10 @@ def _use(name: str, inventory: Inventory) -> str:
 
 
 def _parts(inventory: Inventory) -> str:
-    rows = ["| part | in this folder | from | revision | SHA-256 |", "|---|---|---|---|---|"]
+    rows = ["| part | in this folder | from | SHA-256 |", "|---|---|---|---|"]
     for key, part in inventory.parts.items():
         origin = part.origin
-        source = f"`{origin.name}`" + (f", `{origin.file}`" if origin.file else "")
-        revision = f"`{origin.revision}`" if origin.revision else ""
-        rows.append(f"| {_WHAT[key]} | {'yes' if part.held else 'no'} | {source} | {revision} | `{part.sha256}` |")
+        rows.append(f"| {_WHAT[key]} | {'yes' if part.held else 'no'} | {origin.where} | `{part.sha256}` |")
     return "\n".join(rows)
 
 

@@ -47,6 +47,12 @@ class Origin:
     file: str | None = None
     """Path in the repository."""
 
+    @property
+    def where(self) -> str:
+        """Where it is to be had, in words."""
+        parts = [self.repo_id or self.name, self.file, self.revision and f"revision {self.revision}"]
+        return ", ".join(part for part in parts if part)
+
     @classmethod
     def of(cls, key: str, text: str) -> Origin:
         """Return the origin of what a config names.
@@ -167,8 +173,8 @@ def _recorded(part: Mapping[str, Any]) -> Recorded:
 def _differences(recorded: Recorded, tensors: Mapping[str, str], files: Mapping[str, str]) -> list[str]:
     """Return a clause for each file and tensor that is in use and is not the recorded one.
 
-    Recorded tensors that are not in use are no difference: a part of the model may be switched off, and tied weights may be
-    stored once or twice. Whether the model is complete is checked where it is built.
+    Recorded tensors that are not in use are no difference: a part of the model may be switched off, and a decoder's
+    tied weights may be stored once. Whether the model is complete is checked where it is built.
     """
     return [
         *(f"{name} {_how(name, recorded.files)}" for name in _changed(recorded.files, files)),
@@ -191,5 +197,4 @@ def _line(named: str, recorded: Recorded, found: list[str], folder: Path) -> str
     what = f"model.{origin.key}: {named} is not what {folder} was exported with: {', '.join(found[:_SHOWN])}{more}. "
     if recorded.held:
         return what + "The folder has been changed: download or export it again."
-    where = f"{origin.name}, revision {origin.revision}" if origin.revision else origin.name
-    return what + f"Use {where}. What was trained with it answers wrongly with anything else."
+    return what + f"Use {origin.where}. What was trained with it answers wrongly with anything else."

@@ -48,6 +48,17 @@ def test_one_changed_bit_of_a_parent_is_refused_with_the_key_and_the_tensor(toy:
     assert f"{name} differs. Use {FILES[key]}." in line
 
 
+def test_the_refusal_names_the_repository_and_the_revision_of_the_right_parent(toy: Toy, exported):
+    bundle = exported(parents={"llama_model": "org/decoder@v1", "vit_ckpt": "hf://org/encoders@v2/vision.pth"})
+    for key in ("llama_model", "vit_ckpt"):
+        change_a_value(toy.path(key))
+    with pytest.raises(WeightsError) as error:
+        job(bundle, *toy.options(*PARENTS))
+    vision, decoder = str(error.value).splitlines()
+    assert "Use org/encoders, vision.pth, revision v2." in vision
+    assert "Use org/decoder, revision v1." in decoder
+
+
 @pytest.mark.parametrize("layout", ["bundle", "full"])
 def test_a_changed_file_of_the_export_itself_is_refused(toy: Toy, exported, layout):
     folder = exported(layout)
