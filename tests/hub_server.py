@@ -1,7 +1,8 @@
-"""A hub on this machine: as much of its API as huggingface_hub needs to download models and files."""
+"""A hub on this machine: as much of its API as huggingface_hub needs to download and upload models and files."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -35,6 +36,12 @@ class Hub:
     """Repositories that need a token."""
     on_byte: tuple[int, Callable[[], None]] | None = None
     """Called once, when so many bytes of a large file have been sent; the answer stops there."""
+    token: str = "secret"
+    """What an upload must bring."""
+    private: set[str] = field(default_factory=set)
+    """Repositories that were created as private ones."""
+    sent: dict[str, bytes] = field(default_factory=dict)
+    """Large files that were uploaded, by their SHA-256."""
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -74,6 +81,15 @@ def hub_serving(hub: Hub) -> Iterator[Hub]:
 
         do_HEAD = do_GET
 
+        def do_POST(self) -> None:
+            hub.requests.append(f"{self.command} {unquote(self.path)}")
+            try:
+                _take(hub, self)
+            except OSError:
+                self.close_connection = True
+
+        do_PUT = do_POST
+
         def log_message(self, *args: object) -> None:
             pass
 
@@ -91,6 +107,7 @@ def use(hub: Hub, cache: Path, patch: pytest.MonkeyPatch, *, offline: bool = Fal
         "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
         "HF_HUB_OFFLINE": offline,
         "HF_HUB_CACHE": str(cache),
+        "HF_HUB_DISABLE_XET": True,  # this hub takes large files by git-lfs alone
     }.items():
         patch.setattr(constants, name, value)
     patch.setenv("NO_PROXY", "127.0.0.1")
@@ -105,6 +122,9 @@ def _answer(hub: Hub, handler: BaseHTTPRequestHandler) -> None:
     else:
         return _error(handler, 404, "")
     commit = hub.branches.get((repo, revision), revision)
+    if "/tree/" in path and commit not in hub.commits.get(repo, {}):
+        _, folder = _split(hub, repo, revision)  # a folder of the repository: ours have none that is listed
+        return _error(handler, 404, "EntryNotFound" if folder else "RevisionNotFound")
     if repo in hub.gated and "Authorization" not in handler.headers:
         return _error(handler, 401, "GatedRepo")
     if repo not in hub.commits:
@@ -118,6 +138,62 @@ def _answer(hub: Hub, handler: BaseHTTPRequestHandler) -> None:
         return _send_json(handler, [_listed(name, content) for name, content in files.items()])
     siblings = [{"rfilename": name, "size": len(content)} for name, content in files.items()]
     return _send_json(handler, {"id": repo, "modelId": repo, "sha": commit, "siblings": siblings, "tags": []})
+
+
+def _take(hub: Hub, handler: BaseHTTPRequestHandler) -> None:
+    """Answer what changes a repository."""
+    path, body = unquote(handler.path.partition("?")[0]), _body(handler)
+    if found := re.fullmatch(r"/lfs/([0-9a-f]{64})", path):  # the address itself is the permission
+        assert hashlib.sha256(body).hexdigest() == found[1]
+        hub.sent[found[1]] = body
+        return _send_json(handler, {})
+    if handler.headers.get("Authorization") != f"Bearer {hub.token}":
+        return _error(handler, 401, "")
+    if path == "/api/validate-yaml":
+        return _send_json(handler, {"errors": [], "warnings": []})
+    if path == "/api/repos/create":
+        asked = json.loads(body)
+        repo = f"{asked['organization']}/{asked['name']}"
+        if repo in hub.commits:
+            return _error(handler, 409, "")
+        hub.push(repo, {})
+        if asked.get("private") or asked.get("visibility") == "private":
+            hub.private.add(repo)
+        return _send_json(handler, {"url": f"{hub.url}/{repo}", "name": repo})
+    if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", path):
+        modes = {True: "lfs", False: "regular"}
+        paths = [file["path"] for file in json.loads(body)["files"]]
+        files = [{"path": name, "uploadMode": modes[name.endswith(LARGE)], "shouldIgnore": False} for name in paths]
+        return _send_json(handler, {"files": files})
+    if found := re.fullmatch(r"/([^/]+/[^/]+)\.git/info/lfs/objects/batch", path):
+        objects = [
+            {**file, "actions": {"upload": {"href": f"{hub.url}/lfs/{file['oid']}"}}}
+            for file in json.loads(body)["objects"]
+        ]
+        return _send_json(handler, {"transfer": "basic", "objects": objects})
+    if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", path):
+        repo = found[1]
+        files = dict(hub.commits[repo][hub.branches[repo, "main"]])
+        for line in map(json.loads, body.splitlines()):
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = hub.sent[value["oid"]]
+        commit = hub.push(repo, files)
+        return _send_json(handler, {"commitUrl": f"{hub.url}/{repo}/commit/{commit}", "commitOid": commit})
+    return _error(handler, 404, "")
+
+
+def _body(handler: BaseHTTPRequestHandler) -> bytes:
+    if handler.headers.get("Transfer-Encoding") != "chunked":
+        return handler.rfile.read(int(handler.headers.get("Content-Length", 0)))
+    body = b""
+    while size := int(handler.rfile.readline(), 16):
+        body += handler.rfile.read(size)
+        handler.rfile.readline()
+    handler.rfile.readline()
+    return body
 
 
 def _split(hub: Hub, repo: str, rest: str) -> tuple[str, str]:

@@ -122,6 +122,21 @@ def test_the_wheel_trains_on_a_toy_world_from_a_configuration_given_by_name(
     assert (folder / "run/checkpoint_step000002.pth").is_file()
 
 
+def test_the_wheel_answers_from_both_layouts_of_an_export_as_from_its_own_weights(
+    run: Callable[..., str], folder: Path
+) -> None:
+    ask = (
+        "import sys; from video_llama.conversation.chat import Chat; "
+        "chat = getattr(Chat, sys.argv[1])(sys.argv[2]); chat.upload(video=sys.argv[3]); "
+        "print([chat.ask(q) for q in ('What colour is the shape?', 'What sound does it make?')])"
+    )
+    expected = run("python", "-c", ask, "from_config", "toy", CLIP)
+    assert "It is " in expected
+    for layout in ("bundle", "full"):
+        run("video-llama", "export", "--cfg-path", "toy", "--output", layout, "--layout", layout)
+        assert run("python", "-c", ask, "from_pretrained", layout, CLIP) == expected
+
+
 def test_the_wheel_answers_single_questions_and_a_file_of_them(run: Callable[..., str], folder: Path) -> None:
     question = "What colour is the shape?"
     answer = run("video-llama", "chat", "--cfg-path", "toy", "--video", CLIP, "--question", question)

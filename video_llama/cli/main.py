@@ -48,6 +48,7 @@ COMMANDS = {
     "convert-weights": Command(
         "video_llama.cli.convert_weights", "convert weights from the original's names to ours, or back"
     ),
+    "export": Command("video_llama.cli.export", "write a model as a folder for the Hugging Face hub"),
     "merge-lora": Command("video_llama.cli.merge_lora", "merge adapters into the decoder, in a new folder"),
     "apply-delta": Command("video_llama.cli.apply_delta", "add a published delta to its base model, or subtract it"),
 }

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that choose a model and its device."""
     parser.add_argument(
-        "--cfg-path", required=True, metavar="YAML", help="the model: a file, or a shipped name such as toy"
+        "--cfg-path",
+        required=True,
+        metavar="YAML",
+        help="the model: a file, a shipped name such as toy, or an exported folder",
     )
     parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
     parser.add_argument(

@@ -49,7 +49,8 @@ def sync(path: Path) -> None:
 
 log = logging.getLogger(__name__)
 
-_LOCK = ".lock"
+LOCK = ".lock"
+"""A file in a folder that is being filled."""
 
 
 def check_free(target: Path) -> None:
@@ -79,14 +80,14 @@ def new_folder(target: Path, n_bytes: int) -> Iterator[Path]:
     partial = target.with_name(f".{target.name}.partial")
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        with open(partial / _LOCK, "w") as lock:
+        with open(partial / LOCK, "w") as lock:
             _take(lock.fileno(), partial)
             _empty(partial)
             try:
                 _check_room(partial, n_bytes)
                 yield partial
-                (partial / _LOCK).unlink()
-                for file in [*partial.iterdir(), partial]:
+                (partial / LOCK).unlink()
+                for file in [*partial.rglob("*"), partial]:
                     sync(file)
                 partial.replace(target)
                 sync(target.parent)
@@ -106,11 +107,11 @@ def _take(lock: int, partial: Path) -> None:
 
 def _empty(partial: Path) -> None:
     """Remove what a killed process left."""
-    left = [file for file in partial.iterdir() if file.name != _LOCK]
+    left = [file for file in partial.iterdir() if file.name != LOCK]
     if left:
-        log.info("%s: removing %d files of an unfinished run", partial, len(left))
+        log.info("%s: removing %d files and folders of an unfinished run", partial, len(left))
     for file in left:
-        file.unlink()
+        shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
 
 
 def _check_room(folder: Path, n_bytes: int) -> None:

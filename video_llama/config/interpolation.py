@@ -1,10 +1,11 @@
-"""``${paths.llama}``, ``${oc.env:HOME}`` and ``${package}/toy/weights`` to values, through OmegaConf."""
+"""``${paths.llama}``, ``${oc.env:HOME}``, ``${package}/toy`` and ``${here}/model.safetensors`` to values, through OmegaConf."""
 
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -52,8 +53,9 @@ class Resolver:
         """Return the data with every interpolation replaced; broken ones are reported with their key."""
         # OmegaConf refuses the whole file if one text in it has bad grammar.
         parsable = map_strings(lambda text: UNSET if "${" in text and _grammar_problem(text) else text, data)
-        # Shipped YAMLs name files of the package, wherever it is installed and whatever the working directory.
-        root = OmegaConf.create({"package": str(PACKAGE), **parsable})
+        # Shipped YAMLs name files of the package, and exported ones files beside them, whatever the working directory.
+        folders = {"package": str(PACKAGE), "here": str(Path(self.problems.file).absolute().parent)}
+        root = OmegaConf.create({**folders, **parsable})
         return {key: self._value(root, data, key, (key,)) for key in data}
 
     def _value(self, container: DictConfig | ListConfig, raw: Any, key: Any, path: KeyPath) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -95,14 +95,17 @@ class JobConfig:
 
     def to_yaml(self) -> str:
         """Return the resolved configuration as a YAML that loads as an equal ``JobConfig``."""
-        return yaml.dump(
-            map_strings(escaped, self.as_dict()), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120
-        )
+        return as_yaml(map_strings(escaped, self.as_dict()))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, JobConfig) and self.as_dict() == other.as_dict()
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def as_yaml(data: Mapping[str, Any]) -> str:
+    """Return plain data as YAML, in its order; a value used twice is written twice."""
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def load_config(

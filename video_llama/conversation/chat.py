@@ -88,6 +88,11 @@ class Chat:
         """Start a dialogue with the model of a YAML. Args, Raises: see ``Engine.from_config``."""
         return cls(Engine.from_config(cfg_path, options, device))
 
+    @classmethod
+    def from_pretrained(cls, name: str | Path, options: Iterable[str] = (), device: str = "auto") -> Chat:
+        """Start a dialogue with the model of an exported folder. Args, Raises: see ``Engine.from_pretrained``."""
+        return cls(Engine.from_pretrained(name, options, device))
+
     def reset(self) -> None:
         """Start a new dialogue."""
         self.session = self.engine.session()

@@ -37,6 +37,7 @@ from video_llama.processors.feature_store import FeatureStore, file_key
 from video_llama.processors.media import MediaReader
 from video_llama.prompts.labels import encode
 from video_llama.prompts.sample_spec import SampleSpec
+from video_llama.sharing.exported import Exported
 
 log = logging.getLogger(__name__)
 
@@ -79,15 +80,33 @@ class Engine:
         """Build the model of a YAML for use.
 
         Args:
-            cfg_path: a file such as ``eval_configs/toy.yaml``, or the name of a shipped one.
+            cfg_path: a file such as ``eval_configs/toy.yaml``, the name of a shipped one, or an exported folder.
             options: ``key=value`` overrides.
             device: cpu, cuda, or auto: a GPU if there is one.
         Raises:
             ConfigError: the YAML is wrong, or lacks something that inference needs.
             DownloadError: it names something on the hub that cannot be had.
+            WeightsError: a file does not fit, or is not the one that a folder was exported with.
         """
         chosen = choose_device(device)
         return cls.from_job(load_for_inference(cfg_path, options), chosen)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, options: Iterable[str] = (), device: str = "auto") -> Engine:
+        """Build the model of a folder that ``video-llama export`` wrote, here or on the Hugging Face hub.
+
+        All its weights, and those of its parents, are verified.
+
+        Args:
+            name: the folder, or its id on the hub: ``org/name`` or ``org/name@revision``.
+            options: ``key=value`` overrides, such as ``model.llama_model=PATH`` for your own copy of a parent.
+            device: cpu, cuda, or auto: a GPU if there is one.
+        Raises:
+            ConfigError: an option is wrong, or a parent is to be named.
+            DownloadError: something cannot be had from the hub.
+            WeightsError: the folder is no export, or something is not what it was exported with.
+        """
+        return cls.from_config(Exported.find(name).folder, options, device)
 
     @classmethod
     def from_job(cls, job: JobConfig, device: torch.device, feature_store: str | Path | None = None) -> Engine:
@@ -318,8 +337,22 @@ def with_system(spec: SampleSpec, text: str | None) -> SampleSpec:
 def load_for_inference(cfg_path: str | Path, options: Iterable[str] = ()) -> JobConfig:
     """Read a YAML, for the use of its model; what it names on the hub is downloaded, and named with its commit.
 
+    The weights of an exported folder, and of its parents, are verified.
+
     Args, Raises: see ``Engine.from_config``.
     """
+    job = read_for_inference(cfg_path, options)
+    if (exported := Exported.at(cfg_path)) is not None:
+        exported.verify(job.model)
+    return job
+
+
+def read_for_inference(cfg_path: str | Path, options: Iterable[str] = ()) -> JobConfig:
+    """Do what ``load_for_inference`` does, without verifying weights: for those who read none."""
+    options = list(options)
+    if (exported := Exported.at(cfg_path)) is not None:
+        exported.check_config(options)
+        cfg_path = exported.config
     job = load_config(cfg_path, options, also=("datasets", "inference"))
     _, rank, _ = process_numbers()
     if rank == 0:

@@ -36,7 +36,7 @@ _OF_THE_VIDEO_BRANCH = (
     "max_frame_pos",
     "num_video_query_token",
 )
-_OF_TRAINING = (
+OF_TRAINING = (
     "use_grad_checkpoint",
     "frozen_llama_proj",
     "frozen_video_Qformer",
@@ -48,6 +48,7 @@ _OF_TRAINING = (
     "max_txt_len",
     "max_instruct_len",
 )
+"""Settings that a model in use does not read."""
 
 
 def idle_settings(config: VideoLLaMAConfig, trains: bool) -> Iterable[tuple[str, str]]:
@@ -76,7 +77,7 @@ def idle_settings(config: VideoLLaMAConfig, trains: bool) -> Iterable[tuple[str,
         reason = "has no effect without an audio branch. To build one, set equip_audio_branch: true."
         found |= dict.fromkeys(_OF_THE_AUDIO_BRANCH, reason)
     if not trains:
-        found |= dict.fromkeys(_OF_TRAINING, "has no effect: this file is not for training")
+        found |= dict.fromkeys(OF_TRAINING, "has no effect: this file is not for training")
         if config.end_sym is not None and config.template is not None and config.end_sym != config.template.end_sym:
             end = config.template.end_sym
             yield "end_sym", f"has no effect: under model_type {config.model_type}, answers end with {end!r}"

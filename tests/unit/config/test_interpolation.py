@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.config.conftest import Folder
+from video_llama.config.loader import load_config
 
 MODEL = "model: {arch: video_llama, llama_model: llm}\n"
 
@@ -45,3 +46,11 @@ def test_a_block_that_refers_to_itself_is_reported(folder: Folder) -> None:
     text = "paths:\n  a: {x: '${paths.b}'}\n  b: {y: '${paths.a}'}\n" + MODEL
     assert all("cannot resolve" in problem for problem in folder.problems(text))
     assert folder.problems(text)
+
+
+def test_here_is_the_folder_of_the_file_as_it_was_named_not_of_what_it_links_to(folder: Folder) -> None:
+    text = f"{MODEL}run: {{output_dir: '${{here}}/out'}}\n"
+    assert folder.load(text).run.output_dir == f"{folder.path}/out"
+    (folder.path / "links").mkdir()
+    (folder.path / "links/linked.yaml").symlink_to(folder.path / "mine.yaml")
+    assert load_config("links/linked.yaml", need=("model", "run")).run.output_dir == f"{folder.path}/links/out"

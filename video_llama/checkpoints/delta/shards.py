@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from video_llama.checkpoints.hf_folder import INDEX, SINGLE
+from video_llama.common.errors import WeightsError
 
 _CHUNK = 8 * 2**20
 """Bytes computed and written at once."""
-_TYPES = {torch.float16: "F16", torch.float32: "F32"}
+_TYPES = {
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
 """Types that are written, by their names in safetensors."""
 
 
@@ -56,15 +67,22 @@ def write_shards(folder: Path, shards: Sequence[Sequence[Planned]], values: Valu
         shards: the tensors of each file.
         values: returns rows of a tensor.
         task: label of the progress bar.
+    Raises:
+        WeightsError: a tensor has a type that is not written.
     """
-    total = total_bytes(shards)
     count = len(shards)
     names = [SINGLE] if count == 1 else [f"model-{i:05d}-of-{count:05d}.safetensors" for i in range(1, count + 1)]
+    write_named_shards(folder, dict(zip(names, shards, strict=True)), values, task)
+
+
+def write_named_shards(folder: Path, shards: Mapping[str, Sequence[Planned]], values: Values, task: str) -> None:
+    """Write safetensors files of given names, and their index if there is more than one. Args, Raises: see ``write_shards``."""
+    total = total_bytes([*shards.values()])
     with tqdm(total=total, desc=task, unit="B", unit_scale=True) as bar:
-        for name, shard in zip(names, shards, strict=True):
+        for name, shard in shards.items():
             _write_shard(folder / name, shard, values, bar)
-    if count > 1:
-        table = {planned.name: name for name, shard in zip(names, shards, strict=True) for planned in shard}
+    if len(shards) > 1:
+        table = {planned.name: name for name, shard in shards.items() for planned in shard}
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(table.items()))}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
 
@@ -76,7 +94,7 @@ def _write_shard(path: Path, shard: Sequence[Planned], values: Values, bar: tqdm
         for planned in in_order:
             for rows in planned.row_slices():
                 chunk = values(planned.name, rows)
-                file.write(chunk.numpy().data)
+                file.write(chunk.contiguous().reshape(-1).view(torch.uint8).numpy().data)  # NumPy has no bf16
                 bar.update(chunk.nbytes)
 
 
@@ -85,6 +103,10 @@ def _header(shard: Sequence[Planned]) -> bytes:
     table: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     at = 0
     for planned in shard:
+        if planned.dtype not in _TYPES:
+            raise WeightsError(
+                f"{planned.name}: is in {planned.dtype}, which is not written here. Convert it to safetensors first."
+            )
         table[planned.name] = {
             "dtype": _TYPES[planned.dtype],
             "shape": planned.shape,

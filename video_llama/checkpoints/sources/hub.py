@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ _NAME = r"[A-Za-z0-9][\w.-]*"
 _REVISION = r"refs/[^/@]+/[^/@]+|[^/@]+"
 _FOLDER = re.compile(rf"(?P<repo>{_NAME}/{_NAME})(@(?P<revision>{_REVISION}))?")
 _HUB = re.compile(rf"hf://{_FOLDER.pattern}(/(?P<file>[^@]+?))?(@(?P<after>{_REVISION}))?")
-_BESIDE_WEIGHTS = (".json", ".jinja", ".model", ".tiktoken", ".txt")
+BESIDE_WEIGHTS = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 """Suffixes of the other files of a model: its config and its tokenizer."""
 _WEIGHTS = (r"model(-\d+-of-\d+)?\.safetensors", r"pytorch_model(-\d+-of-\d+)?\.bin")
 """File names of weights; the first that a repository has are taken."""
@@ -103,7 +103,9 @@ def offline_problem(reference: HubReference) -> str:
     )
 
 
-def fetch(reference: HubReference, journals: Path) -> HubReference:
+def fetch(
+    reference: HubReference, journals: Path, choose: Callable[[Iterable[str]], list[str]] | None = None
+) -> HubReference:
     """Download what a reference names, unless it is in the hub's cache; return the reference with its commit.
 
     One process of the machine downloads from a repository at a time; the others wait. Downloaded files are compared with the
@@ -112,6 +114,7 @@ def fetch(reference: HubReference, journals: Path) -> HubReference:
     Args:
         reference: a model or a file.
         journals: folder for locks, and for lists of files whose digests are not yet checked.
+        choose: of the files of a repository, returns those to download; None: ``model_files``.
     Raises:
         DownloadError: it is neither on the hub nor in its cache, or the download failed.
     """
@@ -127,13 +130,13 @@ def fetch(reference: HubReference, journals: Path) -> HubReference:
             first = Path(hf_hub_download(reference.repo, wanted, revision=reference.revision))
             pinned = replace(reference, revision=commit_of(first, wanted))
             if reference.file is None and not is_offline():
-                _fetch_model(pinned)
+                _fetch_model(pinned, choose or model_files)
     except (HTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise DownloadError(f"{reference}: {_reason(reference, error)}") from error
     return pinned
 
 
-def _fetch_model(pinned: HubReference) -> None:
+def _fetch_model(pinned: HubReference, choose: Callable[[Iterable[str]], list[str]]) -> None:
     """Download the files of a model that are not in the cache."""
     from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
@@ -146,7 +149,7 @@ def _fetch_model(pinned: HubReference) -> None:
         log.warning("the hub cannot be reached; %s is used as cached", pinned)
         return
     sizes = {file.rfilename: file.size or 0 for file in listed}
-    names = model_files(sizes)
+    names = choose(sizes)
     cached = {name: try_to_load_from_cache(pinned.repo, name, revision=pinned.revision) for name in names}
     missing = [name for name, path in cached.items() if not isinstance(path, str)]
     if not missing:
@@ -164,7 +167,7 @@ def model_files(names: Iterable[str]) -> list[str]:
     top = [name for name in names if "/" not in name]
     sets = ([name for name in top if re.fullmatch(pattern, name)] for pattern in _WEIGHTS)
     weights = next((found for found in sets if found), [])
-    return weights + [name for name in top if name.endswith(_BESIDE_WEIGHTS)]
+    return weights + [name for name in top if name.endswith(BESIDE_WEIGHTS)]
 
 
 @contextmanager

@@ -120,12 +120,17 @@ def _pinned(text: str, before: Any, key: str) -> str:
 
 def hub_references(config: Any, key: str = "model") -> Iterator[tuple[str, HubReference]]:
     """Yield the dotted key and the reference of what a Config, or one within it, names on the hub."""
-    for name, value in _sources(config):
+    for name, value in weights_sources(config, key):
         if isinstance(source := parse(value), HubReference):
-            yield f"{key}.{name}", source
+            yield name, source
+
+
+def weights_sources(config: Any, key: str = "model") -> Iterator[tuple[str, str]]:
+    """Yield the dotted key and the text of the weights in use that a Config, or one within it, names."""
+    yield from ((f"{key}.{name}", value) for name, value in _sources(config))
     for member in fields(config):
         if is_dataclass(value := getattr(config, member.name)):
-            yield from hub_references(value, f"{key}.{member.name}")
+            yield from weights_sources(value, f"{key}.{member.name}")
 
 
 def _sources(config: Any) -> list[tuple[str, str]]:

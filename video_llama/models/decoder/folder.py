@@ -33,7 +33,7 @@ _CAUSAL = ("forcausallm", "lmheadmodel")
 """Lower-case endings of class names that predict the next token; early LLaMA folders say LLaMAForCausalLM."""
 _EMBEDDINGS = ("embed_tokens", "embed_in", "wte", "word_embeddings", "tok_embeddings", "embeddings")
 """What architectures call the token embedding: the second to last part of its tensor's name."""
-_NO_WEIGHTS = ("rotary_emb.inv_freq",)
+NO_WEIGHTS = ("rotary_emb.inv_freq",)
 """Buffers that older libraries saved beside the weights."""
 _OTHER_CONFIG = "Is the config of another model?"
 
@@ -290,7 +290,7 @@ def _beyond_last_layer(shapes: Mapping[str, Any], own: Mapping[str, Any], decode
 
 def _skipped(name: str, decoder: Any) -> bool:
     """Return whether transformers skips a stored tensor on purpose."""
-    return name.endswith(_NO_WEIGHTS) or may_be_ignored(f"{decoder.base_model_prefix}.{name}", decoder)
+    return name.endswith(NO_WEIGHTS) or may_be_ignored(f"{decoder.base_model_prefix}.{name}", decoder)
 
 
 def _any_layer(name: str) -> str:

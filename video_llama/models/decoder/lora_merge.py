@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ _TRAINED = ("ckpt", "ckpt_2")
 """Keys of the files that may hold adapters."""
 _COPIED = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 """Suffixes of the files that are copied from the decoder's folder: tokenizer and generation settings."""
+MAX_SHARD = 5 * 10**9
+"""Bytes of tensors in a file of a decoder, about."""
+_TERMS = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
+"""First words of the names of files with its terms, which are copied too."""
 
 
 def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -> None:
@@ -49,10 +54,27 @@ def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -
         key, says = ("lora", "what kind of adapters") if config.lora is None else ("ckpt", "which adapters")
         raise ConfigError([f"model.{key}: is not set; it says {says} to merge"])
     others: dict[str, Any] = {key.name: None for key in WEIGHTS_KEYS if key.name not in _TRAINED}
+    config = replace(config, **others)
+    adapters, branch = _trained(model_class.skeleton(config), config)
+    lm = merged_decoder(model_class, config, adapters)
+    tensors = [*lm.parameters(), *lm.buffers(), *branch.values()]
+    with new_folder(output, sum(t.numel() * t.itemsize for t in tensors)) as folder:
+        save_decoder(lm, config.decoder_folder.path, folder)
+        write_checkpoint(folder / BRANCH, {"model": branch})
+
+
+def merged_decoder(model_class: Any, config: VideoLLaMAConfig, adapters: Mapping[str, Tensor]) -> Any:
+    """Load a decoder in full precision, whatever ``quantization`` says, and merge adapters into it.
+
+    Args:
+        model_class: the class of the model section.
+        config: with ``lora``.
+        adapters: by their names in the whole model.
+    Raises:
+        WeightsError: the adapters do not fit, or the decoder is stored quantised.
+    """
     quantization = config.decoder_quantization
-    config = replace(config, low_resource=False, quantization=None, **others)
-    model = model_class.skeleton(config)
-    adapters, branch = _trained(model, config)
+    config = replace(config, low_resource=False, quantization=None)
     folder = config.decoder_folder
     folder.check()
     stored = number_format(config.llama_precision, folder.number_format, torch.device("cpu")).stored
@@ -63,10 +85,32 @@ def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -
             f"{folder.path} is stored quantised, and adapters cannot be merged into that. Name the decoder that it was "
             "made from."
         )
+    model = model_class.skeleton(config)
     model.load_decoder(stored)
     fill(model, adapters, f"model.ckpt: {config.ckpt}")
     merge_adapters(model.decoder.lm)
-    _write(output, model.decoder.lm, branch, folder.path)
+    return model.decoder.lm
+
+
+def save_decoder(lm: Any, original: Path, into: Path) -> None:
+    """Write a decoder to a folder, with the tokenizer of the one that it was made from.
+
+    Raises:
+        WeightsError: it cannot be written.
+    """
+    try:
+        lm.save_pretrained(into, max_shard_size=MAX_SHARD)
+    except (SafetensorError, RuntimeError) as error:  # such as a full disk
+        raise WeightsError(f"{into}: cannot be written ({error})") from error
+    copy_beside_weights(original, into)
+
+
+def copy_beside_weights(original: Path, into: Path) -> None:
+    """Copy the tokenizer, the generation settings and the licence of a decoder's folder."""
+    for file in original.iterdir():
+        settings = file.suffix in _COPIED and file.name != "config.json" and not file.name.endswith(".index.json")
+        if file.is_file() and (settings or file.name.upper().startswith(_TERMS)):
+            shutil.copyfile(file, into / file.name)
 
 
 def _trained(skeleton: nn.Module, config: VideoLLaMAConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -78,17 +122,3 @@ def _trained(skeleton: nn.Module, config: VideoLLaMAConfig) -> tuple[dict[str, T
     if not adapters:
         raise WeightsError(f"model.ckpt: {config.ckpt} holds no adapters: there is nothing to merge")
     return adapters, {name: tensor for name, tensor in trained.items() if name not in adapters}
-
-
-def _write(output: Path, lm: Any, branch: dict[str, Tensor], decoder: Path) -> None:
-    tensors = [*lm.parameters(), *lm.buffers(), *branch.values()]
-    with new_folder(output, sum(t.numel() * t.itemsize for t in tensors)) as folder:
-        try:
-            lm.save_pretrained(folder)
-        except (SafetensorError, RuntimeError) as error:  # such as a full disk
-            raise WeightsError(f"{output}: cannot be written, and nothing of it is left ({error})") from error
-        for file in decoder.iterdir():
-            index = file.name.endswith(".index.json")
-            if file.is_file() and file.suffix in _COPIED and file.name != "config.json" and not index:
-                shutil.copyfile(file, folder / file.name)
-        write_checkpoint(folder / BRANCH, {"model": branch})

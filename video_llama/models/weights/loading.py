@@ -88,6 +88,11 @@ class WeightsFile:
     ignored: list[str]
     """Names in the file of tensors that the model does not use."""
 
+    @property
+    def key(self) -> str:
+        """The key of the model section that names it, such as ``ckpt``."""
+        return self.source.partition(":")[0].removeprefix("model.")
+
 
 def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
     """Read every file that a model section names and the model has a part for.
