@@ -85,6 +85,10 @@ class DatasetConfig:
     evaluator: Annotated[Any, Registered(BENCHMARKS, key="name")] | None = None
     """Benchmark that is scored, beside the loss, when this data set is validated on: a registered name and its settings."""
 
+    views: Annotated[int, Ge(1)] | None = None
+    """K: frames and crops that a processor draws at random are drawn once for each of K views of a file, and each sample takes
+    one of them. Views can be stored as features. null: new ones for each sample."""
+
     sample_ratio: Annotated[float, Ge(0)] = 1.0
     """Share of the samples drawn from this data set, relative to the shares of the others."""
 
