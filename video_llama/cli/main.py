@@ -31,6 +31,10 @@ COMMANDS = {
     "make-shards": Command("video_llama.cli.make_shards", "write a data set into tar files in webdataset's layout"),
     "check-data": Command("video_llama.cli.check_data", "open all files of a run's data, and report what is in them"),
     "preview": Command("video_llama.cli.preview", "show the first samples of a run on a web page, token by token"),
+    "cache-features": Command(
+        "video_llama.cli.cache_features",
+        "store what the frozen encoders make of a run's files, for training without them",
+    ),
     "train": Command("video_llama.cli.train", "train a model from one YAML"),
     "runs": Command("video_llama.cli.runs", "list training runs, with their state, and compare their curves"),
     "chat": Command("video_llama.cli.chat", "chat with a model about videos, images and sound"),

@@ -193,6 +193,22 @@ class Dataset(ABC):
         with nullcontext() if quarantine is None else quarantine.reading(path, rng, *how):
             return self.reader(path, processor, modalities, spec.audio_processor, rng, span, self.features)
 
+    def use(self, features: FeatureSource | None) -> None:
+        """Take what is stored of files from there.
+
+        Raises:
+            DataError: what is stored is not what this data set reads.
+        """
+        for key, processor in self.processors().items() if features is not None else ():
+            features.check(f"datasets.{self.name}.{key}", processor, getattr(self.config, "views", None))
+        self.features = features
+
+    def processors(self) -> dict[str, Any]:
+        """Return what reads the files, by key."""
+        image, sound = getattr(self, "image_processor", None), self.spec.audio_processor
+        found = {"vis_processor": self.vis_processor} | ({} if image is None else {"image_processor": image})
+        return found | ({"audio": sound} if self.spec.modalities.audio_source == "sound" else {})
+
     def view(self, path: Path, rng: np.random.Generator) -> np.random.Generator:
         """Return what frames and crops of a file are drawn from: with ``views``, the one of them that ``rng`` chooses."""
         n_views: int | None = getattr(self.config, "views", None)

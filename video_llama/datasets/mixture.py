@@ -63,10 +63,15 @@ class Mixture(TorchDataset[Sample]):
         return sum(d.pass_length for d, share in zip(self.datasets, self.shares, strict=True) if share)
 
     def use(self, features: FeatureSource | None, quarantine: Quarantine) -> None:
-        """Take features from a store, if there is one, and open no file that is known to be unreadable."""
+        """Take features from a store, if there is one, and open no file that is known to be unreadable.
+
+        Raises:
+            DataError: what is stored is not what the data sets read.
+        """
         self.quarantine = quarantine
         for dataset in self.datasets:
-            dataset.features, dataset.quarantine = features, quarantine
+            dataset.use(features)
+            dataset.quarantine = quarantine
 
     def undrawn(self, n: int) -> list[str]:
         """Return the data sets that have a share, but one too small for a single draw in an epoch of n."""

@@ -36,6 +36,7 @@ _OF_THE_VIDEO_BRANCH = (
     "num_video_query_token",
 )
 _OF_TRAINING = (
+    "features",
     "use_grad_checkpoint",
     "frozen_llama_proj",
     "frozen_video_Qformer",

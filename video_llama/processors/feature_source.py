@@ -77,6 +77,18 @@ class FeatureSource(ABC):
         parts = {kind: self._part(file, kind, processor, how, view) for kind, processor in processors.items()}
         return StoredFile(path, parts)
 
+    @abstractmethod
+    def check(self, reader: str, processor: Any, views: int | None) -> None:
+        """Refuse what does not hold the features of a processor's files.
+
+        Args:
+            reader: dotted key of the processor, for messages.
+            processor: what reads the files.
+            views: how many views it has of each; see ``DatasetConfig.views``.
+        Raises:
+            DataError: it does not.
+        """
+
     def encode(
         self, groups: Sequence[MediaGroup], encode: Callable[[Sequence[MediaGroup]], Sequence[MediaGroup]]
     ) -> tuple[MediaGroup, ...]:
@@ -103,7 +115,7 @@ class FeatureSource(ABC):
         )
         for key in keys:
             if key is not None and (pieces := self.pieces(key)):
-                return StoredPart(processor, keys, pieces)
+                return StoredPart(processor, keys, pieces, is_drawn=key == keys.view)
         return StoredPart(processor, keys)
 
 
@@ -125,6 +137,9 @@ class StoredPart(NamedTuple):
     keys: Keys | None
     """None: there is no such file, or the part is not stored."""
     pieces: Sequence[StoredFeatures] = ()
+    """What is stored; several items are frames of one clip."""
+    is_drawn: bool = False
+    """Whether it was read with random numbers."""
 
     @property
     def is_whole(self) -> bool:

@@ -45,12 +45,20 @@ class FeatureStore(FeatureSource):
             raise DataError(f"{folder}: no folder for features: {error.strerror}") from error
 
     @classmethod
-    def of(cls, folder: str | Path, model: Any) -> FeatureStore:
+    def of(cls, folder: str | Path | None, model: Any) -> FeatureSource | None:
         """Open the store of a model.
 
+        Args:
+            folder: the store. None: there is none.
+            model: if it has stored features in place of encoders, these are returned.
         Raises:
             VideoLlamaError: the model does not say what its frozen encoders are.
         """
+        stored: FeatureSource | None = getattr(model, "stored_features", None)
+        if stored is not None and folder is not None:
+            log.warning("warning: run.feature_store has no effect: model.features has all features")
+        if stored is not None or folder is None:
+            return stored
         if not callable(getattr(model, "encoder_keys", None)):
             raise VideoLlamaError(
                 f"{folder}: features are not stored for {type(model).__name__}, which has no encoder_keys"
@@ -59,6 +67,9 @@ class FeatureStore(FeatureSource):
         if not encoders:
             log.warning("warning: no features are stored in %s: the model's encoders are trained", folder)
         return cls(folder, encoders)
+
+    def check(self, reader: str, processor: Any, views: int | None) -> None:
+        """Refuse nothing: what is missing is stored."""
 
     def pieces(self, key: str) -> Sequence[StoredFeatures]:
         """Return what is stored under a key: nothing, or one item. A file that is not whole counts as nothing."""

@@ -203,7 +203,7 @@ def read_training_media(
         log_once("model.audio_source: both draws what is read of a clip, so no features are stored")
         return _read_training(path, vis_processor, modalities, audio_processor, rng, span)
     stored = features.entry(
-        path, _training_parts(vis_processor, modalities, audio_processor), "in training", span, rng=rng
+        path, training_parts(vis_processor, modalities, audio_processor), "in training", span, rng=rng
     )
     if (media := stored.media) is not None:
         for report in stored.damage:
@@ -213,7 +213,7 @@ def read_training_media(
     return features.read(stored, read, rng)
 
 
-def _training_parts(vis_processor: Any, modalities: Modalities, audio_processor: Any) -> dict[MediaKind, Any]:
+def training_parts(vis_processor: Any, modalities: Modalities, audio_processor: Any) -> dict[MediaKind, Any]:
     """Return what reads each part of a file, in the order of the prompt."""
     parts: dict[MediaKind, Any] = {"video": vis_processor} if modalities.video else {}
     if modalities.audio_source == "frames":

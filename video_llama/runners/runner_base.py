@@ -93,7 +93,7 @@ class RunnerBase:
         self.mixture, self.pad_id, self.checks = mixture, pad_id, checks
         self.stop, self.saves = stop or Stop(), Saves(world.is_main)
         self.model = model.to(world.device)
-        self.features = FeatureStore.of(config.feature_store, model) if config.feature_store else None
+        self.features = FeatureStore.of(config.feature_store, model)
         mixture.use(self.features, Quarantine(output.bad_samples))
         self.trainables: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         if not self.trainables:
