@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.integration.conftest import ROOT, losses
@@ -103,6 +104,43 @@ def test_the_audio_branch_trains_from_a_store_without_imagebind(world, tmp_path,
 
 def unread(*_: Any) -> None:
     raise AssertionError("a file is read")
+
+
+def test_any_record_of_a_manifest_trains_from_a_store_and_plain_text_does_too(
+    world, tmp_path, train, command, monkeypatch
+):
+    clips = sorted(map(str, world.glob("webvid/videos/**/*.mp4")))
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(6):
+        Image.new("RGB", (64, 64), (40 * number, 0, 0)).save(folder / f"{number}.png")
+    image = str(next(world.glob("cc3m/image/*.jpg")))
+
+    def talk(question: str, answer: str) -> list[dict[str, str]]:
+        return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+    records: list[dict[str, Any]] = [
+        {"video": clips[0], "caption": "A clip."},
+        {"video": clips[1], "start": 0.5, "end": 1.5, "caption": "A part of a clip."},
+        {"frames": str(folder), "fps": 2, "caption": "A folder of frames."},
+        {"image": image, "conversations": talk("What is it?", "A picture.")},
+        {"video": [clips[2], clips[3]], "image": image, "conversations": talk("<video> <video> <image> Which?", "B.")},
+        {"conversations": talk("Hello?", "Hello.")},
+    ]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, records)))
+    crops = "{name: alpro_video_train, n_frms: 4, image_size: 64}"
+    options = [f"paths.world={world}", *SHORT, "datasets.webvid.sample_ratio=0", "datasets.cc_sbu_align.sample_ratio=0"]
+    options += ["datasets.mine.name=manifest", f"datasets.mine.build_info.manifest={tmp_path / 'mine.jsonl'}"]
+    options += ["datasets.mine.build_info.allow_outside=true", f"datasets.mine.vis_processor.train={crops}"]
+    options += ["datasets.mine.views=2"]
+    assert train(STAGE_1, *options, f"run.output_dir={tmp_path / 'without'}").code == 0
+    store = tmp_path / "store"
+    done = command("cache-features", "--cfg-path", STAGE_1, "--output", store, "--options", *options)
+    assert done.code == 0, done.err
+    monkeypatch.setattr(media, "_read_training", unread)
+    trained = train(STAGE_1, *options, f"model.features={store}", *NO_TOWERS, f"run.output_dir={tmp_path / 'with'}")
+    assert trained.code == 0, trained.err
+    assert losses(tmp_path / "with") == pytest.approx(losses(tmp_path / "without"), rel=1e-5)
 
 
 def test_fewer_frames_need_no_new_pass_and_more_only_those_that_are_missing(

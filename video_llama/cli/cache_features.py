@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOCK = "run.lock"
-"""The lock of the folder; see ``runners.folder_lock``."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
@@ -145,11 +142,11 @@ def cache_features(job: JobConfig, folder: Path, world: World, workers: int | No
     caching.run(tasks, tell)
     drawn = set().union(*world.gather_objects(caching.drawn))
     bad = [reason for reasons in world.gather_objects(caching.bad) for reason in reasons]
-    n_bytes = sum(world.gather_objects(caching.n_bytes))
+    n_bytes, n_malformed = sum(world.gather_objects(caching.n_bytes)), caching.n_malformed
     if manifest is not None:
         _add_readers(manifest, datasets, drawn)
         complete(folder, manifest)
-        _summarise(folder, n_bytes, bad)
+        _summarise(folder, n_bytes, n_malformed, bad)
     world.barrier()
     return 1 if bad else 0
 
@@ -163,6 +160,7 @@ def _claimed(folder: Path, encoders: dict[str, dict[str, Any]], config: Any) -> 
     """
     from video_llama.models.stored_encoders import check_same_encoders
     from video_llama.processors.feature_shards import MANIFEST, Manifest, drop_broken
+    from video_llama.runners.folder_lock import LOCK
 
     content = [path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != LOCK]
     if MANIFEST in content:
@@ -220,8 +218,10 @@ def _tell(estimate: Estimate, n_all: int, processes: int, epochs: float, max_epo
         )
 
 
-def _summarise(folder: Path, n_bytes: int, bad: Sequence[str]) -> None:
+def _summarise(folder: Path, n_bytes: int, n_malformed: int, bad: Sequence[str]) -> None:
     print(f"{n_bytes / 1e9:.2f} GB of features are new in {folder}. In the YAML:\n  model: {{features: {folder}}}")
+    if n_malformed:
+        print(f"{n_malformed:,} records are malformed; video-llama check-data says why", file=sys.stderr)
     if bad:
         print(
             f"{len(bad):,} records cannot be read, and are bad records in training as before:\n  "

@@ -199,9 +199,10 @@ class Dataset(ABC):
         Raises:
             DataError: what is stored is not what this data set reads.
         """
-        for key, processor in self.processors().items() if features is not None else ():
-            features.check(f"datasets.{self.name}.{key}", processor, getattr(self.config, "views", None))
         self.features = features
+        if features is not None:
+            for key, processor in self.processors().items():
+                features.check(f"datasets.{self.name}.{key}", processor, getattr(self.config, "views", None))
 
     def processors(self) -> dict[str, Any]:
         """Return what reads the files, by key."""

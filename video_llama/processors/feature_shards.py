@@ -103,7 +103,7 @@ def reader_of(processor: Any) -> dict[str, Any]:
     """Return the name of a processor, and the settings that decide what it reads."""
     return json.loads(
         json.dumps({"name": class_of(processor), "settings": settings_of(processor.config)}, default=repr)
-    )  # type: ignore[no-any-return]
+    )
 
 
 class _InShards(FeatureSource):
@@ -153,6 +153,9 @@ class FeatureShards(_InShards):
         except (OSError, ValueError) as error:
             raise DataError(f"{path}: cannot be read: {error}. {AGAIN}") from error
         super().__init__(folder, self.manifest.digests, list(self.manifest.shards), index)
+
+    def __reduce__(self) -> tuple[type[FeatureShards], tuple[Path]]:
+        return FeatureShards, (self.folder,)  # loader processes that are not forked map the index themselves
 
     def check(self, reader: str, processor: Any, views: int | None) -> None:
         """Refuse a processor that reads other files, other frames or other views than are stored; see ``FeatureSource``."""

@@ -273,7 +273,7 @@ def settings_of(config: Any) -> dict[str, Any]:
     """Return the settings of a processor that decide what it reads."""
     if not is_dataclass(config):
         return {"config": config}
-    return {name: getattr(config, name) for name in _deciding(type(config))}
+    return {name: getattr(config, name) for name in _deciding(config.__class__)}
 
 
 @cache

@@ -45,20 +45,12 @@ class FeatureStore(FeatureSource):
             raise DataError(f"{folder}: no folder for features: {error.strerror}") from error
 
     @classmethod
-    def of(cls, folder: str | Path | None, model: Any) -> FeatureSource | None:
+    def of(cls, folder: str | Path, model: Any) -> FeatureStore:
         """Open the store of a model.
 
-        Args:
-            folder: the store. None: there is none.
-            model: if it has stored features in place of encoders, these are returned.
         Raises:
             VideoLlamaError: the model does not say what its frozen encoders are.
         """
-        stored: FeatureSource | None = getattr(model, "stored_features", None)
-        if stored is not None and folder is not None:
-            log.warning("warning: run.feature_store has no effect: model.features has all features")
-        if stored is not None or folder is None:
-            return stored
         if not callable(getattr(model, "encoder_keys", None)):
             raise VideoLlamaError(
                 f"{folder}: features are not stored for {type(model).__name__}, which has no encoder_keys"
@@ -139,3 +131,17 @@ class FeatureStore(FeatureSource):
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise DataError(f"{self.folder}: features cannot be stored: {error}") from error
+
+
+def features_of(folder: str | Path | None, model: Any) -> FeatureSource | None:
+    """Return where the features for the training of a model are: in place of its encoders, or in a folder; None: nowhere.
+
+    Raises:
+        VideoLlamaError: see ``FeatureStore``.
+    """
+    stored: FeatureSource | None = getattr(model, "stored_features", None)
+    if stored is not None and folder is not None:
+        log.warning("warning: run.feature_store has no effect: model.features has all features")
+    if stored is not None or folder is None:
+        return stored
+    return FeatureStore.of(folder, model)

@@ -45,7 +45,7 @@ class StoredFeatures:
 
     def joined(self, others: Sequence[StoredFeatures]) -> StoredFeatures:
         """Return these frames of a clip, and those of others that are not among them, in order."""
-        rows = {frame: piece.features[row] for piece in (self, *others) for frame, row in piece.rows()}
+        rows = {frame: _row(piece, row) for piece in (self, *others) for frame, row in piece.rows()}
         frames = sorted(rows)
         about = {**self.about, "frames": frames}
         return StoredFeatures(about, torch.stack([rows[frame] for frame in frames]), self.clip_times)

@@ -86,7 +86,9 @@ class FeatureCaching:
         """What reads files at random, as JSON."""
         self.bad: list[str] = []
         """Why records cannot be read."""
-        self.n_media = self.n_bytes = 0
+        self.n_malformed = 0
+        """Records without files that could be read."""
+        self.n_bytes = 0
         """What has been stored."""
 
     def tasks(self) -> list[Task]:
@@ -153,11 +155,11 @@ class FeatureCaching:
 
     def _add(self, key: str, stored: StoredFeatures) -> None:
         self.store.add(key, stored)
-        self.n_media += 1
         self.n_bytes += stored.n_bytes
 
     def _note(self, line: Line) -> None:
         self.drawn |= set(line.get("drawn", ()))
+        self.n_malformed += line.get("malformed", 0)
         if "bad" in line:
             reason = line["bad"]
             self.bad.append(

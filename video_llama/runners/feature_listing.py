@@ -60,7 +60,8 @@ class Listing:
 
     def __call__(self, dataset: Dataset, start: int) -> Line:
         """List the records of a chunk: number, and digests of files that are this rank's."""
-        found, n_bad, drawn = [], 0, set()
+        found, n_malformed = [], 0
+        drawn: set[str] = set()
         unopened = copy(dataset)
         unopened.quarantine = None
         for record in range(start, min(start + CHUNK, len(dataset))):
@@ -91,10 +92,10 @@ class Listing:
             try:
                 unopened.sample(record, np.random.default_rng([_CACHING, record]))
             except (BadRecord, DecodeError):
-                n_bad += 1
+                n_malformed += 1
             if digests:
                 found.append((record, digests))
-        return {"dataset": dataset.name, "found": found, "bad_records": n_bad, "drawn": sorted(drawn)}
+        return {"dataset": dataset.name, "found": found, "malformed": n_malformed, "drawn": sorted(drawn)}
 
 
 class _Noting(FeatureSource):
