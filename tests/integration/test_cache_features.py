@@ -207,7 +207,7 @@ def test_size_and_break_even_are_told_before_it_goes_on(world, tmp_path, command
     )
     assert done.code == 0
     assert "68 records have files whose features are not stored yet" in done.err
-    assert "GB of features in all" in done.err
+    assert "MB of features in all" in done.err
     assert "it pays off after" in done.err or "does not pay off" in done.err
     again = command(
         "cache-features", "--cfg-path", STAGE_1, "--output", store, "--options", f"paths.world={world}", *SHORT

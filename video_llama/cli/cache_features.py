@@ -201,25 +201,30 @@ def _tell(estimate: Estimate, n_all: int, processes: int, epochs: float, max_epo
     Raises:
         DataError: the disk has no room for it.
     """
-    left = estimate.records * processes
-    n_bytes, seconds = left * estimate.bytes_each, estimate.records * estimate.seconds_each
-    free = shutil.disk_usage(folder).free
-    pays = "it does not pay off in time" if epochs == float("inf") else f"it pays off after {epochs:.1f} epochs"
-    log.info(
-        "%.2f GB of features in all, %.2f GB still to write and %.0f GB free; about %d:%02d h to go. Reading a record's features takes "
-        "%.1f ms instead of %.1f ms, so %s; this run has %d.",
-        n_all * estimate.bytes_each / 1e9, n_bytes / 1e9, free / 1e9, *divmod(round(seconds / 60), 60),
-        1e3 * estimate.load_seconds_each, 1e3 * estimate.seconds_each, pays, max_epoch,
-    )  # fmt: skip
+    from tqdm import tqdm
+
+    n_bytes, free = estimate.records * processes * estimate.bytes_each, shutil.disk_usage(folder).free
+    pays = "it does not pay off" if epochs == float("inf") else f"it pays off after {epochs:.1f} epochs"
+    time_left = tqdm.format_interval(estimate.records * estimate.seconds_each)
+    tqdm.write(
+        f"{_size(n_all * estimate.bytes_each)} of features in all, {_size(n_bytes)} still to write and {_size(free)} free; about "
+        f"{time_left} to go. Reading a record's features takes {1e3 * estimate.load_seconds_each:.1f} ms instead of "
+        f"{1e3 * estimate.seconds_each:.1f} ms, so {pays}; this run has {max_epoch}.",
+        file=sys.stderr,
+    )
     if n_bytes > free:
         raise DataError(
-            f"--output: {folder}: {n_bytes / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free on this disk. Choose another folder, or "
+            f"--output: {folder}: {_size(n_bytes)} are needed, {_size(free)} are free on this disk. Choose another folder, or "
             "fewer views"
         )
 
 
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.1f} MB"
+
+
 def _summarise(folder: Path, n_bytes: int, n_malformed: int, bad: Sequence[str]) -> None:
-    print(f"{n_bytes / 1e9:.2f} GB of features are new in {folder}. In the YAML:\n  model: {{features: {folder}}}")
+    print(f"{_size(n_bytes)} of features are new in {folder}. In the YAML:\n  model: {{features: {folder}}}")
     if n_malformed:
         print(f"{n_malformed:,} records are malformed; video-llama check-data says why", file=sys.stderr)
     if bad:

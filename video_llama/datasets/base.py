@@ -193,16 +193,15 @@ class Dataset(ABC):
         with nullcontext() if quarantine is None else quarantine.reading(path, rng, *how):
             return self.reader(path, processor, modalities, spec.audio_processor, rng, span, self.features)
 
-    def use(self, features: FeatureSource | None) -> None:
+    def use(self, features: FeatureSource) -> None:
         """Take what is stored of files from there.
 
         Raises:
             DataError: what is stored is not what this data set reads.
         """
+        for key, processor in self.processors().items():
+            features.check(f"datasets.{self.name}.{key}", processor, getattr(self.config, "views", None))
         self.features = features
-        if features is not None:
-            for key, processor in self.processors().items():
-                features.check(f"datasets.{self.name}.{key}", processor, getattr(self.config, "views", None))
 
     def processors(self) -> dict[str, Any]:
         """Return what reads the files, by key."""

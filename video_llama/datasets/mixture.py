@@ -70,8 +70,9 @@ class Mixture(TorchDataset[Sample]):
         """
         self.quarantine = quarantine
         for dataset in self.datasets:
-            dataset.use(features)
             dataset.quarantine = quarantine
+            if features is not None:
+                dataset.use(features)
 
     def undrawn(self, n: int) -> list[str]:
         """Return the data sets that have a share, but one too small for a single draw in an epoch of n."""
