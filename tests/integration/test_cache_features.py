@@ -181,7 +181,6 @@ def test_a_killed_command_goes_on_after_its_last_shard(world, tmp_path, own, roo
 
     def killed(caching: Any, pending: Any) -> None:
         add(caching, pending)
-        caching.store.flush()
         added.extend(pending)
         if len(added) > 20:
             raise KeyboardInterrupt

@@ -117,6 +117,16 @@ class FeatureCaching:
             DataError: the store cannot be written.
             TrainingError: files are read at random, other than in views.
         """
+        try:
+            self._run(tasks, tell)
+        except KeyboardInterrupt:
+            self.store.flush()
+            if self.world.is_main:
+                print("stopped; the same command goes on from here", file=sys.stderr)
+            raise
+        self.store.flush()
+
+    def _run(self, tasks: Sequence[Task], tell: Callable[[Estimate], None]) -> None:
         started = time.perf_counter()
         known: set[tuple[Any, ...]] = set()
         pending: list[Raw] = []
@@ -133,7 +143,6 @@ class FeatureCaching:
                 bar.update()
                 if n == TRIAL < len(tasks):
                     tell(self._estimate(len(tasks) - n, time.perf_counter() - started))
-        self.store.flush()
 
     def _store(self, pending: Sequence[Raw]) -> None:
         """Encode media, those of one shape together, and store their features."""
