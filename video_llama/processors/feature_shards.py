@@ -204,7 +204,8 @@ class GrowingShards(_InShards):
     def __init__(self, folder: Path, encoders: Mapping[Any, str], shard_bytes: int, rank: int) -> None:
         names = shard_names(folder)
         super().__init__(folder, encoders, names, index_of(folder, names))
-        self._shard_bytes, self._rank, self._n_shards = shard_bytes, rank, len(names)
+        self._shard_bytes, self._rank = shard_bytes, rank
+        self._number = 1 + max((int(name.split("-")[1]) for name in names), default=-1)
         self._new: dict[str, StoredFeatures] = {}
         self._n_new_bytes = 0
 
@@ -234,14 +235,14 @@ class GrowingShards(_InShards):
         """
         if not self._new:
             return None
-        path = self.folder / f"features-{self._n_shards:06d}-{self._rank:04d}.safetensors"
+        path = self.folder / f"features-{self._number:06d}-{self._rank:04d}.safetensors"
         try:
             with replacing(path) as temporary:
                 write_features(temporary, self._new)
         except (OSError, SafetensorError) as error:
             raise DataError(f"{path}: cannot be written: {error}. What is there already is kept") from error
         self._new, self._n_new_bytes = {}, 0
-        self._n_shards += 1
+        self._number += 1
         return path
 
 

@@ -96,6 +96,12 @@ def test_what_a_killed_writer_or_a_broken_disk_left_is_dropped(tmp_path):
     (tmp_path / ".features-000003-0000.safetensors.17.tmp").touch()
     assert drop_broken(tmp_path) == [first]
     assert sorted(path.name for path in tmp_path.iterdir()) == others
+    again = growing(tmp_path)
+    again.add(key(0), frames(0))
+    again.flush()
+    assert shard_names(tmp_path)[:2] == others  # none is written over
+    store = finished(tmp_path)
+    assert [store.pieces(key(number))[0].about["frames"] for number in range(3)] == [[0], [1], [2]]
 
 
 def test_a_missing_and_a_cut_shard_are_named(tmp_path):
