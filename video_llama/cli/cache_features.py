@@ -126,7 +126,8 @@ def cache_features(job: JobConfig, folder: Path, world: World, workers: int | No
     )
     tasks = caching.tasks()
     n_all = sum(world.gather_objects(len(tasks)))
-    log.info("%s records have files whose features are not stored yet", f"{n_all:,}")
+    if world.is_main:
+        print(f"{n_all:,} records have files whose features are not stored yet", file=sys.stderr)
 
     def tell(estimate: Estimate) -> None:
         if world.is_main:
