@@ -210,9 +210,11 @@ class VideoLLaMAConfig:
     @cached_property
     def stored_features(self) -> FeatureShards | None:
         """The store that ``features`` names, opened once for all who use this config."""
+        if self.features is None:
+            return None
         from video_llama.processors.feature_shards import FeatureShards  # imports torch
 
-        return None if self.features is None else FeatureShards(self.features)
+        return FeatureShards(self.features)
 
     @property
     def audio_encoder_config(self) -> Any:

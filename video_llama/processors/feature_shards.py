@@ -22,7 +22,7 @@ from video_llama import __version__
 from video_llama.common.errors import DataError, TrainingError
 from video_llama.common.files import replacing
 from video_llama.common.types import Media
-from video_llama.processors.feature_source import FeatureSource, StoredFile, class_of, settings_of
+from video_llama.processors.feature_source import FeatureSource, StoredFile, class_of, selects_frames, settings_of
 from video_llama.processors.stored_features import FeaturesFile, StoredFeatures, write_features
 
 MANIFEST = "manifest.json"
@@ -88,7 +88,7 @@ def _reads_alike(stored: Mapping[str, Any], processor: Any) -> bool:
 
 def _changed(stored: Mapping[str, Any], processor: Any) -> dict[str, Any]:
     """Return the settings of a processor that are not the stored ones."""
-    free = {"n_frms"} if hasattr(processor, "selected") and not stored["draws"] else set()
+    free = {"n_frms"} if selects_frames(processor) and not stored["draws"] else set()
     now = reader_of(processor)["settings"]
     return {key: value for key, value in now.items() if key not in free and stored["settings"].get(key) != value}
 

@@ -109,7 +109,7 @@ class FeatureSource(ABC):
         frames = {name: value for name, value in settings.items() if name != "n_frms"}
         common = (__version__, file, kind, class_of(processor), how, encoder)
         keys = Keys(
-            _digest((*common, "frames", frames)) if hasattr(processor, "selected") else None,
+            _digest((*common, "frames", frames)) if selects_frames(processor) else None,
             _digest((*common, "whole", settings)),
             None if view is None else _digest((*common, "view", settings, view)),
         )
@@ -262,6 +262,15 @@ def telling(media: Sequence[Media], sound: SoundUse | None) -> list[Media]:
         return []
     *others, last = media
     return list(media) if last.kind == "image" else [*others, replace(last, sound=sound)]
+
+
+def selects_frames(processor: Any) -> bool:
+    """Return whether a processor reads each frame by itself, and says by ``selected`` which ones.
+
+    A subclass with a ``read`` of its own may mix frames, unless it has a ``selected`` too.
+    """
+    owner = next((cls for cls in type(processor).__mro__ if "selected" in vars(cls)), None)
+    return owner is not None and type(processor).read is vars(owner).get("read")
 
 
 def class_of(processor: Any) -> str:

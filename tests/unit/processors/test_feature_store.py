@@ -190,6 +190,22 @@ def test_frames_that_are_stored_serve_any_number_that_is_read(files, store, clos
         assert torch.equal(found.data, encode(batch([expected]).media)[0].data[0])
 
 
+class Differences(AlproVideoEval):
+    """Each frame minus the one before it."""
+
+    def read(self, video: Any, rng: np.random.Generator) -> Media:
+        media = super().read(video, rng)
+        return replace(media, data=media.data - media.data.roll(1, dims=1))
+
+
+def test_a_processor_that_may_mix_frames_has_its_clips_stored_whole(files, store):
+    for n_frms, encoded in ((4, False), (2, False), (4, True)):
+        processor, rng = Differences(VideoConfig(n_frms=n_frms, image_size=16)), np.random.default_rng(0)
+        media = read_training_media(files / "clip.mp4", processor, Modalities(), None, rng, features=store)
+        assert media[0].encoded == encoded
+        store.encode(batch(media).media, encode)
+
+
 def test_a_branch_that_draws_its_input_is_not_stored_and_gets_nothing_that_is(files, store, caplog):
     store.encode(batch(read(store, files / "clip.mp4", "sound")).media, encode)
     with caplog.at_level(logging.WARNING):
