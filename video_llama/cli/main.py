@@ -33,6 +33,10 @@ COMMANDS = {
     "check-data": Command("video_llama.cli.check_data", "open all files of a run's data, and report what is in them"),
     "preview": Command("video_llama.cli.preview", "show the first samples of a run on a web page, token by token"),
     "plan": Command("video_llama.cli.plan", "estimate memory and speed of a config, on any card, without its weights"),
+    "cache-features": Command(
+        "video_llama.cli.cache_features",
+        "store what the frozen encoders make of a run's files, for training without them",
+    ),
     "train": Command("video_llama.cli.train", "train a model from one YAML"),
     "runs": Command("video_llama.cli.runs", "list training runs, with their state, and compare their curves"),
     "chat": Command("video_llama.cli.chat", "chat with a model about videos, images and sound"),

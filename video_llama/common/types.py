@@ -5,8 +5,9 @@ Shapes: B samples, L tokens, N media of one kind and length, T frames, H x W pix
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,23 @@ IGNORE_LABEL = -100
 def slot_id(index: int) -> int:
     """Token id of the slot of media item ``index`` of a sample: -1, -2, ... which no text can produce."""
     return -1 - index
+
+
+@dataclass(frozen=True)
+class ClipFrames:
+    """Which frames of a clip were read, and what it takes to select others."""
+
+    indices: tuple[int, ...]
+    """Numbers of the frames that were read, increasing."""
+    times: tuple[float, ...]
+    """Time of every frame of the clip, in seconds."""
+    duration: float
+    """Of the clip, in seconds."""
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of the clip."""
+        return len(self.times)
 
 
 @dataclass(frozen=True)
@@ -38,6 +56,8 @@ class Media:
     """Where its features go once it is encoded. None: they are not kept."""
     sound: SoundUse | None = None
     """What was done with the sound of its file. None: the file is an image, or another item of the file says it."""
+    frames: ClipFrames | None = None
+    """Which frames of the clip these are. None: it is no clip, or its processor does not say."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +65,10 @@ class StoreAs:
     """The place of features in a ``FeatureStore``, and what is kept with them."""
 
     key: str
-    kind: MediaKind
-    message: str
-    times: tuple[float, ...]
+    about: Mapping[str, Any]
+    """What can be written as JSON; see ``processors.stored_features``."""
+    clip_times: tuple[float, ...] | None = None
+    """See ``ClipFrames.times``. None: the features are not stored frame by frame."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,8 @@ class ExistingPath:
     kind: Literal["any", "file", "dir"] = "any"
     only_with: str | None = None
     """Key of the same Config, declared earlier and false by default, without which the path is not used and need not exist."""
+    unless: str | None = None
+    """Key of the same Config, declared earlier and unset by default, with which the path need not exist."""
 
     def problem(self, value: str) -> str | None:
         """Return what is missing."""

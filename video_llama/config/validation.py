@@ -146,6 +146,7 @@ def _note_unset(value: Unset, context: Context) -> str:
 def _rule(rule: Constraint, value: Any, info: Info) -> Any:
     if isinstance(rule, ExistingPath):
         wanted = info.context.has_files and (rule.only_with is None or bool(info.data.get(rule.only_with)))
+        wanted = wanted and not (rule.unless and info.data.get(rule.unless))
     else:
         wanted = True
     if wanted and (problem := rule.problem(value)):

@@ -17,6 +17,7 @@ import torch
 from video_llama.checkpoints.sources.references import fetched
 from video_llama.common.distributed import choose_device, process_numbers
 from video_llama.common.errors import ConfigError
+from video_llama.common.file_key import file_key
 from video_llama.common.modalities import FileKind
 from video_llama.common.protocols import ChatModel
 from video_llama.common.registry import MODELS
@@ -33,7 +34,7 @@ from video_llama.conversation.scheduler import Event, Request, Scheduler
 from video_llama.conversation.session import Session
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.models.decoder.transformers_internals import takes_rows
-from video_llama.processors.feature_store import FeatureStore, file_key
+from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import MediaReader
 from video_llama.prompts.labels import encode
 from video_llama.prompts.sample_spec import SampleSpec

@@ -28,9 +28,10 @@ from video_llama.datasets.permutation import permuted
 from video_llama.datasets.quarantine import Quarantine
 from video_llama.datasets.record_table import content_digest, joint_digest
 from video_llama.processors.expected_media import expected_training_media
-from video_llama.processors.feature_store import FeatureStore
+from video_llama.processors.feature_source import FeatureSource
 from video_llama.processors.media import read_training_media
 from video_llama.processors.span import Span
+from video_llama.processors.view import View
 from video_llama.prompts.labels import Encoded, Slot, TextSegment, encode
 from video_llama.prompts.sample_spec import SampleSpec
 
@@ -70,7 +71,7 @@ class Dataset(ABC):
         if problems:
             raise ConfigError(problems)
         self.config, self.spec, self.name = config, spec, name
-        self.features: FeatureStore | None = None
+        self.features: FeatureSource | None = None
         self.quarantine: Quarantine | None = None
         self.reader: Callable[..., list[Media]] = read_training_media
         self.vis_processor = make_processor(processor_of(config, config.vis_processor))
@@ -187,10 +188,31 @@ class Dataset(ABC):
         """
         spec, quarantine = self.spec, self.quarantine
         processor, modalities = processor or self.vis_processor, modalities or spec.modalities
-        features = None if os.path.isdir(path) else self.features  # the time of a folder says nothing of its files
+        rng = self.view(path, rng)
         how = (modalities, *map(_identity, (processor, spec.audio_processor)), span)
         with nullcontext() if quarantine is None else quarantine.reading(path, rng, *how):
-            return self.reader(path, processor, modalities, spec.audio_processor, rng, span, features)
+            return self.reader(path, processor, modalities, spec.audio_processor, rng, span, self.features)
+
+    def use(self, features: FeatureSource) -> None:
+        """Take what is stored of files from there.
+
+        Raises:
+            DataError: what is stored is not what this data set reads.
+        """
+        for key, processor in self.processors().items():
+            features.check(f"datasets.{self.name}.{key}", processor, getattr(self.config, "views", None))
+        self.features = features
+
+    def processors(self) -> dict[str, Any]:
+        """Return what reads the files, by key."""
+        image, sound = getattr(self, "image_processor", None), self.spec.audio_processor
+        found = {"vis_processor": self.vis_processor} | ({} if image is None else {"image_processor": image})
+        return found | ({"audio": sound} if self.spec.modalities.audio_source == "sound" else {})
+
+    def view(self, path: Path, rng: np.random.Generator) -> np.random.Generator:
+        """Return what frames and crops of a file are drawn from: with ``views``, the one of them that ``rng`` chooses."""
+        n_views: int | None = getattr(self.config, "views", None)
+        return rng if n_views is None else View(path, int(rng.integers(n_views)))
 
     def __len__(self) -> int:
         return len(self.records)

@@ -18,7 +18,7 @@ from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.config.inference_config import misplaced, processor_disagreements
 from video_llama.datasets.annotations import unread_files
 from video_llama.datasets.shards.storage import ExistingShards
-from video_llama.processors.config import CaptionConfig
+from video_llama.processors.config import CaptionConfig, ImageConfig, VideoConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +85,10 @@ class DatasetConfig:
     evaluator: Annotated[Any, Registered(BENCHMARKS, key="name")] | None = None
     """Benchmark that is scored, beside the loss, when this data set is validated on: a registered name and its settings."""
 
+    views: Annotated[int, Ge(1)] | None = None
+    """K: frames and crops that a processor draws at random are drawn once for each of K views of a file, and each sample takes
+    one of them. Views can be stored as features. null: new ones for each sample."""
+
     sample_ratio: Annotated[float, Ge(0)] = 1.0
     """Share of the samples drawn from this data set, relative to the shares of the others."""
 
@@ -111,6 +115,8 @@ class DatasetConfig:
         for key, default in (("build_info", None), ("text_processor", None), ("sample_ratio", 1.0)):
             if not trains and getattr(self, key, default) != default:
                 yield key, "has no effect: this file is not for training"
+        if self.views is not None and not any(map(_draws, (self.vis_processor.train, self.vis_processor.eval))):
+            yield "views", "has no effect: the vis_processor draws neither frames nor crops"
         if trains and self.split == "train" and self.evaluator is not None:
             yield "evaluator", "has no effect: the split is train, and only others are validated on"
         if trains and self.split != "train" and self.sample_ratio != 1:
@@ -143,6 +149,13 @@ class DatasetConfig:
                 f"{n_frms} frames for the audio branch, but model.max_audio_pos is {model['max_audio_pos']}. Lower it, "
                 "or set model.interpolate_audio_pos: true.",
             )
+
+
+def _draws(processor: Any) -> bool:
+    """Return whether a processor may draw frames or crops; one of another kind of Config is taken to do so."""
+    if type(processor) in (VideoConfig, ImageConfig):
+        return getattr(processor, "sampling", None) == "headtail"
+    return processor is not None
 
 
 def _decoder_of(name: str) -> str:

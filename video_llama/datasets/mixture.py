@@ -22,7 +22,7 @@ from video_llama.datasets.length_groups import BatchLimits, Length, grouped
 from video_llama.datasets.permutation import scrambled, words
 from video_llama.datasets.quarantine import Quarantine
 from video_llama.datasets.replacement import sample_or_replacement
-from video_llama.processors.feature_store import FeatureStore
+from video_llama.processors.feature_source import FeatureSource
 from video_llama.prompts.sample_spec import SampleSpec
 
 _INTERLEAVING, _PASS, _SAMPLE = 1, 2, 3
@@ -62,11 +62,17 @@ class Mixture(TorchDataset[Sample]):
     def __len__(self) -> int:
         return sum(d.pass_length for d, share in zip(self.datasets, self.shares, strict=True) if share)
 
-    def use(self, features: FeatureStore | None, quarantine: Quarantine) -> None:
-        """Take features from a store, if there is one, and open no file that is known to be unreadable."""
+    def use(self, features: FeatureSource | None, quarantine: Quarantine) -> None:
+        """Take features from a store, if there is one, and open no file that is known to be unreadable.
+
+        Raises:
+            DataError: what is stored is not what the data sets read.
+        """
         self.quarantine = quarantine
         for dataset in self.datasets:
-            dataset.features, dataset.quarantine = features, quarantine
+            dataset.quarantine = quarantine
+            if features is not None:
+                dataset.use(features)
 
     def undrawn(self, n: int) -> list[str]:
         """Return the data sets that have a share, but one too small for a single draw in an epoch of n."""

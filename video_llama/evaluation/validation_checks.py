@@ -59,6 +59,12 @@ class ValidationData:
                  "Config a for_inference"]
             )  # fmt: skip
 
+        if (self.benchmarks or self.questions) and getattr(job.model, "features", None) is not None:
+            raise ConfigError(
+                ["model.features: answers need the encoders, which are not built: leave out evaluator and "
+                 "run.eval_questions, or features"]
+            )  # fmt: skip
+
     def checks(self, model: Any) -> list[Check]:
         """Return the checks, of a model that is being trained."""
         return list(self._checks(model))

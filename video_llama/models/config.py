@@ -25,6 +25,7 @@ from video_llama.prompts.templates import MODEL_TYPES, ORIGINAL_TEMPLATES, Templ
 
 if TYPE_CHECKING:
     from video_llama.models.decoder.folder import DecoderFolder
+    from video_llama.processors.feature_shards import FeatureShards
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +47,17 @@ class VideoLLaMAConfig:
     literal_special_tokens: Literal["text", "original"] = "text"
     """What </s> and other special tokens are in questions, answers and captions: text; or special tokens, as in the original."""
 
+    features: Annotated[str, ExistingPath(kind="dir"), Operational()] | None = None
+    """Train on what video-llama cache-features stored in this folder. The frame encoder, the image Q-Former and the audio encoder
+    are not built then, and their weights need not be there. null: files are read and encoded."""
+
     vit_model: str = "eva_clip_g"
     """Frame encoder: eva_clip_g, or timm/<name> for any other timm vision transformer."""
 
     vit_args: dict[str, Any] = field(default_factory=dict)
     """Overrides of the timm model's arguments, such as depth or embed_dim."""
 
-    vit_ckpt: Annotated[str, WeightsSource(kind="file")] | None = None
+    vit_ckpt: Annotated[str, WeightsSource(kind="file", unless="features")] | None = None
     """Weights of the frame encoder and ln_vision: a file, a known name, or hf://org/name/file. null: eva_clip_g, at full size."""
 
     vit_precision: Precision = "auto"
@@ -70,7 +75,7 @@ class VideoLLaMAConfig:
     freeze_vit: bool = True
     """Do not train the frame encoder and ln_vision."""
 
-    q_former_model: Annotated[str, WeightsSource(kind="file")] | None = None
+    q_former_model: Annotated[str, WeightsSource(kind="file", unless="features")] | None = None
     """Weights of the image Q-Former and its query tokens. null: blip2_qformer, at full size."""
 
     num_query_token: Annotated[int, Ge(1)] = 32
@@ -125,7 +130,7 @@ class VideoLLaMAConfig:
     audio_encoder: Annotated[Any, Registered(AUDIO_ENCODERS, key="name")] | None = None
     """Encoder of segments of sound, by registered name or with its settings. null: imagebind_huge."""
 
-    imagebind_ckpt_path: Annotated[str, WeightsSource(only_with="equip_audio_branch")] | None = None
+    imagebind_ckpt_path: Annotated[str, WeightsSource(only_with="equip_audio_branch", unless="features")] | None = None
     """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth. null: imagebind_huge, at full size."""
 
     audio_precision: Precision = "auto"
@@ -206,6 +211,15 @@ class VideoLLaMAConfig:
 
         return DecoderFolder(local_path(self.llama_model, "model.llama_model"), key="model.llama_model")
 
+    @cached_property
+    def stored_features(self) -> FeatureShards | None:
+        """The store that ``features`` names, opened once for all who use this config."""
+        if self.features is None:
+            return None
+        from video_llama.processors.feature_shards import FeatureShards  # imports torch
+
+        return FeatureShards(self.features)
+
     @property
     def audio_encoder_config(self) -> Any:
         """The Config of the audio encoder; ImageBind-Huge's if none is named."""
@@ -274,6 +288,7 @@ class VideoLLaMAConfig:
         """Return the config of the same model with nothing trained, and sound as the input of the audio branch."""
         return replace(
             self,
+            features=None,
             frozen_video_Qformer=True,
             frozen_llama_proj=True,
             frozen_audio_Qformer=True,

@@ -15,10 +15,22 @@ if TYPE_CHECKING:
 
 def contradictions(config: VideoLLaMAConfig) -> Iterable[tuple[str, str]]:
     """Yield (key, message) for each setting that contradicts another one or needs what is not there."""
+    yield from _features(config)
     yield from _vision(config)
     yield from _audio(config)
     yield from _prompts(config)
     yield from _decoder(config)
+
+
+def _features(config: VideoLLaMAConfig) -> Iterable[tuple[str, str]]:
+    """Yield what keeps the encoders' output from being stored."""
+    if config.features is None:
+        return
+    for freeze in ("freeze_vit", "freeze_qformer"):
+        if not getattr(config, freeze):
+            yield "features", f"set, but {freeze} is false: the output of a trained encoder changes. Leave one out."
+    if config.modalities.audio_source == "both":
+        yield "features", "set, but audio_source is both, which draws what is read of a clip. Choose frames or sound."
 
 
 def _vision(config: VideoLLaMAConfig) -> Iterable[tuple[str, str]]:
@@ -35,6 +47,8 @@ def _vision(config: VideoLLaMAConfig) -> Iterable[tuple[str, str]]:
                     f"false, but the audio branch alone is trained, and {part} is no part of that. Set it to true, "
                     "or frozen_video_Qformer: false to train both branches.",
                 )
+        elif config.features is not None:
+            continue
         elif config.modalities.video and getattr(config, weights) is None and weights not in defaults:
             yield weights, f"{part} is frozen and has no weights: name their file, or set {freeze}: false"
     if config.drop_path_rate and config.freeze_vit:
@@ -61,7 +75,11 @@ def _audio(config: VideoLLaMAConfig) -> Iterable[tuple[str, str]]:
             )
         if config.modalities.audio_source in ("frames", "both") and not config.audio_encoder_config.takes_frames:
             yield "audio_source", f"{config.audio_source}, but this audio_encoder takes sound only. Set it to sound."
-    elif config.imagebind_ckpt_path is None and "imagebind_ckpt_path" not in config.default_weights():
+    elif (
+        config.features is None
+        and config.imagebind_ckpt_path is None
+        and "imagebind_ckpt_path" not in config.default_weights()
+    ):
         yield "imagebind_ckpt_path", "ImageBind is frozen and has no weights: name their file or its folder"
     if config.audio_segments > config.max_audio_pos and not config.interpolate_audio_pos:
         yield (

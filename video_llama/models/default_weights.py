@@ -19,7 +19,9 @@ _QUERIES = 32
 
 def default_weights(config: VideoLLaMAConfig) -> dict[str, str]:
     """Return the name of the known weights for each key that is left out; none for a part of another size."""
-    found = {}
+    found: dict[str, str] = {}
+    if config.features is not None:
+        return found
     if config.modalities.video and config.vit_model == "eva_clip_g" and not config.vit_args:
         found["vit_ckpt"] = "eva_clip_g"
         published = QFormerConfig()

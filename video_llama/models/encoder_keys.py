@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,8 @@ def encoder_keys(model: VideoLLaMA) -> dict[MediaKind, str]:
     config = model.config
     keys: dict[MediaKind, str] = {}
     if config.modalities.video and not is_trainable(model.vision) and not is_trainable(model.qformer):
-        settings = (config.vit_model, config.vit_args, config.image_size, config.qformer)
+        sizes = replace(config.qformer, dropout=0.0)  # which a frozen one never has
+        settings = (config.vit_model, config.vit_args, config.image_size, sizes)
         keys["video"] = _key(model, {"vision": model.vision, "qformer": model.qformer}, settings)
     if config.equip_audio_branch:
         audio_encoder: Any = model.audio_encoder

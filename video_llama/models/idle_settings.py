@@ -37,6 +37,7 @@ _OF_THE_VIDEO_BRANCH = (
     "num_video_query_token",
 )
 OF_TRAINING = (
+    "features",
     "use_grad_checkpoint",
     "frozen_llama_proj",
     "frozen_video_Qformer",

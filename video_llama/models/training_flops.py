@@ -137,7 +137,7 @@ class TrainingFlops:
             for module, forward in ((model.vision, frame), (model.qformer, queries)):
                 passes = passes or is_trainable(module)
                 total += (forward * length).in_training(trained=is_trainable(module), passes=passes)
-        branch, source = model.video_branch, length * model.qformer.query_tokens.shape[1]
+        branch, source = model.video_branch, length * model.config.num_query_token
         return _branch(branch, branch.frame_position, source, total, passes)
 
     def _sound(self, kind: MediaKind, length: int, encoded: bool) -> tuple[float, bool] | None:

@@ -41,11 +41,13 @@ from video_llama.models.precision import NumberFormat, number_formats
 from video_llama.models.prompting import caption_prompts, choose_template
 from video_llama.models.qformer import QFormer
 from video_llama.models.splice import splice
+from video_llama.models.stored_encoders import audio_width, check_stored_encoders, stored_fingerprint
 from video_llama.models.training_flops import TrainingFlops
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.weights.fit import decoder_fit, fit
 from video_llama.models.weights.loading import DECODER, WeightsFile, check_weights_files, read_weights_files
-from video_llama.models.weights.unfilled import drop_values, parameters_without_values
+from video_llama.models.weights.unfilled import drop_values, leave_out, parameters_without_values
+from video_llama.processors.feature_source import FeatureSource
 from video_llama.prompts.sample_spec import SampleSpec
 
 
@@ -69,19 +71,25 @@ class VideoLLaMA(nn.Module):
         super().__init__()
         self.config = config
         width = config.decoder_folder.width
+        store = config.stored_features
         if config.modalities.video:
-            self.vision = VisionEncoder(config.vit_model, config.image_size, config.vit_args, config.drop_path_rate)
-            self.qformer = QFormer(config.num_query_token, self.vision.num_features, config.qformer)
+            if store is None:
+                self.vision, self.qformer = _frame_encoders(config)
+            else:
+                leave_out(lambda: _frame_encoders(config))
             self.video_branch = VideoBranch(
                 config.num_video_query_token, config.max_frame_pos, config.fusion_head_layers, width, config.qformer
             )
         if config.equip_audio_branch:
-            self.audio_encoder = build_audio_encoder(config)
+            if store is None:
+                self.audio_encoder = build_audio_encoder(config)
+            else:
+                leave_out(lambda: build_audio_encoder(config))
             self.audio_branch = AudioBranch(
                 config.num_audio_query_token,
                 config.max_audio_pos,
                 config.interpolate_audio_pos,
-                self.audio_encoder.width,
+                self.audio_encoder.width if store is None else audio_width(store, config),
                 width,
                 config.qformer,
             )
@@ -100,26 +108,47 @@ class VideoLLaMA(nn.Module):
             ConfigError: the decoder lacks the layers that ``lora`` asks for.
             WeightsError: a file does not fit, or the decoder's folder is not whole.
         """
-        files = read_weights_files(config)
-        skeleton = cls.skeleton(config)
-        check_weights_files(files, skeleton, config)
-        config.decoder_folder.check()
-        formats = _number_formats(config, files, torch.device(device))
-        with parameters_without_values() if _all_in(files, skeleton) else contextlib.nullcontext():
-            model = cls(config)
-        drop_values(model, {name for file in files for name in file.tensors})
+        model, files, formats = cls._unfilled(config, torch.device(device))
         model.load_decoder(formats["llama_precision"].stored)
-        model.freeze()
-        if config.modalities.video:
-            model.vision.set_precision(*formats["vit_precision"])
-        if "audio_precision" in formats:
-            cast("ImageBind", model.audio_encoder).set_precision(*formats["audio_precision"])
-        model.load_weights(files)
+        model._fill(files, formats)
         if formats["llama_precision"].widens:
             model.decoder.compute_in_float32()
         if config.use_grad_checkpoint:
             model.recompute_activations()
         return model.to(device)
+
+    @classmethod
+    def without_decoder(cls, config: VideoLLaMAConfig, device: torch.device | str = "cpu") -> VideoLLaMA:
+        """Build the model for ``encode_frozen`` alone; see ``from_config``."""
+        model, files, formats = cls._unfilled(config, torch.device(device))
+        own = [{n: t for n, t in file.tensors.items() if not n.startswith(DECODER)} for file in files]
+        model._fill([replace(file, tensors=tensors) for file, tensors in zip(files, own, strict=True)], formats)
+        return model.to(device)
+
+    @classmethod
+    def _unfilled(
+        cls, config: VideoLLaMAConfig, device: torch.device
+    ) -> tuple[VideoLLaMA, list[WeightsFile], dict[str, NumberFormat]]:
+        """Build the model without its decoder, and return it with the files to fill it from, and its number formats."""
+        if config.stored_features is not None:
+            check_stored_encoders(config.stored_features.folder, config.stored_features.manifest.encoders, config)
+        files = read_weights_files(config)
+        skeleton = cls.skeleton(config)
+        check_weights_files(files, skeleton, config)
+        config.decoder_folder.check()
+        formats = _number_formats(config, files, device)
+        with parameters_without_values() if _all_in(files, skeleton) else contextlib.nullcontext():
+            model = cls(config)
+        drop_values(model, {name for file in files for name in file.tensors})
+        return model, files, formats
+
+    def _fill(self, files: Sequence[WeightsFile], formats: Mapping[str, NumberFormat]) -> None:
+        self.freeze()
+        if "vit_precision" in formats:
+            self.vision.set_precision(*formats["vit_precision"])
+        if "audio_precision" in formats:
+            cast("ImageBind", self.audio_encoder).set_precision(*formats["audio_precision"])
+        self.load_weights(files)
 
     @classmethod
     def skeleton(cls, config: VideoLLaMAConfig) -> VideoLLaMA:
@@ -215,9 +244,11 @@ class VideoLLaMA(nn.Module):
             The groups with float[N, T, Q, D] features, or float[N, S, E] for the audio branch.
         Raises:
             TooManyFrames, TooManySegments: a clip or a sound is longer than its branch takes; nothing was computed.
-            VideoLlamaError: there is a group for a branch that the model does not have.
+            VideoLlamaError: there is a group for a branch, or an encoder, that the model does not have.
         """
         raw = [group for group in media if not group.encoded]
+        if raw and self.config.features is not None:
+            raise VideoLlamaError("model.features: the model has no encoders, and only takes what is stored")
         for group in raw:
             self._branch(group.kind).check_length(group.data.shape[1 if group.kind == "audio" else 2])
         with part("encoder"):
@@ -230,6 +261,17 @@ class VideoLLaMA(nn.Module):
     def encoder_keys(self) -> dict[MediaKind, str]:
         """Return a digest of the frozen encoders of each kind of media, for a ``FeatureStore``; kinds with a trained one are left out."""
         return encoder_keys(self)
+
+    @property
+    def stored_features(self) -> FeatureSource | None:
+        """The features that take the place of the frozen encoders; None: the model has these."""
+        return self.config.stored_features
+
+    @property
+    def stored_fingerprint(self) -> dict[str, str]:
+        """The ``frozen_fingerprint`` of the encoders whose output is stored."""
+        store = self.config.stored_features
+        return {} if store is None else stored_fingerprint(store, self.config)
 
     def _branch(self, kind: MediaKind) -> VideoBranch | AudioBranch:
         """Return the branch for media of a kind, or raise VideoLlamaError."""
@@ -323,16 +365,22 @@ class VideoLLaMA(nn.Module):
         return {name: p for name, p in self.named_parameters() if p.requires_grad} | alpha
 
 
+def _frame_encoders(config: VideoLLaMAConfig) -> tuple[VisionEncoder, QFormer]:
+    vision = VisionEncoder(config.vit_model, config.image_size, config.vit_args, config.drop_path_rate)
+    return vision, QFormer(config.num_query_token, vision.num_features, config.qformer)
+
+
 def _number_formats(
     config: VideoLLaMAConfig, files: Sequence[WeightsFile], device: torch.device
 ) -> dict[str, NumberFormat]:
     """Choose the number formats of the frame encoder and of ImageBind, if there are any, and of the decoder."""
     asked: dict[str, Precision] = {"llama_precision": config.llama_precision}
     in_files = {"llama_precision": config.decoder_folder.number_format}
-    if config.modalities.video:
+    if config.modalities.video and config.features is None:
         asked["vit_precision"] = config.vit_precision if config.freeze_vit else "fp32"
         in_files["vit_precision"] = _format_in(files, "vision.vit.")
-    if config.equip_audio_branch and isinstance(config.audio_encoder_config, ImageBindConfig):
+    has_audio_encoder = config.equip_audio_branch and config.features is None
+    if has_audio_encoder and isinstance(config.audio_encoder_config, ImageBindConfig):
         asked["audio_precision"] = config.audio_precision
         in_files["audio_precision"] = _format_in(files, "audio_encoder.")
     return number_formats(asked, in_files, device, config.strict_precision)

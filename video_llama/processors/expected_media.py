@@ -10,7 +10,7 @@ import torch
 
 from video_llama.common.modalities import Modalities
 from video_llama.common.types import Media
-from video_llama.processors.feature_store import FeatureStore
+from video_llama.processors.feature_source import FeatureSource
 from video_llama.processors.frame_sampling import timestamp_message
 from video_llama.processors.media import draws_frames, from_frames, reads_sound_alone
 from video_llama.processors.span import Span
@@ -26,7 +26,7 @@ def expected_training_media(
     audio_processor: Any,
     rng: np.random.Generator,
     span: Span | None = None,
-    features: FeatureStore | None = None,
+    features: FeatureSource | None = None,
 ) -> list[Media]:
     """Return what ``read_training_media`` will, as far as names and settings tell: a clip has all its frames, and sound.
 

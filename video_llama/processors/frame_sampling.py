@@ -16,9 +16,14 @@ from video_llama.processors.config import VideoConfig
 class Timed(Protocol):
     """What sampling needs of a video; see ``VideoReader``."""
 
-    n_frames: int
-    times: tuple[float, ...]
-    duration: float
+    @property
+    def n_frames(self) -> int: ...
+
+    @property
+    def times(self) -> tuple[float, ...]: ...
+
+    @property
+    def duration(self) -> float: ...
 
 
 def uniform(n_frames: int, n_frms: int) -> list[int]:

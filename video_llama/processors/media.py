@@ -21,6 +21,7 @@ from video_llama.processors.audio import SegmentProcessor
 from video_llama.processors.config import AudioConfig
 from video_llama.processors.decode import Sound, open_sound
 from video_llama.processors.decode.damage import collected_damage, log_once, report_damage
+from video_llama.processors.feature_source import FeatureSource, telling
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.span import Span, SpanOfSound, SpanOfVideo, sample_at
 
@@ -106,7 +107,7 @@ class MediaReader:
         content = self._read(kind, path, use_audio)
         if content.damage or content.audio_status not in (AUDIO_USED, NO_AUDIO_TRACK, AUDIO_OFF):
             return content  # which must be said whenever the file is read
-        kept = {item.kind == "audio": item for item in stored.kept(content.media)}
+        kept = {item.kind == "audio": item for item in self.features.kept(stored, content.media)}
         return replace(content, frames=kept.get(False), audio=kept.get(True))
 
     def _parts(self, kind: FileKind, use_audio: bool | None) -> dict[MediaKind, Any]:
@@ -175,7 +176,7 @@ def read_training_media(
     audio_processor: Any,
     rng: np.random.Generator,
     span: Span | None = None,
-    features: FeatureStore | None = None,
+    features: FeatureSource | None = None,
 ) -> list[Media]:
     """Read what a model is trained on: an image, a clip with or without its sound, or sound alone.
 
@@ -201,23 +202,18 @@ def read_training_media(
     if modalities.audio_source == "both":
         log_once("model.audio_source: both draws what is read of a clip, so no features are stored")
         return _read_training(path, vis_processor, modalities, audio_processor, rng, span)
-    stored = features.entry(path, _training_parts(vis_processor, modalities, audio_processor), "in training", span)
-    if media := stored.media:
-        return _telling(media, stored.sound)
-    before = rng.bit_generator.state
-    with collected_damage() as damage:
-        media = _read_training(path, vis_processor, modalities, audio_processor, rng, span)
-    for report in damage:
-        report_damage(str(path), report)  # whenever the file is read
-    if rng.bit_generator.state != before:
-        name = type(vis_processor).__name__
-        log_once(f"{name} draws frames or crops at random, so no features of its files are stored")
-    elif not damage:
-        return _telling(stored.kept(media), next((item.sound for item in media if item.sound is not None), None))
-    return media
+    stored = features.entry(
+        path, training_parts(vis_processor, modalities, audio_processor), "in training", span, rng=rng
+    )
+    if (media := stored.media) is not None:
+        for report in stored.damage:
+            report_damage(str(path), report)
+        return telling(media, stored.sound)
+    read = partial(_read_training, path, vis_processor, modalities, audio_processor, rng, span)
+    return features.read(stored, read, rng)
 
 
-def _training_parts(vis_processor: Any, modalities: Modalities, audio_processor: Any) -> dict[MediaKind, Any]:
+def training_parts(vis_processor: Any, modalities: Modalities, audio_processor: Any) -> dict[MediaKind, Any]:
     """Return what reads each part of a file, in the order of the prompt."""
     parts: dict[MediaKind, Any] = {"video": vis_processor} if modalities.video else {}
     if modalities.audio_source == "frames":
@@ -238,19 +234,19 @@ def _read_training(
             return [_read_audio_alone(path, audio_processor, rng, span)]
     only_frames = draws_frames(modalities, rng)
     if modalities.audio_source is None and span is None:
-        return _telling([vis_processor(path, rng)], "ignored")
+        return telling([vis_processor(path, rng)], "ignored")
     max_lost = _audio_config(audio_processor).max_lost
     frames, open_track = _read_frames(path, vis_processor, max_lost, rng, span)
     if frames.kind == "image" or only_frames:
-        return _telling(from_frames(frames, modalities), "ignored")
+        return telling(from_frames(frames, modalities), "ignored")
     with _sound_errors():
         try:
             sound = open_track()
         except NoSoundTrack:
-            return _telling(from_frames(frames, modalities), "absent")
+            return telling(from_frames(frames, modalities), "absent")
         audio = audio_processor.read_track(sound)
         _report_loss(sound)
-    return _telling([audio, frames] if modalities.video else [audio], _use(sound))
+    return telling([audio, frames] if modalities.video else [audio], _use(sound))
 
 
 def is_address(path: str | Path) -> bool:
@@ -317,12 +313,6 @@ def _sound_errors() -> Iterator[None]:
 
 def _use(sound: Sound | SpanOfSound) -> SoundUse:
     return "cut" if str(sound.losses) else "used"
-
-
-def _telling(media: list[Media], sound: SoundUse | None) -> list[Media]:
-    """Have the last item of a clip or a sound file say what was done with its sound."""
-    *others, last = media
-    return media if last.kind == "image" else [*others, replace(last, sound=sound)]
 
 
 def _report_loss(sound: Sound | SpanOfSound) -> None:

@@ -11,12 +11,12 @@ import numpy as np
 from einops import rearrange
 
 from video_llama.common.registry import PROCESSORS
-from video_llama.common.types import Media
+from video_llama.common.types import ClipFrames, Media
 from video_llama.processors.bicubic import resize_clip
 from video_llama.processors.config import VideoConfig, VideoTrainConfig
 from video_llama.processors.crop import crop, random_box
 from video_llama.processors.decode import VideoReader, open_video
-from video_llama.processors.frame_sampling import sample, timestamp_message
+from video_llama.processors.frame_sampling import Timed, sample, timestamp_message
 
 
 def read_clip(video: VideoReader, config: VideoConfig, rng: np.random.Generator) -> Media:
@@ -31,7 +31,8 @@ def read_clip(video: VideoReader, config: VideoConfig, rng: np.random.Generator)
     indices = sample(video, config, rng)
     times = tuple(video.times[i] for i in indices)
     frames = rearrange(video.read(indices), "t h w c -> c t h w")
-    return Media("video", frames, timestamp_message(times), times)
+    read = ClipFrames(tuple(indices), tuple(video.times), video.duration)
+    return Media("video", frames, timestamp_message(times), times, frames=read)
 
 
 class VideoProcessor(ABC):
@@ -81,6 +82,10 @@ class AlproVideoTrain(VideoProcessor):
 @PROCESSORS.register("alpro_video_eval")
 class AlproVideoEval(VideoProcessor):
     """Sampled frames, uncropped."""
+
+    def selected(self, clip: Timed) -> list[int]:
+        """Return the frames that are read of a clip. Not with ``sampling: headtail``, which draws them."""
+        return sample(clip, self.config, np.random.default_rng(0))
 
     def read(self, video: VideoReader, rng: np.random.Generator) -> Media:
         """Sample an open clip."""

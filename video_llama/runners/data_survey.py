@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import connection
@@ -137,11 +137,13 @@ class Survey:
         datasets: what is read.
         processes: how many read.
         read_timeout: seconds after which a process is stuck.
+        work: what is done with a data set and a record.
     """
 
     datasets: Sequence[Dataset]
     processes: int
     read_timeout: float
+    work: Callable[[Dataset, int], Line] = examined
 
     def __call__(self, tasks: Iterator[Task]) -> Iterator[Line]:
         """Yield what is known of each record, in the order in which they are done.
@@ -152,7 +154,7 @@ class Survey:
         context = multiprocessing.get_context("fork")  # processes share the records
         readings = Readings(context, self.processes)
         stalls = Stalls(readings, self.read_timeout)
-        workers = [_Worker(self.datasets, readings, number) for number in range(self.processes)]
+        workers = [_Worker(self.datasets, self.work, readings, number) for number in range(self.processes)]
         poll = min(_POLL, self.read_timeout / 4)
         try:
             busy = [worker for worker in workers if worker.take(next(tasks, None))]
@@ -178,16 +180,18 @@ class Survey:
 class _Worker:
     """A process that reads records, and the one that replaces it when it ends."""
 
-    def __init__(self, datasets: Sequence[Dataset], readings: Readings, number: int) -> None:
-        self._datasets, self._readings, self._number = datasets, readings, number
+    def __init__(
+        self, datasets: Sequence[Dataset], work: Callable[[Dataset, int], Line], readings: Readings, number: int
+    ) -> None:
+        self._datasets, self._work, self._readings, self._number = datasets, work, readings, number
         self._task: Task | None = None
         self._start()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("fork")
         self.pipe, theirs = context.Pipe()
-        arguments = (theirs, self._datasets, self._readings, self._number, os.getpid())
-        self.process = context.Process(target=_work, args=arguments, daemon=True)
+        arguments = (theirs, self._datasets, self._work, self._readings, self._number, os.getpid())
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
         self.process.start()
         theirs.close()
 
@@ -231,8 +235,13 @@ class _Worker:
         }  # fmt: skip
 
 
-def _work(
-    pipe: connection.Connection, datasets: Sequence[Dataset], readings: Readings, number: int, parent: int
+def _serve(
+    pipe: connection.Connection,
+    datasets: Sequence[Dataset],
+    work: Callable[[Dataset, int], Line],
+    readings: Readings,
+    number: int,
+    parent: int,
 ) -> None:
     """Read the records that come through a pipe, until the process at its other end is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -244,6 +253,6 @@ def _work(
                 return
         task: Task = pipe.recv()
         try:
-            pipe.send(examined(datasets[task.dataset], task.record))
+            pipe.send(work(datasets[task.dataset], task.record))
         except TrainingError as error:
             pipe.send(error)

@@ -22,13 +22,17 @@ def data_fingerprint(mixture: Mixture) -> dict[str, dict[str, Any]]:
 
 
 def frozen_fingerprint(model: nn.Module) -> dict[str, str]:
-    """Return a digest of each part of a model that has frozen parameters: of names, shapes, types and some values."""
+    """Return a digest of each part of a model that has frozen parameters: of names, shapes, types and some values.
+
+    For encoders that the model goes without, as their output is stored, it is what the store says.
+    """
     digests: dict[str, Any] = defaultdict(hashlib.sha256)
     for name, p in model.named_parameters():
         if not p.requires_grad:
             shape = f"{name} {tuple(p.shape)} {p.dtype}"
             digests[name.split(".")[0]].update(shape.encode() + _some_values(p))
-    return {part: digest.hexdigest() for part, digest in digests.items()}
+    stored: dict[str, str] = getattr(model, "stored_fingerprint", {})
+    return {**stored, **{part: digest.hexdigest() for part, digest in digests.items()}}
 
 
 def _some_values(tensor: Tensor) -> bytes:

@@ -67,6 +67,8 @@ class HeldOutLoss:
         self.split, self.sets, self.model, self.config, self.pad_id = split, sets, model, config, pad_id
         self._reported: set[str] = set()
         for one in sets:
+            if (stored := getattr(model, "stored_features", None)) is not None:
+                one.dataset.use(stored)
             one.dataset.quarantine = Quarantine(Path(config.output_dir, LEDGER))
 
     def names(self) -> list[str]:

@@ -29,7 +29,7 @@ from video_llama.common.registry import RUNNERS
 from video_llama.common.types import Batch
 from video_llama.datasets.mixture import Mixture
 from video_llama.datasets.quarantine import Quarantine
-from video_llama.processors.feature_store import FeatureStore
+from video_llama.processors.feature_store import features_of
 from video_llama.runners.append_log import AppendLog
 from video_llama.runners.callback import Run
 from video_llama.runners.callback_list import build_callbacks
@@ -93,7 +93,7 @@ class RunnerBase:
         self.mixture, self.pad_id, self.checks = mixture, pad_id, checks
         self.stop, self.saves = stop or Stop(), Saves(world.is_main)
         self.model = model.to(world.device)
-        self.features = FeatureStore.of(config.feature_store, model) if config.feature_store else None
+        self.features = features_of(config.feature_store, model)
         mixture.use(self.features, Quarantine(output.bad_samples))
         self.trainables: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         if not self.trainables:

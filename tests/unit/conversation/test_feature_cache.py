@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from video_llama.common.file_key import file_key
 from video_llama.conversation.feature_cache import EncodedFile, FeatureCache
-from video_llama.processors.feature_store import file_key
 from video_llama.processors.media import AudioStatus, FileMedia
 
 

@@ -17,7 +17,14 @@ from video_llama.datasets.config import (
     WebVidConfig,
     WebVidInstructConfig,
 )
-from video_llama.processors.config import AudioConfig, CaptionConfig, ImageConfig, VideoConfig
+from video_llama.processors.config import (
+    AudioConfig,
+    CaptionConfig,
+    ImageConfig,
+    ImageTrainConfig,
+    VideoConfig,
+    VideoTrainConfig,
+)
 
 ROW = ("1", "p", "a cat")
 
@@ -140,3 +147,18 @@ CAPTIONS = TextProcessorConfig(train=CaptionConfig())
 def test_a_setting_without_effect_is_a_note(config: Any, settings: Any, trains: bool, noted: list[str]) -> None:
     made = config(vis_processor=ProcessorsConfig(train=VideoConfig()), **settings)
     assert [key for key, _ in made.notes(trains)] == noted
+
+
+@pytest.mark.parametrize(
+    ("processor", "noted"),
+    [
+        (VideoConfig(), True),
+        (ImageConfig(), True),
+        (VideoConfig(sampling="headtail"), False),
+        (VideoTrainConfig(), False),
+        (ImageTrainConfig(), False),
+    ],
+)
+def test_views_of_what_draws_nothing_are_noted(processor: Any, noted: bool) -> None:
+    config = WebVidConfig(vis_processor=ProcessorsConfig(train=processor), views=2)
+    assert ("views" in dict(config.notes(trains=True))) == noted

@@ -27,6 +27,7 @@ from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.image import Blip2ImageEval
 from video_llama.processors.media import AUDIO_OFF, AUDIO_USED, NO_AUDIO_TRACK, MediaReader, read_training_media
 from video_llama.processors.video import AlproVideoEval, AlproVideoTrain
+from video_llama.processors.view import View
 
 AUDIO = ImageBindAudio(AudioConfig(n_segments=2))
 VIDEO = AlproVideoEval(VideoConfig(n_frms=3, image_size=16))
@@ -147,6 +148,62 @@ def test_files_that_are_read_at_random_are_not_stored(files, store, caplog):
             media = read_training_media(path, random, Modalities(), None, rng, features=store)
             assert [(item.encoded, item.store_as) for item in media] == [(False, None)]
     assert caplog.text.count("AlproVideoTrain draws frames or crops at random") == 1
+
+
+def test_views_are_stored_each_under_its_own_key(files, store, closed):
+    random = AlproVideoTrain(VideoTrainConfig(n_frms=3, image_size=16, min_scale=0.25))
+    path = files / "clip.mp4"
+
+    def seen(number: int) -> list[Media]:
+        return read_training_media(path, random, Modalities(), None, View(path, number), features=store)
+
+    first, second = (store.encode(batch(seen(number)).media, encode)[0].data for number in (0, 1))
+    assert not torch.equal(first, second)
+    closed()
+    assert torch.equal(seen(0)[0].data, first[0])
+    assert torch.equal(seen(1)[0].data, second[0])
+
+
+def test_sound_is_stored_though_frames_are_drawn(files, store):
+    random = AlproVideoTrain(VideoTrainConfig(n_frms=3, image_size=16, min_scale=0.25))
+    for encoded in ([False, False], [True, False]):
+        rng = np.random.default_rng(0)
+        media = read_training_media(files / "clip.mp4", random, Modalities(True, "sound"), AUDIO, rng, features=store)
+        assert [item.encoded for item in media] == encoded
+        store.encode(batch(media).media, encode)
+
+
+def test_frames_that_are_stored_serve_any_number_that_is_read(files, store, closed):
+    def seen(n_frms: int) -> Media:
+        processor = AlproVideoEval(VideoConfig(n_frms=n_frms, image_size=16))
+        rng = np.random.default_rng(0)
+        (media,) = read_training_media(files / "clip.mp4", processor, Modalities(), None, rng, features=store)
+        return media
+
+    raw = {n: seen(n) for n in (2, 4, 5)}
+    for n in (4, 5):  # of ten frames: 0 2 5 7, and 0 2 4 6 8
+        store.encode(batch([raw[n]]).media, encode)
+    closed()
+    for n, expected in raw.items():
+        found = seen(n)
+        assert (found.message, found.times) == (expected.message, expected.times)
+        assert torch.equal(found.data, encode(batch([expected]).media)[0].data[0])
+
+
+class Differences(AlproVideoEval):
+    """Each frame minus the one before it."""
+
+    def read(self, video: Any, rng: np.random.Generator) -> Media:
+        media = super().read(video, rng)
+        return replace(media, data=media.data - media.data.roll(1, dims=1))
+
+
+def test_a_processor_that_may_mix_frames_has_its_clips_stored_whole(files, store):
+    for n_frms, encoded in ((4, False), (2, False), (4, True)):
+        processor, rng = Differences(VideoConfig(n_frms=n_frms, image_size=16)), np.random.default_rng(0)
+        media = read_training_media(files / "clip.mp4", processor, Modalities(), None, rng, features=store)
+        assert media[0].encoded == encoded
+        store.encode(batch(media).media, encode)
 
 
 def test_a_branch_that_draws_its_input_is_not_stored_and_gets_nothing_that_is(files, store, caplog):

@@ -14,10 +14,10 @@ from PIL import Image
 from tests.unit.processors.clips import picture, write_clip
 from tests.unit.processors.sounds import with_chirps, write_sound
 from video_llama.common.errors import DecodeError
+from video_llama.common.file_key import file_key
 from video_llama.common.file_part import FilePart, file_part, open_binary
 from video_llama.processors.decode import open_sound, open_video, picture_format, probe, pyav_backend, read_image
 from video_llama.processors.decode.file_facts import file_facts
-from video_llama.processors.feature_store import file_key
 from video_llama.processors.vetting import IMAGE_FORMATS, MEDIA_FORMATS
 
 BEFORE = 1536

@@ -137,9 +137,14 @@ def _sources(config: Any) -> list[tuple[str, str]]:
     """Return name and value of the fields of a Config that name weights which are used."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     marks = {name: _mark(hint) for name, hint in hints.items()}
-    used = [n for n, m in marks.items() if m and (m.only_with is None or getattr(config, m.only_with))]
+    used = [n for n, m in marks.items() if m and _is_used(m, config)]
     values = {name: getattr(config, name, None) for name in used}
     return [(name, value) for name, value in values.items() if isinstance(value, str) and value != UNSET]
+
+
+def _is_used(mark: WeightsSource, config: Any) -> bool:
+    without = mark.only_with is not None and not getattr(config, mark.only_with)
+    return not without and not (mark.unless and getattr(config, mark.unless))
 
 
 def _mark(hint: Any) -> WeightsSource | None:

@@ -26,12 +26,12 @@ def build_audio_encoder(config: VideoLLaMAConfig) -> AudioEncoder:
 
 
 def own_weights(config: VideoLLaMAConfig) -> dict[str, Tensor]:
-    """Return the tensors that the encoder brings, by their names in the whole model; empty for ImageBind.
+    """Return the tensors that the encoder brings, by their names in the whole model; empty for ImageBind, and for no encoder.
 
     Raises:
         WeightsError: they cannot be read.
     """
-    if not config.equip_audio_branch:
+    if not config.equip_audio_branch or config.features is not None:
         return {}
     own = encoder_class(config).own_weights(config.audio_encoder_config)
     return {f"audio_encoder.{name}": tensor for name, tensor in own.items()}

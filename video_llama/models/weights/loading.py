@@ -40,6 +40,8 @@ Reader = Callable[[str | Path], dict[str, Tensor]]
 VIDEO_PARTS = ("vision.", "qformer.", "video_branch.")
 AUDIO_PARTS = ("audio_branch.", "audio_encoder.")
 """Name prefixes of tensors used by a single branch."""
+ENCODER_PARTS = ("vision.", "qformer.", "audio_encoder.")
+"""Name prefixes of tensors of the frozen encoders."""
 TRUNKS = {"sound": "audio_encoder.audio.", "frames": "audio_encoder.vision."}
 """Name prefixes of ImageBind's trunks, by their input."""
 IMAGEBIND = "imagebind_ckpt_path"
@@ -124,9 +126,10 @@ def read_weights_files(config: VideoLLaMAConfig) -> list[WeightsFile]:
 
 
 def is_read(key: WeightsKey, config: VideoLLaMAConfig) -> bool:
-    """Return whether a key's file is read: not if it is for a branch alone that the model does not have."""
+    """Return whether a key's file is read: not if it is for parts alone that the model does not have."""
     absent: tuple[str, ...] = () if config.modalities.video else VIDEO_PARTS
     absent += () if config.equip_audio_branch else AUDIO_PARTS
+    absent += () if config.features is None else ENCODER_PARTS
     return not all(prefix.startswith(absent) for prefix in key.prefixes)
 
 
@@ -183,6 +186,7 @@ def without_unused(file: WeightsFile, key: WeightsKey, config: VideoLLaMAConfig)
     else:
         unused = AUDIO_PARTS
         lacks = "audio branch. Set equip_audio_branch: true"
+    unused += () if config.features is None else ENCODER_PARTS
     kept = {n: t for n, t in file.tensors.items() if not n.startswith(unused)}
     if not kept:
         raise WeightsError(f"{file.source} is {file.title}, and the model has no {lacks}, or leave the file out.")

@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from video_llama import __version__
 from video_llama.common.cache import home
+from video_llama.common.file_key import file_key
 from video_llama.common.files import replacing
 from video_llama.processors.decode.damage import log_once
-from video_llama.processors.feature_store import file_key
 
 LONG = 3000
 """Packets from which on an index is kept: listing fewer takes no more than 30 ms."""

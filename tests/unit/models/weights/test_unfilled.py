@@ -6,9 +6,13 @@ import pytest
 import torch
 from torch import nn
 
+from tests import tiny
 from video_llama.checkpoints.compare import fill
 from video_llama.common.errors import WeightsError
-from video_llama.models.weights.unfilled import drop_values, parameters_without_values
+from video_llama.models.encoders.factory import build_audio_encoder
+from video_llama.models.encoders.vision import VisionEncoder
+from video_llama.models.qformer import QFormer
+from video_llama.models.weights.unfilled import drop_values, leave_out, parameters_without_values
 
 
 def unfilled() -> nn.Module:
@@ -70,3 +74,29 @@ def test_values_that_files_will_fill_are_dropped_and_others_kept():
     assert {name for name, p in module.named_parameters() if p.is_meta} == {"0.weight", "1.bias"}
     assert [p.requires_grad for p in module.parameters()] == [False, False, True, True]
     assert torch.equal(module[1].weight, kept)
+
+
+@pytest.mark.parametrize("part", ["vision", "qformer", "audio_encoder"])
+def test_what_is_built_after_an_encoder_that_is_left_out_has_the_values_it_has_after_one_that_is_built(decoder, part):
+    model = tiny.model(decoder, **tiny.AUDIO)
+    build = {
+        "vision": lambda: VisionEncoder(model.config.vit_model, tiny.SIDE, model.config.vit_args),
+        "qformer": lambda: QFormer(4, 16, model.config.qformer),
+        "audio_encoder": lambda: build_audio_encoder(model.config),
+    }[part]
+    states = []
+    for make in (lambda: None, build, lambda: leave_out(build)):
+        torch.manual_seed(0)
+        make()
+        states.append(torch.get_rng_state())
+    assert torch.equal(states[1], states[2])
+    assert not torch.equal(states[0], states[1])
+
+
+def test_nothing_is_drawn_where_nothing_gets_values():
+    before = torch.get_rng_state()
+    with parameters_without_values():
+        leave_out(lambda: nn.Linear(3, 2))
+    with torch.device("meta"):
+        leave_out(lambda: nn.Linear(3, 2))
+    assert torch.equal(torch.get_rng_state(), before)
