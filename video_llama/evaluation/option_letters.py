@@ -64,31 +64,29 @@ def mvbench_letter(answer: str, options: Sequence[str]) -> str:
 
 
 def named_letter(answer: str, options: Sequence[str]) -> str:
-    """Return the letter that an answer names: alone or at its start, in brackets, after ``answer is`` and the like; without a
-    letter, the option whose text the answer is or begins with. Empty: none, or several.
+    """Return the letter that an answer names: after ``answer is`` and the like, at its start, or in brackets; without a letter,
+    the option whose text the answer is or begins with. Empty: none, or several.
     """
     text, letters = answer.strip(), letters_of(options)
-    one = f"[{letters}]"
-    patterns = [
+    one, bracketed = f"[{letters}]", set(re.findall(rf"\(([{letters}])\)", text))
+    if found := re.match(rf"(?i:.*\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?)({one})\b", text, re.DOTALL):
+        return found[1]
+    if len(bracketed) > 1:
+        return ""
+    at_start = [
         rf"\(?({one})(?:[).:,]|\s*$|\s+[-–—])",
-        rf"({one.lower()})(?:[).:]|\s*$)",
-        rf"\(({one.lower()})\)",
-        rf"(?i:.*\b(?:answer|option|choice)\b(?:\s+is)?\s*:?\s*\(?)({one})\b",
+        rf"\(?({one.lower()})(?:[).:]|\s*$)",
         rf"({one})\b(?!')(?=\s+[A-Z\"'])",
     ]
-    for pattern in patterns:
-        if found := re.match(pattern, text, re.DOTALL):
+    for pattern in at_start:
+        if found := re.match(pattern, text):
             return found[1].upper()
-    bracketed = set(re.findall(rf"\(({one})\)", text))
-    if len(bracketed) == 1:
+    if bracketed:
         return bracketed.pop()
     bare = _bare(text)
-    exact = [letter for letter, option in zip(letters, options, strict=True) if _bare(option) == bare]
-    begun = [
-        letter
-        for letter, option in zip(letters, options, strict=True)
-        if _bare(option) and bare.startswith(f"{_bare(option)} ")
-    ]
+    texts = {letter: _bare(option) for letter, option in zip(letters, options, strict=True)}
+    exact = [letter for letter, option in texts.items() if option == bare]
+    begun = [letter for letter, option in texts.items() if option and bare.startswith(f"{option} ")]
     return next((named[0] for named in (exact, begun) if len(named) == 1), "")
 
 

@@ -203,6 +203,8 @@ def in_folders(name: str, *folders: str) -> tuple[str, ...]:
 def _check(records: Sequence[QuestionRecord], files: AnnotationFolder) -> None:
     """Raise DataError for ids of several questions, blank questions and blank references."""
     where = ", ".join(path.name for path in files.used)
+    if not records:
+        raise DataError(f"{where}: no questions")
     if repeated := [id for id, n in Counter(record.id for record in records).items() if n > 1]:
         raise DataError(f"{where}: {len(repeated)} ids are those of several questions, such as {repeated[0]!r}")
     if blank := [record.id for record in records if not record.prompt.strip()]:
