@@ -111,7 +111,8 @@ def _per_cluster(
         raise DataError("no values: a mean needs at least one")
     numbers: dict[Hashable, int] = {}
     where = [numbers.setdefault(cluster, len(numbers)) for cluster in (clusters or range(len(values)))]
-    return np.bincount(where, weights=np.asarray(values, dtype=float)), np.bincount(where).astype(float)
+    sums = np.bincount(where, weights=np.asarray(values, dtype=np.float64)).astype(np.float64)
+    return sums, np.bincount(where).astype(np.float64)
 
 
 def _portions(n: int, width: int) -> list[int]:
