@@ -195,6 +195,30 @@ def test_what_is_wrong_is_said_before_a_model_is_built(command, sets, tmp_path, 
     assert message in err
 
 
+def test_again_repeats_an_evaluation_and_compares_its_answers(whole, evaluate, tmp_path):
+    again = ["evaluate", "--cfg-path", TOY, "--again", whole / "results.json", "--output", tmp_path / "results"]
+    code, out, err = evaluate(*again)
+    assert code == 0, err
+    assert "msvd_qa: 4 of 4 answers are the same" in out
+    assert (tmp_path / "results/results.json").read_bytes() == (whole / "results.json").read_bytes()
+    recorded = json.loads((whole / "results.json").read_text())
+    recorded["benchmarks"]["msvd_qa"]["items"][0]["answer"] = "Another."
+    (tmp_path / "changed.json").write_text(json.dumps(recorded))
+    again[4] = tmp_path / "changed.json"
+    code, out, _ = evaluate(*again)
+    assert code == 1
+    assert "msvd_qa: 3 of 4 answers are the same\nmsvd_qa 0: 'Another.' | " in out
+
+
+def test_again_refuses_the_results_of_another_model(whole, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(Engine, "from_job", lambda *args: pytest.fail("the model was built"))
+    again = ["evaluate", "--cfg-path", TOY, "--again", whole / "results.json", "--output", tmp_path / "results"]
+    code, _, err = command(*again, "--options", "model.audio_scale=2.0")
+    assert (code, "model.config.audio_scale: null | 2.0" in err) == (1, True)
+    code, _, err = command(*again, "--num-beams", "3")
+    assert (code, "Leave them out" in err) == (1, True)
+
+
 def test_an_output_that_is_a_file_is_refused(evaluate, sets, tmp_path):
     (tmp_path / "results").write_text("mine")
     assert evaluate(*words(sets, tmp_path / "results")).code == 1

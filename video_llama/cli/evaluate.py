@@ -32,12 +32,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "questions. Benchmarks: " + ", ".join(BENCHMARKS.names()) + "."
     )
     add_model_flags(parser)
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
         "--benchmark",
         nargs="+",
-        required=True,
         metavar="NAME|KEY=VALUE",
         help="registered names of benchmarks, each followed by settings of its own",
+    )
+    what.add_argument(
+        "--again",
+        type=Path,
+        metavar="RESULTS",
+        help="repeat the evaluation of a results.json, with its settings, and compare the answers; exit code 1 if any differs",
     )
     parser.add_argument(
         "--annotations",
@@ -62,21 +68,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Answer the questions that have no answer yet, write the results, and print the scores; return 1 if none has an answer."""
+    from video_llama.cli.evaluate_again import check_same, recorded_configs, recorded_settings, report_changes
     from video_llama.evaluation.benchmark import evaluate  # slow to import
+    from video_llama.evaluation.comparison import read_results
     from video_llama.evaluation.published import PublishedBenchmark
     from video_llama.evaluation.results import results, summary_lines, write_results
     from video_llama.inference.model import ConfiguredModel
 
-    settings = generation_settings(args)
     if problems := [problem for module in args.imports if (problem := import_problem(module))]:
         raise ConfigError([f"--imports: {problem}" for problem in problems])
     model = ConfiguredModel(args.cfg_path, model_options(args), args.device)
     model.key  # noqa: B018  # checks the YAML, and imports what it names, before benchmarks are looked up
+    before = read_results(args.again) if args.again is not None else None
+    settings = generation_settings(args) if before is None else recorded_settings(args, before)
     shared = {name: value for name in SHARED if (value := getattr(args, name)) is not None}
-    configs = benchmark_configs(args.benchmark, shared)
+    configs = benchmark_configs(args.benchmark, shared) if before is None else recorded_configs(before, shared)
     benchmarks = {name: BENCHMARKS.get(name)(config) for name, config in configs.items()}
     for benchmark in benchmarks.values():
         benchmark.items()  # so that problems of any show before the first is answered
+    if before is not None:
+        check_same(before, results(model, settings, {}), benchmarks)
     scored = {}
     with job_world(args) as world:
         if args.output.exists() and not args.output.is_dir():
@@ -94,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
         write_results(args.output, content)
     for line in summary_lines(content):
         print(line)
+    if before is not None:
+        return report_changes(before, content)
     return int(not any(result.outcomes.answers for _, result in scored.values()))
 
 
