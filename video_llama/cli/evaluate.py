@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from video_llama.cli.evaluate_again import check_same, recorded_configs, recorded_settings, report_changes
     from video_llama.evaluation.benchmark import evaluate  # slow to import
     from video_llama.evaluation.comparison import read_results
-    from video_llama.evaluation.published import PublishedBenchmark
+    from video_llama.evaluation.published_benchmark import PublishedBenchmark
     from video_llama.evaluation.results import results, summary_lines, write_results
     from video_llama.inference.model import ConfiguredModel
 

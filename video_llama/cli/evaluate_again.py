@@ -11,7 +11,7 @@ from video_llama.common.errors import ConfigError, DataError
 from video_llama.config.validation import Context, validate
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.evaluation.comparison import settings_that_differ
-from video_llama.evaluation.published import PublishedBenchmark
+from video_llama.evaluation.published_benchmark import PublishedBenchmark
 
 Results = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from video_llama.common.errors import DataError
 from video_llama.common.modalities import FileKind
 from video_llama.common.registry import BENCHMARKS
 from video_llama.evaluation.annotation_files import json_rows, read_json, table_rows, text
-from video_llama.evaluation.published import PublishedBenchmark, in_folders
+from video_llama.evaluation.published_benchmark import PublishedBenchmark, in_folders
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import CaptionScorer, Scorer
 from video_llama.evaluation.short_answers import youtube_names

@@ -20,7 +20,7 @@ from video_llama.evaluation.annotation_files import (
 )
 from video_llama.evaluation.config import VideoMMEConfig
 from video_llama.evaluation.option_letters import letters_of, listed, mvbench_letter, named_letter, video_mme_letter
-from video_llama.evaluation.published import LETTER, PublishedBenchmark, in_folders
+from video_llama.evaluation.published_benchmark import LETTER, PublishedBenchmark, in_folders
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import Answers, ChoiceScorer, Metric, Scorer
 

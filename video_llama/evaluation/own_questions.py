@@ -11,7 +11,7 @@ from video_llama.common.registry import BENCHMARKS, did_you_mean
 from video_llama.evaluation.annotation_files import Row
 from video_llama.evaluation.answer_matching import equal, equal_normalized
 from video_llama.evaluation.option_letters import letters_of, listed, named_letter
-from video_llama.evaluation.published import PublishedBenchmark
+from video_llama.evaluation.published_benchmark import PublishedBenchmark
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import CaptionScorer, ChoiceScorer, MatchScorer, Scorer, VqaScorer
 

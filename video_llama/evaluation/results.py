@@ -21,7 +21,7 @@ from video_llama.conversation.processors import inference_config
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.evaluation.benchmark import Benchmark, BenchmarkResult
 from video_llama.evaluation.intervals import mean_interval
-from video_llama.evaluation.published import PublishedBenchmark
+from video_llama.evaluation.published_benchmark import PublishedBenchmark
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import Metric
 from video_llama.inference.model import ConfiguredModel

@@ -14,7 +14,7 @@ from video_llama.common.registry import BENCHMARKS
 from video_llama.evaluation.annotation_files import Row, json_rows, read_json, table_rows, text
 from video_llama.evaluation.answer_matching import equal, equal_normalized
 from video_llama.evaluation.multiple_choice import next_qa_names, next_qa_types
-from video_llama.evaluation.published import QUESTION, PublishedBenchmark, in_folders
+from video_llama.evaluation.published_benchmark import QUESTION, PublishedBenchmark, in_folders
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import CaptionScorer, MatchScorer, Scorer
 from video_llama.evaluation.short_answers import conversations

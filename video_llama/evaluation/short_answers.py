@@ -13,7 +13,7 @@ from video_llama.common.errors import DataError
 from video_llama.common.registry import BENCHMARKS
 from video_llama.evaluation.annotation_files import Row, json_rows, read_json, table_rows, text, whole_number
 from video_llama.evaluation.answer_matching import equal, equal_but_for_case, equal_normalized
-from video_llama.evaluation.published import SHORT, PublishedBenchmark, in_folders
+from video_llama.evaluation.published_benchmark import SHORT, PublishedBenchmark, in_folders
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import MatchScorer, Scorer
 

@@ -14,7 +14,7 @@ from pyarrow import parquet
 from tests.conftest import FIXTURES
 from video_llama.common.errors import ConfigError, DataError
 from video_llama.common.registry import BENCHMARKS
-from video_llama.evaluation.published import PublishedBenchmark
+from video_llama.evaluation.published_benchmark import PublishedBenchmark
 
 SAMPLES = FIXTURES / "benchmarks"
 NAMES = [
