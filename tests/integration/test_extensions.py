@@ -205,12 +205,13 @@ def test_a_benchmark_scores_a_model_and_resumes(on_path, command):
         (["naming", "clips=missing.txt"], "--benchmark  clips: no such file: missing.txt"),
         (["naming", "clips=my #2.txt"], "--benchmark  clips: no such file: my #2.txt"),
         (["naming", "clip=data/clips.txt"], "--benchmark  clip: unknown key. Did you mean clips?"),
-        (["naming", "clips"], "--benchmark naming: 'clips': expected KEY=VALUE"),
-        (["namin"], "'namin' is not a registered benchmark. Known: exact_match, naming. Did you mean naming?"),
+        (["naming", "clips"], "--benchmark: 'clips' is not a registered benchmark. Known: "),
+        (["naming", "naming", "clips=data/clips.txt"], "--benchmark: naming is named twice"),
+        (["namin"], "Did you mean naming? A setting is KEY=VALUE, after the name."),
     ],
 )
 def test_the_settings_of_a_benchmark_are_checked(on_path, command, settings, message):
-    words = ["evaluate", "--cfg-path", "toy", "--imports", "my_package.naming", "--output", "answers.jsonl"]
+    words = ["evaluate", "--cfg-path", "toy", "--imports", "my_package.naming", "--output", "results"]
     code, out, err = command(*words, "--benchmark", *settings)
     assert (code, out) == (1, "")
     assert message in err

@@ -1,9 +1,10 @@
-"""``video-llama evaluate``: score a model on a benchmark."""
+"""``video-llama evaluate``: score a model on benchmarks."""
 
 from __future__ import annotations
 
 import argparse
-import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,57 +18,148 @@ from video_llama.cli.options import (
     job_world,
     model_options,
 )
-from video_llama.common.errors import ConfigError
+from video_llama.common.errors import ConfigError, OutputError
 from video_llama.common.registry import BENCHMARKS, import_problem
+
+SHARED = ("annotations", "media_dir", "limit")
+"""Flags that set a setting of each benchmark that has it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = (
         "An evaluation that was killed resumes with the same command. Under torchrun, processes with a GPU each share the "
-        "questions."
+        "questions. Benchmarks: " + ", ".join(BENCHMARKS.names()) + "."
     )
     add_model_flags(parser)
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
         "--benchmark",
         nargs="+",
-        required=True,
-        metavar=("NAME", "KEY=VALUE"),
-        help="registered name of the benchmark, and its settings",
+        metavar="NAME|KEY=VALUE",
+        help="registered names of benchmarks, each followed by settings of its own",
     )
+    what.add_argument(
+        "--again",
+        type=Path,
+        metavar="RESULTS",
+        help="repeat the evaluation of a results.json, with its settings, and compare the answers; exit code 1 if any differs",
+    )
+    parser.add_argument(
+        "--annotations",
+        metavar="PATH",
+        help="folder or file of annotations; a folder NAME in it is used for that benchmark",
+    )
+    parser.add_argument(
+        "--media-dir", metavar="DIR", help="folder of clips; a folder NAME in it is used for that benchmark"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="ask only the first N questions of each benchmark")
     parser.add_argument("--imports", nargs="*", default=[], metavar="MODULE", help="modules that register benchmarks")
-    parser.add_argument("--output", required=True, type=Path, metavar="JSONL", help="file that gets the answers")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="folder that gets results.json, and answers as NAME.jsonl",
+    )
     add_batch_size_flag(parser)
     add_generation_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answer the questions that have no answer yet, and print the scores as JSON; return 1 if no question has one."""
+    """Answer the questions that have no answer yet, write the results, and print the scores; return 1 if none has an answer."""
+    from video_llama.cli.evaluate_again import check_same, recorded_configs, recorded_settings, report_changes
     from video_llama.evaluation.benchmark import evaluate  # slow to import
+    from video_llama.evaluation.comparison import read_results
+    from video_llama.evaluation.published_benchmark import PublishedBenchmark
+    from video_llama.evaluation.results import results, summary_lines, write_results
     from video_llama.inference.model import ConfiguredModel
 
-    settings = generation_settings(args)
     if problems := [problem for module in args.imports if (problem := import_problem(module))]:
         raise ConfigError([f"--imports: {problem}" for problem in problems])
     model = ConfiguredModel(args.cfg_path, model_options(args), args.device)
-    model.key  # noqa: B018  # checks the YAML, and imports what it names, before the benchmark is looked up
-    config = benchmark_config(*args.benchmark)
-    benchmark = BENCHMARKS.get(args.benchmark[0])(config)
+    model.key  # noqa: B018  # checks the YAML, and imports what it names, before benchmarks are looked up
+    before = read_results(args.again) if args.again is not None else None
+    settings = generation_settings(args) if before is None else recorded_settings(args, before)
+    shared = {name: value for name in SHARED if (value := getattr(args, name)) is not None}
+    configs = benchmark_configs(args.benchmark, shared) if before is None else recorded_configs(before, shared)
+    benchmarks = {name: BENCHMARKS.get(name)(config) for name, config in configs.items()}
+    for benchmark in benchmarks.values():
+        benchmark.items()  # so that problems of any show before the first is answered
+    if before is not None:
+        check_same(before, results(model, settings, {}), benchmarks)
+    scored = {}
     with job_world(args) as world:
-        result = evaluate(benchmark, model, args.output, settings=settings, batch_size=args.batch_size, world=world)
-    if result is None:
-        return 0
-    answered, failed = len(result.outcomes.answers), len(result.outcomes.errors)
-    print(json.dumps({"scores": dict(result.scores), "answered": answered, "failed": failed}))
-    return int(not answered)
+        if args.output.exists() and not args.output.is_dir():
+            raise OutputError(f"{args.output}: a file; name a folder")
+        for name, benchmark in benchmarks.items():
+            if world.is_main and isinstance(benchmark, PublishedBenchmark):
+                benchmark.warn(name)
+            file = args.output / f"{name}.jsonl"
+            result = evaluate(benchmark, model, file, settings=settings, batch_size=args.batch_size, world=world)
+            if result is not None:
+                scored[name] = (benchmark, result)
+        if not world.is_main:
+            return 0
+        content = results(model, settings, scored)
+        write_results(args.output, content)
+    for line in summary_lines(content):
+        print(line)
+    if before is not None:
+        return report_changes(before, content)
+    return int(not any(result.outcomes.answers for _, result in scored.values()))
 
 
-def benchmark_config(name: str, *settings: str) -> Any:
+def benchmark_configs(words: Sequence[str], shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Config of each benchmark that is named.
+
+    Args:
+        words: names, each followed by its settings as ``key=value``.
+        shared: settings of all benchmarks that have them, unless they set their own.
+    Raises:
+        ConfigError: a word is neither a name nor a setting, a name occurs twice, a setting is wrong, or a shared one is one of
+            no benchmark.
+    """
+    named: dict[str, list[str]] = {}
+    for word in words:
+        if "=" in word and named:
+            named[list(named)[-1]].append(word)
+        elif word not in BENCHMARKS:
+            raise ConfigError([f"--benchmark: {BENCHMARKS.unknown(word)} A setting is KEY=VALUE, after the name."])
+        elif word in named:
+            raise ConfigError([f"--benchmark: {word} is named twice"])
+        else:
+            named[word] = []
+    known = {name: _setting_names(name) for name in named}
+    if idle := [key for key in shared if not any(key in names for names in known.values())]:
+        raise ConfigError([f"--{idle[0].replace('_', '-')}: no setting of {', '.join(named)}"])
+    return {
+        name: benchmark_config(
+            name,
+            *settings,
+            defaults={key: _own_part(name, value) for key, value in shared.items() if key in known[name]},
+        )
+        for name, settings in named.items()
+    }
+
+
+def _setting_names(name: str) -> set[str]:
+    config = BENCHMARKS.config(name)
+    return {field.name for field in fields(config)} if config is not None else set()
+
+
+def _own_part(name: str, value: Any) -> Any:
+    """Return the folder of a benchmark's name within a shared folder, if there is one."""
+    return str(Path(value) / name) if isinstance(value, str) and (Path(value) / name).is_dir() else value
+
+
+def benchmark_config(name: str, *settings: str, defaults: Mapping[str, Any] | None = None) -> Any:
     """Return the Config of a benchmark.
 
     Args:
         name: a registered name.
         settings: ``key=value``, with values as in ``--options``.
+        defaults: settings that these replace.
     Raises:
         ConfigError: a setting is wrong, or the name is unknown.
     """
@@ -76,12 +168,10 @@ def benchmark_config(name: str, *settings: str) -> Any:
     from video_llama.config.problems import Problems
     from video_llama.config.validation import Context, validate
 
-    data: dict[str, Any] = {"name": name}
+    data: dict[str, Any] = {"name": name, **(defaults or {})}
     problems = Problems("--benchmark")
     for setting in settings:
-        key, separator, value = setting.partition("=")
-        if not separator:
-            raise ConfigError([f"--benchmark {name}: {setting!r}: expected KEY=VALUE"])
+        key, _, value = setting.partition("=")
         try:
             data[key] = option_value(value, problems)
         except (yaml.YAMLError, ValueError) as error:

@@ -225,9 +225,25 @@ SINKS: Registry[Any] = Registry(
         "trackio": Builtin("video_llama.runners.sinks.trackio_sink", _CALLBACKS + "TrackioConfig"),
     },
 )
+_EVALUATION = "video_llama.evaluation."
+_PUBLISHED_BENCHMARKS = {
+    "short_answers": ("msvd_qa", "msrvtt_qa", "tgif_frame_qa", "activitynet_qa", "music_avqa"),
+    "multiple_choice": ("nextqa_mc", "mvbench", "egoschema"),
+    "sentence_answers": ("avsd", "nextqa_oe", "vcgbench_generic", "vcgbench_temporal", "vcgbench_consistency"),
+    "descriptions": ("msrvtt_caption", "msvd_caption", "vatex", "audiocaps", "clotho"),
+    "own_questions": ("manifest",),
+}
 BENCHMARKS: Registry[Any] = Registry(
     "benchmark",
-    {"exact_match": Builtin("video_llama.evaluation.exact_match", "video_llama.evaluation.config:ExactMatchConfig")},
+    {
+        "exact_match": Builtin(_EVALUATION + "exact_match", _EVALUATION + "config:ExactMatchConfig"),
+        "videomme": Builtin(_EVALUATION + "multiple_choice", _EVALUATION + "config:VideoMMEConfig"),
+        **{
+            name: Builtin(_EVALUATION + module, _EVALUATION + "config:PublishedConfig")
+            for module, names in _PUBLISHED_BENCHMARKS.items()
+            for name in names
+        },
+    },
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from annotated_types import Ge
+
 from video_llama.config.fields import ExistingPath
 
 
@@ -17,3 +19,31 @@ class ExactMatchConfig:
 
     videos_dir: Annotated[str, ExistingPath(kind="dir")]
     """Folder of the clips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedConfig:
+    """A published benchmark: its files, and how its questions are put."""
+
+    annotations: Annotated[str, ExistingPath()]
+    """Annotation file, or a folder with the files under their published names."""
+
+    media_dir: Annotated[str, ExistingPath(kind="dir")]
+    """Folder of the clips. What is not there is counted and left out of the scores."""
+
+    prompt: str | None = None
+    """The question put to the model, with <question>, and <options> for multiple choice. null: the benchmark's own."""
+
+    limit: Annotated[int, Ge(1)] | None = None
+    """Ask only the first questions whose clips are there. null: all."""
+
+    use_audio: bool | None = None
+    """Sound of clips: true requires it, false ignores it, null uses it if the model and the clip have it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoMMEConfig(PublishedConfig):
+    """Video-MME."""
+
+    subtitles_dir: Annotated[str, ExistingPath(kind="dir")] | None = None
+    """Folder of its subtitles, which precede the question. null: without subtitles."""

@@ -41,14 +41,14 @@ class ConfiguredModel:
     @cached_property
     def key(self) -> str:
         """Identifies the config, the processors and the weights files. Raises: see ``load_for_inference``."""
-        return model_key(self._job)
+        return model_key(self.job)
 
     @cached_property
     def engine(self) -> Engine:
         """The model, built on first use. Raises: see ``Engine.from_config``."""
-        return Engine.from_job(self._job, choose_device(self.device), self.feature_store)
+        return Engine.from_job(self.job, choose_device(self.device), self.feature_store)
 
     @cached_property
-    def _job(self) -> JobConfig:
-        """Read once, so that the key and the engine are of the same commits on the hub."""
+    def job(self) -> JobConfig:
+        """The config, read once, so that the key and the engine are of the same commits on the hub."""
         return load_for_inference(self.cfg_path, self.options)

@@ -1,0 +1,97 @@
+"""``video-llama evaluate --again``: the settings of earlier results, whether the model is the same, and which answers changed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from video_llama.cli.options import generation_settings
+from video_llama.common.errors import ConfigError, DataError
+from video_llama.config.validation import Context, validate
+from video_llama.conversation.settings import GenerationSettings
+from video_llama.evaluation.comparison import settings_that_differ
+from video_llama.evaluation.published_benchmark import PublishedBenchmark
+
+Results = Mapping[str, Any]
+
+
+def recorded_settings(args: argparse.Namespace, before: Results) -> GenerationSettings:
+    """Return the generation settings of earlier results.
+
+    Raises:
+        ConfigError: a flag sets another value.
+    """
+    recorded = GenerationSettings(**before["generation"])
+    if (given := generation_settings(args)) not in (GenerationSettings(), recorded):
+        raise ConfigError(
+            [f"--again: the results were made with {recorded}, and the flags say {given}. Leave them out."]
+        )
+    return recorded
+
+
+def recorded_configs(before: Results, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the Config of each benchmark of earlier results.
+
+    Args:
+        before: the results.
+        shared: settings that replace those recorded, such as the folder of clips on another machine.
+    Raises:
+        ConfigError: a setting cannot be used here.
+    """
+    from typing import Annotated
+
+    from video_llama.common.registry import BENCHMARKS
+    from video_llama.config.fields import Registered
+    from video_llama.config.problems import Problems
+
+    problems, configs = Problems("--again"), {}
+    for name, record in before["benchmarks"].items():
+        recorded = {key: value for key, value in (record["settings"] or {}).items() if value is not None}
+        data = {**recorded, **{key: value for key, value in shared.items() if key in record["settings"]}, "name": name}
+        configs[name] = validate(Annotated[Any, Registered(BENCHMARKS, key="name")], data, (name,), problems, Context())
+    problems.raise_if_any()
+    return configs
+
+
+def check_same(before: Results, now: Results, benchmarks: Mapping[str, Any]) -> None:
+    """Raise DataError if the model or the annotations are not those of earlier results.
+
+    Args:
+        before: the earlier results.
+        now: what would be recorded of the model.
+        benchmarks: that would be asked.
+    """
+    keys = ("config", "inference", "weights")
+    problems = [
+        line
+        for key in keys
+        for line in settings_that_differ(f"model.{key}", before["model"][key], now["model"][key])
+        if not _is_path(line)
+    ]
+    for name, benchmark in benchmarks.items():
+        if isinstance(benchmark, PublishedBenchmark):
+            recorded = before["benchmarks"][name].get("annotations")
+            problems += settings_that_differ(f"{name}.annotations", recorded, benchmark.files.digests())
+    if problems:
+        shown = "\n".join(problems[:10])
+        raise DataError(f"--again: the results are of another model, or of other annotations:\n{shown}")
+
+
+def _is_path(line: str) -> bool:
+    """Return whether a difference is one of places alone; what is in files is compared by digest."""
+    return "/" in line.partition(": ")[2]
+
+
+def report_changes(before: Results, now: Results) -> int:
+    """Print which answers changed; return 1 if any did."""
+    changed = 0
+    for name, record in before["benchmarks"].items():
+        earlier = {item["id"]: item.get("answer") for item in record["items"]}
+        again = {item["id"]: item.get("answer") for item in now["benchmarks"][name]["items"]}
+        different = [id for id in earlier.keys() | again.keys() if earlier.get(id) != again.get(id)]
+        print(f"{name}: {len(earlier) - len(different)} of {len(earlier)} answers are the same")
+        for id in sorted(different, key=str)[:20]:
+            print(f"{name} {id}: {earlier.get(id)!r} | {again.get(id)!r}")
+        changed += len(different)
+    return int(changed > 0)
