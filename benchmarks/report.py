@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks.gpu_claims import GPU_CLAIMS
@@ -76,11 +76,15 @@ def lines_of(rows: list[Row]) -> Iterator[str]:
         "ratio": ["" if row.ratio is None else f"{row.ratio:.2f}" for row in rows],
         "claim": ["" if row.bound is None else claim(row) for row in rows],
     }
-    kept = {head: cells for head, cells in columns.items() if any(cells)}
-    yield f"| {' | '.join(kept)} |".replace("|  |", "| |")
+    kept = {head: cells for head, cells in columns.items() if any(cells)}  # the first head is empty
+    yield line(kept)
     yield "|" + "---|" * len(kept)
-    for cells in zip(*kept.values(), strict=True):
-        yield f"| {' | '.join(cells)} |".replace("|  |", "| |")
+    yield from map(line, zip(*kept.values(), strict=True))
+
+
+def line(cells: Iterable[str]) -> str:
+    """Return a line of a table."""
+    return "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
 
 
 def claim(row: Row) -> str:

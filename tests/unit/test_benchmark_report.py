@@ -102,10 +102,11 @@ def test_a_place_without_results_is_an_error(results):
 def test_claims_about_a_gpu_wait_until_they_are_measured(results):
     page = "<!-- rows: waiting -->\n<!-- end -->\n"
     claimed = report.GPU_CLAIMS[0]
-    assert claimed.name in report.filled(page, results)
+    line = f"| {claimed.name} |"
+    assert line in report.filled(page, results)
     written(Row(claimed.name, 90.0, claimed.unit))
     page += PAGE
-    assert claimed.name not in report.filled(page, results).split("<!-- end -->")[0]
+    assert line not in report.filled(page, results).split("<!-- end -->")[0]
 
 
 def test_performance_md_is_what_the_results_say():

@@ -1,6 +1,6 @@
 """The frozen decoder: any causal language model of transformers, optionally quantised or with adapters.
 
-Shapes: B sequences, L tokens, H hidden width, K distinct target columns, W vocabulary.
+Shapes: B sequences, L tokens, N target positions, H hidden width, W vocabulary.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from video_llama.checkpoints.compare import listed
 from video_llama.common.types import IGNORE_LABEL
+from video_llama.models.decoder.chunked_loss import chunked_losses
 from video_llama.models.decoder.config import LoRAConfig, Quantization
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.lora import adapted_layers, add_adapters
+from video_llama.models.decoder.output_head import OutputHead
 from video_llama.models.decoder.quantization import (
     compute_nf4_in,
     keep_differentiable,
@@ -59,6 +61,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.lm = _load(folder, dtype, quantization)
         self.max_context = folder.max_context
+        self.has_separate_head = OutputHead.is_separate(folder.skeleton)
         if broken := _not_finite(self.lm):
             lines = [f"{folder.path} holds NaN or infinity. Download it again.", *listed("!", broken)]
             raise folder.error("\n".join(lines))
@@ -108,7 +111,8 @@ class LanguageModel(nn.Module):
     def target_loss(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the next token, summed over the target positions.
 
-        Logits are computed only in columns where some row has a target.
+        Logits are computed at these positions alone; if a family's head cannot be called apart from its layers, in the columns where
+        some row has a target.
 
         Args:
             inputs_embeds: float[B, L, H].
@@ -118,15 +122,21 @@ class LanguageModel(nn.Module):
             float32[], and float32[B], detached: the part of each sequence in it.
         """
         next_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_LABEL)
-        columns = (next_labels != IGNORE_LABEL).any(dim=0).nonzero().squeeze(1)
-        out = self.lm(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False, logits_to_keep=columns
+        is_target = next_labels != IGNORE_LABEL
+        positions = is_target.flatten().nonzero().squeeze(1)
+        targets = next_labels.flatten()[positions]
+        inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "use_cache": False}
+        if self.has_separate_head:
+            head = OutputHead(self.lm)
+            losses = chunked_losses(head, head.hidden_at(positions, **inputs), targets)
+        else:
+            columns = is_target.any(dim=0).nonzero().squeeze(1)
+            logits = self.lm(**inputs, logits_to_keep=columns).logits[is_target[:, columns]]  # [N, W]
+            losses = F.cross_entropy(logits.float(), targets, reduction="none")
+        of_samples = (
+            losses.new_zeros(labels.numel()).index_copy(0, positions, losses.detach()).view_as(labels).sum(dim=1)
         )
-        log_probs = out.logits.float().log_softmax(dim=-1)  # [B, K, W]
-        targets = next_labels[:, columns]
-        loss_sum = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_LABEL, reduction="sum")
-        at_targets = log_probs.detach().gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)  # [B, K]
-        return loss_sum, -at_targets.where(targets != IGNORE_LABEL, 0.0).sum(dim=1)
+        return losses.sum(), of_samples
 
 
 def _load(folder: DecoderFolder, dtype: torch.dtype, quantization: Quantization | None) -> Any:
