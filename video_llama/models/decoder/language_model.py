@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from video_llama.checkpoints.compare import listed
 from video_llama.common.types import IGNORE_LABEL
 from video_llama.models.decoder.chunked_loss import chunked_losses
-from video_llama.models.decoder.config import LoRAConfig, Quantization
+from video_llama.models.decoder.config import LoRAConfig, Quantization, Recomputation
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.lora import adapted_layers, add_adapters
 from video_llama.models.decoder.output_head import OutputHead
@@ -31,6 +28,7 @@ from video_llama.models.decoder.quantization import (
     move_int8_statistics,
     quantization_config,
 )
+from video_llama.models.decoder.recomputation import recompute_layers
 from video_llama.models.decoder.transformers_internals import no_load_report, unrounded_constants
 from video_llama.models.half_storage import compute_in_float32
 
@@ -88,15 +86,9 @@ class LanguageModel(nn.Module):
         compute_nf4_in(self.lm, torch.float32)
         compute_in_float32(self.lm)
 
-    def recompute_activations(self) -> None:
-        """Trade time for memory: layers recompute their activations in the backward pass.
-
-        transformers does so only for layers in training mode, with dropout. A frozen decoder's layers are never in it, so each
-        layer's forward is wrapped here.
-        """
-        for module in self.lm.modules():
-            if isinstance(module, GradientCheckpointingLayer):
-                module.forward = partial(_recomputed, module.forward)
+    def recompute_activations(self, how: Recomputation) -> None:
+        """Trade time for memory: layers recompute their activations, or all but the expensive ones, in the backward pass."""
+        recompute_layers(self.lm, how)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LanguageModel:
         """Move to a device, including statistics of 8-bit layers that are not parameters."""
@@ -171,13 +163,6 @@ def _load(folder: DecoderFolder, dtype: torch.dtype, quantization: Quantization 
     if extra := sorted(report["unexpected_keys"]):
         log.warning("%s: %d tensors are left out, such as %s", folder.path, len(extra), extra[0])
     return lm
-
-
-def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a layer; the backward pass, if there is one, recomputes its activations."""
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def _not_finite(lm: nn.Module) -> list[str]:
