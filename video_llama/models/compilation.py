@@ -47,7 +47,8 @@ class CompiledForward:
                 return self._compiled(*args, **kwargs)
             except (TorchDynamoException, ImportError, OSError) as error:
                 CompiledForward.failed = True
-                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                cause = getattr(error, "inner_exception", error)  # what a backend raised
+                reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
                 log.warning("%s", _boxed(f"model.compile has no effect: nothing can be compiled here ({reason})"))
         return self._plain(*args, **kwargs)
 
