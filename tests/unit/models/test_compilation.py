@@ -30,19 +30,28 @@ def with_backend(monkeypatch, backend) -> None:
     monkeypatch.setattr(compilation.torch, "compile", lambda f, dynamic: compiled(f, dynamic=dynamic, backend=backend))
 
 
-@pytest.mark.parametrize("what", ["towers", "all"])
-def test_compiled_blocks_change_neither_loss_nor_names_nor_gradients(decoder, monkeypatch, what):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"compile": "towers"},
+        {"compile": "all"},
+        *({"compile": "all", "use_grad_checkpoint": how} for how in ("full", "selective")),
+    ],
+)
+def test_compiled_blocks_change_neither_loss_nor_names_nor_gradients(decoder, monkeypatch, settings):
     with_backend(monkeypatch, "aot_eager")
-    plain, compiled = tiny.model(decoder), tiny.model(decoder, compile=what)
+    plain, compiled = tiny.model(decoder), tiny.model(decoder, **settings)
     assert plain.state_dict().keys() == compiled.state_dict().keys()
     losses = [model(BATCH).loss_sum for model in (plain, compiled)]
     torch.testing.assert_close(losses[1], losses[0], rtol=1e-6, atol=1e-6)
     for loss in losses:
         loss.backward()
     for p, q in zip(plain.parameters(), compiled.parameters(), strict=True):
+        assert (p.grad is None) == (q.grad is None)
         if p.grad is not None:
             torch.testing.assert_close(q.grad, p.grad, rtol=1e-4, atol=1e-6)
     assert counters["stats"]["unique_graphs"] > 0
+    assert not CompiledForward.failed
 
 
 def test_blocks_of_one_tower_share_what_is_compiled(decoder, monkeypatch):
