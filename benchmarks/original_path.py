@@ -41,7 +41,7 @@ class OriginalPath(nn.Module):
         """Return the mean loss of a batch of clips, one for each row."""
         model, device = self.model, batch.input_ids.device
         (group,) = batch.media
-        clips = group.data if group.encoded else torch.stack([normalised(clip) for clip in group.data.cpu()]).to(device)
+        clips = torch.stack([normalised(clip) for clip in group.data.cpu()]).to(device)
         with torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
             frames = rearrange(clips, "b c t h w -> (b t) c h w")
             patches = model.vision.vit.forward_features(frames.to(model.vision.dtype))
