@@ -14,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; 
 # No target downloads from a model hub.
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup hello quickstart test test-all checks golden bench clean
+.PHONY: help setup hello quickstart test test-all checks golden bench bench-gpu clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,10 +56,17 @@ checks: setup ## lint, formatting, types, direction of imports
 golden: setup ## compare the first 20 losses of each toy stage with the recorded ones
 	$(PY) -m tests.golden
 
-bench: setup ## run the benchmarks
-	$(PY) -m benchmarks.decode
-	$(PY) -m benchmarks.train_step
-	$(PY) -m benchmarks.infer
+# Those that keep what they find, and those that print it.
+KEPT    := train_step loss_head saved_activations
+PRINTED := decode infer first_answer loader padding
+
+bench: setup ## run the benchmarks, and write docs/performance.md from what they find
+	@set -e; for name in $(KEPT) $(PRINTED); do echo "benchmarks.$$name"; $(PY) -m benchmarks.$$name; done
+	$(PY) -m benchmarks.report
+
+bench-gpu: setup ## the same on a GPU, at full size: under ten minutes
+	$(PY) -m benchmarks.gpu
+	$(PY) -m benchmarks.report
 
 clean: ## remove caches, runs and build output; .venv stays
 	rm -rf runs output build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -15,7 +15,7 @@ from video_llama.common.modalities import AudioInput, MediaKind, Modalities
 from video_llama.common.registry import AUDIO_ENCODERS
 from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.models.contradictions import contradictions
-from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Precision, Quantization
+from video_llama.models.decoder.config import LORA_WEIGHTS, LoRAConfig, Precision, Quantization, Recomputation
 from video_llama.models.default_weights import default_weights, missing_defaults
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.idle_settings import idle_settings
@@ -69,8 +69,13 @@ class VideoLLaMAConfig:
     drop_path_rate: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Stochastic depth of a trained frame encoder."""
 
-    use_grad_checkpoint: Annotated[bool, Operational()] = False
-    """Recompute activations of the decoder, and of a trained frame encoder, in the backward pass."""
+    use_grad_checkpoint: Annotated[bool | Recomputation, Operational()] = False
+    """Recompute activations of the decoder, and of a trained frame encoder, in the backward pass: full, or true, all; selective
+    keeps the outputs of the decoder's matrix products and attention."""
+
+    compile: Annotated[Literal["towers", "all"] | None, Operational()] = None
+    """Compile the blocks of the encoders (towers), or those and the decoder's layers (all), which takes about a minute at the
+    start; a machine that cannot does without. null: nothing."""
 
     freeze_vit: bool = True
     """Do not train the frame encoder and ln_vision."""
@@ -219,6 +224,11 @@ class VideoLLaMAConfig:
         from video_llama.processors.feature_shards import FeatureShards  # imports torch
 
         return FeatureShards(self.features)
+
+    @property
+    def recomputation(self) -> Recomputation | None:
+        """How activations are recomputed in the backward pass; None: they are kept."""
+        return "full" if self.use_grad_checkpoint is True else self.use_grad_checkpoint or None
 
     @property
     def audio_encoder_config(self) -> Any:

@@ -3,7 +3,7 @@
 A frozen encoder is counted once, the frozen decoder twice, as gradients flow through it to the branches, and a trained part
 three times. Recomputed activations do not count, padding does (PaLM, appendix B).
 
-Shapes: B samples, L tokens, K distinct target columns, N media items, T frames, P tokens of a frame, Q queries.
+Shapes: B samples, L tokens, N media items, T frames, P tokens of a frame, Q queries.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from video_llama.models.freezing import is_trainable
 from video_llama.models.qformer import QFormer
 
 if TYPE_CHECKING:
+    from video_llama.models.decoder.language_model import LanguageModel
     from video_llama.models.video_llama import VideoLLaMA
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -58,7 +59,8 @@ def _q_former(q_former: QFormer, source: int) -> Forward:
 class _Decoder:
     """The decoder's sizes."""
 
-    def __init__(self, lm: Any) -> None:
+    def __init__(self, decoder: LanguageModel) -> None:
+        lm, self.separate_head = decoder.lm, decoder.has_separate_head
         config = lm.config.get_text_config()
         head = n_weights(lm.get_output_embeddings())
         self.head, self.layers = head, n_weights(lm) - head
@@ -71,8 +73,9 @@ class _Decoder:
         """Return the FLOPs of a batch, without adapters."""
         rows, length = batch.input_ids.shape
         next_labels = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORE_LABEL)
-        columns = int((next_labels != IGNORE_LABEL).any(dim=0).sum())
-        weights = 2.0 * rows * (self.layers * length + self.head * columns)
+        is_target = next_labels != IGNORE_LABEL
+        positions = int(is_target.sum() if self.separate_head else rows * is_target.any(dim=0).sum())
+        weights = 2.0 * (self.layers * rows * length + self.head * positions)
         return Forward(weights, rows * self.n_layers * attention(length, length, self.width))
 
 
@@ -98,9 +101,8 @@ class TrainingFlops:
 
     def __init__(self, model: VideoLLaMA) -> None:
         self.model = model
-        lm: Any = model.decoder.lm
-        self.decoder = _Decoder(lm) if _is_dense(lm) else None
-        self.has_adapters = bool(adapted_layers(lm))
+        self.decoder = _Decoder(model.decoder) if _is_dense(model.decoder.lm) else None
+        self.has_adapters = bool(adapted_layers(model.decoder.lm))
         self._items: dict[tuple[MediaKind, int, bool], tuple[float, bool] | None] = {}
 
     def __call__(self, batch: Batch) -> float | None:

@@ -26,8 +26,9 @@ from video_llama.common.protocols import FrameEncoder
 from video_llama.common.registry import MODELS
 from video_llama.common.types import Batch, MediaGroup, ModelOutput
 from video_llama.models.audio_branch import AudioBranch
+from video_llama.models.compilation import compile_blocks
 from video_llama.models.config import VideoLLaMAConfig
-from video_llama.models.decoder.config import Precision
+from video_llama.models.decoder.config import Precision, Recomputation
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import ALPHA, adapters_alone, alpha_of
 from video_llama.models.decoder.lora_merge import merge_lora
@@ -113,8 +114,10 @@ class VideoLLaMA(nn.Module):
         model._fill(files, formats)
         if formats["llama_precision"].widens:
             model.decoder.compute_in_float32()
-        if config.use_grad_checkpoint:
-            model.recompute_activations()
+        if config.compile is not None:
+            model.compile_parts(with_decoder=config.compile == "all")
+        if config.recomputation is not None:
+            model.recompute_activations(config.recomputation)
         return model.to(device)
 
     @classmethod
@@ -223,9 +226,21 @@ class VideoLLaMA(nn.Module):
                 p.requires_grad_(False)
         self.train(self.training)
 
-    def recompute_activations(self) -> None:
-        """Trade time for memory: recompute activations in the backward pass, of all that gradients go through."""
-        self.decoder.recompute_activations()
+    def compile_parts(self, *, with_decoder: bool) -> None:
+        """Compile the blocks of the encoders, and on request the decoder's layers, for sequences of any length."""
+        for name in ("vision", "qformer", "audio_encoder"):
+            if hasattr(self, name):
+                compile_blocks(getattr(self, name))
+        if with_decoder:
+            compile_blocks(self.decoder.lm, dynamic=True)
+
+    def recompute_activations(self, how: Recomputation) -> None:
+        """Trade time for memory: recompute activations in the backward pass, of the decoder and of a trained ViT.
+
+        Args:
+            how: selective keeps the outputs of the decoder's matrix products and attention; a trained ViT recomputes all.
+        """
+        self.decoder.recompute_activations(how)
         if self.config.modalities.video and not self.config.freeze_vit:
             self.vision.vit.set_grad_checkpointing(True)
 

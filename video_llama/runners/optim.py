@@ -22,8 +22,10 @@ def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: fl
 
 
 def build_optimizer(model: nn.Module, lr: float, weight_decay: float, beta2: float) -> torch.optim.AdamW:
-    """Build the optimiser over the trainable parameters of a model."""
-    return torch.optim.AdamW(parameter_groups(model.named_parameters(), weight_decay), lr=lr, betas=(0.9, beta2))
+    """Build the optimiser over the trainable parameters of a model: one kernel for all of them, if they are on a GPU."""
+    fused = all(p.is_cuda for p in model.parameters() if p.requires_grad)
+    groups = parameter_groups(model.named_parameters(), weight_decay)
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, beta2), fused=fused or None)
 
 
 def named_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Any]]:

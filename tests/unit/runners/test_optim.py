@@ -37,6 +37,26 @@ def test_without_a_gradient_only_decayed_parameters_shrink():
     assert torch.equal(model.bias.detach(), before[1])
 
 
+def test_on_a_cpu_the_optimiser_is_not_fused():
+    assert not build_optimizer(nn.Linear(2, 2), lr=0.1, weight_decay=0.5, beta2=0.999).defaults["fused"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_one_kernel_takes_the_step_that_the_cpu_takes():
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        model = nn.Linear(3, 2).to(device)
+        optimizer = build_optimizer(model, lr=0.1, weight_decay=0.5, beta2=0.999)
+        assert bool(optimizer.defaults["fused"]) == (device == "cuda")
+        for p in model.parameters():
+            p.grad = torch.linspace(-1, 1, p.numel(), device=device).view_as(p)
+        optimizer.step()
+        found.append([p.detach().cpu() for p in model.parameters()])
+    torch.testing.assert_close(found[1], found[0])
+
+
 def stepped(*names: str) -> tuple[nn.Module, torch.optim.Optimizer]:
     """A model with parameters of these names, in this order, after a step with gradients of its own."""
     model = nn.ParameterDict({name: nn.Parameter(torch.ones(2, 2)) for name in names})

@@ -10,6 +10,7 @@ from annotated_types import Ge, Interval
 
 Precision = Literal["auto", "fp16", "bf16", "fp32"]
 Quantization = Literal["int8", "nf4"]
+Recomputation = Literal["full", "selective"]
 LORA_WEIGHTS = ("lora_A", "lora_B")
 """peft's names of the two matrices of an adapter."""
 

@@ -1,6 +1,6 @@
 """The frozen decoder: any causal language model of transformers, optionally quantised or with adapters.
 
-Shapes: B sequences, L tokens, H hidden width, K distinct target columns, W vocabulary.
+Shapes: B sequences, L tokens, N target positions, H hidden width, W vocabulary.
 """
 
 from __future__ import annotations
@@ -8,28 +8,28 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from video_llama.checkpoints.compare import listed, not_finite
 from video_llama.common.types import IGNORE_LABEL
-from video_llama.models.decoder.config import LoRAConfig, Quantization
+from video_llama.models.decoder.chunked_loss import chunked_losses
+from video_llama.models.decoder.config import LoRAConfig, Quantization, Recomputation
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.lora import adapted_layers, add_adapters
+from video_llama.models.decoder.output_head import OutputHead
 from video_llama.models.decoder.quantization import (
     compute_nf4_in,
     keep_differentiable,
     move_int8_statistics,
     quantization_config,
 )
+from video_llama.models.decoder.recomputation import recompute_layers
 from video_llama.models.decoder.transformers_internals import no_load_report, unrounded_constants
 from video_llama.models.half_storage import compute_in_float32
 
@@ -60,6 +60,7 @@ class LanguageModel(nn.Module):
         super().__init__()
         self.lm = _load(folder, dtype, quantization)
         self.max_context = folder.max_context
+        self.has_separate_head = OutputHead.is_separate(folder.skeleton)
         if broken := _not_finite(self.lm):
             lines = [f"{folder.path} holds NaN or infinity. Download it again.", *listed("!", broken)]
             raise folder.error("\n".join(lines))
@@ -98,15 +99,9 @@ class LanguageModel(nn.Module):
         compute_nf4_in(self.lm, torch.float32)
         compute_in_float32(self.lm)
 
-    def recompute_activations(self) -> None:
-        """Trade time for memory: layers recompute their activations in the backward pass.
-
-        transformers does so only for layers in training mode, with dropout. A frozen decoder's layers are never in it, so each
-        layer's forward is wrapped here.
-        """
-        for module in self.lm.modules():
-            if isinstance(module, GradientCheckpointingLayer):
-                module.forward = partial(_recomputed, module.forward)
+    def recompute_activations(self, how: Recomputation) -> None:
+        """Trade time for memory: layers recompute their activations, or all but the expensive ones, in the backward pass."""
+        recompute_layers(self.lm, how)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LanguageModel:
         """Move to a device, including statistics of 8-bit layers that are not parameters."""
@@ -121,7 +116,8 @@ class LanguageModel(nn.Module):
     def target_loss(self, inputs_embeds: Tensor, attention_mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Cross-entropy of the next token, summed over the target positions.
 
-        Logits are computed only in columns where some row has a target.
+        Logits are computed at these positions alone; if a family's head cannot be called apart from its layers, in the columns where
+        some row has a target.
 
         Args:
             inputs_embeds: float[B, L, H].
@@ -131,15 +127,21 @@ class LanguageModel(nn.Module):
             float32[], and float32[B], detached: the part of each sequence in it.
         """
         next_labels = F.pad(labels[:, 1:], (0, 1), value=IGNORE_LABEL)
-        columns = (next_labels != IGNORE_LABEL).any(dim=0).nonzero().squeeze(1)
-        out = self.lm(
-            inputs_embeds=inputs_embeds, attention_mask=attention_mask, use_cache=False, logits_to_keep=columns
+        is_target = next_labels != IGNORE_LABEL
+        positions = is_target.flatten().nonzero().squeeze(1)
+        targets = next_labels.flatten()[positions]
+        inputs = {"inputs_embeds": inputs_embeds, "attention_mask": attention_mask, "use_cache": False}
+        if self.has_separate_head:
+            head = OutputHead(self.lm)
+            losses = chunked_losses(head, head.hidden_at(positions, **inputs), targets)
+        else:
+            columns = is_target.any(dim=0).nonzero().squeeze(1)
+            logits = self.lm(**inputs, logits_to_keep=columns).logits[is_target[:, columns]]  # [N, W]
+            losses = F.cross_entropy(logits.float(), targets, reduction="none")
+        of_samples = (
+            losses.new_zeros(labels.numel()).index_copy(0, positions, losses.detach()).view_as(labels).sum(dim=1)
         )
-        log_probs = out.logits.float().log_softmax(dim=-1)  # [B, K, W]
-        targets = next_labels[:, columns]
-        loss_sum = F.nll_loss(log_probs.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_LABEL, reduction="sum")
-        at_targets = log_probs.detach().gather(-1, targets.clamp(min=0).unsqueeze(-1)).squeeze(-1)  # [B, K]
-        return loss_sum, -at_targets.where(targets != IGNORE_LABEL, 0.0).sum(dim=1)
+        return losses.sum(), of_samples
 
 
 def _load(folder: DecoderFolder, dtype: torch.dtype, quantization: Quantization | None) -> Any:
@@ -174,13 +176,6 @@ def _load(folder: DecoderFolder, dtype: torch.dtype, quantization: Quantization 
     if extra := sorted(report["unexpected_keys"]):
         log.warning("%s: %d tensors are left out, such as %s", folder.path, len(extra), extra[0])
     return lm
-
-
-def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a layer; the backward pass, if there is one, recomputes its activations."""
-    if not torch.is_grad_enabled():
-        return forward(*args, **kwargs)
-    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
 
 def _not_finite(lm: nn.Module) -> list[str]:
