@@ -47,6 +47,9 @@ COMMANDS = {
         "video_llama.cli.convert_weights", "convert weights from the original's names to ours, or back"
     ),
     "merge-lora": Command("video_llama.cli.merge_lora", "merge adapters into the decoder, in a new folder"),
+    "export-decoder": Command(
+        "video_llama.cli.export_decoder", "write a decoder that was trained in full as a Hugging Face folder"
+    ),
     "apply-delta": Command("video_llama.cli.apply_delta", "add a published delta to its base model, or subtract it"),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from typing import cast
@@ -24,10 +25,12 @@ from video_llama.common.modalities import MediaKind
 from video_llama.common.part_times import backward_part, part
 from video_llama.common.protocols import FrameEncoder
 from video_llama.common.registry import MODELS
+from video_llama.common.sharded_tensors import is_sharded
 from video_llama.common.types import Batch, MediaGroup, ModelOutput
 from video_llama.models.audio_branch import AudioBranch
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.config import Precision
+from video_llama.models.decoder.export import export_decoder
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import ALPHA, adapters_alone, alpha_of
 from video_llama.models.decoder.lora_merge import merge_lora
@@ -38,6 +41,7 @@ from video_llama.models.freezing import is_trainable, keep_frozen_in_eval
 from video_llama.models.precision import NumberFormat, number_formats
 from video_llama.models.prompting import caption_prompts, choose_template
 from video_llama.models.qformer import QFormer
+from video_llama.models.sharding import Sharding, check_sharding
 from video_llama.models.splice import splice
 from video_llama.models.training_flops import TrainingFlops
 from video_llama.models.video_branch import VideoBranch
@@ -62,6 +66,7 @@ class VideoLLaMA(nn.Module):
     fit_file = staticmethod(fit)
     fit_decoder = staticmethod(decoder_fit)
     merge_lora = classmethod(merge_lora)
+    export_decoder = staticmethod(export_decoder)
 
     def __init__(self, config: VideoLLaMAConfig) -> None:
         super().__init__()
@@ -85,7 +90,9 @@ class VideoLLaMA(nn.Module):
             )
 
     @classmethod
-    def from_config(cls, config: VideoLLaMAConfig, device: torch.device | str = "cpu") -> VideoLLaMA:
+    def from_config(
+        cls, config: VideoLLaMAConfig, device: torch.device | str = "cpu", sharding: Sharding | None = None
+    ) -> VideoLLaMA:
         """Build the model, load the weights that the config names, and freeze what it does not train.
 
         Weights that do not fit are refused before the decoder, the largest file, is read. Frozen parts stay mapped to their
@@ -94,10 +101,12 @@ class VideoLLaMA(nn.Module):
         Args:
             config: sizes and files.
             device: where the model will be.
+            sharding: the parts that all processes of a run share; each must build the model. None: it is whole here.
         Raises:
-            ConfigError: the decoder lacks the layers that ``lora`` asks for.
-            WeightsError: a file does not fit, or the decoder's folder is not whole.
+            ConfigError: the decoder lacks the layers that ``lora`` asks for, or a part cannot be sharded.
+            WeightsError: a file does not fit, or the decoder's folder is not whole or cannot be sharded.
         """
+        check_sharding(config, sharding)
         files = read_weights_files(config)
         skeleton = cls.skeleton(config)
         check_weights_files(files, skeleton, config)
@@ -105,11 +114,13 @@ class VideoLLaMA(nn.Module):
         formats = _number_formats(config, files, torch.device(device))
         with parameters_without_values() if _all_in(files, skeleton) else contextlib.nullcontext():
             model = cls(config)
-        model.load_decoder(formats["llama_precision"].stored)
+        model.load_decoder(formats["llama_precision"].stored, sharding)
         model.freeze()
         if config.modalities.video:
             model.vision.set_precision(*formats["vit_precision"])
         model.load_weights(files)
+        if sharding is not None and "vision" in sharding.parts:
+            sharding.shard(model.vision, model.vision.blocks)
         if formats["llama_precision"].widens:
             model.decoder.compute_in_float32()
         if config.use_grad_checkpoint:
@@ -159,14 +170,16 @@ class VideoLLaMA(nn.Module):
             shared_settings=config.shared_settings(),
         )
 
-    def load_decoder(self, dtype: torch.dtype) -> None:
-        """Load the decoder, with its weights in a number format.
+    def load_decoder(self, dtype: torch.dtype, sharding: Sharding | None = None) -> None:
+        """Load the decoder, with its weights in a number format; sharded, if that is among the parts of ``sharding``.
 
         Raises:
             WeightsError: its folder is not a complete model, or it takes embeddings of another width than its config says.
         """
         config, folder = self.config, self.config.decoder_folder
-        self.decoder = LanguageModel(folder, dtype, config.decoder_quantization, config.lora)
+        own = sharding if sharding is not None and "decoder" in sharding.parts else None
+        trained = not config.frozen_llama
+        self.decoder = LanguageModel(folder, dtype, config.decoder_quantization, config.lora, own, trained=trained)
         if self.decoder.width != folder.width:
             raise folder.error(
                 f"{folder.path} takes embeddings of width {self.decoder.width}, but its config.json says {folder.width}. "
@@ -242,6 +255,8 @@ class VideoLLaMA(nn.Module):
     def _encode_frames(self, groups: Sequence[MediaGroup]) -> Iterator[MediaGroup]:
         """Run the image encoder and the image Q-Former over all frames at once."""
         if not groups:
+            if self.config.modalities.video and is_sharded(self.vision):
+                self._keep_pace()
             return iter(())
         trained = torch.is_grad_enabled() and (is_trainable(self.vision) or is_trainable(self.qformer))
         with contextlib.nullcontext() if trained else torch.no_grad(), _no_autocast(groups[0].data):
@@ -252,6 +267,13 @@ class VideoLLaMA(nn.Module):
             replace(group, data=rearrange(part, "(n t) q d -> n t q d", t=group.data.shape[2]), encoded=True)
             for group, part in zip(groups, parts, strict=True)
         )
+
+    @torch.no_grad()
+    def _keep_pace(self) -> None:
+        """Run a sharded frame encoder on a black frame: processes with frames need this one."""
+        frame = torch.zeros(1, 3, *[self.config.image_size] * 2, device=self.qformer.query_tokens.device)
+        with _no_autocast(frame):
+            self.vision(frame)
 
     @torch.no_grad()
     def _encode_audio(self, group: MediaGroup) -> MediaGroup:
@@ -276,10 +298,15 @@ class VideoLLaMA(nn.Module):
     def forward(self, batch: Batch) -> ModelOutput:
         """Sum the loss over a batch's target tokens (Video-LLaMA, section 2.2)."""
         embeds = self.embed_prompt(batch.input_ids, batch.media)
-        with _no_autocast(embeds), part("decoder"):
+        if self.decoder.is_sharded and torch.is_grad_enabled() and not embeds.requires_grad:
+            embeds.requires_grad_()  # a batch of text: other processes need this one in their backward pass
+        with self._decoder_autocast(embeds), part("decoder"):
             loss_sum, sample_losses = self.decoder.target_loss(embeds, batch.attention_mask, batch.labels)
         backward_part("decoder", loss_sum, embeds)
         return ModelOutput(loss_sum, batch.n_target_tokens, sample_losses)
+
+    def _decoder_autocast(self, embeds: Tensor) -> AbstractContextManager[object]:
+        return _no_autocast(embeds) if self.config.frozen_llama else contextlib.nullcontext()
 
     def training_flops(self, batch: Batch) -> float | None:
         """Return the FLOPs of a training step's forward and backward; None for parts whose formula is not known."""
@@ -322,7 +349,7 @@ def _number_formats(
     config: VideoLLaMAConfig, files: Sequence[WeightsFile], device: torch.device
 ) -> dict[str, NumberFormat]:
     """Choose the number formats of the frame encoder, if there is one, and of the decoder."""
-    asked: dict[str, Precision] = {"llama_precision": config.llama_precision}
+    asked: dict[str, Precision] = {"llama_precision": config.llama_precision if config.frozen_llama else "fp32"}
     in_files = {"llama_precision": config.decoder_folder.number_format}
     if config.modalities.video:
         of_vit = [t.dtype for file in files for name, t in file.tensors.items() if name.startswith("vision.vit.")]

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from video_llama.checkpoints.compare import fill
-from video_llama.checkpoints.io import write_checkpoint
 from video_llama.common.errors import ConfigError, WeightsError
-from video_llama.common.files import check_free, new_folder
+from video_llama.common.files import check_free
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.lora import merge_adapters
+from video_llama.models.decoder.new_folder import write_decoder
 from video_llama.models.precision import NAMES, number_format
 from video_llama.models.weights.loading import DECODER, WEIGHTS_KEYS, check_weights_files, read_weights_files
 
 log = logging.getLogger(__name__)
 
-BRANCH = "branch.pth"
 _TRAINED = ("ckpt", "ckpt_2")
 """Keys of the files that may hold adapters."""
-_COPIED = (".json", ".jinja", ".model", ".tiktoken", ".txt")
-"""Suffixes of the files that are copied from the decoder's folder: tokenizer and generation settings."""
 
 
 def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -> None:
@@ -66,7 +61,7 @@ def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -
     model.load_decoder(stored)
     fill(model, adapters, f"model.ckpt: {config.ckpt}")
     merge_adapters(model.decoder.lm)
-    _write(output, model.decoder.lm, branch, folder.path)
+    write_decoder(output, model.decoder.lm, branch, folder.path)
 
 
 def _trained(skeleton: nn.Module, config: VideoLLaMAConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -78,17 +73,3 @@ def _trained(skeleton: nn.Module, config: VideoLLaMAConfig) -> tuple[dict[str, T
     if not adapters:
         raise WeightsError(f"model.ckpt: {config.ckpt} holds no adapters: there is nothing to merge")
     return adapters, {name: tensor for name, tensor in trained.items() if name not in adapters}
-
-
-def _write(output: Path, lm: Any, branch: dict[str, Tensor], decoder: Path) -> None:
-    tensors = [*lm.parameters(), *lm.buffers(), *branch.values()]
-    with new_folder(output, sum(t.numel() * t.itemsize for t in tensors)) as folder:
-        try:
-            lm.save_pretrained(folder)
-        except (SafetensorError, RuntimeError) as error:  # such as a full disk
-            raise WeightsError(f"{output}: cannot be written, and nothing of it is left ({error})") from error
-        for file in decoder.iterdir():
-            index = file.name.endswith(".index.json")
-            if file.is_file() and file.suffix in _COPIED and file.name != "config.json" and not index:
-                shutil.copyfile(file, folder / file.name)
-        write_checkpoint(folder / BRANCH, {"model": branch})

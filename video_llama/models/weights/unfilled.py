@@ -23,3 +23,11 @@ def parameters_without_values() -> Iterator[None]:
         yield
     finally:
         nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def parameter_names(module: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Return all names of each parameter: tied ones have several."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, p in module.named_parameters(remove_duplicate=False):
+        names.setdefault(p, []).append(name)
+    return names
