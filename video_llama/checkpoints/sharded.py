@@ -7,9 +7,9 @@ written last: a checkpoint without it is not complete.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,6 @@ from video_llama.common.distributed import World
 from video_llama.common.errors import WeightsError
 from video_llama.common.files import sha256_of, sync
 from video_llama.common.sharded_tensors import placed_like
-
-log = logging.getLogger(__name__)
 
 _Keys = tuple[str, ...]
 """Where a tensor is in the nested tables of a checkpoint."""
@@ -193,7 +191,9 @@ def _rename(partial: Path, folder: Path) -> str | None:
 
 def _load(folder: Path, tensors: Mapping[_Keys, Tensor]) -> None:
     try:
-        dcp.load(_named(tensors), storage_reader=dcp.FileSystemReader(folder), no_dist=not dist.is_initialized())
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process may read it
+            dcp.load(_named(tensors), storage_reader=dcp.FileSystemReader(folder), no_dist=not dist.is_initialized())
     except (CheckpointException, OSError, RuntimeError, ValueError) as error:
         raise WeightsError(f"{folder}: cannot be read: {' '.join(str(error).split())}") from error
 

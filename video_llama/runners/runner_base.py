@@ -216,6 +216,7 @@ class RunnerBase:
             For each micro-batch the sum of its losses, and the losses of its samples; None: the model does not say.
         """
         losses, of_samples = [], []
+        idle = self.world.max_over(len(batches)) - len(batches) if self.is_sharded else 0
         for batch in batches:
             batch = batch.to(self.world.device)
             if self.features is not None:
@@ -227,16 +228,15 @@ class RunnerBase:
             of_samples.append(getattr(out, "sample_losses", None))
             if loss.requires_grad:  # a batch of text uses no trained part
                 self.scaler.scale(loss / n_targets).backward()
-        if self.is_sharded:
-            self.keep_pace(len(batches))
+        self.keep_pace(idle)
         # once a step: each reading waits for the device
         values = iter(torch.cat([torch.stack(losses), *(each for each in of_samples if each is not None)]).tolist())
         sums = list(islice(values, len(batches)))
         return sums, [None if each is None else list(islice(values, len(each))) for each in of_samples]
 
-    def keep_pace(self, done: int) -> None:
-        """Run a sharded model as often as the process with the most micro-batches does: all gather its shards together."""
-        for _ in range(self.world.max_over(done) - done):
+    def keep_pace(self, idle: int) -> None:
+        """Run a sharded model on batches without loss, since a process with more micro-batches needs this one's shards."""
+        for _ in range(idle):
             with autocast(self.amp_dtype, self.world.device):
                 out = self.model(idle_batch(self.pad_id).to(self.world.device))
             out.loss_sum.backward()
