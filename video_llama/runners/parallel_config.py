@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal
 
 Placement = Literal["replicate", "shard"]
@@ -22,4 +22,5 @@ class ParallelConfig:
     @property
     def sharded(self) -> frozenset[str]:
         """The parts that are sharded."""
-        return frozenset(member.name for member in fields(self) if getattr(self, member.name) == "shard")
+        placements = {"vision": self.vision, "decoder": self.decoder}
+        return frozenset(part for part, placement in placements.items() if placement == "shard")
