@@ -239,7 +239,8 @@ class RunnerBase:
         for _ in range(idle):
             with autocast(self.amp_dtype, self.world.device):
                 out = self.model(idle_batch(self.pad_id).to(self.world.device))
-            out.loss_sum.backward()
+            if out.loss_sum.requires_grad:  # not if only a frozen encoder is sharded
+                out.loss_sum.backward()
 
     def bad_step(self, reason: str, batches: Sequence[Batch], losses: Sequence[float]) -> BadStep:
         """Return why a step was skipped, and for which samples of all processes."""

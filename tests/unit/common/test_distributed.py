@@ -183,7 +183,7 @@ class Watch:
 def test_an_error_of_a_sharded_model_is_that_of_a_lost_process_only_if_one_is_lost():
     for missing, error in ((None, RuntimeError), (LostProcess("rank 1 does not respond"), LostProcess)):
         watch: Any = Watch(missing)
-        with pytest.raises(error, match="out of memory" if missing is None else "rank 1"):
-            with World(0, 2, torch.device("cpu"), watch).exchanging_shards():
-                raise RuntimeError("out of memory")
+        says = "out of memory" if missing is None else "rank 1"
+        with pytest.raises(error, match=says), World(0, 2, torch.device("cpu"), watch).exchanging_shards():
+            raise RuntimeError("out of memory")
         assert watch.entered == 1
