@@ -16,6 +16,7 @@ from tests import tiny
 from tests.processes import in_two_processes
 from tests.unit.runners.runs import Samples, losses, metrics, runner, same, trained
 from tests.unit.runners.test_validation import loss_check
+from video_llama.checkpoints.convert import convert
 from video_llama.checkpoints.io import SHARDS, read_checkpoint, write_weights
 from video_llama.checkpoints.sharded import check_shards, link_shards, read_whole, remove_checkpoint, shards_folder
 from video_llama.common.distributed import World
@@ -220,10 +221,12 @@ def test_a_trained_decoder_is_exported_to_a_folder_with_the_same_logits(full, de
 
 
 @pytest.mark.parametrize("name", ["shared", "whole"])
-def test_a_checkpoint_with_a_decoder_is_not_mistaken_for_a_branch(full, decoder, name):
+def test_a_checkpoint_with_a_decoder_is_not_mistaken_for_a_branch(full, decoder, tmp_path, name):
     config = tiny.config(decoder, ckpt=str(full / name / "checkpoint_step000006.pth"))
     with pytest.raises(WeightsError, match="video-llama export-decoder"):
         read_weights_files(config)
+    with pytest.raises(WeightsError, match="video-llama export-decoder"):
+        convert(config.ckpt, tmp_path / "theirs.pth")
 
 
 def test_damaged_shards_are_named_and_an_earlier_checkpoint_is_used(full, decoder, tmp_path, caplog):
