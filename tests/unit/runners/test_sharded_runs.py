@@ -164,6 +164,8 @@ def train_fully(world: World, decoder: Path, folder: Path) -> None:
 
     run("whole", None)
     run("shared", shared(world))
+    run("shared_bf16", Sharding(world, frozenset({"decoder"}), torch.bfloat16), amp=True, amp_dtype="bf16")
+    run("whole_bf16", None, amp=True, amp_dtype="bf16")
     from_shared = {"resume_ckpt_path": str(folder / "shared/checkpoint_step000003.pth")}
     from_whole = {"resume_ckpt_path": str(folder / "whole/checkpoint_step000003.pth")}
     run("shared_from_shared", shared(world), **from_shared)
@@ -184,6 +186,18 @@ def test_a_shared_decoder_is_trained_as_a_whole_one(full):
     norms = [[line["grad_norm"] for line in metrics(full / name)] for name in ("shared", "whole")]
     assert norms[0] == pytest.approx(norms[1], rel=1e-4)
     assert max(norms[0]) > SHORT["max_grad_norm"]  # so that they were clipped
+
+
+@pytest.mark.parametrize("name", ["shared_bf16", "whole_bf16"])
+def test_a_trained_decoder_computes_in_bf16_from_weights_in_fp32(full, name):
+    found, exact = losses(full / name), losses(full / "whole")
+    assert found == pytest.approx(exact, rel=0.03)
+    assert found != pytest.approx(exact, rel=1e-5)
+    path = full / name / "checkpoint_step000006.pth"
+    weights = read_whole(path, read_checkpoint(path))
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    step = max((tensor - tensor.bfloat16().float()).abs().max() for tensor in weights.values())
+    assert step > 0  # values between those of bf16
 
 
 def test_a_run_with_a_trained_decoder_resumes_from_its_shards_bit_for_bit(full):

@@ -49,7 +49,7 @@ def export_decoder(config: VideoLLaMAConfig, checkpoint: str | Path, output: str
     trained = read_whole(path, content)
     own = {name.removeprefix(_LM): tensor for name, tensor in trained.items() if name.startswith(_LM)}
     if not own:
-        raise WeightsError(f"{path} holds no decoder: its run trained others parts only")
+        raise WeightsError(f"{path} holds no decoder: its run trained other parts only")
     with parameters_without_values():
         lm: Any = AutoModelForCausalLM.from_config(folder.config, dtype=DTYPES[precision], trust_remote_code=False)
     lm.tie_weights()
