@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError
@@ -65,7 +65,7 @@ class HeldOutLoss:
     """
 
     def __init__(
-        self, split: str, sets: Sequence[HeldOut], model: Callable[..., Any], config: RunConfig, *, pad_id: int
+        self, split: str, sets: Sequence[HeldOut], model: nn.Module, config: RunConfig, *, pad_id: int
     ) -> None:
         self.split, self.sets, self.model, self.config, self.pad_id = split, sets, model, config, pad_id
         self._reported: set[str] = set()

@@ -140,7 +140,8 @@ def _check_and_prepare(output: RunOutput, auto: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if output.world.is_main:
             for left in folder.glob(".checkpoint_*.tmp"):  # a killed run was writing it
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+                remove = shutil.rmtree if left.is_dir() else Path.unlink
+                remove(left)
     except OSError as error:
         raise TrainingError(f"run.output_dir: {folder} cannot be made: {error.strerror}") from error
 
