@@ -294,7 +294,7 @@ class RunnerBase:
         Raises:
             Preempted: the run was asked to stop meanwhile.
         """
-        if (found := self.check()) is None:
+        if (found := self.run_checks()) is None:
             raise Preempted(f"{self.stop.reason or 'another process was asked to stop'}: nothing was evaluated")
         if self.world.is_main:
             evaluations = AppendLog(self.output.folder / "evaluation.jsonl")
@@ -304,13 +304,13 @@ class RunnerBase:
         self.world.barrier()
         return found
 
-    def check(self) -> Validation | None:
+    def run_checks(self) -> Validation | None:
         """Run all checks; None: a process was asked to stop meanwhile."""
         return run_checks(self.checks, self.model, self.state.step, self.world, self.stop)
 
     def validate(self) -> Validation | None:
         """Run all checks, and tell the callbacks; None: a process was asked to stop meanwhile."""
-        if (found := self.check()) is not None:
+        if (found := self.run_checks()) is not None:
             self.callbacks.after_validation(self.run(), found)
         return found
 
