@@ -19,6 +19,7 @@ from video_llama.common.types import IGNORE_LABEL, Batch, Media, Sample, slot_id
 from video_llama.datasets.collate import collate
 from video_llama.models.config import QFormerConfig
 from video_llama.models.encoders.config import ImageBindConfig, TrunkConfig
+from video_llama.models.sharding import Sharding
 from video_llama.models.video_llama import VideoLLaMA, VideoLLaMAConfig
 from video_llama.processors.audio import MEL_BINS, MEL_FRAMES
 
@@ -85,11 +86,11 @@ def config(decoder: Path, dropout: float = 0.0, **changes: Any) -> VideoLLaMACon
     return VideoLLaMAConfig(**settings)
 
 
-def model(decoder: Path, seed: int = 0, **changes: Any) -> VideoLLaMA:
+def model(decoder: Path, seed: int = 0, sharding: Sharding | None = None, **changes: Any) -> VideoLLaMA:
     """A model with random weights, in training mode."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        built = VideoLLaMA.from_config(config(decoder, **changes))
+        built = VideoLLaMA.from_config(config(decoder, **changes), sharding=sharding)
         for name in ("vision", "qformer", "video_branch", "audio_encoder", "audio_branch"):
             if hasattr(built, name):
                 livelier(getattr(built, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -69,6 +70,23 @@ def torchrun(processes: int, cfg_path: str, *options: str) -> None:
         words, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr[-3000:]
+
+
+def torchrun_agents(agents: int, processes: int, cfg_path: str, *options: str) -> None:
+    """``torchrun --nnodes=AGENTS --nproc_per_node=PROCESSES train.py ...``, once for each machine, all of them this one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={agents}", f"--nproc_per_node={processes}"]
+    words += ["--rdzv_backend=c10d", f"--rdzv_endpoint=127.0.0.1:{port}", "--local_addr=127.0.0.1", "train.py"]
+    words += ["--cfg-path", cfg_path, "--options", *options]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    started = [
+        subprocess.Popen(words, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        for _ in range(agents)
+    ]
+    said = [agent.communicate(timeout=400)[1] for agent in started]
+    assert [agent.returncode for agent in started] == [0] * agents, "\n".join(text[-3000:] for text in said)
 
 
 def losses(folder: Path) -> list[float]:

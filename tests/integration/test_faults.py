@@ -133,9 +133,11 @@ def test_a_second_run_in_a_folder_is_refused_while_the_first_one_lives(world, tm
     assert f"error: run.output_dir: {tmp_path / 'run'} is in use by process {process.pid} on " in said
 
 
+@pytest.mark.parametrize("placement", ["replicate", "shard"])
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
-def test_without_restarts_a_lost_process_is_named_and_ends_the_run(world, tmp_path, name):
-    process = start(tmp_path, world, "run.collective_timeout=0.5", launcher=torchrun())
+def test_without_restarts_a_lost_process_is_named_and_ends_the_run(world, tmp_path, name, placement):
+    settings = ["run.collective_timeout=0.5", f"run.parallel.decoder={placement}"]
+    process = start(tmp_path, world, *settings, launcher=torchrun())
     wait_for(checkpoint(tmp_path, 2).exists, process)
     os.kill(pid_of_rank(tmp_path, 1), signal.Signals[name])
     code, said = ended(process)

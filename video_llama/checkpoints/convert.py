@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor
 
 from video_llama.checkpoints.compare import check_finite
-from video_llama.checkpoints.io import read_with_rest, write_checkpoint, write_pth, write_weights
+from video_llama.checkpoints.io import EXPORT, SHARDS, read_with_rest, write_checkpoint, write_pth, write_weights
 from video_llama.checkpoints.published import (
     BLIP2_QFORMER,
     EVA_CLIP_G,
@@ -59,6 +59,8 @@ def convert(source: str | Path, target: str | Path) -> Conversion:
     tensors, rest = read_with_rest(source)
     named = in_our_names(tensors, str(source))
     check_finite(named.tensors, str(source))
+    if SHARDS in (rest or {}):
+        raise WeightsError(f"{source}: the decoder of its run was trained too, and is not in this file. {EXPORT}")
     if named.format is None:
         return _to_original(source, target, named.tensors, rest or {})
     if named.format.key_map is None:
@@ -130,7 +132,10 @@ def _kind_of(tensors: Mapping[str, Tensor], source: Path) -> Format:
 
 
 def _in_their_names(kind: Format, tensors: Mapping[str, Tensor], source: Path) -> dict[str, Tensor]:
-    if adapter := [name for name in tensors if name.startswith("decoder.")]:
+    adapter = [name for name in tensors if name.startswith("decoder.")]
+    if adapter and not any(".lora_" in name for name in adapter):
+        raise WeightsError(f"{source} holds a decoder that was trained. {EXPORT} The latter can be converted.")
+    if adapter:
         raise WeightsError(
             f"{source} was trained with LoRA: {len(adapter)} of its tensors are part of the decoder, such as "
             f"{adapter[0]}. The original has no names for them, and would answer without them."

@@ -27,6 +27,13 @@ from video_llama.common.errors import WeightsError
 from video_llama.common.files import failed_download, replacing
 
 FORMAT = "video_llama/2"
+SHARDS = "shards"
+"""Key of a checkpoint whose sharded tensors are in a folder; see ``checkpoints.sharded``."""
+EXPORT = (
+    "Take both out with video-llama export-decoder, and use the folder that it writes as model.llama_model, and branch.pth "
+    "in it as model.ckpt."
+)
+"""What to do with a checkpoint that holds a decoder."""
 _READABLE = ("video_llama/1", FORMAT)
 
 
@@ -35,9 +42,12 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Raises:
         WeightsError: the file is missing, truncated, not a weights file, a pickle that would run code, or holds tensors
-            without plain values.
+            without plain values; or some of its tensors are in a folder beside it.
     """
-    return read_with_rest(path)[0]
+    tensors, rest = read_with_rest(path)
+    if rest is not None and SHARDS in rest:
+        raise WeightsError(f"{path}: the decoder of its run was trained too, and is not in this file. {EXPORT}")
+    return tensors
 
 
 def read_with_rest(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any] | None]:

@@ -55,6 +55,9 @@ COMMANDS = {
     ),
     "export": Command("video_llama.cli.export", "write a model as a folder for the Hugging Face hub"),
     "merge-lora": Command("video_llama.cli.merge_lora", "merge adapters into the decoder, in a new folder"),
+    "export-decoder": Command(
+        "video_llama.cli.export_decoder", "write a decoder that was trained in full as a Hugging Face folder"
+    ),
     "apply-delta": Command("video_llama.cli.apply_delta", "add a published delta to its base model, or subtract it"),
 }
 

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from video_llama.common.registry import MODELS
     from video_llama.config.loader import load_config
     from video_llama.config.serialize import registered_class
-    from video_llama.models.decoder.lora_merge import BRANCH  # slow to import
+    from video_llama.models.decoder.new_folder import BRANCH  # slow to import
     from video_llama.models.model_class import AdapterTools
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")

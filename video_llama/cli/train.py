@@ -115,6 +115,7 @@ def _train(
     from video_llama.datasets.mixture import build_mixture
     from video_llama.evaluation.validation_checks import ValidationData
     from video_llama.runners.effects import idle_settings
+    from video_llama.runners.parallel import sharding_of
     from video_llama.runners.runner_base import RunnerBase
     from video_llama.runners.sessions import facts
 
@@ -127,8 +128,9 @@ def _train(
             log.info("note: %s", note)
         for warning in (*job.warnings, *idle_settings(job, spec, mixture, world.size)):
             log.warning("warning: %s", warning)
+    sharding = sharding_of(job, model_class, world, generates=validation.generates)
     torch.manual_seed(job.run.seed)
-    model = model_class.from_config(job.model, world.device)
+    model = model_class.from_config(job.model, world.device, *([] if sharding is None else [sharding]))
     if getattr(job.run, "batch_size_train", None) == "auto":
         from video_llama.planning.batch_search import settled
 

@@ -48,6 +48,15 @@ class World:
             dist.all_reduce(total)
             return total.tolist()
 
+    def max_over(self, value: int) -> int:
+        """Return the largest of the values of all processes."""
+        if self.size == 1:
+            return value
+        largest = torch.tensor(value, device=self.device)
+        with self._collective():
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+            return int(largest)
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum the gradients of all processes in one message; a missing gradient counts as zero."""
         owners = list(parameters)
@@ -93,6 +102,20 @@ class World:
             with self._collective():
                 dist.broadcast_object_list(box, src=0)
         return box[0]
+
+    @contextmanager
+    def exchanging_shards(self) -> Iterator[None]:
+        """Name a process that is lost while a sharded model computes; other errors pass unchanged."""
+        if self.heartbeat is None:
+            yield
+            return
+        self.heartbeat.entering_collective()
+        try:
+            yield
+        except RuntimeError as error:
+            if (lost := self.heartbeat.who_is_missing()) is None:
+                raise
+            raise lost from error
 
     @contextmanager
     def _collective(self) -> Iterator[None]:

@@ -94,15 +94,20 @@ class Heartbeat:
 
         Takes a few periods, which is how a process that still runs shows it.
         """
+        self._blamed = self.who_is_missing()
+        if self._blamed is None:
+            reason = " ".join(str(error).split())
+            self._blamed = LostProcess(f"processes could not exchange data, although all of them are alive: {reason}")
+        return self._blamed
+
+    def who_is_missing(self) -> VideoLlamaError | None:
+        """Return the error for a process that is gone or silent; None: all are alive. Takes a few periods."""
         try:
             before = self._read()
             time.sleep(3 * self.period_s)
             self._blamed = self._missing(before, self._read())
         except RuntimeError:
             self._blamed = LostProcess("rank 0, or the launcher that started it, is gone: it no longer answers")
-        if self._blamed is None:
-            reason = " ".join(str(error).split())
-            self._blamed = LostProcess(f"processes could not exchange data, although all of them are alive: {reason}")
         return self._blamed
 
     def _missing(self, before: list[Beat], now: list[Beat]) -> VideoLlamaError | None:

@@ -189,6 +189,16 @@ class Batch:
         )
 
 
+def idle_batch(pad_id: int) -> Batch:
+    """Return a batch without loss, for a process that has none left while others go on with a sharded model."""
+    return Batch(
+        ids=(),
+        input_ids=torch.tensor([[pad_id, pad_id]]),
+        labels=torch.tensor([[IGNORE_LABEL, IGNORE_LABEL]]),
+        attention_mask=torch.tensor([[1, 1]]),
+    )
+
+
 @dataclass(frozen=True)
 class ModelOutput:
     """The result of a training forward."""

@@ -53,17 +53,22 @@ class ValidationData:
             if split_of(config) in self.splits and getattr(config, "evaluator", None) is not None
         }
         self.questions = _questions(self.config.eval_questions) if self.config.eval_questions else []
-        if (self.benchmarks or self.questions) and not callable(getattr(job.model, "for_inference", None)):
+        if self.generates and not callable(getattr(job.model, "for_inference", None)):
             raise ConfigError(
                 ["model.arch: this model can only be trained: leave out evaluator and run.eval_questions, or give its "
                  "Config a for_inference"]
             )  # fmt: skip
 
-        if (self.benchmarks or self.questions) and getattr(job.model, "features", None) is not None:
+        if self.generates and getattr(job.model, "features", None) is not None:
             raise ConfigError(
                 ["model.features: answers need the encoders, which are not built: leave out evaluator and "
                  "run.eval_questions, or features"]
             )  # fmt: skip
+
+    @property
+    def generates(self) -> bool:
+        """Whether answers are generated."""
+        return bool(self.benchmarks or self.questions)
 
     def checks(self, model: Any) -> list[Check]:
         """Return the checks, of a model that is being trained."""

@@ -108,6 +108,9 @@ class VideoLLaMAConfig:
     quantization: Quantization | None = None
     """Load the decoder's linear layers in 8 bits (int8) or 4 (nf4); the branches never are. null: as low_resource says."""
 
+    frozen_llama: bool = True
+    """Do not train the decoder's own weights. false: all of them, kept in fp32."""
+
     lora: LoRAConfig | None = None
     """Train low-rank adapters in the decoder, besides the branches. null: none."""
 
@@ -257,13 +260,13 @@ class VideoLLaMAConfig:
     def is_trained(self, name: str) -> bool:
         """Return whether a parameter, or all parameters of a submodule, are trained.
 
-        The decoder trains its adapters alone. What a subclass adds to the model is trained.
+        A frozen decoder trains its adapters alone. What a subclass adds to the model is trained.
 
         Args:
             name: dotted name in the model, such as ``video_branch.qformer``.
         """
         if name.split(".")[0] == "decoder":
-            return any(part in LORA_WEIGHTS for part in name.split("."))
+            return not self.frozen_llama or any(part in LORA_WEIGHTS for part in name.split("."))
         return not any(f"{name}.".startswith(f"{part}.") for part in self._frozen_parts())
 
     def _frozen_parts(self) -> tuple[str, ...]:
@@ -305,6 +308,7 @@ class VideoLLaMAConfig:
             audio_source="sound",
             freeze_vit=True,
             freeze_qformer=True,
+            frozen_llama=True,
             drop_path_rate=0.0,
         )
 

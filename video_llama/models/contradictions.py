@@ -105,11 +105,27 @@ def _decoder(config: VideoLLaMAConfig) -> Iterable[tuple[str, str]]:
             "quantization",
             f"{config.quantization} contradicts low_resource: true, which means int8. Leave one out.",
         )
+    if not config.frozen_llama:
+        yield from _trained_decoder(config)
     if config.decoder_quantization and (missing := _not_installed("bitsandbytes", "accelerate")):
         key = "low_resource" if config.low_resource else "quantization"
         yield key, f"needs {missing}: pip install 'video_llama[quant]'"
     if config.lora is not None and (missing := _not_installed("peft")):
         yield "lora", f"needs {missing}: pip install 'video_llama[lora]'"
+
+
+def _trained_decoder(config: VideoLLaMAConfig) -> Iterable[tuple[str, str]]:
+    """Yield what a decoder that is trained in full excludes."""
+    if config.lora is not None:
+        yield "lora", "adapters are for a frozen decoder, but frozen_llama is false. Leave one of them out."
+    if config.decoder_quantization:
+        key = "low_resource" if config.low_resource else "quantization"
+        yield (
+            key,
+            "a quantised decoder cannot be trained in full, but frozen_llama is false. Use lora, or leave it out.",
+        )
+    if config.llama_precision not in ("auto", "fp32"):
+        yield "llama_precision", f"{config.llama_precision}, but frozen_llama is false: what is trained needs fp32"
 
 
 def _not_installed(*packages: str) -> str:

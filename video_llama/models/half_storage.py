@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.distributed.tensor import DTensor
 from torch.utils._pytree import tree_map
 
 HALF = (torch.float16, torch.bfloat16)
@@ -72,7 +73,9 @@ def _computing_in_float32(kind: type[nn.Module], names: tuple[str, ...]) -> type
 def _reads_as_float32(name: str) -> property:
     def read(module: nn.Module) -> Any:
         tensor = module._parameters[name] if name in module._parameters else module._buffers[name]
-        return tensor if tensor is None or tensor.dtype not in HALF else _widened(tensor.detach())
+        if tensor is None or tensor.dtype not in HALF or isinstance(tensor, DTensor):
+            return tensor  # what is sharded is gathered before it computes
+        return _widened(tensor.detach())
 
     return property(read)
 

@@ -51,3 +51,11 @@ class AdapterTools(Protocol):
 
     def merge_lora(self, config: Any, output: str | Path) -> None:
         """Write a decoder folder with the config's adapters merged."""
+
+
+@runtime_checkable
+class DecoderTools(Protocol):
+    """A model class that ``export-decoder`` works with."""
+
+    def export_decoder(self, config: Any, checkpoint: str | Path, output: str | Path, precision: str) -> None:
+        """Write the decoder of a checkpoint as a folder."""

@@ -1,6 +1,6 @@
 """FLOPs of a training step, by formula: what its matrix products take, forward and backward.
 
-A frozen encoder is counted once, the frozen decoder twice, as gradients flow through it to the branches, and a trained part
+A frozen encoder is counted once, a frozen decoder twice, as gradients flow through it to the branches, and a trained part
 three times. Recomputed activations do not count, padding does (PaLM, appendix B).
 
 Shapes: B samples, L tokens, N media items, T frames, P tokens of a frame, Q queries.
@@ -101,22 +101,24 @@ class TrainingFlops:
 
     def __init__(self, model: VideoLLaMA) -> None:
         self.model = model
-        self.decoder = _Decoder(model.decoder) if _is_dense(model.decoder.lm) else None
-        self.has_adapters = bool(adapted_layers(model.decoder.lm))
+        lm: Any = model.decoder.lm
+        self.decoder = _Decoder(model.decoder) if _is_dense(lm) else None
+        self.trains_decoder = not model.config.frozen_llama
+        self.has_adapters = bool(adapted_layers(lm))
         self._items: dict[tuple[MediaKind, int, bool], tuple[float, bool] | None] = {}
 
     def __call__(self, batch: Batch) -> float | None:
         """Return the FLOPs of forward and backward of a batch; None if it uses a part that the formula does not know."""
         if self.decoder is None:
             return None
-        total, passes = 0.0, self.has_adapters
+        total, passes = 0.0, self.has_adapters or self.trains_decoder
         for group in batch.media:
             frames = group.kind != "audio" and not group.encoded
             found = self._item(group.kind, group.data.shape[2 if frames else 1], group.encoded)
             if found is None:
                 return None
             total, passes = total + found[0] * len(group.rows), passes or found[1]
-        total += self.decoder.forward(batch).in_training(trained=False, passes=passes)
+        total += self.decoder.forward(batch).in_training(trained=self.trains_decoder, passes=passes)
         adapters = Forward(2.0 * self.decoder.adapters * batch.input_ids.numel())
         return total + adapters.in_training(trained=True, passes=True)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from typing import cast
@@ -19,30 +20,34 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from video_llama.checkpoints.compare import fill
-from video_llama.common.errors import VideoLlamaError, WeightsError
+from video_llama.common.errors import VideoLlamaError
 from video_llama.common.modalities import MediaKind
 from video_llama.common.part_times import backward_part, part
 from video_llama.common.protocols import FrameEncoder
 from video_llama.common.registry import MODELS
+from video_llama.common.sharded_tensors import is_sharded
 from video_llama.common.types import Batch, MediaGroup, ModelOutput
 from video_llama.models.audio_branch import AudioBranch
 from video_llama.models.compilation import compile_blocks
 from video_llama.models.config import VideoLLaMAConfig
-from video_llama.models.decoder.config import Precision, Recomputation
+from video_llama.models.decoder.config import Recomputation
+from video_llama.models.decoder.export import export_decoder
 from video_llama.models.decoder.language_model import LanguageModel
-from video_llama.models.decoder.lora import ALPHA, adapters_alone, alpha_of
+from video_llama.models.decoder.lora import adapters_alone
 from video_llama.models.decoder.lora_merge import merge_lora
 from video_llama.models.encoder_keys import encoder_keys
-from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.encoders.factory import audio_processor, build_audio_encoder
 from video_llama.models.encoders.imagebind import ImageBind
 from video_llama.models.encoders.vision import VisionEncoder
 from video_llama.models.freezing import is_trainable, keep_frozen_in_eval
-from video_llama.models.precision import NumberFormat, number_formats
+from video_llama.models.part_formats import part_formats
+from video_llama.models.precision import NumberFormat
 from video_llama.models.prompting import caption_prompts, choose_template
 from video_llama.models.qformer import QFormer
+from video_llama.models.sharding import Sharding, check_sharding
 from video_llama.models.splice import splice
 from video_llama.models.stored_encoders import audio_width, check_stored_encoders, stored_fingerprint
+from video_llama.models.trained_state import fill_trained, trained_tensors
 from video_llama.models.training_flops import TrainingFlops
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.weights.fit import decoder_fit, fit
@@ -67,6 +72,7 @@ class VideoLLaMA(nn.Module):
     fit_file = staticmethod(fit)
     fit_decoder = staticmethod(decoder_fit)
     merge_lora = classmethod(merge_lora)
+    export_decoder = staticmethod(export_decoder)
 
     def __init__(self, config: VideoLLaMAConfig) -> None:
         super().__init__()
@@ -96,7 +102,9 @@ class VideoLLaMA(nn.Module):
             )
 
     @classmethod
-    def from_config(cls, config: VideoLLaMAConfig, device: torch.device | str = "cpu") -> VideoLLaMA:
+    def from_config(
+        cls, config: VideoLLaMAConfig, device: torch.device | str = "cpu", sharding: Sharding | None = None
+    ) -> VideoLLaMA:
         """Build the model, load the weights that the config names, and freeze what it does not train.
 
         Weights that do not fit are refused before the decoder, the largest file, is read. Frozen parts stay mapped to their
@@ -105,13 +113,17 @@ class VideoLLaMA(nn.Module):
         Args:
             config: sizes and files.
             device: where the model will be.
+            sharding: the parts that all processes of a run share; each must build the model. None: it is whole here.
         Raises:
-            ConfigError: the decoder lacks the layers that ``lora`` asks for.
-            WeightsError: a file does not fit, or the decoder's folder is not whole.
+            ConfigError: the decoder lacks the layers that ``lora`` asks for, or a part cannot be sharded.
+            WeightsError: a file does not fit, or the decoder's folder is not whole or cannot be sharded.
         """
+        check_sharding(config, sharding)
         model, files, formats = cls._unfilled(config, torch.device(device))
-        model.load_decoder(formats["llama_precision"].stored)
+        model.load_decoder(formats["llama_precision"].stored, sharding)
         model._fill(files, formats)
+        if sharding is not None and "vision" in sharding.parts:
+            sharding.shard(model.vision, model.vision.blocks)
         if formats["llama_precision"].widens:
             model.decoder.compute_in_float32()
         if config.compile is not None:
@@ -139,7 +151,7 @@ class VideoLLaMA(nn.Module):
         skeleton = cls.skeleton(config)
         check_weights_files(files, skeleton, config)
         config.decoder_folder.check()
-        formats = _number_formats(config, files, device)
+        formats = part_formats(config, files, device)
         with parameters_without_values() if _all_in(files, skeleton) else contextlib.nullcontext():
             model = cls(config)
         drop_values(model, {name for file in files for name in file.tensors})
@@ -196,14 +208,16 @@ class VideoLLaMA(nn.Module):
             shared_settings=config.shared_settings(),
         )
 
-    def load_decoder(self, dtype: torch.dtype) -> None:
-        """Load the decoder, with its weights in a number format.
+    def load_decoder(self, dtype: torch.dtype, sharding: Sharding | None = None) -> None:
+        """Load the decoder, with its weights in a number format; sharded, if that is among the parts of ``sharding``.
 
         Raises:
             WeightsError: its folder is not a complete model, or it takes embeddings of another width than its config says.
         """
         config, folder = self.config, self.config.decoder_folder
-        self.decoder = LanguageModel(folder, dtype, config.decoder_quantization, config.lora)
+        own = sharding if sharding is not None and "decoder" in sharding.parts else None
+        trained = not config.frozen_llama
+        self.decoder = LanguageModel(folder, dtype, config.decoder_quantization, config.lora, own, trained=trained)
         if self.decoder.width != folder.width:
             raise folder.error(
                 f"{folder.path} takes embeddings of width {self.decoder.width}, but its config.json says {folder.width}. "
@@ -304,6 +318,8 @@ class VideoLLaMA(nn.Module):
     def _encode_frames(self, groups: Sequence[MediaGroup]) -> Iterator[MediaGroup]:
         """Run the image encoder and the image Q-Former over all frames at once."""
         if not groups:
+            if self.config.modalities.video and is_sharded(self.vision):
+                self._keep_pace()
             return iter(())
         trained = torch.is_grad_enabled() and (is_trainable(self.vision) or is_trainable(self.qformer))
         with contextlib.nullcontext() if trained else torch.no_grad(), _no_autocast(groups[0].data):
@@ -314,6 +330,13 @@ class VideoLLaMA(nn.Module):
             replace(group, data=rearrange(part, "(n t) q d -> n t q d", t=group.data.shape[2]), encoded=True)
             for group, part in zip(groups, parts, strict=True)
         )
+
+    @torch.no_grad()
+    def _keep_pace(self) -> None:
+        """Run a sharded frame encoder on a black frame: processes with frames need this one."""
+        frame = torch.zeros(1, 3, *[self.config.image_size] * 2, device=self.qformer.query_tokens.device)
+        with _no_autocast(frame):
+            self.vision(frame)
 
     @torch.no_grad()
     def _encode_audio(self, group: MediaGroup) -> MediaGroup:
@@ -338,10 +361,15 @@ class VideoLLaMA(nn.Module):
     def forward(self, batch: Batch) -> ModelOutput:
         """Sum the loss over a batch's target tokens (Video-LLaMA, section 2.2)."""
         embeds = self.embed_prompt(batch.input_ids, batch.media)
-        with _no_autocast(embeds), part("decoder"):
+        if self.decoder.is_sharded and torch.is_grad_enabled() and not embeds.requires_grad:
+            embeds.requires_grad_()  # a batch of text: other processes need this one in their backward pass
+        with self._decoder_autocast(embeds), part("decoder"):
             loss_sum, sample_losses = self.decoder.target_loss(embeds, batch.attention_mask, batch.labels)
         backward_part("decoder", loss_sum, embeds)
         return ModelOutput(loss_sum, batch.n_target_tokens, sample_losses)
+
+    def _decoder_autocast(self, embeds: Tensor) -> AbstractContextManager[object]:
+        return _no_autocast(embeds) if self.config.frozen_llama else contextlib.nullcontext()
 
     def training_flops(self, batch: Batch) -> float | None:
         """Return the FLOPs of a training step's forward and backward; None for parts whose formula is not known."""
@@ -353,7 +381,7 @@ class VideoLLaMA(nn.Module):
 
     def trainable_state(self) -> dict[str, Tensor]:
         """Return the trained tensors by name; with adapters, also their alpha. They are the model's own, not copies."""
-        return {name: t.detach() for name, t in self._trained().items()}
+        return {name: t.detach() for name, t in trained_tensors(self).items()}
 
     def load_trainable_state(self, state: Mapping[str, Tensor]) -> None:
         """Fill the trained tensors.
@@ -361,51 +389,12 @@ class VideoLLaMA(nn.Module):
         Raises:
             WeightsError: a name, a shape or the alpha of the adapters does not match.
         """
-        own = self._trained()
-        if own.keys() != state.keys():
-            missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-            raise WeightsError(f"trainable tensors differ: missing {missing[:3]}, not of this model {extra[:3]}")
-        for name, p in own.items():
-            if p.shape != state[name].shape:
-                raise WeightsError(f"{name}: shape {tuple(state[name].shape)}, expected {tuple(p.shape)}")
-        if alpha_of(state) != alpha_of(own):
-            raise WeightsError(f"the adapters have lora.alpha {alpha_of(state)}; this model has {alpha_of(own)}")
-        with torch.no_grad():
-            for name, p in own.items():
-                p.copy_(state[name])
-
-    def _trained(self) -> dict[str, Tensor]:
-        """Return the tensors that a checkpoint holds, by name."""
-        alpha = {name: buffer for name, buffer in self.named_buffers() if name.endswith(ALPHA)}
-        return {name: p for name, p in self.named_parameters() if p.requires_grad} | alpha
+        fill_trained(self, state)
 
 
 def _frame_encoders(config: VideoLLaMAConfig) -> tuple[VisionEncoder, QFormer]:
     vision = VisionEncoder(config.vit_model, config.image_size, config.vit_args, config.drop_path_rate)
     return vision, QFormer(config.num_query_token, vision.num_features, config.qformer)
-
-
-def _number_formats(
-    config: VideoLLaMAConfig, files: Sequence[WeightsFile], device: torch.device
-) -> dict[str, NumberFormat]:
-    """Choose the number formats of the frame encoder and of ImageBind, if there are any, and of the decoder."""
-    asked: dict[str, Precision] = {"llama_precision": config.llama_precision}
-    in_files = {"llama_precision": config.decoder_folder.number_format}
-    if config.modalities.video and config.features is None:
-        asked["vit_precision"] = config.vit_precision if config.freeze_vit else "fp32"
-        in_files["vit_precision"] = _format_in(files, "vision.vit.")
-    has_audio_encoder = config.equip_audio_branch and config.features is None
-    if has_audio_encoder and isinstance(config.audio_encoder_config, ImageBindConfig):
-        asked["audio_precision"] = config.audio_precision
-        in_files["audio_precision"] = _format_in(files, "audio_encoder.")
-    return number_formats(asked, in_files, device, config.strict_precision)
-
-
-def _format_in(files: Sequence[WeightsFile], prefix: str) -> torch.dtype:
-    """Return the number format of a part's tensors; float32 if it is in no file."""
-    return next(
-        (t.dtype for file in files[::-1] for name, t in file.tensors.items() if name.startswith(prefix)), torch.float32
-    )
 
 
 def _all_in(files: Sequence[WeightsFile], skeleton: nn.Module) -> bool:

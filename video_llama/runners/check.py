@@ -8,6 +8,8 @@ from itertools import chain
 from operator import itemgetter
 from typing import Protocol, TypeVar
 
+from torch import nn
+
 from video_llama.common.distributed import World
 from video_llama.runners.stop import Stop
 
@@ -75,3 +77,30 @@ def all_results(world: World, stop: Stop, mine: Iterable[tuple[int, T]]) -> list
     if any(stopping for stopping, _ in gathered):
         return None
     return [result for _, result in sorted(chain.from_iterable(d for _, d in gathered), key=itemgetter(0))]
+
+
+def run_checks(checks: Sequence[Check], model: nn.Module, step: int, world: World, stop: Stop) -> Validation | None:
+    """Run checks on a model, in eval mode; None: a process was asked to stop meanwhile.
+
+    Training is not affected: every step has random streams of its own.
+
+    Args:
+        checks: in this order.
+        model: what they measure, in training.
+        step: steps taken.
+        world: the processes.
+        stop: requests to stop.
+    """
+    metrics: dict[str, float | None] = {}
+    answers: list[ShownAnswer] = []
+    model.eval()
+    try:
+        for check in checks:
+            found = check(world, stop)
+            if found is None:
+                return None
+            metrics |= found.metrics
+            answers += found.answers
+    finally:
+        model.train()
+    return Validation(step=step, metrics=metrics, answers=answers)

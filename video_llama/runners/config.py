@@ -14,6 +14,7 @@ from video_llama.common.registry import CALLBACKS, LR_SCHEDULERS, SINKS
 from video_llama.config.fields import ExistingPath, Operational, Registered
 from video_llama.config.serialize import registered_name, remember_name
 from video_llama.runners.callback_configs import BestConfig, EarlyStopConfig, ProfileConfig
+from video_llama.runners.parallel_config import ParallelConfig
 
 STANDARD_CALLBACKS = ("bad_samples", "jsonl", "console", "bad_steps", "spikes", "ema", "validate", "checkpoint")
 """The callbacks that every run has."""
@@ -233,6 +234,9 @@ class RunConfig:
 
     distributed: Annotated[bool, Operational()] = True
     """Whether several processes may train together."""
+
+    parallel: Annotated[ParallelConfig, Operational()] = field(default_factory=ParallelConfig)
+    """Which parts of the model are whole in every process, and which are shared by all. It may change when a run resumes."""
 
     @property
     def validates(self) -> bool:

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from video_llama.common.sharded_tensors import own_rows
 from video_llama.datasets.mixture import Mixture
 
 _VALUES = 64
@@ -25,6 +28,7 @@ def frozen_fingerprint(model: nn.Module) -> dict[str, str]:
     """Return a digest of each part of a model that has frozen parameters: of names, shapes, types and some values.
 
     For encoders that the model goes without, as their output is stored, it is what the store says.
+    The digest of a part is the same whether or not it is sharded; if it is, every process must call this.
     """
     digests: dict[str, Any] = defaultdict(hashlib.sha256)
     for name, p in model.named_parameters():
@@ -36,9 +40,21 @@ def frozen_fingerprint(model: nn.Module) -> dict[str, str]:
 
 
 def _some_values(tensor: Tensor) -> bytes:
-    flat = tensor.detach().reshape(-1)
-    some = flat[:: max(1, len(flat) // _VALUES)][:_VALUES]
+    n = tensor.numel()
+    positions = torch.arange(0, n, max(1, n // _VALUES))[:_VALUES]
+    some = _values_at(tensor, positions) if isinstance(tensor, DTensor) else tensor.detach().reshape(-1)[positions]
     return some.contiguous().view(torch.uint8).cpu().numpy().tobytes()
+
+
+def _values_at(tensor: DTensor, positions: Tensor) -> Tensor:
+    """Return values of a sharded tensor; every process must call it."""
+    local, width = tensor.to_local().detach().reshape(-1), tensor.numel() // max(1, tensor.shape[0])
+    rows = own_rows(tensor)
+    mine = (positions >= rows.start * width) & (positions < rows.stop * width)
+    found = local.new_zeros(len(positions))
+    found[mine] = local[positions[mine] - rows.start * width]
+    dist.all_reduce(found.view(torch.uint8), group=tensor.device_mesh.get_group())  # the others have zeros
+    return found
 
 
 def changed_sources(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

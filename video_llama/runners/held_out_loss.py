@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import torch
+from torch import nn
 
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError
+from video_llama.common.sharded_tensors import is_sharded
+from video_llama.common.types import Batch, idle_batch
 from video_llama.datasets.held_out import HeldOut, Unreadable, collate_readable
 from video_llama.datasets.mixture import BatchPlan
 from video_llama.datasets.quarantine import LEDGER, Quarantine
@@ -62,7 +65,7 @@ class HeldOutLoss:
     """
 
     def __init__(
-        self, split: str, sets: Sequence[HeldOut], model: Callable[..., Any], config: RunConfig, *, pad_id: int
+        self, split: str, sets: Sequence[HeldOut], model: nn.Module, config: RunConfig, *, pad_id: int
     ) -> None:
         self.split, self.sets, self.model, self.config, self.pad_id = split, sets, model, config, pad_id
         self._reported: set[str] = set()
@@ -84,7 +87,10 @@ class HeldOutLoss:
         metrics: dict[str, float | None] = {}
         all_losses: list[BatchLoss] = []
         for held_out in self.sets:
-            losses = all_results(world, stop, self.losses(held_out, world))
+            if is_sharded(self.model):
+                losses = all_results(world, stop, list(self.losses_in_step(held_out, world, stop)))
+            else:
+                losses = all_results(world, stop, self.losses(held_out, world))
             if losses is None:
                 return None
             self.report(held_out, [record for _, _, left_out in losses for record in left_out], world)
@@ -93,18 +99,34 @@ class HeldOutLoss:
         metrics[f"{self.split}/loss"] = _mean(all_losses)
         return Findings(metrics=metrics)
 
-    @torch.no_grad()
     def losses(self, held_out: HeldOut, world: World) -> Iterator[tuple[int, BatchLoss]]:
         """Yield the number and the loss of each batch of this process."""
         batches = HeldOutBatches(held_out, self.config, world, pad_id=self.pad_id)
-        dtype = autocast_dtype(self.config, world.device)
         for k, [(batch, left_out)] in enumerate(batches(range(batches.plan.steps_per_epoch))):
-            number, loss, n_targets = world.rank + k * world.size, 0.0, 0
-            if batch is not None:
-                with autocast(dtype, world.device):
-                    out = self.model(batch.to(world.device))
-                loss, n_targets = float(out.loss_sum), out.n_target_tokens
-            yield number, (loss, n_targets, left_out)
+            yield world.rank + k * world.size, (*self.loss(batch, world), left_out)
+
+    def losses_in_step(self, held_out: HeldOut, world: World, stop: Stop) -> Iterator[tuple[int, BatchLoss]]:
+        """Do the same for a sharded model, which all processes run equally often, until one of them is asked to stop."""
+        batches = HeldOutBatches(held_out, self.config, world, pad_id=self.pad_id)
+        idle = idle_batch(self.pad_id)
+        with closing(batches(range(batches.plan.steps_per_epoch))) as own:
+            for k in range(world.max_over(batches.plan.steps_per_epoch)):
+                if world.max_over(stop.reason is not None):
+                    return
+                [(batch, left_out)] = next(own, [(None, None)])
+                with world.exchanging_shards():
+                    loss = self.loss(idle if batch is None else batch, world)
+                if left_out is not None:
+                    yield world.rank + k * world.size, (*loss, left_out)
+
+    @torch.no_grad()
+    def loss(self, batch: Batch | None, world: World) -> tuple[float, int]:
+        """Return the sum of the losses of a batch, and its target tokens; None: nothing of it can be read."""
+        if batch is None:
+            return 0.0, 0
+        with autocast(autocast_dtype(self.config, world.device), world.device):
+            out = self.model(batch.to(world.device))
+        return float(out.loss_sum), out.n_target_tokens
 
     def report(self, held_out: HeldOut, left_out: Sequence[Unreadable], world: World) -> None:
         """Name the records that are left out, each once in a run."""

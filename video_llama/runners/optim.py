@@ -7,18 +7,24 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from video_llama.common.errors import WeightsError
 
 
 def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], weight_decay: float) -> list[dict[str, object]]:
-    """Split trainable parameters: matrices decay; biases, norms and other vectors do not."""
+    """Split trainable parameters: matrices decay; biases, norms and other vectors do not. Sharded ones have groups of their own."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, p in named:
         if p.requires_grad:
             (plain if p.ndim < 2 or "bias" in name else decayed).append(p)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups: list[dict[str, object]] = []
+    for params, decay in ((decayed, weight_decay), (plain, 0.0)):
+        groups.append({"params": [p for p in params if not isinstance(p, DTensor)], "weight_decay": decay})
+        if sharded := [p for p in params if isinstance(p, DTensor)]:
+            groups.append({"params": sharded, "weight_decay": decay})
+    return groups
 
 
 def build_optimizer(model: nn.Module, lr: float, weight_decay: float, beta2: float) -> torch.optim.AdamW:

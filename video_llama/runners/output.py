@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from video_llama.checkpoints.io import read_checkpoint
+from video_llama.checkpoints.sharded import check_shards
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError, WeightsError
 from video_llama.common.files import replacing
@@ -138,7 +140,8 @@ def _check_and_prepare(output: RunOutput, auto: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if output.world.is_main:
             for left in folder.glob(".checkpoint_*.tmp"):  # a killed run was writing it
-                left.unlink()
+                remove = shutil.rmtree if left.is_dir() else Path.unlink
+                remove(left)
     except OSError as error:
         raise TrainingError(f"run.output_dir: {folder} cannot be made: {error.strerror}") from error
 
@@ -152,7 +155,7 @@ def _newest(output: RunOutput) -> Path | None:
     damaged: list[str] = []
     for path in reversed(output.checkpoints().values()):
         try:
-            read_checkpoint(path)
+            check_shards(path, read_checkpoint(path))
         except WeightsError as error:
             log.warning("%s", error)
             damaged.append(path.name)

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from video_llama.checkpoints.io import read_checkpoint
+from video_llama.checkpoints.sharded import check_shards, read_shards
+from video_llama.common.distributed import World
 from video_llama.common.errors import WeightsError
 from video_llama.datasets.length_groups import BatchLimits
 from video_llama.datasets.mixture import BatchPlan
@@ -22,12 +26,14 @@ _RESUMABLE = [
 ]  # fmt: skip
 
 
-def read_run(path: Path, config: RunConfig, *, scales_loss: bool) -> dict[str, Any]:
-    """Read the checkpoint of a run.
+def read_run(path: Path, config: RunConfig, model: nn.Module, world: World, *, scales_loss: bool) -> dict[str, Any]:
+    """Read the checkpoint of a run; every process must.
 
     Args:
         path: the checkpoint.
         config: the ``run`` section of the run that resumes.
+        model: that run's. What the checkpoint holds of its parameters is placed as they are: whole, or sharded.
+        world: its processes.
         scales_loss: whether that run is one in fp16.
 
     Raises:
@@ -48,7 +54,27 @@ def read_run(path: Path, config: RunConfig, *, scales_loss: bool) -> dict[str, A
         raise WeightsError(
             f"run.amp_dtype: {path} comes from a run with{'' if content['scaler'] else 'out'} fp16; use the same setting"
         )
-    return content
+    check_shards(path, content, world.rank, world.size)
+    return read_shards(path, content, dict(model.named_parameters()))
+
+
+def report_complete(config: RunConfig, path: Path | None, step: int, *, restarted: bool) -> None:
+    """Report that the run that is resumed is complete.
+
+    Args:
+        config: its ``run`` section.
+        path: the checkpoint that it was resumed from.
+        step: its last step.
+        restarted: whether ``torchrun`` has started the processes again.
+
+    Raises:
+        WeightsError: the checkpoint was named, so that more was expected.
+    """
+    done = f"{path} is of step {step}, the last of this run's {config.max_epoch} epochs: nothing is left to do."
+    advice = "Raise run.max_epoch, with --allow-changed, to go on."
+    if config.resume is None and not restarted:
+        raise WeightsError(f"run.resume_ckpt_path: {done} {advice}")
+    log.info("%s %s", done, advice)
 
 
 def batch_plan(config: RunConfig, records: int, processes: int) -> BatchPlan:

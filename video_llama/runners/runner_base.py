@@ -23,10 +23,11 @@ import torch
 from torch import nn
 
 from video_llama.common.distributed import restarts
-from video_llama.common.errors import Preempted, TrainingError, WeightsError
+from video_llama.common.errors import Preempted, TrainingError
 from video_llama.common.part_times import measuring_parts
 from video_llama.common.registry import RUNNERS
-from video_llama.common.types import Batch
+from video_llama.common.sharded_tensors import is_sharded
+from video_llama.common.types import Batch, idle_batch
 from video_llama.datasets.mixture import Mixture
 from video_llama.datasets.quarantine import Quarantine
 from video_llama.processors.feature_store import features_of
@@ -34,14 +35,15 @@ from video_llama.runners.append_log import AppendLog
 from video_llama.runners.callback import Run
 from video_llama.runners.callback_list import build_callbacks
 from video_llama.runners.changes import refuse_unless_allowed
-from video_llama.runners.check import Check, ShownAnswer, Validation
+from video_llama.runners.check import Check, Validation, run_checks
 from video_llama.runners.config import RunConfig
 from video_llama.runners.fingerprint import changed_parts, changed_sources, data_fingerprint, frozen_fingerprint
 from video_llama.runners.gauges import Gauges
+from video_llama.runners.gradients import Gradients
 from video_llama.runners.numerics import autocast, autocast_dtype, fault, suspects
 from video_llama.runners.optim import build_optimizer, load_named_state, named_state
 from video_llama.runners.output import RunOutput
-from video_llama.runners.resume import batch_plan, position, read_run, resumed_plan
+from video_llama.runners.resume import batch_plan, position, read_run, report_complete, resumed_plan
 from video_llama.runners.run_state import PARTS_EVERY, BadStep, RunState, StepMetrics
 from video_llama.runners.saves import Saves
 from video_llama.runners.schedules import build_schedule
@@ -98,7 +100,9 @@ class RunnerBase:
         self.trainables: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
         if not self.trainables:
             raise TrainingError("nothing to train: every part of the model is frozen. Set one frozen_* key to false.")
-        world.broadcast(p.data for p in self.trainables)
+        self.gradients = Gradients(self.trainables, world)
+        world.broadcast(p.data for p in self.gradients.whole)
+        self.is_sharded = is_sharded(model)
         self.optimizer = build_optimizer(model, config.init_lr, config.weight_decay, config.beta2)
         self.amp_dtype = autocast_dtype(config, world.device)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.amp_dtype == torch.float16)
@@ -158,15 +162,9 @@ class RunnerBase:
         Raises:
             WeightsError: it is, and its checkpoint was named, so that more was expected.
         """
-        if not self.is_complete:
-            return False
-        path, epochs = self.output.resume_from, self.config.max_epoch
-        done = f"{path} is of step {self.state.step}, the last of this run's {epochs} epochs: nothing is left to do."
-        advice = "Raise run.max_epoch, with --allow-changed, to go on."
-        if self.config.resume is None and not restarts():
-            raise WeightsError(f"run.resume_ckpt_path: {done} {advice}")
-        log.info("%s %s", done, advice)
-        return True
+        if self.is_complete:
+            report_complete(self.config, self.output.resume_from, self.state.step, restarted=restarts() > 0)
+        return self.is_complete
 
     def train_step(self, batches: Sequence[Batch]) -> StepMetrics:
         """Take one optimiser step over this process's micro-batches; returns the metrics of the whole step."""
@@ -177,7 +175,10 @@ class RunnerBase:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         n_targets, *_ = counts = self.world.all_reduce_sum(*self.tally.counts(batches))
-        with measuring_parts(self.world.device) if step % PARTS_EVERY == 0 else nullcontext() as parts:
+        with (
+            measuring_parts(self.world.device) if step % PARTS_EVERY == 0 else nullcontext() as parts,
+            self.world.exchanging_shards() if self.is_sharded else nullcontext(),
+        ):
             batch_losses, sample_losses = self.backward(batches, n_targets)
         grad_norm = self.gather_gradients()
         loss_sum, stopping, saved, *sums = self.world.all_reduce_sum(
@@ -215,6 +216,7 @@ class RunnerBase:
             For each micro-batch the sum of its losses, and the losses of its samples; None: the model does not say.
         """
         losses, of_samples = [], []
+        idle = self.world.max_over(len(batches)) - len(batches) if self.is_sharded else 0
         for batch in batches:
             batch = batch.to(self.world.device)
             if self.features is not None:
@@ -226,10 +228,19 @@ class RunnerBase:
             of_samples.append(getattr(out, "sample_losses", None))
             if loss.requires_grad:  # a batch of text uses no trained part
                 self.scaler.scale(loss / n_targets).backward()
+        self.keep_pace(idle)
         # once a step: each reading waits for the device
         values = iter(torch.cat([torch.stack(losses), *(each for each in of_samples if each is not None)]).tolist())
         sums = list(islice(values, len(batches)))
         return sums, [None if each is None else list(islice(values, len(each))) for each in of_samples]
+
+    def keep_pace(self, idle: int) -> None:
+        """Run a sharded model on batches without loss, since a process with more micro-batches needs this one's shards."""
+        for _ in range(idle):
+            with autocast(self.amp_dtype, self.world.device):
+                out = self.model(idle_batch(self.pad_id).to(self.world.device))
+            if out.loss_sum.requires_grad:  # not if only a frozen encoder is sharded
+                out.loss_sum.backward()
 
     def bad_step(self, reason: str, batches: Sequence[Batch], losses: Sequence[float]) -> BadStep:
         """Return why a step was skipped, and for which samples of all processes."""
@@ -239,9 +250,9 @@ class RunnerBase:
 
     def gather_gradients(self) -> float:
         """Sum the gradients over processes and clip them; returns their norm before clipping."""
-        self.world.sum_gradients(self.trainables)
+        self.gradients.sum()
         self.scaler.unscale_(self.optimizer)
-        return float(nn.utils.clip_grad_norm_(self.trainables, self.config.max_grad_norm or float("inf")))
+        return self.gradients.clip(self.config.max_grad_norm or float("inf"))
 
     def apply_gradients(self, *, skip: bool = False) -> None:
         """Take the step unless it is skipped, and clear the gradients."""
@@ -293,37 +304,26 @@ class RunnerBase:
         self.world.barrier()
         return found
 
+    def run_checks(self) -> Validation | None:
+        """Run all checks; None: a process was asked to stop meanwhile."""
+        return run_checks(self.checks, self.model, self.state.step, self.world, self.stop)
+
     def validate(self) -> Validation | None:
         """Run all checks, and tell the callbacks; None: a process was asked to stop meanwhile."""
         if (found := self.run_checks()) is not None:
             self.callbacks.after_validation(self.run(), found)
         return found
 
-    def run_checks(self) -> Validation | None:
-        """Run all checks on the model, in eval mode; None: a process was asked to stop meanwhile.
-
-        Training is not affected: every step has random streams of its own.
-        """
-        metrics: dict[str, float | None] = {}
-        answers: list[ShownAnswer] = []
-        self.model.eval()
-        try:
-            for check in self.checks:
-                found = check(self.world, self.stop)
-                if found is None:
-                    return None
-                metrics |= found.metrics
-                answers += found.answers
-        finally:
-            self.model.train()
-        return Validation(step=self.state.step, metrics=metrics, answers=answers)
-
     def save(self, path: Path) -> None:
         """Start writing a checkpoint, in the background of the first process; every process must call it.
 
-        Callbacks learn from ``on_save`` that the file is complete, during a later step or at the end of the run.
+        Callbacks learn from ``on_save`` that the file is complete, during a later step or at the end of the run. Tensors that
+        are sharded are written before this returns, by all processes.
         """
-        self.saves.start(path, self.checkpoint)
+        if self.is_sharded:
+            self.saves.start_sharded(path, self.checkpoint(), self.world)
+        else:
+            self.saves.start(path, self.checkpoint)
 
     def settle_save(self, outcome: int) -> None:
         """Tell the callbacks of the oldest checkpoint that is being written, if it is complete."""
@@ -388,7 +388,7 @@ class RunnerBase:
             WeightsError: it is not a checkpoint of a run like this one.
             TrainingError: the data, or the frozen weights, are not those of that run.
         """
-        content = read_run(path, self.config, scales_loss=self.scaler.is_enabled())
+        content = read_run(path, self.config, self.model, self.world, scales_loss=self.scaler.is_enabled())
         self.model.load_trainable_state(content["model"])
         changed = changed_sources(content["sources"], self.data)
         parts, records = changed_parts(content["frozen"], self.frozen), None if changed else len(self.mixture)

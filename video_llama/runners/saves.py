@@ -18,12 +18,17 @@ import torch
 from torch import Tensor
 
 from video_llama.checkpoints.io import write_checkpoint
+from video_llama.checkpoints.sharded import write_shards
+from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError, WeightsError
 
 log = logging.getLogger(__name__)
 
 PENDING, SAVED, FAILED = 0, 1, 2
 """Outcome of the oldest save that is not settled, as a number that all processes can sum."""
+
+
+_GOES_ON = "The run goes on, and tries again at its next checkpoint."
 
 
 class HostCopy:
@@ -105,6 +110,19 @@ class Saves:
             self._thread = threading.Thread(target=self._write, args=(path, content()), name="checkpoint")
             self._thread.start()
 
+    def start_sharded(self, path: Path, content: Mapping[str, Any], world: World) -> None:
+        """Write what is sharded, together with the other processes, and start writing the rest."""
+        try:
+            rest = write_shards(path, content, world)
+        except WeightsError as error:  # in all processes alike
+            self._unsettled.append(path)
+            if self._writes:
+                self._join()
+                log.warning("%s. %s", error, _GOES_ON)
+                self._errors.append(error)
+        else:
+            self.start(path, lambda: rest)
+
     def wait_for_copy(self) -> None:
         """Wait until the tensors of the checkpoint that was started last are copied, and may change."""
         self._copied.wait()
@@ -144,7 +162,7 @@ class Saves:
                 self._copied.set()
             write_checkpoint(path, copied)
         except WeightsError as error:  # the disk is full, or fails; later there may be room
-            log.warning("%s. The run goes on, and tries again at its next checkpoint.", error)
+            log.warning("%s. %s", error, _GOES_ON)
             self._errors.append(error)
         except Exception as error:  # raised in the main thread
             self._errors.append(error)

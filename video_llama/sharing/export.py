@@ -28,7 +28,8 @@ from video_llama.config.serialize import changed, registered_class, registered_n
 from video_llama.config.source import map_strings
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.folder import DecoderFolder
-from video_llama.models.decoder.lora_merge import merged_decoder, save_decoder
+from video_llama.models.decoder.lora_merge import merged_decoder
+from video_llama.models.decoder.new_folder import save_decoder
 from video_llama.models.idle_settings import OF_TRAINING
 from video_llama.models.weights.loading import DECODER as ADAPTERS
 from video_llama.models.weights.loading import check_weights_files, read_weights_files

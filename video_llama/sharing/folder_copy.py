@@ -11,7 +11,7 @@ from tqdm import tqdm
 from video_llama.checkpoints.delta.shards import Planned, write_shards
 from video_llama.checkpoints.hf_folder import INDEX, SINGLE, WeightsFolder
 from video_llama.common.files import read_blocks
-from video_llama.models.decoder.lora_merge import MAX_SHARD, copy_beside_weights
+from video_llama.models.decoder.new_folder import MAX_SHARD, copy_beside_weights
 
 
 def copy_model_folder(source: Path, into: Path) -> None:

@@ -15,7 +15,7 @@ from torch.distributed import HashStore
 
 from tests.processes import in_two_processes
 from video_llama.common.distributed import World, choose_device, join_world
-from video_llama.common.errors import VideoLlamaError
+from video_llama.common.errors import LostProcess, VideoLlamaError
 
 
 def exchange(world: World, folder: Path) -> dict[str, Any]:
@@ -165,3 +165,25 @@ def test_a_missing_device_for_training_is_named_with_its_setting(gpus, n_gpus, n
     gpus(n_gpus, n_processes, local_rank=n_processes - 1)
     with pytest.raises(VideoLlamaError, match=re.escape(message)):
         join_world(name)
+
+
+class Watch:
+    """A heartbeat that finds a process missing, or none."""
+
+    def __init__(self, missing: LostProcess | None) -> None:
+        self.missing, self.entered = missing, 0
+
+    def entering_collective(self) -> None:
+        self.entered += 1
+
+    def who_is_missing(self) -> LostProcess | None:
+        return self.missing
+
+
+def test_an_error_of_a_sharded_model_is_that_of_a_lost_process_only_if_one_is_lost():
+    for missing, error in ((None, RuntimeError), (LostProcess("rank 1 does not respond"), LostProcess)):
+        watch: Any = Watch(missing)
+        says = "out of memory" if missing is None else "rank 1"
+        with pytest.raises(error, match=says), World(0, 2, torch.device("cpu"), watch).exchanging_shards():
+            raise RuntimeError("out of memory")
+        assert watch.entered == 1

@@ -102,3 +102,24 @@ def test_a_new_part_of_a_derived_model_is_trained(decoder):
     skeleton.add_module("visionary", torch.nn.Linear(1, 1, device="meta"))
     skeleton.freeze()
     assert "visionary.weight" in trained(skeleton)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"lora": LoRAConfig(r=2)}, "lora"),
+        ({"quantization": "nf4"}, "quantization"),
+        ({"low_resource": True}, "low_resource"),
+        ({"llama_precision": "bf16"}, "llama_precision"),
+    ],
+)
+def test_a_decoder_that_is_trained_in_full_excludes_other_ways(decoder, settings, key):
+    config = tiny.config(decoder, frozen_llama=False, **settings)
+    assert any(found == key and "frozen_llama is false" in message for found, message in config.check())
+    assert not any("frozen_llama" in message for _, message in replace(config, frozen_llama=True).check())
+
+
+def test_a_decoder_is_trained_in_full_in_fp32(decoder):
+    model = tiny.model(decoder, frozen_llama=False, llama_precision="auto")
+    assert {name for name, _ in model.decoder.named_parameters(prefix="decoder")} <= trained(model)
+    assert {p.dtype for p in model.decoder.parameters()} == {torch.float32}

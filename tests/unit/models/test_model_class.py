@@ -65,6 +65,15 @@ def test_a_foreign_model_without_weights_tools_is_refused_by_the_commands_that_n
     for command in (
         ["inspect-weights", str(file), "--cfg-path", str(section)],
         ["inspect-weights", str(decoder), "--cfg-path", str(section)],
+        [
+            "export-decoder",
+            "--cfg-path",
+            str(section),
+            "--checkpoint",
+            str(file),
+            "--output",
+            str(section.parent / "out"),
+        ],
         ["merge-lora", "--cfg-path", str(section), "--output", str(section.parent / "out")],
     ):
         assert main(command) == 1

@@ -30,8 +30,10 @@ from video_llama.models.decoder.quantization import (
     quantization_config,
 )
 from video_llama.models.decoder.recomputation import recompute_layers
+from video_llama.models.decoder.sharded import decoder_without_values, shard_decoder
 from video_llama.models.decoder.transformers_internals import no_load_report, unrounded_constants
 from video_llama.models.half_storage import compute_in_float32
+from video_llama.models.sharding import Sharding
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +46,11 @@ class LanguageModel(nn.Module):
         dtype: of its weights, and of the arithmetic.
         quantization: of its linear layers. A quantised decoder is created on the GPU, if there is one.
         lora: adapters in its linear layers.
+        sharding: share its weights with other processes, in this way; every process must build it. None: it is whole here.
+        trained: whether it is trained in full.
 
     Raises:
-        WeightsError: the folder is not a complete model, or a value is NaN or infinite.
+        WeightsError: the folder is not a complete model, a value is NaN or infinite, or it cannot be sharded.
         ConfigError: the decoder lacks the layers that ``lora`` asks for.
     """
 
@@ -56,12 +60,21 @@ class LanguageModel(nn.Module):
         dtype: torch.dtype,
         quantization: Quantization | None = None,
         lora: LoRAConfig | None = None,
+        sharding: Sharding | None = None,
+        *,
+        trained: bool = False,
     ) -> None:
         super().__init__()
-        self.lm = _load(folder, dtype, quantization)
         self.max_context = folder.max_context
         self.has_separate_head = OutputHead.is_separate(folder.skeleton)
-        if broken := _not_finite(self.lm):
+        self.is_sharded = sharding is not None
+        if sharding is None:
+            self.lm = _load(folder, dtype, quantization)
+            broken = _not_finite(self.lm)
+        else:
+            self.lm = decoder_without_values(folder, dtype)
+            broken = shard_decoder(self, folder, sharding, trained=trained)
+        if broken:
             lines = [f"{folder.path} holds NaN or infinity. Download it again.", *listed("!", broken)]
             raise folder.error("\n".join(lines))
         self.lm.generation_config = GenerationConfig()  # the folder may set sampling, beams, penalties

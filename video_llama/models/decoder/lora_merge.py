@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from video_llama.checkpoints.compare import fill
-from video_llama.checkpoints.io import write_checkpoint
 from video_llama.common.errors import ConfigError, WeightsError
-from video_llama.common.files import check_free, new_folder
+from video_llama.common.files import check_free
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.lora import merge_adapters
+from video_llama.models.decoder.new_folder import write_decoder
 from video_llama.models.precision import NAMES, number_format
 from video_llama.models.weights.loading import DECODER, WEIGHTS_KEYS, check_weights_files, read_weights_files
 
 log = logging.getLogger(__name__)
 
-BRANCH = "branch.pth"
 _TRAINED = ("ckpt", "ckpt_2")
 """Keys of the files that may hold adapters."""
-_COPIED = (".json", ".jinja", ".model", ".tiktoken", ".txt")
-"""Suffixes of the files that are copied from the decoder's folder: tokenizer and generation settings."""
-MAX_SHARD = 5 * 10**9
-"""Bytes of tensors in a file of a decoder, about."""
-_TERMS = ("LICENSE", "LICENCE", "NOTICE", "USE_POLICY")
-"""First words of the names of files with its terms, which are copied too."""
 
 
 def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -> None:
@@ -57,10 +48,7 @@ def merge_lora(model_class: Any, config: VideoLLaMAConfig, output: str | Path) -
     config = replace(config, **others)
     adapters, branch = _trained(model_class.skeleton(config), config)
     lm = merged_decoder(model_class, config, adapters)
-    tensors = [*lm.parameters(), *lm.buffers(), *branch.values()]
-    with new_folder(output, sum(t.numel() * t.itemsize for t in tensors)) as folder:
-        save_decoder(lm, config.decoder_folder.path, folder)
-        write_checkpoint(folder / BRANCH, {"model": branch})
+    write_decoder(output, lm, branch, config.decoder_folder.path)
 
 
 def merged_decoder(model_class: Any, config: VideoLLaMAConfig, adapters: Mapping[str, Tensor]) -> Any:
@@ -90,27 +78,6 @@ def merged_decoder(model_class: Any, config: VideoLLaMAConfig, adapters: Mapping
     fill(model, adapters, f"model.ckpt: {config.ckpt}")
     merge_adapters(model.decoder.lm)
     return model.decoder.lm
-
-
-def save_decoder(lm: Any, original: Path, into: Path) -> None:
-    """Write a decoder to a folder, with the tokenizer of the one that it was made from.
-
-    Raises:
-        WeightsError: it cannot be written.
-    """
-    try:
-        lm.save_pretrained(into, max_shard_size=MAX_SHARD)
-    except (SafetensorError, RuntimeError) as error:  # such as a full disk
-        raise WeightsError(f"{into}: cannot be written ({error})") from error
-    copy_beside_weights(original, into)
-
-
-def copy_beside_weights(original: Path, into: Path) -> None:
-    """Copy the tokenizer, the generation settings and the licence of a decoder's folder."""
-    for file in original.iterdir():
-        settings = file.suffix in _COPIED and file.name != "config.json" and not file.name.endswith(".index.json")
-        if file.is_file() and (settings or file.name.upper().startswith(_TERMS)):
-            shutil.copyfile(file, into / file.name)
 
 
 def _trained(skeleton: nn.Module, config: VideoLLaMAConfig) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

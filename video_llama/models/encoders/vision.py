@@ -58,6 +58,21 @@ class VisionEncoder(nn.Module):
         self.dtype = set_number_format(self.vit, stored, computed)
         return self
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The transformer's layers.
+
+        Raises:
+            VideoLlamaError: they are not in the place where timm's vision transformers have them.
+        """
+        blocks = getattr(self.vit, "blocks", None)
+        if blocks is None:
+            raise VideoLlamaError(
+                f"run.parallel.vision: shard, but a {type(self.vit).__name__} has no layers that can be sharded one by one. "
+                "Set it to replicate."
+            )
+        return list(blocks)
+
     def forward(self, frames: Tensor) -> Tensor:
         """Encode frames.
 

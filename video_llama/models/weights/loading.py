@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from video_llama.checkpoints.compare import Comparison, check_finite, compare, component_of
 from video_llama.checkpoints.inspection import decoder_width, sizes
-from video_llama.checkpoints.io import read_average, read_weights
+from video_llama.checkpoints.io import EXPORT, read_average, read_weights
 from video_llama.checkpoints.published import (
     AUDIO_BRANCH,
     BLIP2_QFORMER,
@@ -28,8 +28,9 @@ from video_llama.checkpoints.published import (
 from video_llama.checkpoints.sources.references import local_path
 from video_llama.common.errors import WeightsError
 from video_llama.models.config import VideoLLaMAConfig
+from video_llama.models.decoder.config import LORA_WEIGHTS
 from video_llama.models.decoder.folder import DecoderFolder
-from video_llama.models.decoder.lora import alpha_of
+from video_llama.models.decoder.lora import ALPHA, alpha_of
 from video_llama.models.encoders.config import ImageBindConfig
 from video_llama.models.encoders.factory import encoder_class, own_weights
 
@@ -236,6 +237,10 @@ def check_adapter(file: WeightsFile, config: VideoLLaMAConfig) -> None:
     adapter = [name for name in file.tensors if name.startswith(DECODER)]
     if not adapter:
         return
+    if whole := [name for name in adapter if not name.endswith(ALPHA) and not set(LORA_WEIGHTS) & set(name.split("."))]:
+        raise WeightsError(
+            f"{file.source} holds the weights of a decoder that was trained, such as {whole[0]}. {EXPORT}"
+        )
     if config.lora is None:
         raise WeightsError(
             f"{file.source} was trained with LoRA: {len(adapter)} of its tensors belong to the decoder, such as "

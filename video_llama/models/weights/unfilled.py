@@ -55,3 +55,11 @@ class _DrawingOnCPU(TorchDispatchMode):
         if torch.Tag.nondeterministic_seeded in func.tags and any(isinstance(a, Tensor) and a.is_meta for a in args):
             func(*tree_map_only(Tensor, lambda tensor: torch.empty_like(tensor, device="cpu"), args), **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def parameter_names(module: nn.Module) -> dict[nn.Parameter, list[str]]:
+    """Return all names of each parameter: tied ones have several."""
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, p in module.named_parameters(remove_duplicate=False):
+        names.setdefault(p, []).append(name)
+    return names

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+from video_llama.checkpoints.sharded import link_shards, remove_checkpoint
 from video_llama.common.errors import TrainingError
 from video_llama.common.files import replacing
 from video_llama.common.registry import CALLBACKS
@@ -41,6 +42,7 @@ class Checkpoint(Callback):
         """Keep the best checkpoint under its own name, once it is complete."""
         best, name = run.output.checkpoint(run.state.best_step), run.output.best_checkpoint
         if run.world.is_main and best.exists() and not (name.exists() and name.samefile(best)):
+            link_shards(best, name)
             keep_as(name, best)
 
     def after_step(self, run: Run, metrics: StepMetrics) -> None:
@@ -59,7 +61,7 @@ class Checkpoint(Callback):
         older = list(run.output.checkpoints().items())[:-keep_last]
         for step, old in older:
             if not (keep_every and step % keep_every == 0):
-                old.unlink(missing_ok=True)
+                remove_checkpoint(old)
 
 
 def keep_as(name: Path, path: Path) -> None:

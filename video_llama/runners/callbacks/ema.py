@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from video_llama.common.registry import CALLBACKS
+from video_llama.common.sharded_tensors import local_part
 from video_llama.runners.callback import Callback, Run
 from video_llama.runners.callback_configs import EmaConfig
 from video_llama.runners.run_state import StepMetrics
@@ -38,7 +39,9 @@ class Ema(Callback):
             return
         step, weights = run.state.step, _weights(run)
         update = get_ema_multi_avg_fn(min(self.config.decay, (1 + step) / (10 + step)))
-        update(list(self.average.values()), [weights[name] for name in self.average], None)
+        update(
+            [local_part(t) for t in self.average.values()], [local_part(weights[name]) for name in self.average], None
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average by name."""

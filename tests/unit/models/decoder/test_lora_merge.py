@@ -100,7 +100,7 @@ def test_nothing_is_overwritten_and_a_failure_leaves_nothing(trained, tmp_path, 
     def full(*args: object) -> None:
         raise WeightsError("the disk is full")
 
-    monkeypatch.setattr("video_llama.models.decoder.lora_merge.write_checkpoint", full)
+    monkeypatch.setattr("video_llama.models.decoder.new_folder.write_checkpoint", full)
     with pytest.raises(WeightsError, match="the disk is full"):
         merge_lora(VideoLLaMA, trained[1], tmp_path / "merged")
     assert [file.name for file in tmp_path.iterdir()] == ["taken"]
