@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from video_llama.models.decoder.config import Precision
 
@@ -111,3 +112,8 @@ def cpu_flags() -> frozenset[str]:
 def gpu_has_bf16(device: torch.device) -> bool:
     """Return whether a GPU computes in bf16: since Ampere (8.0), and AMD's."""
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def no_autocast(like: Tensor) -> torch.autocast:
+    """Turn the trainer's autocast off: frozen parts run in their own number format."""
+    return torch.autocast(like.device.type, enabled=False)

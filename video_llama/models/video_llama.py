@@ -41,7 +41,7 @@ from video_llama.models.encoders.imagebind import ImageBind
 from video_llama.models.encoders.vision import VisionEncoder
 from video_llama.models.freezing import is_trainable, keep_frozen_in_eval
 from video_llama.models.part_formats import part_formats
-from video_llama.models.precision import NumberFormat
+from video_llama.models.precision import NumberFormat, no_autocast
 from video_llama.models.prompting import caption_prompts, choose_template
 from video_llama.models.qformer import QFormer
 from video_llama.models.sharding import Sharding, check_sharding
@@ -51,7 +51,7 @@ from video_llama.models.trained_state import fill_trained, trained_tensors
 from video_llama.models.training_flops import TrainingFlops
 from video_llama.models.video_branch import VideoBranch
 from video_llama.models.weights.fit import decoder_fit, fit
-from video_llama.models.weights.loading import DECODER, WeightsFile, check_weights_files, read_weights_files
+from video_llama.models.weights.loading import DECODER, WeightsFile, all_in, check_weights_files, read_weights_files
 from video_llama.models.weights.unfilled import drop_values, leave_out, parameters_without_values
 from video_llama.processors.feature_source import FeatureSource
 from video_llama.prompts.sample_spec import SampleSpec
@@ -152,7 +152,7 @@ class VideoLLaMA(nn.Module):
         check_weights_files(files, skeleton, config)
         config.decoder_folder.check()
         formats = part_formats(config, files, device)
-        with parameters_without_values() if _all_in(files, skeleton) else contextlib.nullcontext():
+        with parameters_without_values() if all_in(files, skeleton) else contextlib.nullcontext():
             model = cls(config)
         drop_values(model, {name for file in files for name in file.tensors})
         return model, files, formats
@@ -322,7 +322,7 @@ class VideoLLaMA(nn.Module):
                 self._keep_pace()
             return iter(())
         trained = torch.is_grad_enabled() and (is_trainable(self.vision) or is_trainable(self.qformer))
-        with contextlib.nullcontext() if trained else torch.no_grad(), _no_autocast(groups[0].data):
+        with contextlib.nullcontext() if trained else torch.no_grad(), no_autocast(groups[0].data):
             frames = torch.cat([rearrange(group.data, "n c t h w -> (n t) c h w") for group in groups])
             queries = self.qformer(self.vision(frames))
         parts = queries.split([group.data.shape[0] * group.data.shape[2] for group in groups])
@@ -335,13 +335,13 @@ class VideoLLaMA(nn.Module):
     def _keep_pace(self) -> None:
         """Run a sharded frame encoder on a black frame: processes with frames need this one."""
         frame = torch.zeros(1, 3, *[self.config.image_size] * 2, device=self.qformer.query_tokens.device)
-        with _no_autocast(frame):
+        with no_autocast(frame):
             self.vision(frame)
 
     @torch.no_grad()
     def _encode_audio(self, group: MediaGroup) -> MediaGroup:
         """Run the audio encoder over sound, or over the frames that replace it."""
-        with _no_autocast(group.data):
+        with no_autocast(group.data):
             if group.kind == "audio_frames":
                 # the config's check refuses frames for any other encoder
                 vectors = cast("FrameEncoder", self.audio_encoder).encode_frames(group.data)
@@ -369,7 +369,7 @@ class VideoLLaMA(nn.Module):
         return ModelOutput(loss_sum, batch.n_target_tokens, sample_losses)
 
     def _decoder_autocast(self, embeds: Tensor) -> AbstractContextManager[object]:
-        return _no_autocast(embeds) if self.config.frozen_llama else contextlib.nullcontext()
+        return no_autocast(embeds) if self.config.frozen_llama else contextlib.nullcontext()
 
     def training_flops(self, batch: Batch) -> float | None:
         """Return the FLOPs of a training step's forward and backward; None for parts whose formula is not known."""
@@ -395,14 +395,3 @@ class VideoLLaMA(nn.Module):
 def _frame_encoders(config: VideoLLaMAConfig) -> tuple[VisionEncoder, QFormer]:
     vision = VisionEncoder(config.vit_model, config.image_size, config.vit_args, config.drop_path_rate)
     return vision, QFormer(config.num_query_token, vision.num_features, config.qformer)
-
-
-def _all_in(files: Sequence[WeightsFile], skeleton: nn.Module) -> bool:
-    """Return whether every parameter has a value in a file; the decoder's are apart."""
-    own = {name for name, _ in skeleton.named_parameters() if not name.startswith(DECODER)}
-    return own <= {name for file in files for name in file.tensors}
-
-
-def _no_autocast(like: Tensor) -> torch.autocast:
-    """Turn the trainer's autocast off: frozen parts run in their own number format."""
-    return torch.autocast(like.device.type, enabled=False)

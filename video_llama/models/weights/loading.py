@@ -309,3 +309,9 @@ def _check_whole(files: Sequence[WeightsFile], skeleton: nn.Module, config: Vide
 def _part(name: str) -> str:
     """Return the part that must be filled as a whole: an encoder, or a component of a branch."""
     return component_of(name) if "_branch." in name else name.split(".")[0]
+
+
+def all_in(files: Sequence[WeightsFile], skeleton: nn.Module) -> bool:
+    """Return whether every parameter has a value in a file; the decoder's are apart."""
+    own = {name for name, _ in skeleton.named_parameters() if not name.startswith(DECODER)}
+    return own <= {name for file in files for name in file.tensors}
