@@ -57,7 +57,7 @@ def described(model: VideoLLaMA, frozen: Mapping[str, str]) -> dict[str, dict[st
         found[kind] = {
             "digest": digests[kind],
             "settings": _settings(kind, config),
-            "precision": _precision(model) if kind == "video" else ["fp32", "fp32"],
+            "precision": _precision(model.vision if kind == "video" else model.audio_encoder),
             "weights": {key: _identity(path) for key, path in _weights(kind, config)},
             "frozen": {part: frozen[part] for part in PARTS[kind]},
             "width": config.qformer.hidden_size if kind == "video" else model.audio_encoder.width,
@@ -125,8 +125,9 @@ def _differences(kind: MediaKind, stored: dict[str, Any], config: VideoLLaMAConf
         if there != here:
             yield f"model.{key}: {here}; in the store: {there}"
     precision, *_ = stored["precision"]
-    if kind == "video" and config.vit_precision not in ("auto", precision):
-        yield f"model.vit_precision: {config.vit_precision}; in the store: {precision}"
+    key = "vit_precision" if kind == "video" else "audio_precision"
+    if (asked := getattr(config, key)) not in ("auto", precision):
+        yield f"model.{key}: {asked}; in the store: {precision}"
     here, there = dict(_weights(kind, config)), stored["weights"]
     for key, path in here.items():
         if key not in there:
@@ -171,10 +172,10 @@ def _holds(key: WeightsKey, path: Path, config: VideoLLaMAConfig, prefixes: tupl
     return any(name.startswith(prefixes) for name in read_weights_file(key, str(path), key.reader(config)).tensors)
 
 
-def _precision(model: VideoLLaMA) -> list[str]:
-    """Return the number formats in which the frame encoder's weights are stored and computed."""
-    stored = next(model.vision.vit.parameters()).dtype
-    return [NAMES[stored], NAMES[model.vision.dtype]]
+def _precision(encoder: Any) -> list[str]:
+    """Return the number formats in which an encoder's weights are stored and computed; without a choice, fp32."""
+    stored = next(encoder.parameters()).dtype
+    return [NAMES[stored], NAMES[getattr(encoder, "dtype", stored)]]
 
 
 def _identity(path: Path) -> dict[str, Any]:
