@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -67,6 +68,7 @@ def main() -> None:
         "resident_over_weights": ratio(memory()[0] - before, weights),
         "peak_over_weights": ratio(loading.resident - before, weights),
     }
+    print(json.dumps(found), file=sys.stderr, flush=True)  # the pass may take minutes
     formats = formats_of(config, job.run, on_cpu=True)
     planned, work = PlannedModel(VideoLLaMA, config, formats), Workload(8, args.text_tokens)
     if args.purpose == "use":

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from video_llama.common.errors import WeightsError
 
-ALIGNMENT = 64
-"""Bytes at a multiple of which PyTorch puts tensors. Matrix products of others are slower, and differ in their last bits."""
 SEARCHES = 4
 """Tensors that are searched for NaN at a time."""
 
@@ -85,7 +83,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
 
     Args:
         module: its other parameters and buffers stay unchanged. Parameters on the meta device take the tensors themselves,
-            if these are in the same number format and aligned, so that a frozen part stays mapped to its file.
+            if these are in the same number format, so that a frozen part stays mapped to its file.
         tensors: name -> value.
         source: their file, for messages.
     Raises:
@@ -99,8 +97,7 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
             if own[name].is_meta:
                 owner, _, leaf = name.rpartition(".")
                 trained = parameters[name].requires_grad
-                unaligned = value.data_ptr() % ALIGNMENT != 0  # as in safetensors files
-                taken = value.to(own[name].dtype, copy=trained or unaligned)
+                taken = value.to(own[name].dtype, copy=trained)
                 setattr(module.get_submodule(owner), leaf, nn.Parameter(taken, requires_grad=trained))
             else:
                 own[name].copy_(value)

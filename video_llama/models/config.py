@@ -142,7 +142,7 @@ class VideoLLaMAConfig:
     """Weights of ImageBind: the file, or the folder that holds imagebind_huge.pth. null: imagebind_huge, at full size."""
 
     audio_precision: Precision = "auto"
-    """Number format of ImageBind. auto: as for vit_precision. Other audio encoders are in fp32."""
+    """Number format of ImageBind. auto: fp16 on a GPU, fp32 on a CPU. Other audio encoders are in fp32."""
 
     audio_source: Literal["frames", "sound", "both"] | None = None
     """Input of the audio branch in training. frames: those of the clip or image, through ImageBind's vision trunk, as in the

@@ -21,16 +21,10 @@ def part_formats(
     in_files = {"llama_precision": config.decoder_folder.number_format}
     if config.modalities.video and config.features is None:
         asked["vit_precision"] = config.vit_precision if config.freeze_vit else "fp32"
-        in_files["vit_precision"] = _format_in(files, "vision.vit.")
+        of_vit = [t.dtype for file in files for name, t in file.tensors.items() if name.startswith("vision.vit.")]
+        in_files["vit_precision"] = of_vit[-1] if of_vit else torch.float32
     has_audio_encoder = config.equip_audio_branch and config.features is None
     if has_audio_encoder and isinstance(config.audio_encoder_config, ImageBindConfig):
         asked["audio_precision"] = config.audio_precision
-        in_files["audio_precision"] = _format_in(files, "audio_encoder.")
+        in_files["audio_precision"] = torch.float32  # whatever its file is in
     return number_formats(asked, in_files, device, config.strict_precision)
-
-
-def _format_in(files: Sequence[WeightsFile], prefix: str) -> torch.dtype:
-    """Return the number format of a part's tensors; float32 if it is in no file."""
-    return next(
-        (t.dtype for file in files[::-1] for name, t in file.tensors.items() if name.startswith(prefix)), torch.float32
-    )
