@@ -135,7 +135,7 @@ def test_an_answer_cut_inside_a_character_is_its_tokens_decoded_everywhere(model
         asked = [FileQuestion(File("video", clip), "What is it?") for clip in ("a.mp4", "b.mp4")]
         assert [answer.text for _, answer in answer_batches(engine, [asked], short)] == [decoded] * 2
         scripted(2)
-        outcomes = job(tmp_path, [item(1), item(2)], model=model, settings=short, batch_size=2).run()
+        outcomes = job(tmp_path, [item(1), item(2, "b.mp4")], model=model, settings=short, batch_size=2).run()
         assert outcomes.answers == {1: decoded, 2: decoded}
         assert json.loads((tmp_path / "out/a.jsonl").read_text().splitlines()[0])["answer"] == decoded
     finally:
