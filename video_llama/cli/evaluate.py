@@ -69,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Answer the questions that have no answer yet, write the results, and print the scores; return 1 if none has an answer."""
     from video_llama.cli.evaluate_again import check_same, recorded_configs, recorded_settings, report_changes
+    from video_llama.config.serialize import named_paths
     from video_llama.evaluation.benchmark import evaluate  # slow to import
     from video_llama.evaluation.comparison import read_results
     from video_llama.evaluation.published_benchmark import PublishedBenchmark
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     for benchmark in benchmarks.values():
         benchmark.items()  # so that problems of any show before the first is answered
     if before is not None:
-        check_same(before, results(model, settings, {}), benchmarks)
+        check_same(before, results(model, settings, {}), benchmarks, named_paths(model.job.model))
     scored = {}
     with job_world(args) as world:
         if args.output.exists() and not args.output.is_dir():

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any
+import json
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any
 
 from video_llama.cli.options import generation_settings
 from video_llama.common.errors import ConfigError, DataError
+from video_llama.common.registry import BENCHMARKS
+from video_llama.config.fields import Registered
+from video_llama.config.problems import Problems
 from video_llama.config.validation import Context, validate
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.evaluation.comparison import settings_that_differ
@@ -39,12 +43,6 @@ def recorded_configs(before: Results, shared: Mapping[str, Any]) -> dict[str, An
     Raises:
         ConfigError: a setting cannot be used here.
     """
-    from typing import Annotated
-
-    from video_llama.common.registry import BENCHMARKS
-    from video_llama.config.fields import Registered
-    from video_llama.config.problems import Problems
-
     problems, configs = Problems("--again"), {}
     for name, record in before["benchmarks"].items():
         recorded = {key: value for key, value in (record["settings"] or {}).items() if value is not None}
@@ -54,20 +52,21 @@ def recorded_configs(before: Results, shared: Mapping[str, Any]) -> dict[str, An
     return configs
 
 
-def check_same(before: Results, now: Results, benchmarks: Mapping[str, Any]) -> None:
+def check_same(before: Results, now: Results, benchmarks: Mapping[str, Any], paths: Collection[str]) -> None:
     """Raise DataError if the model or the annotations are not those of earlier results.
 
     Args:
         before: the earlier results.
         now: what would be recorded of the model.
         benchmarks: that would be asked.
+        paths: values of the model's config that say where weights are. Those are compared by digest instead.
     """
     keys = ("config", "inference", "weights")
     problems = [
         line
         for key in keys
         for line in settings_that_differ(f"model.{key}", before["model"][key], now["model"][key])
-        if not _is_path(line)
+        if not any(line.endswith(f" | {json.dumps(path, ensure_ascii=False):.120}") for path in paths)
     ]
     for name, benchmark in benchmarks.items():
         if isinstance(benchmark, PublishedBenchmark):
@@ -76,11 +75,6 @@ def check_same(before: Results, now: Results, benchmarks: Mapping[str, Any]) -> 
     if problems:
         shown = "\n".join(problems[:10])
         raise DataError(f"--again: the results are of another model, or of other annotations:\n{shown}")
-
-
-def _is_path(line: str) -> bool:
-    """Return whether a difference is one of places alone; what is in files is compared by digest."""
-    return "/" in line.partition(": ")[2]
 
 
 def report_changes(before: Results, now: Results) -> int:

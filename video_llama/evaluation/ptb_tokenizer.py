@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import regex
 
@@ -208,7 +209,8 @@ _RULES = [
 _PATTERNS = [(rule.compiled(), rule.written) for rule in _RULES]
 _BREAKS = regex.compile(r"[\n\r\v\f\u0085\u2028\u2029]")
 _BLANKS = regex.compile(rf"{_SPACE}+")
-_PLAIN = regex.compile(r"(?!(?:cannot|gonna|wanna|gotta|gimme|lemme)\b)[a-z]+(?=[ \n]|$)")
+_WHOLE = regex.compile(rf"(?!{_ABBREVIATED_BEFORE_NUMBERS}\.)(?:[A-Za-z]{{2,}}\.|[A-Za-z][A-Za-z',!?;\"-]*)(?=[ \n])")
+"""What lies between spaces and has the same tokens wherever it stands."""
 
 
 def ptb_tokenize(captions: Iterable[str]) -> list[str]:
@@ -233,11 +235,25 @@ def _tokens(text: str) -> Iterator[str]:
             place += 1
         elif blank := _BLANKS.match(text, place):
             place = blank.end()
-        elif plain := _PLAIN.match(text, place):
-            yield plain[0]
-            place = plain.end()
+        elif whole := _WHOLE.match(text, place):
+            yield from _tokens_of_whole(whole[0])
+            place = whole.end()
         else:
-            found = [(match, written) for pattern, written in _PATTERNS if (match := pattern.match(text, place))]
-            match, written = max(found, key=lambda pair: pair[0].end())
-            yield written(match["token"]).replace("\u00ad", "").lower()
-            place = match.end("token")
+            token, place = _next_token(text, place)
+            yield token
+
+
+@lru_cache(maxsize=1 << 16)
+def _tokens_of_whole(text: str) -> tuple[str, ...]:
+    tokens, place, followed = [], 0, f"{text} "
+    while place < len(text):
+        token, place = _next_token(followed, place)
+        tokens.append(token)
+    return tuple(tokens)
+
+
+def _next_token(text: str, place: int) -> tuple[str, int]:
+    """Return the token at a place, and where it ends."""
+    found = [(match, written) for pattern, written in _PATTERNS if (match := pattern.match(text, place))]
+    match, written = max(found, key=lambda pair: pair[0].end())
+    return written(match["token"]).replace("\u00ad", "").lower(), match.end("token")
