@@ -56,9 +56,10 @@ class OriginalPath(nn.Module):
 
 def materialise_attention(model: VideoLLaMA) -> None:
     """Make all attention compute its matrix: timm's by its switch, that of transformers by its implementation's name."""
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+    attention: Any
+    for attention in model.vision.vit.modules():
+        if hasattr(attention, "fused_attn"):
+            attention.fused_attn = False
     for lm in (model.qformer.bert, model.video_branch.qformer.bert, model.decoder.lm):
         lm.set_attn_implementation("eager")
 
