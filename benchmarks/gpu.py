@@ -21,7 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from benchmarks import gpu_claims
 from benchmarks.mid_size import noise_batch
 from benchmarks.minima import timed
-from benchmarks.original_path import OriginalPath
+from benchmarks.original_path import OriginalPath, as_loaded
 from benchmarks.rows import Row, write
 from benchmarks.train_step import mean_loss
 from video_llama.common.types import Batch
@@ -70,12 +70,12 @@ def stage_1(model: VideoLLaMA, device: torch.device) -> list[Row]:
     """
     batch = noise_batch(model, BATCH, FRAMES, TEXT, TARGETS)
     flops = model.training_flops(batch)
-    batch = batch.to(device)
+    batch, loaded = batch.to(device), as_loaded(batch).to(device)
     stored = replace(batch, media=model.encode_frozen(batch.media))
     original = OriginalPath(model, amp_dtype=torch.bfloat16)
     amp = torch.autocast(device.type, torch.bfloat16)
     ours: dict[str, Callable[[], None]] = {
-        "original": partial(steps, original, original, batch),
+        "original": partial(steps, original, original, loaded),
         "ours": partial(steps, model, amp(partial(mean_loss, model)), batch),
         "stored": partial(steps, model, amp(partial(mean_loss, model)), stored),
     }

@@ -8,6 +8,7 @@ positions, prompt and padding included, casts all of them to fp32, and shifts a 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,11 +39,10 @@ class OriginalPath(nn.Module):
         materialise_attention(self.model)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Return the mean loss of a batch of clips, one for each row."""
-        model, device = self.model, batch.input_ids.device
-        (group,) = batch.media
-        clips = torch.stack([normalised(clip) for clip in group.data.cpu()]).to(device)
-        with torch.autocast(device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+        """Return the mean loss of a batch of clips as its loader makes them (``as_loaded``), one for each row."""
+        model, (group,) = self.model, batch.media
+        clips = group.data
+        with torch.autocast(clips.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
             frames = rearrange(clips, "b c t h w -> (b t) c h w")
             patches = model.vision.vit.forward_features(frames.to(model.vision.dtype))
             queries = model.qformer(model.vision.ln_vision(patches.float()))
@@ -56,11 +56,19 @@ class OriginalPath(nn.Module):
 
 def materialise_attention(model: VideoLLaMA) -> None:
     """Make all attention compute its matrix: timm's by its switch, that of transformers by its implementation's name."""
-    for module in model.modules():
-        if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+    attention: Any
+    for attention in model.vision.vit.modules():
+        if hasattr(attention, "fused_attn"):
+            attention.fused_attn = False
     for lm in (model.qformer.bert, model.video_branch.qformer.bert, model.decoder.lm):
         lm.set_attn_implementation("eager")
+
+
+def as_loaded(batch: Batch) -> Batch:
+    """Return a batch with frames as the original's loader makes them: floats, normalised on the CPU."""
+    (group,) = batch.media
+    clips = torch.stack([normalised(clip) for clip in group.data])
+    return replace(batch, media=(replace(group, data=clips),))
 
 
 def normalised(clip: Tensor) -> Tensor:

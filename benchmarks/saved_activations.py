@@ -88,12 +88,12 @@ def frozen_layer(attention: Attention) -> LlamaModel:
         num_attention_heads=32,
         num_hidden_layers=1,
         vocab_size=8,
-        attn_implementation=attention,
     )
+    config._attn_implementation = attention
     with torch.random.fork_rng(), torch.device("meta"):
         model = LlamaModel(config)
     rotary = type(model.rotary_emb)(config)
-    model = model.to(torch.bfloat16).to_empty(device="cpu").requires_grad_(False)
+    model = model.bfloat16().to_empty(device="cpu").requires_grad_(False)
     for p in model.parameters():
         nn.init.constant_(p, 1 / WIDTH)
     model.rotary_emb = rotary

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import gpu, gpu_claims
 from benchmarks.mid_size import noise_batch
-from benchmarks.original_path import OriginalPath
+from benchmarks.original_path import OriginalPath, as_loaded
 from benchmarks.train_step import mean_loss
 from tests import tiny
 from video_llama.models.video_llama import VideoLLaMA
@@ -28,7 +28,7 @@ def test_the_originals_path_has_the_loss_and_the_gradients_of_ours(model):
     batch = noise_batch(model, size=2, frames=2, text=12, targets=5)
     original = OriginalPath(model)
     trained = [p for p in model.parameters() if p.requires_grad]
-    losses = original(batch), mean_loss(model, batch)
+    losses = original(as_loaded(batch)), mean_loss(model, batch)
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-5, atol=1e-6)
     for a, b in zip(*(torch.autograd.grad(loss, trained) for loss in losses), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)

@@ -49,8 +49,9 @@ class _FrozenHeadLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, head: OutputHead, hidden: Tensor, targets: Tensor, size: int) -> Tensor:
         """Compute the losses and, if it is needed, the gradient of each in its hidden state."""
-        losses, gradients = [], []
-        wanted = ctx.needs_input_grad[1]
+        wanted: bool = ctx.needs_input_grad[1]
+        losses: list[Tensor] = []
+        gradients: list[Tensor] = []
         for h, t in zip(hidden.split(size), targets.split(size), strict=True):
             with torch.set_grad_enabled(wanted):
                 h = h.detach().requires_grad_(wanted)
