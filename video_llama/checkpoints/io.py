@@ -28,7 +28,7 @@ from video_llama.common.files import failed_download, replacing
 
 FORMAT = "video_llama/2"
 SHARDS = "shards"
-"""Key of a checkpoint whose sharded tensors are in a folder; see ``checkpoints.sharded``."""
+"""Key of a checkpoint whose sharded tensors are in a folder; see ``checkpoints.shards_folder``."""
 EXPORT = (
     "Take both out with video-llama export-decoder, and use the folder that it writes as model.llama_model, and branch.pth "
     "in it as model.ckpt."

@@ -25,7 +25,8 @@ class ModelClass(Protocol):
     Config: type[Any]
 
     def from_config(self, config: Any, device: torch.device) -> nn.Module:
-        """Build the model on a device and load its weights."""
+        """Build the model on a device and load its weights. One that takes a ``Sharding`` as ``sharding`` can be shared by
+        processes (``run.parallel``)."""
 
     def skeleton(self, config: Any) -> nn.Module:
         """Build names and shapes on the meta device, to check a config without any weights."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from video_llama.checkpoints.io import read_checkpoint
-from video_llama.checkpoints.sharded import check_shards
+from video_llama.checkpoints.shards_folder import check_shards
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError, WeightsError
 from video_llama.common.files import replacing

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from video_llama.checkpoints.io import read_checkpoint
-from video_llama.checkpoints.sharded import check_shards, read_shards
+from video_llama.checkpoints.shards_folder import check_shards, read_shards
 from video_llama.common.distributed import World
 from video_llama.common.errors import WeightsError
 from video_llama.datasets.length_groups import BatchLimits

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from video_llama.checkpoints.io import write_checkpoint
-from video_llama.checkpoints.sharded import write_shards
+from video_llama.checkpoints.shards_folder import write_shards
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError, WeightsError
 

@@ -18,7 +18,13 @@ from tests.unit.runners.runs import Samples, losses, metrics, runner, same, trai
 from tests.unit.runners.test_validation import loss_check
 from video_llama.checkpoints.convert import convert
 from video_llama.checkpoints.io import SHARDS, read_checkpoint, write_weights
-from video_llama.checkpoints.sharded import check_shards, link_shards, read_whole, remove_checkpoint, shards_folder
+from video_llama.checkpoints.shards_folder import (
+    check_shards,
+    link_shards,
+    read_whole,
+    remove_checkpoint,
+    shards_folder,
+)
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError, WeightsError
 from video_llama.models.decoder.config import LoRAConfig

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GenerationConfig
 
 from video_llama.checkpoints.io import read_checkpoint
-from video_llama.checkpoints.sharded import check_shards, read_whole
+from video_llama.checkpoints.shards_folder import check_shards, read_whole
 from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.common.files import check_free
 from video_llama.models.config import VideoLLaMAConfig

@@ -30,7 +30,7 @@ from video_llama.models.decoder.quantization import (
     quantization_config,
 )
 from video_llama.models.decoder.recomputation import recompute_layers
-from video_llama.models.decoder.sharded import decoder_without_values, shard_decoder
+from video_llama.models.decoder.sharded_decoder import decoder_without_values, shard_decoder
 from video_llama.models.decoder.transformers_internals import no_load_report, unrounded_constants
 from video_llama.models.half_storage import compute_in_float32
 from video_llama.models.sharding import Sharding

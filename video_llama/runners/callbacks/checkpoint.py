@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from video_llama.checkpoints.sharded import link_shards, remove_checkpoint
+from video_llama.checkpoints.shards_folder import link_shards, remove_checkpoint
 from video_llama.common.errors import TrainingError
 from video_llama.common.files import replacing
 from video_llama.common.registry import CALLBACKS

@@ -17,7 +17,7 @@ from video_llama.common.distributed import World
 from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.language_model import LanguageModel
-from video_llama.models.decoder.sharded import decoder_without_values
+from video_llama.models.decoder.sharded_decoder import decoder_without_values
 from video_llama.models.sharding import Sharding, check_sharding
 
 LARGE: dict[str, Any] = {
