@@ -61,8 +61,15 @@ class MiddleSize:
     def build(cls) -> MiddleSize:
         """Draw the weights."""
         torch.manual_seed(0)
-        sizes = {"num_hidden_layers": 4, "num_attention_heads": 8, "vocab_size": 32000, "max_position_embeddings": 256}
-        return cls(LlamaForCausalLM(LlamaConfig(hidden_size=512, intermediate_size=1376, **sizes)).eval())
+        config = LlamaConfig(
+            hidden_size=512,
+            intermediate_size=1376,
+            num_hidden_layers=4,
+            num_attention_heads=8,
+            vocab_size=32000,
+            max_position_embeddings=256,
+        )
+        return cls(LlamaForCausalLM(config).eval())
 
     @property
     def decoder(self) -> MiddleSize:

@@ -37,6 +37,9 @@ class _Span:
 class _RowLayer(CacheLayerMixin):
     """The keys and values of one layer, float[B, A, C, E]."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, span: _Span) -> None:
         super().__init__()
         self._span = span
@@ -67,6 +70,8 @@ class _RowLayer(CacheLayerMixin):
 
 class RowCache(Cache):
     """The keys and values of the rows in a decoding step. A step that fails, or is not finished, changes nothing."""
+
+    layers: list[Any]
 
     def __init__(self) -> None:
         self._span = _Span()
@@ -175,7 +180,8 @@ def prompt_cache(prefixes: Sequence[KeysValues | None], longest: int) -> Dynamic
 
 def rows_of(cache: DynamicCache, spans: Sequence[tuple[int, int]]) -> list[KeysValues]:
     """Return views of each row's keys and values, in its columns from the first number up to the second."""
+    layers: list[Any] = cache.layers
     return [
-        [(layer.keys[row, :, first:end], layer.values[row, :, first:end]) for layer in cache.layers]
+        [(layer.keys[row, :, first:end], layer.values[row, :, first:end]) for layer in layers]
         for row, (first, end) in enumerate(spans)
     ]

@@ -91,8 +91,8 @@ class PlannedModel:
             model.vision.set_precision(formats.vision.computed)
         if config.equip_audio_branch and isinstance(config.audio_encoder_config, ImageBindConfig):
             cast("ImageBind", model.audio_encoder).set_precision(formats.audio.computed)
-        if config.use_grad_checkpoint:
-            model.recompute_activations()
+        if config.recomputation is not None:
+            model.recompute_activations(config.recomputation)
         self.model: Any = without_values(model)
 
     def quantised(self, kind: Quantization) -> PlannedModel:

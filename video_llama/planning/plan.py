@@ -15,7 +15,7 @@ from video_llama.common.types import Batch
 from video_llama.config.loader import UNSET, JobConfig
 from video_llama.config.serialize import registered_class
 from video_llama.conversation.processors import inference_config
-from video_llama.models.decoder.config import Precision
+from video_llama.models.decoder.config import Precision, Recomputation
 from video_llama.models.model_class import WeightsTools
 from video_llama.models.precision import DTYPES, NumberFormat, chosen_format, is_fast
 from video_llama.planning.estimate import ADAM_MOMENTS, Formats, Need, Part, PlannedModel
@@ -153,14 +153,16 @@ class _Planner:
     def __init__(self, job: JobConfig, target: Target, model_class: Any) -> None:
         self.job, self.target, self.model_class = job, target, model_class
         self.trains = isinstance(job.run, RunConfig) and job.trains
-        self.as_configured = self._model(job.model)
-        self._traces: dict[tuple[bool, Workload, bool], Trace] = {}
+        self.stores = job.model.features is not None
+        """Whether training reads stored features; the encoders are planned all the same, for use."""
+        self.as_configured = self._model(replace(job.model, features=None))
+        self._traces: dict[tuple[Recomputation | None, Workload, bool], Trace] = {}
 
     def training(self) -> Plan:
         """Plan training: as configured, and with settings that need less."""
         work = training_workload(self.job, self.target.gpus, self.target.text)
-        trace = self._trace(self.as_configured, work)
-        ways = [self._way((), self.as_configured, work)]
+        trace = self._trace(self.as_configured, work, stored=self.stores)
+        ways = [self._way((), self.as_configured, work, stored=self.stores)]
         if not self.target.on_cpu or not ways[0].fits:
             ways += self._other_ways(work, fits=ways[0].fits)
         flops = {part: n / work.batch for part, n in trace.flops_by_part.items() if part}
@@ -172,20 +174,22 @@ class _Planner:
 
     def _other_ways(self, work: Workload, *, fits: bool) -> Iterator[Way]:
         """Yield ways that need less; fewer frames, which change what is learnt, only if it does not fit."""
-        model = self.job.model
+        model = self.as_configured.config
         saving = model if model.use_grad_checkpoint else replace(model, use_grad_checkpoint=True)
         recomputed = self.as_configured if saving is model else self._model(saving)
         key = () if model.use_grad_checkpoint else ("model.use_grad_checkpoint: true",)
         if key:
-            yield self._way(key, recomputed, work)
+            yield self._way(key, recomputed, work, stored=self.stores)
         if model.decoder_quantization is None:
-            yield self._way((*key, "model.quantization: nf4"), recomputed.quantised("nf4"), work)
+            yield self._way((*key, "model.quantization: nf4"), recomputed.quantised("nf4"), work, stored=self.stores)
         if self.target.gpus > 1 and model.decoder_quantization is None:
-            yield self._way((*key, "run.parallel: {decoder: shard}"), recomputed, work, shards=self.target.gpus)
+            yield self._way(
+                (*key, "run.parallel: {decoder: shard}"), recomputed, work, shards=self.target.gpus, stored=self.stores
+            )
         if work.frames > 1 and not fits:
             fewer = replace(work, frames=work.frames // 2)
-            yield self._way((*key, f"n_frms: {fewer.frames}"), recomputed, fewer)
-        if model.freeze_vit and model.freeze_qformer:
+            yield self._way((*key, f"n_frms: {fewer.frames}"), recomputed, fewer, stored=self.stores)
+        if model.freeze_vit and model.freeze_qformer and not self.stores:
             yield self._way((*key, "model.features: DIR"), recomputed, work, stored=True)
 
     def _way(
@@ -212,7 +216,7 @@ class _Planner:
 
     def _trace(self, model: PlannedModel, work: Workload, *, stored: bool = False) -> Trace:
         """Trace a training step; one with a quantised or sharded decoder is that of the whole decoder."""
-        key = (bool(model.config.use_grad_checkpoint), work, stored)
+        key = (model.config.recomputation, work, stored)
         if key not in self._traces:
             batch = batch_of(model.config, work, training_media(model.config))
             self._traces[key] = model.in_training(_encoded(model, batch) if stored else batch, self._accumulation)
@@ -255,7 +259,7 @@ class _Planner:
         limit = int(card.memory_gb * 1e9)
         found = OnCard(name, card.memory_gb)
         if (work := training.training_work) is not None:
-            samples, trace = work.batch * self.target.gpus, self._trace(self.as_configured, work)
+            samples, trace = work.batch * self.target.gpus, self._trace(self.as_configured, work, stored=self.stores)
             found = replace(
                 found,
                 training_fits=training.training[0].need.total <= limit,
@@ -297,7 +301,7 @@ def formats_of(config: Any, run: Any, *, on_cpu: bool) -> Formats:
         return chosen_format(asked, in_file, fast, on_cpu=on_cpu, strict=config.strict_precision)
 
     vision = chosen(config.vit_precision if config.freeze_vit else "fp32", torch.float16)
-    decoder = chosen(config.llama_precision, of_decoder)
+    decoder = chosen(config.llama_precision if config.frozen_llama else "fp32", of_decoder)
     audio = chosen(config.audio_precision, torch.float32)
     amp = None
     if isinstance(run, RunConfig) and run.amp:

@@ -88,7 +88,8 @@ class LanguageModel(nn.Module):
         made = cls.__new__(cls)
         nn.Module.__init__(made)
         made.lm = copy.deepcopy(folder.skeleton).to(dtype)
-        made.max_context = folder.max_context
+        made.max_context, made.is_sharded = folder.max_context, False
+        made.has_separate_head = OutputHead.is_separate(folder.skeleton)
         if lora is not None:
             with torch.device("meta"):
                 add_adapters(made.lm, lora)
