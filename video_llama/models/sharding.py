@@ -90,7 +90,9 @@ def check_sharding(config: Any, sharding: Sharding | None) -> None:
     """
     parts = frozenset[str]() if sharding is None else sharding.parts
     problems = []
-    if "vision" in parts and not config.modalities.video:
+    if "vision" in parts and config.features is not None:
+        problems.append("run.parallel.vision: shard, but there is no frame encoder: model.features has what it makes")
+    elif "vision" in parts and not config.modalities.video:
         problems.append("run.parallel.vision: shard, but there is no frame encoder: the audio branch alone is trained")
     elif "vision" in parts and not config.freeze_vit:
         problems.append(

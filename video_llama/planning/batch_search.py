@@ -68,6 +68,9 @@ def settled(job: JobConfig, model: Any, mixture: Mixture, world: World, *, pad_i
     size = world.broadcast_object(_kept(file, sizes))
     how = "found before"
     if size is None:
+        if (stored := getattr(model, "stored_features", None)) is not None:
+            for dataset in mixture.datasets:
+                dataset.use(stored)  # there are no encoders for anything else
         worst = _longest_samples(mixture, job, each * world.size)
         amp = autocast_dtype(job.run, world.device)
         fits = _by_estimate if world.device.type == "cpu" else _by_trial

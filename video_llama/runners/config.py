@@ -281,6 +281,11 @@ class RunConfig:
             yield "batch_size_train", "auto needs global_batch_size, the samples of a step over all processes"
         if self.accum_grad_iters != 1:
             yield "accum_grad_iters", "follows from global_batch_size with batch_size_train: auto. Leave it out."
+        if self.parallel.sharded:
+            yield (
+                "batch_size_train",
+                "auto needs parts that are whole in each process: one that runs out of memory would keep the others waiting",
+            )
         for key in ("max_tokens_per_batch", "max_frames_per_batch"):
             if getattr(self, key) is not None:
                 yield key, "splits steps itself, so batch_size_train: auto has nothing to find. Leave one of them out."

@@ -21,6 +21,7 @@ from video_llama.planning import batch_search
 from video_llama.planning.batch_search import largest, settled
 from video_llama.runners.config import RunConfig
 from video_llama.runners.micro_batch import divisors
+from video_llama.runners.parallel_config import ParallelConfig
 
 
 @pytest.fixture(autouse=True)
@@ -181,3 +182,18 @@ def test_processes_that_cannot_share_a_step_are_refused(decoder: Path) -> None:
 def test_settings_that_contradict_auto_are_named(settings: dict[str, Any], key: str) -> None:
     config = RunConfig(init_lr=1.0, max_epoch=1, output_dir="out", device="cpu", **settings)
     assert [found for found, _ in config.check()] == [key]
+
+
+def test_parts_that_are_shared_are_refused_because_trials_that_fail_in_one_process_stop_the_others(
+    decoder: Path,
+) -> None:
+    run = job(decoder, global_batch_size=8, parallel=ParallelConfig(decoder="shard")).run
+    assert [key for key, _ in run.check()] == ["batch_size_train"]
+
+
+def test_a_model_without_encoders_is_tried_with_stored_features(decoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, used = tiny.model(decoder), []
+    monkeypatch.setattr(Samples, "use", lambda self, features: used.append(features), raising=False)
+    monkeypatch.setattr(type(model), "stored_features", "a store")
+    find(job(decoder, global_batch_size=4), model)
+    assert used == ["a store"]
