@@ -11,7 +11,7 @@ from video_llama.common.registry import BENCHMARKS, did_you_mean
 from video_llama.evaluation.annotation_files import Row
 from video_llama.evaluation.answer_matching import equal, equal_normalized
 from video_llama.evaluation.option_letters import letters_of, listed, named_letter
-from video_llama.evaluation.published_benchmark import PublishedBenchmark
+from video_llama.evaluation.published_benchmark import PublishedBenchmark, check_template
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import CaptionScorer, ChoiceScorer, MatchScorer, Scorer, VqaScorer
 
@@ -55,6 +55,7 @@ class OwnQuestions(PublishedBenchmark):
         self.sort = _sort(*rows[0])
         if self.config.prompt is None:
             self.template = _SCORERS[self.sort][0]
+        check_template(_SCORERS[self.sort][0], self.template)
         return [self._record(where, row, number) for number, (where, row) in enumerate(rows, start=1)]
 
     def _record(self, where: str, row: Row, number: int) -> QuestionRecord:

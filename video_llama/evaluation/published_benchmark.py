@@ -64,8 +64,7 @@ class PublishedBenchmark(ABC):
     def __init__(self, config: PublishedConfig) -> None:
         self.config = config
         self.template = self.prompt if config.prompt is None else config.prompt
-        if "<question>" in self.prompt and "<question>" not in self.template:
-            raise ConfigError([f"prompt: {self.template!r}: has no <question>, which is where each question goes"])
+        check_template(self.prompt, self.template)
         self.files = AnnotationFolder(Path(config.annotations))
         self.all_records = self.read()
         _check(self.all_records, self.files)
@@ -198,6 +197,12 @@ def media_file(folder: Path, record: QuestionRecord) -> Path | None:
 def in_folders(name: str, *folders: str) -> tuple[str, ...]:
     """Return a name as it is, then in each of some folders."""
     return (name, *(f"{folder}/{name}" for folder in folders))
+
+
+def check_template(own: str, template: str) -> None:
+    """Raise ConfigError if a template has no place for the question, and the benchmark's own has one."""
+    if "<question>" in own and "<question>" not in template:
+        raise ConfigError([f"prompt: {template!r}: has no <question>, which is where each question goes"])
 
 
 def _check(records: Sequence[QuestionRecord], files: AnnotationFolder) -> None:
