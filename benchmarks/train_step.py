@@ -40,7 +40,7 @@ def main() -> None:
     }
     for way in ways.values():
         way()
-    times = timed(ways, rounds=9)
+    times = timed(ways, rounds=5)
     rows = time_rows(times, ORIGINAL, bounds={OURS: ">= 1.25", COMPILED: ">= 1.25", STORED: ">= 3.5"})
     rows = [replace(row, ratio=None) if row.name == ENCODERS else row for row in rows]
     share = times[ENCODERS].minimum / times[OURS].minimum
