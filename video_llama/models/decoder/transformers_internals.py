@@ -33,6 +33,12 @@ def unrounded_constants(decoder: Any) -> None:
             decoder._init_weights(module)
 
 
+def mark_as_loaded(decoder: Any) -> None:
+    """Keep ``_init_weights`` from drawing new values for weights that transformers has not loaded itself."""
+    for p in decoder.parameters():
+        p._is_hf_initialized = True
+
+
 def _matches(name: str, patterns: Any) -> bool:
     return any(re.search(pattern, name) for pattern in patterns or ())
 
