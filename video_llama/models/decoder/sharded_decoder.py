@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from video_llama.common.errors import WeightsError
 from video_llama.models.decoder.folder import DecoderFolder
+from video_llama.models.decoder.transformers_internals import mark_as_loaded
 from video_llama.models.sharding import Sharding
 from video_llama.models.weights.unfilled import parameter_names, parameters_without_values
 
@@ -68,6 +69,7 @@ def shard_decoder(decoder: LanguageModel, folder: DecoderFolder, sharding: Shard
         sharding.fill_shards(lm, read)
     except WeightsError as error:
         raise folder.error(str(error)) from error
+    mark_as_loaded(lm)
     return sorted({name for names in sharding.world.gather_objects(broken) for name in names})
 
 

@@ -37,6 +37,12 @@ def unrounded_constants(decoder: Any) -> None:
             decoder._init_weights(module)
 
 
+def mark_as_loaded(decoder: Any) -> None:
+    """Keep ``_init_weights`` from drawing new values for weights that transformers has not loaded itself."""
+    for p in decoder.parameters():
+        p._is_hf_initialized = True
+
+
 def takes_rows(decoder: Any) -> bool:
     """Return whether a decoder can go on with sequences of different lengths that come and go, in one batch.
 

@@ -21,9 +21,9 @@ from video_llama.models.decoder.sharded_decoder import decoder_without_values
 from video_llama.models.sharding import Sharding, check_sharding
 
 LARGE: dict[str, Any] = {
-    "intermediate_size": 1536, "num_hidden_layers": 8, "vocab_size": 16_000, "num_attention_heads": 8,
+    "intermediate_size": 1536, "num_hidden_layers": 12, "vocab_size": 4_000, "num_attention_heads": 8,
 }  # fmt: skip
-"""44 million weights, 175 MB in fp32."""
+"""45 million weights, 180 MB in fp32, no tensor of which is more than 5 % of it."""
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi", "gpt2")
 
 
@@ -105,7 +105,7 @@ def test_no_process_holds_the_whole_decoder_in_memory_while_it_loads(noted):
 def test_shared_decoders_of_many_families_have_the_gradients_of_whole_ones(noted):
     for process in noted:
         assert len(process.differences) == 2 * len(FAMILIES)
-        assert set(process.differences.values()) == {0.0}, process.differences
+        assert {name: off for name, off in process.differences.items() if off} == {}
 
 
 def test_every_process_learns_of_a_value_that_is_not_finite_in_the_share_of_one(noted):
