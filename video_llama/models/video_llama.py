@@ -318,7 +318,7 @@ class VideoLLaMA(nn.Module):
     def _encode_frames(self, groups: Sequence[MediaGroup]) -> Iterator[MediaGroup]:
         """Run the image encoder and the image Q-Former over all frames at once."""
         if not groups:
-            if self.config.modalities.video and is_sharded(self.vision):
+            if self.config.modalities.video and self.config.features is None and is_sharded(self.vision):
                 self._keep_pace()
             return iter(())
         trained = torch.is_grad_enabled() and (is_trainable(self.vision) or is_trainable(self.qformer))
