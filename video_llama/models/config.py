@@ -292,10 +292,17 @@ class VideoLLaMAConfig:
         """
         if self.ckpt is None:
             raise ConfigError(["model.ckpt is not set: the branch would answer at random"])
-        frozen = self.frozen()
-        if problems := [*frozen.check(), *frozen.check_files()]:  # training may leave out what inference needs
+        checked = self.checked_in_use()
+        if problems := [*checked.check(), *checked.check_files()]:  # training may leave out what inference needs
             raise ConfigError([f"for inference, model.{key}: {message}" for key, message in problems])
-        return frozen
+        return self.frozen()
+
+    def checked_in_use(self) -> VideoLLaMAConfig:
+        """Return the config whose contradictions are those of use: parts that were trained need no file of their own."""
+        trained = {
+            name: getattr(self, name) for name in ("freeze_vit", "freeze_qformer", "frozen_llama", "drop_path_rate")
+        }
+        return replace(self.frozen(), **trained)
 
     def frozen(self) -> VideoLLaMAConfig:
         """Return the config of the same model with nothing trained, and sound as the input of the audio branch."""

@@ -315,10 +315,9 @@ def _in_use(config: Any) -> Any:
     Raises:
         ConfigError: settings contradict each other in use.
     """
-    frozen = config.frozen()
-    if problems := list(frozen.check()):
+    if problems := list(config.checked_in_use().check()):
         raise ConfigError([f"in use, model.{key}: {message}" for key, message in problems])
-    return frozen
+    return config.frozen()
 
 
 def _encoded(model: PlannedModel, batch: Batch) -> Batch:

@@ -56,13 +56,13 @@ def test_weights_that_are_left_out_must_be_downloaded(tmp_path, monkeypatch):
         for key, name in (VISION | AUDIO).items()
     }
     config = full_size(equip_audio_branch=True)
-    assert dict(config.check()) == expected
+    assert dict(config.check_files()) == expected
     for name in (*VISION.values(), *AUDIO.values()):
         known = find_known(name)
         assert known is not None
         known.target.parent.mkdir(exist_ok=True)
         known.target.touch()
-    assert dict(config.check()) == {}
+    assert dict(config.check_files()) == {}
 
 
 def test_a_small_frozen_part_still_needs_a_file(tmp_path: Path):

@@ -289,7 +289,8 @@ def test_data_sets_may_repeat_the_number_of_tokens_of_the_branch_that_is_trained
 )
 def test_settings_that_contradict_each_other_are_named(decoder, settings, key):
     weights = {"vit_ckpt": "v", "q_former_model": "q"}
-    assert [found for found, _ in tiny.config(decoder, **weights, **settings).check()] == [key]
+    config = tiny.config(decoder, **weights, **settings)
+    assert [found for found, _ in (*config.check(), *config.check_files())] == [key]
 
 
 @pytest.mark.parametrize(

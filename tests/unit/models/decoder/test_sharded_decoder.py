@@ -70,7 +70,7 @@ def gradient(decoder: LanguageModel) -> torch.Tensor:
         decoder.target_loss(embeds, torch.ones_like(ids), ids.where(ids % 3 > 0, -100))[0].backward()
         assert embeds.grad is not None
         found.append(embeds.grad)
-        decoder.recompute_activations()
+        decoder.recompute_activations("full")
     return torch.cat(found)
 
 
