@@ -8,7 +8,6 @@ from pathlib import Path
 
 from video_llama.common.errors import DataError, OutputError
 from video_llama.common.files import replacing
-from video_llama.evaluation.comparison import differences, flipped, other_differences, read_results, shared_benchmarks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what differs."""
+    from video_llama.evaluation.comparison import (  # slow to import
+        differences,
+        flipped,
+        other_differences,
+        read_results,
+        shared_benchmarks,
+    )
+
     first, second = read_results(args.first), read_results(args.second)
     names = shared_benchmarks(first, second)
     if not names:

@@ -31,10 +31,10 @@ from video_llama.models.audio_branch import AudioBranch
 from video_llama.models.compilation import compile_blocks
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.config import Recomputation
-from video_llama.models.decoder.export import export_decoder
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import adapters_alone
 from video_llama.models.decoder.lora_merge import merge_lora
+from video_llama.models.decoder.trained_decoder import export_decoder
 from video_llama.models.encoder_keys import encoder_keys
 from video_llama.models.encoders.factory import audio_processor, build_audio_encoder
 from video_llama.models.encoders.imagebind import ImageBind

@@ -28,7 +28,7 @@ from video_llama.checkpoints.shards_folder import (
 from video_llama.common.distributed import World
 from video_llama.common.errors import TrainingError, WeightsError
 from video_llama.models.decoder.config import LoRAConfig
-from video_llama.models.decoder.export import export_decoder
+from video_llama.models.decoder.trained_decoder import export_decoder
 from video_llama.models.sharding import Sharding
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.models.weights.loading import read_weights_files
