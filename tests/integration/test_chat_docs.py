@@ -45,7 +45,7 @@ def test_the_python_examples_run(folder, capsys):
     assert lines[3].startswith("AnswerStats(prompt_tokens=")
     assert lines[4] == "It moves left."
     answer = "FileAnswer(text='It is a ring.', audio_status=AudioStatus(state='used', reason=''), damage='')"
-    assert printed(batch, capsys) == [f"[{answer}, DecodeError('lost.jpg: no such file')]"]
+    assert printed(batch, capsys) == ["What is it? lost.jpg: no such file", f"What shape is it? {answer}"]
 
 
 def test_the_example_in_the_docstring_of_chat_prints_what_it_shows(folder):
