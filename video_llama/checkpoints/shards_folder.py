@@ -176,7 +176,7 @@ def _link(source: str, target: str) -> None:
 
 
 def _rename(partial: Path, folder: Path) -> str | None:
-    """Give a folder its name, in the place of one that is there; return why that failed, or None."""
+    """Rename a folder, replacing one of that name; return why that failed, or None."""
     try:
         for file in [*partial.iterdir(), partial]:
             sync(file)

@@ -14,7 +14,7 @@ from video_llama.sharing.card import Training
 
 
 def training_record(model: Any) -> Training | None:
-    """Return the training of the last of a model's checkpoints that tells of one; None if none does.
+    """Return the training that the last of a model's checkpoints records; None if none does.
 
     Args:
         model: the model section, with ``ckpt`` and ``ckpt_2`` as they were read.

@@ -60,7 +60,7 @@ def export_decoder(config: VideoLLaMAConfig, checkpoint: str | Path, output: str
 
 
 def _fill(lm: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Put tensors in the place of parameters without values.
+    """Fill parameters without values with tensors.
 
     Raises:
         WeightsError: they are not those of this decoder.
