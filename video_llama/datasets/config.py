@@ -14,7 +14,7 @@ from annotated_types import Ge, Gt
 from video_llama.checkpoints.sources.hub import HubReference
 from video_llama.checkpoints.sources.references import parse
 from video_llama.common.registry import BENCHMARKS, PROCESSORS
-from video_llama.config.fields import ExistingPath, Operational, Registered
+from video_llama.config.fields import UNSET, ExistingPath, Operational, Registered
 from video_llama.config.inference_config import misplaced, processor_disagreements
 from video_llama.datasets.annotations import unread_files
 from video_llama.datasets.shards.storage import ExistingShards
@@ -135,7 +135,7 @@ class DatasetConfig:
         """
         for key, repeated in _REPEATED.items():
             value = getattr(self, key)
-            if value is not None and key in model and repeated(value) != repeated(model[key]):
+            if value not in (None, UNSET) and key in model and repeated(value) != repeated(model[key]):
                 yield key, f"{value!r}, but the model has {model[key]!r}. Leave it out here."
         for split in ("train", "eval"):
             processor = getattr(self.vis_processor, split)

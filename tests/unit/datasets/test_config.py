@@ -56,6 +56,7 @@ def test_a_setting_that_repeats_the_models_must_agree_with_it(
     [
         {"num_video_query_token": 8, "tokenizer_name": "models/vicuna", "model_type": "vicuna"},
         {"tokenizer_name": "./models/vicuna/"},
+        {"tokenizer_name": "???"},
         {"model_type": "pretrain_vicuna"},
     ],
     ids=str,
