@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar, cast
@@ -103,22 +103,16 @@ class World:
                 dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    @contextmanager
-    def exchanging_shards(self) -> Iterator[None]:
+    def exchanging_shards(self) -> AbstractContextManager[None]:
         """Name a process that is lost while a sharded model computes; other errors pass unchanged."""
-        if self.heartbeat is None:
-            yield
-            return
-        self.heartbeat.entering_collective()
-        try:
-            yield
-        except RuntimeError as error:
-            if (lost := self.heartbeat.who_is_missing()) is None:
-                raise
-            raise lost from error
+        return self._explained(lambda heartbeat, _: heartbeat.who_is_missing())
+
+    def _collective(self) -> AbstractContextManager[None]:
+        return self._explained(Heartbeat.blame)
 
     @contextmanager
-    def _collective(self) -> Iterator[None]:
+    def _explained(self, explain: Callable[[Heartbeat, RuntimeError], Exception | None]) -> Iterator[None]:
+        """Raise what explains a failure of the processes' communication in its place, if anything does."""
         if self.heartbeat is None:
             yield
             return
@@ -126,7 +120,9 @@ class World:
         try:
             yield
         except RuntimeError as error:
-            raise self.heartbeat.blame(error) from error
+            if (lost := explain(self.heartbeat, error)) is None:
+                raise
+            raise lost from error
 
     def close(self, error: BaseException | None = None) -> None:
         """Leave the process group.
