@@ -13,11 +13,11 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.minima import Times
+from video_llama.common.versions import versions_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -100,7 +100,7 @@ def write(name: str, rows: Sequence[Row], command: str | None = None) -> None:
         "command": command or f"python -m benchmarks.{name}",
         "commit": _commit(),
         "machine": machine(),
-        "versions": _versions(),
+        "versions": versions_of(PACKAGES),
         "rows": [asdict(row) for row in rows],
     }
     RESULTS.mkdir(exist_ok=True)
@@ -167,13 +167,3 @@ def _commit() -> str:
         return git("rev-parse", "--short=12", "HEAD") + (" with changes" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

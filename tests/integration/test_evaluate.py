@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import ROOT, Result
+from video_llama.common.files import sha256_of
 from video_llama.conversation.batching import File, FileQuestion
 from video_llama.conversation.engine import Engine
 from video_llama.evaluation.clip_part import ClipPart
-from video_llama.evaluation.results import sha256
 from video_llama.inference.journal import Journal
 
 TOY = "eval_configs/toy.yaml"
@@ -116,11 +116,11 @@ def test_the_results_hold_what_decides_them(results, sets):
     assert results["model"]["config"]["model_type"] == "pretrain_vicuna"
     assert {
         "file": "branch.safetensors",
-        "sha256": sha256(ROOT / "video_llama/toy/weights/branch.safetensors"),
+        "sha256": sha256_of(ROOT / "video_llama/toy/weights/branch.safetensors"),
     } in results["model"]["weights"]
     assert results["versions"].keys() >= {"video_llama", "python", "torch", "transformers", "av"}
     own = results["benchmarks"]["manifest"]
-    assert own["annotations"] == {"test.jsonl": sha256(sets / "manifest/test.jsonl")}
+    assert own["annotations"] == {"test.jsonl": sha256_of(sets / "manifest/test.jsonl")}
     assert own["prompt"] == "<question>"
     assert own["settings"]["media_dir"] == str(sets / "media")
     assert own["items"][0].keys() == {"id", "clip", "types", "prompt", "options", "references", "answer", "scores"}

@@ -111,11 +111,12 @@ def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
     """
     numbers = {n: t for n, t in tensors.items() if t.is_floating_point() and t.numel() and t.itemsize > 1}
     with ThreadPoolExecutor(SEARCHES) as pool:
-        finite = list(pool.map(_is_finite, numbers.values()))
+        finite = list(pool.map(is_finite, numbers.values()))
     return [name for name, good in zip(numbers, finite, strict=True) if not good]
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
+    """Return whether a tensor with elements holds neither NaN nor infinity."""
     return all(bool(edge.isfinite()) for edge in tensor.detach().aminmax())
 
 

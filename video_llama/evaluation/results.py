@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from video_llama import __version__
 from video_llama.checkpoints.sources.references import find_local
 from video_llama.common.errors import OutputError
-from video_llama.common.files import replacing
+from video_llama.common.files import replacing, sha256_of
+from video_llama.common.versions import versions_of
 from video_llama.config.loader import InferenceConfig
 from video_llama.config.serialize import named_paths, plain
 from video_llama.conversation.processors import inference_config
@@ -56,7 +54,7 @@ def results(
         "format": FORMAT,
         "model": model_record(model),
         "generation": asdict(settings),
-        "versions": versions(),
+        "versions": {"video_llama": __version__, **versions_of(PACKAGES)},
         "benchmarks": {name: benchmark_record(*pair) for name, pair in scored.items()},
     }
 
@@ -70,33 +68,16 @@ def model_record(model: ConfiguredModel) -> dict[str, Any]:
         "config": model.job.as_dict()["model"],
         "inference": plain(InferenceConfig, inference_config(model.job)),
         "weights": [
-            {"file": file.name, "sha256": sha256(file)} for path in files if path is not None for file in _files(path)
+            {"file": file.name, "sha256": sha256_of(file)}
+            for path in files
+            if path is not None
+            for file in _files(path)
         ],
     }
 
 
 def _files(path: Path) -> list[Path]:
     return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-
-
-def sha256(path: Path) -> str:
-    """Return the digest of a file."""
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of this package, of Python, and of the packages that may decide an answer."""
-    found = {"video_llama": __version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def benchmark_record(benchmark: Benchmark, result: BenchmarkResult) -> dict[str, Any]:

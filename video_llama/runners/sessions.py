@@ -8,19 +8,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import video_llama
 from video_llama.common.errors import Preempted, first_line
 from video_llama.common.files import replacing
+from video_llama.common.versions import versions_of
 
 if TYPE_CHECKING:
     from video_llama.runners.runner_base import RunnerBase
@@ -76,7 +75,7 @@ def recorded(folder: Path, **about: Any) -> Iterator[Session]:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             **about,
-            "versions": versions(),
+            "versions": {"video_llama": video_llama.__version__, **versions_of(PACKAGES)},
             "commits": commits(),
         },
     )
@@ -96,17 +95,6 @@ def read_sessions(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [entry for entry in sessions if isinstance(entry, dict)] if isinstance(sessions, list) else []
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that numbers depend on."""
-    found = {"video_llama": video_llama.__version__, "python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def commits() -> dict[str, str]:

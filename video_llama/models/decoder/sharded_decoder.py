@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from video_llama.checkpoints.compare import is_finite
 from video_llama.common.errors import WeightsError
 from video_llama.models.decoder.folder import DecoderFolder
 from video_llama.models.decoder.transformers_internals import mark_as_loaded
@@ -61,7 +62,7 @@ def shard_decoder(decoder: LanguageModel, folder: DecoderFolder, sharding: Shard
 
     def read(name: str, rows: slice) -> Tensor:
         values = folder.weights.read(stored[name], rows)
-        if values.numel() and not all(bool(edge.isfinite()) for edge in values.aminmax()):
+        if values.numel() and not is_finite(values):
             broken.append(stored[name])
         return values
 
