@@ -15,6 +15,7 @@ import pytest
 
 from tests.demo_server import Server, served
 from video_llama.cli.main import main as video_llama
+from video_llama.conversation.engine import Engine
 from video_llama.toy.world import write_world
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,14 @@ class Result(NamedTuple):
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy world of 60 clips, and 12 with held-out combinations."""
     return write_world(tmp_path_factory.mktemp("toy") / "world", n_clips=60, n_heldout=12, n_images=8)
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Engine:
+    """The toy model, loaded once for all tests of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        return Engine.from_config("eval_configs/toy.yaml", device="cpu")
 
 
 @pytest.fixture

@@ -23,13 +23,6 @@ TOY = "eval_configs/toy.yaml"
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Engine:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        return Engine.from_config(TOY, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
     """Two test sets on held-out clips: questions of one's own, and MSVD-QA's layout with a clip that is missing."""
     folder = tmp_path_factory.mktemp("sets")

@@ -32,13 +32,6 @@ QUESTIONS = {
 
 
 @pytest.fixture(scope="module")
-def loaded() -> Engine:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(ROOT)
-        return Engine.from_config(TOY, device="cpu")
-
-
-@pytest.fixture(scope="module")
 def media(tmp_path_factory: pytest.TempPathFactory, world: Path) -> Path:
     """A folder of clips, images, and files that are neither."""
     folder = tmp_path_factory.mktemp("media")
