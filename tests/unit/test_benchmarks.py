@@ -65,3 +65,22 @@ def test_what_is_measured_of_stage_1_on_a_gpu_are_its_claims(model, monkeypatch)
     claimed = {row.name for row in gpu_claims.GPU_CLAIMS if row.name.startswith("stage 1")}
     assert claimed <= found.keys()
     assert all(row.value is not None and row.value > 0 for row in found.values())
+
+
+def test_what_is_measured_of_decoding_on_a_gpu_are_its_claims_and_both_ways_decode_the_same(model, monkeypatch):
+    model.eval()
+    for name, value in {"PROMPT": 5, "NEW_TOKENS": 4, "ROUNDS": 1}.items():
+        monkeypatch.setattr(gpu, name, value)
+    monkeypatch.setattr(gpu.SEVEN_B, "vocab_size", tiny.VOCABULARY)
+    found = {row.name for row in gpu.decoding(model, torch.device("cpu"))}
+    assert {row.name for row in gpu_claims.GPU_CLAIMS if row.name.startswith("decoding")} <= found
+    prompts = [[5, 6, 7], [8, 9, 10]]
+    columns = gpu.plain_loop(model.decoder.lm, torch.tensor(prompts))
+    assert gpu.scheduled(model, prompts) == [list(row) for row in zip(*columns, strict=True)]
+
+
+def test_what_is_measured_of_an_answer_on_a_gpu_is_its_claim(model, monkeypatch):
+    for name, value in {"FRAMES": 4, "TEXT": 8, "NEW_TOKENS": 4}.items():
+        monkeypatch.setattr(gpu, name, value)
+    monkeypatch.setattr(gpu, "peak_of", lambda way, device: way() or 1e9)
+    assert gpu.one_answer(model.eval(), torch.device("cpu")).name == gpu_claims.IN_USE
