@@ -71,11 +71,10 @@ class Answer:
         """Add a token; return the text that is final now."""
         self.tokens.append(token)
         piece = self.text.feed(token)
-        if self.text.done:
-            self.finish_reason = "stop"
-        elif len(self.tokens) == self.request.settings.max_new_tokens:
+        if len(self.tokens) == self.request.settings.max_new_tokens:
             piece += self.text.end()
-            self.finish_reason = "length"
+        if self.text.done:
+            self.finish_reason = "stop" if self.text.stopped else "length"
         return piece
 
 

@@ -31,12 +31,12 @@ class GenerationSettings:
     """Sample from the smallest set of most likely tokens whose probabilities sum to this."""
     repetition_penalty: float = 1.0
     """Divides the logits of tokens already in the answer; 1: no penalty."""
+    seed: int | None = None
+    """Seed of sampling. None: a new one each time."""
     frequency_penalty: float = 0.0
     """Subtracted from the logit of a token for each time that it is in the answer already."""
     presence_penalty: float = 0.0
     """Subtracted from the logits of tokens already in the answer."""
-    seed: int | None = None
-    """Seed of sampling. None: a new one each time."""
 
     def __post_init__(self) -> None:
         for name, (kind, number, allowed, expected) in _RULES.items():
