@@ -28,18 +28,11 @@ PATIENCE_S = 60
 SHORT = GenerationSettings(max_new_tokens=8)
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> Iterator[None]:
-    """Models whose answers do not end early."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
-
-
-@pytest.fixture(scope="module")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("clips")
-    paths = [folder / f"{name}.mp4" for name in "abcdef"]
+@pytest.fixture
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Files with the same names each time, from which their frames are made."""
+    monkeypatch.chdir(tmp_path)
+    paths = [Path(f"{name}.mp4") for name in "abcdef"]
     for path in paths:
         path.write_bytes(b"frames")
     return paths
