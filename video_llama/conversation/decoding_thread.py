@@ -132,6 +132,8 @@ class DecodingThread:
         while self._wait():
             self._drop()
             self._start()
+            if not self._scheduler.busy:
+                continue
             try:
                 events = self._engine.step(self._scheduler)
             except Exception as error:  # a fault of one step must not end the service
