@@ -190,7 +190,7 @@ class Engine:
         return self._files.get(self._key(file))
 
     def _key(self, file: File) -> Hashable | None:
-        return file_key(file.path, file, self.reader.identity(file.kind))
+        return file_key(file.path, replace(file, path=""), self.reader.identity(file.kind))
 
     @within_memory
     @torch.no_grad()
