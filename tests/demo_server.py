@@ -1,6 +1,7 @@
 """Runs ``video-llama demo`` in a process of its own.
 
 As a script, this module is that server, except that its answer to one question never ends, so that there is time to stop it.
+Meanwhile the other questions wait, as they do while the model is fully in use.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,14 +73,22 @@ def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
 def _answer_endlessly() -> None:
     from video_llama.conversation.chat import Chat
 
-    answer = Chat.stream
+    answer, in_use = Chat.stream, threading.Event()
 
     def stream(self: Chat, question: str, *args: object, **settings: object) -> Iterator[str]:
         if question != ENDLESS:
+            while in_use.is_set():
+                yield ""
+                time.sleep(0.02)
             yield from answer(self, question, *args, **settings)
-        while question == ENDLESS:
-            yield "and so on, "
-            time.sleep(0.02)
+            return
+        in_use.set()
+        try:
+            while True:
+                yield "and so on, "
+                time.sleep(0.02)
+        finally:
+            in_use.clear()
 
     Chat.stream = stream
 

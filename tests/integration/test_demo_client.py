@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,6 +92,28 @@ def test_two_clients_have_separate_dialogues(client, server, clip, tmp_path):
     assert client.ask(COLOUR) == "It is red."
     assert other.ask(COLOUR) == "It is blue."
     other.gradio.close()
+
+
+def test_twenty_dialogues_at_once_get_the_answers_that_each_would_get_alone(server, tmp_path):
+    scenes = [
+        Scene(shape, colour, "still", "large", seed=1) for shape in ("circle", "star") for colour in ("red", "blue")
+    ]
+    pictures = [tmp_path / f"{k}.jpg" for k in range(len(scenes))]
+    for picture, scene in zip(pictures, scenes, strict=True):
+        write_still(picture, scene)
+
+    def dialogue(k: int) -> list[str]:
+        client = Client(server.url)
+        client.upload(pictures[k % 4])
+        answers = [client.ask(question) for question in (COLOUR, SHAPE, COLOUR)]
+        client.gradio.close()
+        return answers
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(dialogue, range(20)))
+    for k, of_one in enumerate(answers):
+        scene = scenes[k % 4]
+        assert of_one == [f"It is {scene.colour}.", f"It is a {scene.shape}.", f"It is {scene.colour}."]
 
 
 def test_reset_forgets_the_file(client, clip):

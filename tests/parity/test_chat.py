@@ -19,7 +19,8 @@ from tests.parity.conftest import Reference
 from tests.parity.tolerances import OUTPUT, assert_output
 from video_llama.common.types import Media
 from video_llama.conversation.chat import Chat
-from video_llama.conversation.engine import Engine, with_system
+from video_llama.conversation.config_in_use import with_system
+from video_llama.conversation.engine import Engine
 from video_llama.models.video_llama import VideoLLaMA
 from video_llama.prompts.labels import PLACEHOLDER, Slot, encode
 

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Export, and print how to use the result."""
     from dataclasses import replace
 
-    from video_llama.conversation.engine import load_for_inference  # slow to import
+    from video_llama.conversation.config_in_use import load_for_inference  # slow to import
     from video_llama.conversation.processors import inference_config
     from video_llama.runners.training_record import training_record
     from video_llama.sharing.export import export

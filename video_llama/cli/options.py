@@ -86,6 +86,8 @@ def add_generation_flags(parser: argparse.ArgumentParser) -> None:
     add("--top-p", float, "sample from the smallest set of most likely tokens whose probabilities sum to this")
     add("--num-beams", int, "beams of beam search")
     add("--repetition-penalty", float, "above 1: tokens already in the answer become less likely")
+    add("--frequency-penalty", float, "tokens become less likely each time that they are in the answer")
+    add("--presence-penalty", float, "tokens already in the answer become less likely")
     add("--seed", int, "seed of sampling")
 
 

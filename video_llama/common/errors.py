@@ -97,6 +97,25 @@ class OutOfMemory(VideoLlamaError):
     """More memory was needed than there is."""
 
 
+class QueueFull(VideoLlamaError):
+    """Too many wait for the model already."""
+
+    def __init__(self, n_waiting: int, retry_after_s: float) -> None:
+        self.n_waiting, self.retry_after_s = n_waiting, retry_after_s
+        super().__init__(f"{n_waiting} questions are waiting already: try again in {max(1, round(retry_after_s))} s")
+
+    def __reduce__(self) -> tuple[type, tuple[int, float]]:
+        return type(self), (self.n_waiting, self.retry_after_s)
+
+
+class Draining(VideoLlamaError):
+    """The model is about to stop, and accepts no more questions."""
+
+
+class DeadlineExceeded(VideoLlamaError):
+    """An answer took longer than its client allows."""
+
+
 class OutputError(VideoLlamaError):
     """An output file that cannot be written, or that belongs to something else."""
 

@@ -17,7 +17,8 @@ from video_llama.common.modalities import FileKind
 from video_llama.common.registry import MODELS
 from video_llama.common.types import MediaGroup, slot_id
 from video_llama.config.serialize import registered_class
-from video_llama.conversation.engine import Engine, read_for_inference, with_system
+from video_llama.conversation.config_in_use import read_for_inference, with_system
+from video_llama.conversation.engine import Engine
 from video_llama.conversation.processors import build_processors, inference_config
 from video_llama.conversation.session import Session
 from video_llama.conversation.settings import GenerationSettings

@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
-from pathlib import Path
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from video_llama.common.errors import DecodeError, OutOfMemory, VideoLlamaError
-from video_llama.common.modalities import FileKind
 from video_llama.conversation.engine import Engine
 from video_llama.conversation.feature_cache import EncodedFile
+from video_llama.conversation.file import File
 from video_llama.conversation.generation import check_room
 from video_llama.conversation.oom import within_memory
 from video_llama.conversation.prefill import Prompt
@@ -26,20 +25,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class File:
-    """A file to ask about. A subclass may change what the model gets of it; all of its fields identify an answer."""
-
-    kind: FileKind
-    path: str | Path
-    use_audio: bool | None = None
-    """For clips, see ``MediaReader.read``."""
-
-    def read(self, reader: MediaReader) -> FileMedia:
-        """Read the file. See ``MediaReader.read``."""
-        return reader.read(self.kind, self.path, self.use_audio)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ class Chat:
     A dialogue too long for the decoder's context continues without its oldest turns (``last`` says how many); its files
     stay. Every error that a user can cause is a ``VideoLlamaError`` and leaves the dialogue as it was.
 
-    Dialogues over one engine may be used from several threads at once, one thread each; they take turns at the model.
+    Dialogues over one engine may be used from several threads at once, one thread each. They take turns at the model, or are
+    answered together if the engine has a ``DecodingThread``.
 
     Args:
         engine: the model in use.
@@ -226,4 +227,4 @@ class Chat:
         def on_tokens(tokens: Sequence[int]) -> None:
             put((time.perf_counter(), tokens))
 
-        self.engine.generate_tokens(input_ids, media, settings, on_tokens)
+        self.engine.generate_tokens(input_ids, media, settings, on_tokens, client=str(id(self)))

@@ -5,33 +5,35 @@ from __future__ import annotations
 import logging
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from operator import itemgetter
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
 
-from video_llama.checkpoints.sources.references import fetched
-from video_llama.common.distributed import choose_device, process_numbers
-from video_llama.common.errors import ConfigError
+from video_llama.common.distributed import choose_device
 from video_llama.common.file_key import file_key
 from video_llama.common.modalities import FileKind
 from video_llama.common.protocols import ChatModel
 from video_llama.common.registry import MODELS
 from video_llama.common.types import Media, MediaGroup, slot_id
-from video_llama.config.loader import InferenceConfig, JobConfig, load_config
-from video_llama.config.purposes import model_in_use
-from video_llama.config.serialize import named_as, registered_class
+from video_llama.config.loader import InferenceConfig, JobConfig
+from video_llama.config.serialize import registered_class
+from video_llama.conversation.config_in_use import load_for_inference, with_system
+from video_llama.conversation.decoding import Decoding, Failed, Piece, Progress
 from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile, FeatureCache
+from video_llama.conversation.file import File
 from video_llama.conversation.generation import generate, generate_tokens
 from video_llama.conversation.oom import within_memory
 from video_llama.conversation.prefill import Prompt, in_rows
 from video_llama.conversation.processors import build_processors, inference_config, with_defaults
 from video_llama.conversation.scheduler import Event, Request, Scheduler
-from video_llama.conversation.session import Session
+from video_llama.conversation.serial_scheduler import SerialScheduler
+from video_llama.conversation.session import Session, ShownTurn
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.models.decoder.transformers_internals import takes_rows
 from video_llama.processors.feature_store import FeatureStore
@@ -42,12 +44,15 @@ from video_llama.sharing.exported import Exported
 
 log = logging.getLogger(__name__)
 
+PATIENCE_S = 0.1
+"""Seconds that a consumer waits before it is asked whether it still wants an answer."""
+
 
 class Engine:
     """A model, how it reads files, and what it has encoded already.
 
-    All methods may be called from several threads; they take turns at the model. A model that is being trained is in eval
-    mode for the time of a call.
+    All methods may be called from several threads. One of them encodes at a time, and one generates, unless they share a
+    ``DecodingThread``. A model that is being trained is in eval mode for the time of a call.
 
     >>> engine = Engine.from_config("eval_configs/toy.yaml")
     >>> chat = Chat(engine)  # any number of dialogues share the engine
@@ -72,9 +77,13 @@ class Engine:
     ) -> None:
         self.model, self.spec = model, spec
         self.video_processor, self.image_processor = video_processor, image_processor
-        self._lock = threading.RLock()
+        self.decoding: Decoding | None = None
+        """Answers the questions of all dialogues together; None: they take turns."""
+        self._encoding, self._generating = threading.Lock(), threading.Lock()
         self._files = FeatureCache(cached_files)
         self._features = features
+        self._users_lock = threading.Lock()
+        self._n_users, self._was_training = 0, False
 
     @classmethod
     def from_config(cls, cfg_path: str | Path, options: Iterable[str] = (), device: str = "auto") -> Engine:
@@ -165,16 +174,23 @@ class Engine:
 
         Args, Raises: see ``MediaReader.read``; also OutOfMemory.
         """
-        reader = self.reader
-        key = file_key(path, kind, use_audio, reader.identity(kind))
-        if (file := self._files.get(key)) is None:
-            content = reader.read(kind, path, use_audio)
-            with self._lock:  # while this waited, another thread may have encoded the same file
-                if (file := self._files.get(key)) is None:
-                    file = EncodedFile(content, self.encode(content.media))
-                    if content.audio_status.state != "failed":  # it may succeed next time
-                        self._files.put(key, file)
-        return file
+        return self.encoded(File(kind, path, use_audio))
+
+    def encoded(self, file: File) -> EncodedFile:
+        """Do what ``encode_file`` does, for a file of any class."""
+
+        def make() -> EncodedFile:
+            content = file.read(self.reader)
+            return EncodedFile(content, self.encode(content.media))
+
+        return self._files.get_or_make(self._key(file), make)
+
+    def known(self, file: File) -> EncodedFile | None:
+        """Return a file that is in the cache; None: it is not."""
+        return self._files.get(self._key(file))
+
+    def _key(self, file: File) -> Hashable | None:
+        return file_key(file.path, replace(file, path=""), self.reader.identity(file.kind))
 
     @within_memory
     @torch.no_grad()
@@ -198,7 +214,7 @@ class Engine:
             )
             for members in alike.values()
         ]
-        with self._in_use():
+        with self._encoding, self._in_use():
             device = self.device
             groups = [group.mapped(lambda t: t.to(device)) for group in groups]
             encode = self.model.encode_frozen
@@ -219,10 +235,28 @@ class Engine:
         Raises:
             VideoLlamaError: the question is empty.
         """
-        session = self.session()
-        session.show(*file.content.media)
-        session.ask(question)
-        media = [replace(group, slots=torch.tensor([slot_id(k)])) for k, group in enumerate(file.groups)]
+        return self.dialogue([ShownTurn(question, [file])])
+
+    def dialogue(self, turns: Sequence[ShownTurn[EncodedFile]], system: str | None = None) -> Prompt:
+        """Return the prompt of a dialogue.
+
+        Args:
+            turns: the last one is to be answered.
+            system: the system message; None: the model's own.
+        Raises:
+            ConfigError: the conversation template has no place for a system message.
+            VideoLlamaError: a question is empty.
+        """
+        session = Session(with_system(self.spec, system).template, self.has_audio)
+        groups: list[MediaGroup] = []
+        for turn in turns:
+            for file in turn.files:
+                session.show(*file.content.media)
+                groups += file.groups
+            session.ask(turn.question)
+            if turn.answer is not None:
+                session.answer(turn.answer)
+        media = [replace(group, slots=torch.tensor([slot_id(k)])) for k, group in enumerate(groups)]
         return Prompt(encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot).input_ids, media)
 
     def schedules(self, settings: GenerationSettings) -> bool:
@@ -233,14 +267,25 @@ class Engine:
         """Start a scheduler for up to ``max_rows`` requests at once; ``finished`` runs it."""
         return Scheduler(self.model, self.spec.tokenizer, max_rows)
 
+    def scheduler_for_all(self, max_rows: int) -> Scheduler | SerialScheduler:
+        """Start a scheduler that any decoder has: one that does not take rows answers one request after the other."""
+        if takes_rows(self.model.decoder.lm):
+            return self.scheduler(max_rows)
+        return SerialScheduler(self.unscheduled, self.spec.tokenizer)
+
     def request(self, prompt: Prompt, settings: GenerationSettings) -> Request:
         """Return a request for a scheduler: answers end as the template says."""
         return Request(prompt, settings, [self.spec.template.end_sym])
 
+    def step(self, scheduler: Scheduler | SerialScheduler) -> list[Event]:
+        """Let a scheduler take a step. See ``Scheduler.step``."""
+        with self._in_use():
+            return scheduler.step()
+
     def finished(self, scheduler: Scheduler) -> list[Event]:
         """Run a scheduler until an answer ends; return the last events of those that did. Empty: none is left."""
         ended: list[Event] = []
-        with self._in_use():
+        with self._generating, self._in_use():
             while scheduler.busy and not ended:
                 ended = [event for event in scheduler.step() if event.done]
         return ended
@@ -252,7 +297,7 @@ class Engine:
             PromptTooLong: a prompt and its answer do not fit into the decoder's context.
             OutOfMemory: fewer prompts at once may fit.
         """
-        with self._in_use():
+        with self._generating, self._in_use():
             return generate(
                 self.model,
                 self.spec.tokenizer,
@@ -268,6 +313,7 @@ class Engine:
         media: Sequence[MediaGroup],
         settings: GenerationSettings,
         on_tokens: Callable[[Sequence[int]], None],
+        client: str = "",
     ) -> None:
         """Answer one prompt, and pass on its tokens as they are generated; of beams, all at the end.
 
@@ -277,15 +323,44 @@ class Engine:
             settings: how tokens are chosen.
             on_tokens: called with the new tokens. Called with none now and then while another thread has the model or
                 beams are searched. An exception from it ends the generation.
+            client: clients of a ``DecodingThread`` take turns.
+        Raises:
+            QueueFull: of a ``DecodingThread``: too many others wait.
         """
-        while not self._lock.acquire(timeout=0.1):
+        request = self.request(Prompt(input_ids, media), settings)
+        if self.decoding is not None and settings.num_beams == 1:
+            self._shared(self.decoding, request, on_tokens, client)
+            return
+        while not self._generating.acquire(timeout=PATIENCE_S):
             on_tokens([])  # lets a consumer that has gone end the wait
         try:
             with self._in_use():
-                generate = self._scheduled if self.schedules(settings) else self._unscheduled
-                generate(self.request(Prompt(input_ids, media), settings), on_tokens)
+                answer = self._scheduled if self.schedules(settings) else self.unscheduled
+                answer(request, on_tokens)
         finally:
-            self._lock.release()
+            self._generating.release()
+
+    def _shared(
+        self, decoding: Decoding, request: Request, on_tokens: Callable[[Sequence[int]], None], client: str
+    ) -> None:
+        events: SimpleQueue[Progress] = SimpleQueue()
+        ticket = decoding.reserve(events.put, client=client)
+        try:
+            decoding.fill(ticket, [request])
+            while True:
+                try:
+                    event = events.get(timeout=PATIENCE_S)
+                except Empty:
+                    on_tokens([])
+                    continue
+                if isinstance(event, Failed):
+                    raise event.error
+                if isinstance(event, Piece):
+                    on_tokens(event.ids)
+                    if event.finish_reason is not None:
+                        return
+        finally:
+            ticket.cancel()
 
     def _scheduled(self, request: Request, on_tokens: Callable[[Sequence[int]], None]) -> None:
         scheduler = self.scheduler(max_rows=1)
@@ -296,7 +371,8 @@ class Engine:
                     raise event.error
                 on_tokens(event.tokens)
 
-    def _unscheduled(self, request: Request, on_tokens: Callable[[Sequence[int]], None]) -> None:
+    def unscheduled(self, request: Request, on_tokens: Callable[[Sequence[int]], None]) -> None:
+        """Answer a request with transformers' own loop; pass on its tokens, those of beams at the end."""
         prompt, settings = request.prompt, request.settings
         tokenizer = self.spec.tokenizer
         (answer,) = generate_tokens(
@@ -307,62 +383,17 @@ class Engine:
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
-        """Hold the model, in eval mode."""
-        with self._lock:
-            training = self.model.training
-            if training:
+        """Keep the model in eval mode."""
+        with self._users_lock:
+            self._n_users += 1
+            if self._n_users == 1 and (training := self.model.training):
+                self._was_training = training
                 self.model.eval()
-            try:
-                yield
-            finally:
-                if training:
+        try:
+            yield
+        finally:
+            with self._users_lock:
+                self._n_users -= 1
+                if self._n_users == 0 and self._was_training:
+                    self._was_training = False
                     self.model.train()
-
-
-def with_system(spec: SampleSpec, text: str | None) -> SampleSpec:
-    """Return a spec with one system message for all dialogues. None: the template's own.
-
-    Raises:
-        ConfigError: the template has no place for one.
-    """
-    if text is None:
-        return spec
-    template = spec.template.with_system(text)
-    if template is None:
-        raise ConfigError(
-            [f"inference.system: the conversation template {spec.template.name} has no system message. Leave it out."]
-        )
-    return replace(spec, template=template)
-
-
-def load_for_inference(cfg_path: str | Path, options: Iterable[str] = ()) -> JobConfig:
-    """Read a YAML, for the use of its model; what it names on the hub is downloaded, and named with its commit.
-
-    The weights of an exported folder, and of its parents, are verified.
-
-    Args, Raises: see ``Engine.from_config``.
-    """
-    job = read_for_inference(cfg_path, options)
-    if (exported := Exported.at(cfg_path)) is not None:
-        exported.verify(job.model)
-    return job
-
-
-def read_for_inference(cfg_path: str | Path, options: Iterable[str] = ()) -> JobConfig:
-    """Do what ``load_for_inference`` does, without verifying weights: for those who read none."""
-    options = list(options)
-    if (exported := Exported.at(cfg_path)) is not None:
-        exported.check_config(options)
-        cfg_path = exported.config
-    job = load_config(cfg_path, options, also=("datasets", "inference"))
-    _, rank, _ = process_numbers()
-    if rank == 0:
-        for note in job.notes:
-            log.warning("note: %s", note)
-        for warning in job.warnings:
-            log.warning("warning: %s", warning)
-    try:
-        config = model_in_use(job.model)
-    except ConfigError as error:
-        raise ConfigError([f"{cfg_path}: {problem}" for problem in error.problems]) from error
-    return replace(job, model=fetched(named_as(job.model, config)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 from video_llama.common.types import MediaGroup
@@ -24,7 +24,7 @@ class EncodedFile:
 
 
 class FeatureCache:
-    """The most recently used files. Safe to use from several threads.
+    """The most recently used files. Safe to use from several threads, and no two of them make the same file.
 
     Args:
         max_files: most files kept.
@@ -34,6 +34,7 @@ class FeatureCache:
         self._max_files = max_files
         self._files: OrderedDict[Hashable, EncodedFile] = OrderedDict()
         self._lock = threading.Lock()
+        self._in_the_making: dict[Hashable, threading.Lock] = {}
 
     def get(self, key: Hashable | None) -> EncodedFile | None:
         """Return a file; None: it is not in the cache."""
@@ -41,6 +42,29 @@ class FeatureCache:
             if key in self._files:
                 self._files.move_to_end(key)
             return self._files.get(key)
+
+    def get_or_make(self, key: Hashable | None, make: Callable[[], EncodedFile]) -> EncodedFile:
+        """Return a file; if it is not in the cache, make it, unless another thread does: then wait for it.
+
+        If making it fails, the next thread that waits tries. A file whose sound could not be decoded is not kept: it may
+        succeed next time.
+        """
+        if key is None:
+            return make()
+        if (file := self.get(key)) is not None:
+            return file
+        with self._lock:
+            making = self._in_the_making.setdefault(key, threading.Lock())
+        with making:
+            try:
+                if (file := self.get(key)) is None:
+                    file = make()
+                    if file.content.audio_status.state != "failed":
+                        self.put(key, file)
+            finally:
+                with self._lock:
+                    self._in_the_making.pop(key, None)
+        return file
 
     def put(self, key: Hashable | None, file: EncodedFile) -> None:
         """Keep a file, evicting the least recently used one; a key of None is not kept."""

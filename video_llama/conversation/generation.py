@@ -16,7 +16,6 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
-    RepetitionPenaltyLogitsProcessor,
     StoppingCriteria,
     StoppingCriteriaList,
 )
@@ -24,7 +23,7 @@ from transformers import (
 from video_llama.common.errors import PromptTooLong, VideoLlamaError
 from video_llama.common.types import MediaGroup
 from video_llama.conversation.oom import within_memory
-from video_llama.conversation.sampling import TokenChooser, sampled
+from video_llama.conversation.sampling import TokenChooser, penalised, penalises, sampled
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.conversation.streaming import AnswerText
 from video_llama.prompts.tokenizer import Tokenizer
@@ -58,6 +57,25 @@ def forked_rng(seed: int | None) -> Iterator[None]:
         else:
             torch.manual_seed(seed)
         yield
+
+
+class Penalties(LogitsProcessor):
+    """Changes the logits of tokens that are in a row already.
+
+    Args:
+        settings: the penalties.
+    """
+
+    def __init__(self, settings: GenerationSettings) -> None:
+        self._settings = settings
+
+    def __call__(self, input_ids: Any, scores: Tensor) -> Tensor:
+        """Return float[B, W]."""
+        scores = scores.clone()
+        for ids, of_row in zip(input_ids, scores, strict=True):
+            tokens, counts = ids.unique(return_counts=True)
+            of_row[tokens] = penalised(of_row[tokens], counts, self._settings)
+        return scores
 
 
 class StopAtText(StoppingCriteria):
@@ -156,8 +174,8 @@ def generate_tokens(
         eos_token_id=tokenizer.eos_id,
     )
     processors = LogitsProcessorList()
-    if settings.repetition_penalty != 1:
-        processors.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
+    if penalises(settings):
+        processors.append(Penalties(settings))
     rng: AbstractContextManager[None] = nullcontext()
     if settings.temperature > 0 and settings.num_beams == 1:
         processors.append(NucleusSampler(settings, len(prompts)))

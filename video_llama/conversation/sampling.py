@@ -5,6 +5,7 @@ Shapes: B rows, W vocabulary, K candidates.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -66,23 +67,42 @@ class TokenChooser:
     def __init__(self, settings: GenerationSettings) -> None:
         self.settings = settings
         self._generator = seeded_generator(settings.seed) if settings.temperature > 0 else None
-        self._chosen: dict[int, None] = {}
+        self._counts: Counter[int] = Counter()
 
     def point(self) -> float:
         """Draw the next number in [0, 1)."""
         return float(torch.rand((), generator=self._generator, dtype=torch.float64))
 
     def penalise(self, scores: Tensor) -> None:
-        """Make tokens less likely that are in the answer already (Keskar et al. 2019, section 4.1), in place, in float[W]."""
-        if self.settings.repetition_penalty == 1 or not self._chosen:
-            return
-        tokens = torch.tensor([*self._chosen], device=scores.device)
-        of_them, penalty = scores[tokens], self.settings.repetition_penalty
-        scores[tokens] = torch.where(of_them < 0, of_them * penalty, of_them / penalty)
+        """Change the logits of tokens that are in the answer already, in place, in float[W]."""
+        if self._counts and penalises(self.settings):
+            tokens = torch.tensor([*self._counts], device=scores.device)
+            counts = torch.tensor([*self._counts.values()], device=scores.device)
+            scores[tokens] = penalised(scores[tokens], counts, self.settings)
 
     def note(self, token: int) -> None:
         """Remember a token of the answer."""
-        self._chosen[token] = None
+        self._counts[token] += 1
+
+
+def penalises(settings: GenerationSettings) -> bool:
+    """Return whether tokens already in an answer change in likelihood."""
+    return settings.repetition_penalty != 1 or settings.frequency_penalty != 0 or settings.presence_penalty != 0
+
+
+def penalised(scores: Tensor, counts: Tensor, settings: GenerationSettings) -> Tensor:
+    """Return the logits of tokens that are in an answer already.
+
+    The repetition penalty comes first (Keskar et al. 2019, section 4.1), then OpenAI's frequency and presence penalties.
+
+    Args:
+        scores: float[N], the model's.
+        counts: int64[N], how often each token is in the answer; at least 1.
+        settings: the penalties.
+    """
+    penalty = settings.repetition_penalty
+    scores = torch.where(scores < 0, scores * penalty, scores / penalty)
+    return scores - settings.frequency_penalty * counts - settings.presence_penalty
 
 
 def choose(logits: Tensor, choosers: Sequence[TokenChooser]) -> list[int]:
@@ -92,7 +112,7 @@ def choose(logits: Tensor, choosers: Sequence[TokenChooser]) -> list[int]:
         logits: float[B, W].
         choosers: of the B rows.
     """
-    scores = logits.float()
+    scores = logits.to(torch.float32, copy=True)
     for row, chooser in enumerate(choosers):
         chooser.penalise(scores[row])
     greedy = scores.argmax(-1).tolist()

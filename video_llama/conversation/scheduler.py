@@ -6,7 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,6 +26,11 @@ log = logging.getLogger(__name__)
 CALM = 64
 """Answers after which one row more is tried, once memory has run out."""
 
+CONTEXT = 4
+"""Tokens before one that are decoded with it: some add another text, such as a space, at the start of an answer."""
+
+FinishReason: TypeAlias = Literal["stop", "length"]
+
 
 @dataclass(frozen=True, eq=False)
 class Request:
@@ -36,6 +41,8 @@ class Request:
     """Of one beam."""
     stops: Sequence[str]
     """Strings that end the answer."""
+    n_likeliest: int | None = None
+    """Log-probabilities are wanted, of each token of the answer and of so many likeliest ones; None: of none."""
 
 
 class Answer:
@@ -52,6 +59,8 @@ class Answer:
         """With those of a stop string, or the end token."""
         self.text = AnswerText(tokenizer, request.stops)
         self.chooser = TokenChooser(request.settings)
+        self.finish_reason: FinishReason | None = None
+        """Why the answer ended: a stop string or the end token, or the length limit. None: it has not."""
 
     @property
     def prompt(self) -> Prompt:
@@ -62,7 +71,21 @@ class Answer:
         """Add a token; return the text that is final now."""
         self.tokens.append(token)
         piece = self.text.feed(token)
-        return piece + self.text.end() if len(self.tokens) == self.request.settings.max_new_tokens else piece
+        if len(self.tokens) == self.request.settings.max_new_tokens:
+            piece += self.text.end()
+        if self.text.done:
+            self.finish_reason = "stop" if self.text.stopped else "length"
+        return piece
+
+
+class TokenChance(NamedTuple):
+    """A token, and the natural logarithm of its probability by the model's own logits: before penalties and temperature."""
+
+    token: str
+    """The text that it adds to the answer."""
+    logprob: float
+    top: Sequence[tuple[str, float]]
+    """The likeliest tokens there, in descending order."""
 
 
 class Event(NamedTuple):
@@ -75,6 +98,8 @@ class Event(NamedTuple):
     """Text that is final now; the pieces add up to the answer's text."""
     done: bool = False
     error: VideoLlamaError | None = None
+    chance: TokenChance | None = None
+    """Of the new token, if the request wants log-probabilities."""
 
 
 class Scheduler:
@@ -207,9 +232,10 @@ class Scheduler:
         answers = [self._live[row] for row in rows]
         tokens = within_memory(choose)(logits, [answer.chooser for answer in answers])
         events = []
-        for answer, token in zip(answers, tokens, strict=True):
+        for answer, token, scores in zip(answers, tokens, logits, strict=True):
+            chance = None if answer.request.n_likeliest is None else self._chance(answer, token, scores)
             piece = answer.take(token)
-            events.append(Event(answer, [token], piece, answer.text.done))
+            events.append(Event(answer, [token], piece, answer.text.done, chance=chance))
         for row in reversed(rows):
             if self._live[row].text.done:
                 self._leave(row)
@@ -217,6 +243,19 @@ class Scheduler:
         if self._limit < self._max_rows and self._n_calm >= CALM:
             self._limit, self._n_calm = self._limit + 1, 0
         return events
+
+    def _chance(self, answer: Answer, token: int, logits: Tensor) -> TokenChance:
+        """Return the texts and the log-probabilities of the next token, from float[W]."""
+        log_probs = logits.float().log_softmax(-1)
+        before = answer.tokens[-CONTEXT:]
+        n_known = len(self._tokenizer.decode(before))
+
+        def text(token: int) -> str:
+            return self._tokenizer.decode([*before, token])[n_known:]
+
+        values, tokens = log_probs.topk(min(answer.request.n_likeliest or 0, len(log_probs)))
+        likeliest = [(text(other), value) for other, value in zip(tokens.tolist(), values.tolist(), strict=True)]
+        return TokenChance(text(token), float(log_probs[token]), likeliest)
 
     def _leave(self, row: int) -> None:
         """Free a row; the last one takes its place."""

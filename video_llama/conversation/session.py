@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from video_llama.common.errors import VideoLlamaError
 from video_llama.common.modalities import MediaKind
@@ -14,6 +14,18 @@ from video_llama.prompts.labels import Slot, TextSegment, clean, encode
 from video_llama.prompts.rendering import audio_and_video, conversation, in_tags
 from video_llama.prompts.templates import Template
 from video_llama.prompts.tokenizer import Tokenizer
+
+F = TypeVar("F")
+
+
+@dataclass(frozen=True)
+class ShownTurn(Generic[F]):
+    """A question of a dialogue, and the files shown before it."""
+
+    question: str
+    files: Sequence[F] = ()
+    answer: str | None = None
+    """None: to be answered; of the last turn."""
 
 
 @dataclass(frozen=True)

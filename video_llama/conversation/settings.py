@@ -33,6 +33,10 @@ class GenerationSettings:
     """Divides the logits of tokens already in the answer; 1: no penalty."""
     seed: int | None = None
     """Seed of sampling. None: a new one each time."""
+    frequency_penalty: float = 0.0
+    """Subtracted from the logit of a token for each time that it is in the answer already."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of tokens already in the answer."""
 
     def __post_init__(self) -> None:
         for name, (kind, number, allowed, expected) in _RULES.items():
@@ -54,6 +58,8 @@ _RULES: dict[str, tuple[Any, Callable[[Any], Any], Callable[[Any], bool], str]] 
     "temperature": (Real, float, lambda t: t == 0 or _between(0.01, 100)(t), "0, or a number from 0.01 to 100"),
     "top_p": (Real, float, lambda p: 0 < p <= 1, "a number above 0, up to 1"),
     "repetition_penalty": (Real, float, _between(0.1, 10), "a number from 0.1 to 10"),
+    "frequency_penalty": (Real, float, _between(-2, 2), "a number from -2 to 2"),
+    "presence_penalty": (Real, float, _between(-2, 2), "a number from -2 to 2"),
     "seed": (Integral, int, _between(0, MAX_SEED), "None, or a whole number from 0 to 2^63 - 1"),
 }
 """For each setting: accepted type, type it is converted to, test of its range, and the range in words."""

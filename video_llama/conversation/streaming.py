@@ -79,16 +79,19 @@ class AnswerText:
         """The text so far."""
         self.done = False
         """The answer has ended; further tokens are ignored."""
+        self.stopped = False
+        """A stop string or the end token ended it."""
 
     def feed(self, token: int) -> str:
         """Take the next token; return the text that is final now, often empty."""
         if self.done:
             return ""
         if token == self._tokenizer.eos_id:
+            self.stopped = True
             return self.end()
         self._held += self._decode(token)
         if (stop := self._first_stop()) is not None:
-            self.done = True
+            self.done = self.stopped = True
             return self._emit(stop)
         return self._emit(len(self._held) - max(overlap(self._held, stop) for stop in self._stops))
 
@@ -98,8 +101,10 @@ class AnswerText:
             return ""
         self.done = True
         self._held += self._tokenizer.decode(self._window)[len(self._known) :]
-        stop = self._first_stop()
-        return self._emit(len(self._held) if stop is None else stop)
+        if (stop := self._first_stop()) is None:
+            return self._emit(len(self._held))
+        self.stopped = True
+        return self._emit(stop)
 
     def _first_stop(self) -> int | None:
         """Return where the first stop string starts in the held text."""

@@ -14,8 +14,11 @@ from video_llama.demo.layout import ModelInfo
 from video_llama.demo.session_store import SessionStore
 from video_llama.demo.uploads import uploaded_file
 
-MODEL_QUEUE: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}
-"""Options of events that use the model: one runs at a time, the others wait in a queue."""
+AT_ONCE = 8
+"""Most files and questions that the model works on at once."""
+
+MODEL_QUEUE: dict[str, Any] = {"concurrency_limit": AT_ONCE, "concurrency_id": "model"}
+"""Options of events that use the model: the others wait in a queue."""
 
 
 @contextmanager

@@ -74,10 +74,13 @@ def running_server(config: ServerConfig) -> Iterator[str]:
         raise VideoLlamaError("the page needs gradio: pip install -e '.[demo]' -c constraints.txt")
     _check_port(config.host, config.port or 0)
     from video_llama.conversation.chat import Chat  # slow to import
+    from video_llama.conversation.decoding_thread import DecodingThread
     from video_llama.conversation.engine import Engine
+    from video_llama.demo.api import AT_ONCE
     from video_llama.demo.session_store import SessionStore
 
     engine = Engine.from_config(config.cfg_path, config.options, config.device)
+    engine.decoding = DecodingThread(engine, max_rows=AT_ONCE, max_waiting=config.max_queue)
     with tempfile.TemporaryDirectory(prefix="video_llama_demo_", ignore_cleanup_errors=True) as folder:
         sessions = SessionStore(partial(Chat, engine), config.limits, Path(folder) / "uploads")
         page, closed = _launch(config, engine, sessions), threading.Event()
@@ -87,6 +90,7 @@ def running_server(config: ServerConfig) -> Iterator[str]:
         finally:
             closed.set()
             page.close(verbose=False)
+            engine.decoding.close()
 
 
 def _check_port(host: str, port: int) -> None:

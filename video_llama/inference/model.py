@@ -10,7 +10,8 @@ from typing import Protocol
 
 from video_llama.common.distributed import choose_device
 from video_llama.config.loader import JobConfig
-from video_llama.conversation.engine import Engine, load_for_inference
+from video_llama.conversation.config_in_use import load_for_inference
+from video_llama.conversation.engine import Engine
 from video_llama.inference.keys import model_key
 
 

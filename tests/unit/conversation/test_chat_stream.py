@@ -225,7 +225,7 @@ def test_a_closed_stream_does_not_wait_for_the_model(chat):
     held, release = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with chat.engine._lock:
+        with chat.engine._generating:
             held.set()
             release.wait(60)
 
@@ -234,7 +234,7 @@ def test_a_closed_stream_does_not_wait_for_the_model(chat):
 
     other = threading.Thread(target=hold)
     other.start()
-    held.wait()
+    assert held.wait(60)
     try:
         with pytest.raises(Gone):
             chat.engine.generate_tokens([1], [], GenerationSettings(), put)

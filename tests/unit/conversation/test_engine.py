@@ -16,7 +16,8 @@ from video_llama.common.types import Media
 from video_llama.config.loader import InferenceConfig
 from video_llama.conversation.batching import File, FileQuestion, answer_batches
 from video_llama.conversation.chat import Chat
-from video_llama.conversation.engine import Engine, with_system
+from video_llama.conversation.config_in_use import with_system
+from video_llama.conversation.engine import Engine
 from video_llama.conversation.feature_cache import EncodedFile
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.processors.config import ImageConfig, VideoConfig

@@ -31,6 +31,7 @@ CLIP = [5, -1, -1, -1, 7]
 WAYS = {
     "greedy": {},
     "penalty": {"repetition_penalty": 1.5},
+    "penalties": {"repetition_penalty": 1.2, "frequency_penalty": 0.4, "presence_penalty": -0.7},
     "sampling": {"temperature": 1.5, "top_p": 0.8, "seed": 3},
     "both": {"temperature": 1.5, "top_p": 1.0, "seed": 4, "repetition_penalty": 1.5},
 }

@@ -28,6 +28,8 @@ def test_the_defaults_are_greedy_and_300_tokens():
         ("temperature", (-0.1, 0.001, 101, NAN, INFINITY, "hot", None), "0, or a number from 0.01 to 100"),
         ("top_p", (0, -0.1, 1.01, NAN, None), "a number above 0, up to 1"),
         ("repetition_penalty", (0, -1, 11, NAN, INFINITY, None), "a number from 0.1 to 10"),
+        ("frequency_penalty", (-2.1, 2.1, NAN, INFINITY, None), "a number from -2 to 2"),
+        ("presence_penalty", (-2.1, 2.1, NAN, "x"), "a number from -2 to 2"),
         ("seed", (-1, 2**63, 1.5, "x", False), "None, or a whole number from 0 to 2^63 - 1"),
     ],
 )
@@ -61,4 +63,4 @@ def test_numbers_become_python_numbers():
     settings = GenerationSettings(np.int64(7), np.int32(2), np.float32(0.5), 1, np.float64(2), np.uint8(3))
     assert settings == GenerationSettings(7, 2, 0.5, 1.0, 2.0, 3)
     kinds = [type(getattr(settings, field.name)) for field in fields(settings)]
-    assert kinds == [int, int, float, float, float, int]
+    assert kinds == [int, int, float, float, float, int, float, float]

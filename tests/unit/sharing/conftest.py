@@ -12,7 +12,7 @@ import pytest
 
 import video_llama.toy
 from video_llama.config.loader import JobConfig
-from video_llama.conversation.engine import load_for_inference
+from video_llama.conversation.config_in_use import load_for_inference
 from video_llama.conversation.processors import inference_config
 from video_llama.sharing.export import export
 

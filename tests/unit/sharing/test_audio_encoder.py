@@ -16,7 +16,7 @@ from tests import tiny
 from tests.unit.models.encoders.test_whisper import SIZES
 from video_llama.common.errors import ConfigError, WeightsError
 from video_llama.config.loader import InferenceConfig, JobConfig
-from video_llama.conversation.engine import load_for_inference
+from video_llama.conversation.config_in_use import load_for_inference
 from video_llama.conversation.processors import with_defaults
 from video_llama.models.encoders.config import WhisperConfig
 from video_llama.sharing.export import export
