@@ -233,13 +233,16 @@ _PUBLISHED_BENCHMARKS = {
     "descriptions": ("msrvtt_caption", "msvd_caption", "vatex", "audiocaps", "clotho"),
     "own_questions": ("manifest",),
 }
+_BENCHMARK_CONFIGS = {"multiple_choice": "ChoiceConfig", "own_questions": "ChoiceConfig"}
 BENCHMARKS: Registry[Any] = Registry(
     "benchmark",
     {
         "exact_match": Builtin(_EVALUATION + "exact_match", _EVALUATION + "config:ExactMatchConfig"),
         "videomme": Builtin(_EVALUATION + "multiple_choice", _EVALUATION + "config:VideoMMEConfig"),
         **{
-            name: Builtin(_EVALUATION + module, _EVALUATION + "config:PublishedConfig")
+            name: Builtin(
+                _EVALUATION + module, _EVALUATION + f"config:{_BENCHMARK_CONFIGS.get(module, 'PublishedConfig')}"
+            )
             for module, names in _PUBLISHED_BENCHMARKS.items()
             for name in names
         },

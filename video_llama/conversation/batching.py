@@ -101,18 +101,36 @@ def answer_batches(
 def _asked_batches(
     engine: Engine, batches: Sequence[Sequence[FileQuestion]], settings: GenerationSettings, n_threads: int
 ) -> Iterator[tuple[range, list[_Asked | VideoLlamaError]]]:
-    """Read and encode files; yield the numbers and the prompts of each batch."""
+    """Yield the numbers and the prompts of each batch, whose files are encoded."""
+    first = 0
+    for batch, known in zip(batches, encoded_files(engine, batches, n_threads), strict=True):
+        prompts = [_asked(engine, known[asked.file], asked.question, settings) for asked in batch]
+        yield range(first, first + len(batch)), prompts
+        first += len(batch)
+
+
+def encoded_files(
+    engine: Engine, batches: Sequence[Sequence[FileQuestion]], n_threads: int, at_once: int | None = None
+) -> Iterator[dict[File, EncodedFile | VideoLlamaError]]:
+    """Read and encode the files of each batch, except those that the batch before it had too.
+
+    Args:
+        engine: the model in use.
+        batches: the questions.
+        n_threads: see ``answer_batches``.
+        at_once: files that are encoded together; None: all new files of a batch.
+    """
     needed = [list(dict.fromkeys(asked.file for asked in batch)) for batch in batches]
     new = [[file for file in now if file not in before] for before, now in pairwise([[], *needed])]
     contents = _read_ahead(engine.reader, chain.from_iterable(new), n_threads)
     known: dict[File, EncodedFile | VideoLlamaError] = {}
-    first = 0
-    for batch, files, fresh in zip(batches, needed, new, strict=True):
-        known |= zip(fresh, _encoded(engine, list(islice(contents, len(fresh)))), strict=True)
+    for files, fresh in zip(needed, new, strict=True):
+        size = at_once or max(1, len(fresh))
+        for start in range(0, len(fresh), size):
+            part = fresh[start : start + size]
+            known |= zip(part, _encoded(engine, list(islice(contents, len(part)))), strict=True)
         known = {file: known[file] for file in files}
-        prompts = [_asked(engine, known[asked.file], asked.question, settings) for asked in batch]
-        yield range(first, first + len(batch)), prompts
-        first += len(batch)
+        yield known
 
 
 def _continuously(

@@ -27,6 +27,7 @@ from video_llama.config.purposes import model_in_use
 from video_llama.config.serialize import named_as, registered_class
 from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile, FeatureCache
 from video_llama.conversation.generation import generate, generate_tokens
+from video_llama.conversation.likelihood import AnsweredPrompt, AnswerScorer, Likelihood
 from video_llama.conversation.oom import within_memory
 from video_llama.conversation.prefill import Prompt, in_rows
 from video_llama.conversation.processors import build_processors, inference_config, with_defaults
@@ -36,7 +37,7 @@ from video_llama.conversation.settings import GenerationSettings
 from video_llama.models.decoder.transformers_internals import takes_rows
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import MediaReader
-from video_llama.prompts.labels import encode
+from video_llama.prompts.labels import Encoded, encode
 from video_llama.prompts.sample_spec import SampleSpec
 from video_llama.sharing.exported import Exported
 
@@ -219,11 +220,35 @@ class Engine:
         Raises:
             VideoLlamaError: the question is empty.
         """
+        encoded, media = self._encoded(question, file, answer=None)
+        return Prompt(encoded.input_ids, media)
+
+    def answered(self, question: str, file: EncodedFile, answer: str) -> AnsweredPrompt:
+        """Return the prompt of one question about one file with an answer.
+
+        Raises:
+            VideoLlamaError: the question is empty.
+        """
+        encoded, media = self._encoded(question, file, answer)
+        return AnsweredPrompt(encoded.input_ids, encoded.labels, media)
+
+    def _encoded(self, question: str, file: EncodedFile, answer: str | None) -> tuple[Encoded, list[MediaGroup]]:
         session = self.session()
         session.show(*file.content.media)
         session.ask(question)
+        if answer is not None:
+            session.answer(answer)
         media = [replace(group, slots=torch.tensor([slot_id(k)])) for k, group in enumerate(file.groups)]
-        return Prompt(encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot).input_ids, media)
+        return encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot), media
+
+    def answer_scorer(self) -> AnswerScorer:
+        """Start scoring given answers; ``likelihoods`` runs it."""
+        return AnswerScorer(self.model)
+
+    def likelihoods(self, scorer: AnswerScorer, answers: Sequence[AnsweredPrompt]) -> list[Likelihood]:
+        """Return the likelihood of each answer to one prompt. Raises: see ``AnswerScorer``."""
+        with self._in_use():
+            return scorer(answers)
 
     def schedules(self, settings: GenerationSettings) -> bool:
         """Whether a ``Scheduler`` can answer with these settings: without beams, with a decoder that ``takes_rows``."""

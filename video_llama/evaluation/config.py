@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
@@ -42,7 +42,16 @@ class PublishedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoMMEConfig(PublishedConfig):
+class ChoiceConfig(PublishedConfig):
+    """A published benchmark with options to choose from."""
+
+    choose: Literal["letter", "likelihood", "likelihood_per_token"] = "letter"
+    """What counts as the model's choice: the letter in its answer, the option that it most likely gives as its answer, or the one
+    with the highest mean log-likelihood of a token. By likelihood, the prompt is the question alone, unless set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoMMEConfig(ChoiceConfig):
     """Video-MME."""
 
     subtitles_dir: Annotated[str, ExistingPath(kind="dir")] | None = None

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from video_llama.common.errors import DataError
+from video_llama.common.errors import ConfigError, DataError
 from video_llama.common.modalities import FileKind
 from video_llama.common.registry import BENCHMARKS, did_you_mean
 from video_llama.evaluation.annotation_files import Row
 from video_llama.evaluation.answer_matching import equal, equal_normalized
+from video_llama.evaluation.choice_benchmark import ChoiceBenchmark
 from video_llama.evaluation.option_letters import letters_of, listed, named_letter
-from video_llama.evaluation.published_benchmark import PublishedBenchmark, check_template
+from video_llama.evaluation.published_benchmark import check_template
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import CaptionScorer, ChoiceScorer, MatchScorer, Scorer, VqaScorer
 
@@ -31,7 +32,7 @@ _SCORERS: dict[str, tuple[str, Scorer]] = {
 
 
 @BENCHMARKS.register("manifest")
-class OwnQuestions(PublishedBenchmark):
+class OwnQuestions(ChoiceBenchmark):
     """Questions of one's own. All lines of a file have the same sort of reference, which decides what is measured."""
 
     prompt = ""
@@ -39,7 +40,7 @@ class OwnQuestions(PublishedBenchmark):
     @property
     def scorer(self) -> Scorer:
         """As the references ask for."""
-        return _SCORERS[self.sort][1]
+        return super().scorer if self.sort == "options" else _SCORERS[self.sort][1]
 
     def read(self) -> list[QuestionRecord]:
         """Read the lines.
@@ -53,8 +54,10 @@ class OwnQuestions(PublishedBenchmark):
         if not rows:
             raise DataError(f"{path}: no lines. Expected {EXPECTED}")
         self.sort = _sort(*rows[0])
+        if self.config.choose != "letter" and self.sort != "options":
+            raise ConfigError([f"choose: {self.config.choose}: the questions of {path} have no options to choose from"])
         if self.config.prompt is None:
-            self.template = _SCORERS[self.sort][0]
+            self.template = self.default_prompt or _SCORERS[self.sort][0]
         check_template(_SCORERS[self.sort][0], self.template)
         return [self._record(where, row, number) for number, (where, row) in enumerate(rows, start=1)]
 

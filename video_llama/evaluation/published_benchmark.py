@@ -19,6 +19,7 @@ from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import Metric, Scorer
 
 if TYPE_CHECKING:
+    from video_llama.conversation.batching import File, FileQuestion
     from video_llama.inference.items import Item
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class PublishedBenchmark(ABC):
 
     def __init__(self, config: PublishedConfig) -> None:
         self.config = config
-        self.template = self.prompt if config.prompt is None else config.prompt
+        self.template = self.default_prompt if config.prompt is None else config.prompt
         check_template(self.prompt, self.template)
         self.files = AnnotationFolder(Path(config.annotations))
         self.all_records = self.read()
@@ -77,6 +78,11 @@ class PublishedBenchmark(ABC):
     @abstractmethod
     def scorer(self) -> Scorer:
         """Scores the answers."""
+
+    @property
+    def default_prompt(self) -> str:
+        """The prompt, unless the config has another."""
+        return self.prompt
 
     def ask(self, question: str, options: str = "") -> str:
         """Return the prompt of a question."""
@@ -142,14 +148,19 @@ class PublishedBenchmark(ABC):
 
     def items(self) -> list[Item]:
         """Return the questions whose clips are there."""
-        from video_llama.conversation.batching import FileQuestion  # slow to import
-        from video_llama.evaluation.clip_part import file_of
+        from video_llama.evaluation.clip_part import file_of  # slow to import
         from video_llama.inference.items import Item
 
         return [
-            Item(record.id, FileQuestion(file_of(record, self.paths[record.id], self.config.use_audio), record.prompt))
+            Item(record.id, self.question(file_of(record, self.paths[record.id], self.config.use_audio), record))
             for record in self.records
         ]
+
+    def question(self, file: File, record: QuestionRecord) -> FileQuestion:
+        """Return what is asked about a file."""
+        from video_llama.conversation.batching import FileQuestion  # slow to import
+
+        return FileQuestion(file, record.prompt)
 
     def metrics(self, answers: Mapping[str | int, str]) -> dict[str, Metric]:
         """Return the metrics of the questions whose answers were published; none if no answer was."""

@@ -22,6 +22,7 @@ from video_llama.evaluation.intervals import mean_interval
 from video_llama.evaluation.published_benchmark import PublishedBenchmark
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import Metric
+from video_llama.inference.job import Outcomes
 from video_llama.inference.model import ConfiguredModel
 
 FORMAT = 1
@@ -104,6 +105,7 @@ def benchmark_record(benchmark: Benchmark, result: BenchmarkResult) -> dict[str,
                 {
                     **_question(question),
                     **_outcome(question.id, result.outcomes.answers, errors),
+                    **_likelihoods(question.id, result.outcomes),
                     "scores": {name: m.each[question.id] for name, m in metrics.items() if question.id in m.each},
                 }
                 for question in benchmark.records
@@ -134,6 +136,14 @@ def _question(question: QuestionRecord) -> dict[str, Any]:
 
 def _outcome(id: str | int, answers: Mapping[str | int, str], errors: Mapping[str | int, str]) -> dict[str, str]:
     return {"answer": answers[id]} if id in answers else {"error": errors.get(id, "not answered")}
+
+
+def _likelihoods(id: str, outcomes: Outcomes) -> dict[str, list[float]]:
+    """Return how likely each option is, if options were compared."""
+    if id not in outcomes.likelihoods:
+        return {}
+    found = outcomes.likelihoods[id]
+    return {"log_likelihoods": [one.log_likelihood for one in found], "n_tokens": [one.n_tokens for one in found]}
 
 
 def score_record(metric: Metric, questions: Sequence[QuestionRecord]) -> dict[str, Any]:

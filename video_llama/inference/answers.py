@@ -21,7 +21,7 @@ def answer_lines(items: Sequence[Item | BadLine], keys: Mapping[Item, str], done
     lines = []
     for item in items:
         record: Record = {"error": item.problem} if isinstance(item, BadLine) else done.get(keys[item], {})
-        content = {name: record[name] for name in ("answer", "error") if name in record}
+        content = {name: record[name] for name in ("answer", "error", "log_likelihoods", "n_tokens") if name in record}
         if record.get("sound", str(AUDIO_OFF)) not in FINE:
             content["sound"] = record["sound"]
         if "damage" in record:

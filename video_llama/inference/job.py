@@ -9,13 +9,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from video_llama.common.distributed import World
 from video_llama.common.errors import OutputError, VideoLlamaError
-from video_llama.conversation.batching import FileAnswer, answer_batches
+from video_llama.conversation.batching import FileAnswer
+from video_llama.conversation.choosing import ChosenOption, answers_and_choices
+from video_llama.conversation.likelihood import Likelihood
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.inference.answers import answer_lines, existing_answers, prepared_output, write_answers
 from video_llama.inference.items import BadLine, Item
@@ -40,6 +43,8 @@ class Outcomes:
     """Id of each question without an answer (None: its line has no usable id), and the reason."""
     n_without_track: int = 0
     """Questions answered without sound because the clip has no track."""
+    likelihoods: Mapping[str | int, Sequence[Likelihood]] = field(default_factory=dict)
+    """Of the options of each ``ChoiceQuestion`` that is answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +150,7 @@ class InferenceJob:
             mininterval=0.2 if sys.stderr.isatty() else 10,  # a log file needs a line now and then
         ) as bar:
             items = list(chain.from_iterable(batches))
-            for number, outcome in answer_batches(engine, asked, self.settings, n_threads=n_threads):
+            for number, outcome in answers_and_choices(engine, asked, self.settings, n_threads=n_threads):
                 record = _record(keys[items[number]], outcome)
                 journal.append([record])
                 n_failed += "error" in record
@@ -164,6 +169,7 @@ class InferenceJob:
         write_answers(file, lines)
         answers: dict[str | int, str] = {}
         errors: list[tuple[str | int | None, str]] = []
+        likelihoods: dict[str | int, Sequence[Likelihood]] = {}
         n_without_track = 0
         for item in self.items:
             if isinstance(item, BadLine):
@@ -173,16 +179,22 @@ class InferenceJob:
             if "answer" in record:
                 answers[item.id] = record["answer"]
                 n_without_track += record.get("sound") == str(NO_AUDIO_TRACK)
+                if "log_likelihoods" in record:
+                    pairs = zip(record["log_likelihoods"], record["n_tokens"], strict=True)
+                    likelihoods[item.id] = [Likelihood(*pair) for pair in pairs]
             else:
                 errors.append((item.id, record["error"]))
-        return Outcomes(answers, errors, n_without_track)
+        return Outcomes(answers, errors, n_without_track, likelihoods)
 
 
 def _record(key: str, outcome: FileAnswer | VideoLlamaError) -> Record:
     """Return the journal's record of an outcome."""
     if isinstance(outcome, VideoLlamaError):
         return {"key": key, "error": str(outcome)}
-    record = {"key": key, "answer": outcome.text, "sound": str(outcome.audio_status)}
+    record: dict[str, Any] = {"key": key, "answer": outcome.text, "sound": str(outcome.audio_status)}
+    if isinstance(outcome, ChosenOption):
+        record["log_likelihoods"] = [one.log_likelihood for one in outcome.likelihoods]
+        record["n_tokens"] = [one.n_tokens for one in outcome.likelihoods]
     return record | ({"damage": outcome.damage} if outcome.damage else {})
 
 
