@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import yaml
 
+from video_llama.cli.judge import JUDGE_HELP, judge_results
 from video_llama.cli.options import (
     add_batch_size_flag,
     add_generation_flags,
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder that gets results.json, and answers as NAME.jsonl",
     )
+    parser.add_argument("--judge", metavar="JUDGE", help=f"after the answers, {JUDGE_HELP}")
     add_batch_size_flag(parser)
     add_generation_flags(parser)
 
@@ -72,12 +74,14 @@ def run(args: argparse.Namespace) -> int:
     from video_llama.config.serialize import named_paths
     from video_llama.evaluation.benchmark import evaluate  # slow to import
     from video_llama.evaluation.comparison import read_results
+    from video_llama.evaluation.judges import judge_of
     from video_llama.evaluation.published_benchmark import PublishedBenchmark
     from video_llama.evaluation.results import results, summary_lines, write_results
     from video_llama.inference.model import ConfiguredModel
 
     if problems := [problem for module in args.imports if (problem := import_problem(module))]:
         raise ConfigError([f"--imports: {problem}" for problem in problems])
+    judge = judge_of(args.judge, args.device) if args.judge is not None else None
     model = ConfiguredModel(args.cfg_path, model_options(args), args.device)
     model.key  # noqa: B018  # checks the YAML, and imports what it names, before benchmarks are looked up
     before = read_results(args.again) if args.again is not None else None
@@ -104,8 +108,11 @@ def run(args: argparse.Namespace) -> int:
             return 0
         content = results(model, settings, scored)
         write_results(args.output, content)
-    for line in summary_lines(content):
-        print(line)
+    if judge is not None:
+        content = judge_results(content, judge, args.output / "results.json")
+    else:
+        for line in summary_lines(content):
+            print(line)
     if before is not None:
         return report_changes(before, content)
     return int(not any(result.outcomes.answers for _, result in scored.values()))

@@ -167,13 +167,13 @@ def _mean(metric: Metric, questions: Sequence[QuestionRecord]) -> dict[str, Any]
     return {"value": found.mean, "n": found.n, "n_clips": found.n_clusters, "interval": [found.low, found.high]}
 
 
-def write_results(folder: Path, content: Mapping[str, Any]) -> Path:
-    """Write ``results.json`` into a folder.
+def write_results(folder: Path, content: Mapping[str, Any], name: str = "results.json") -> Path:
+    """Write results into a folder.
 
     Raises:
         OutputError: it cannot be written.
     """
-    path = folder / "results.json"
+    path = folder / name
     try:
         with replacing(path) as temporary:
             temporary.write_text(
