@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint on this machine that answers as a test says."""
+"""Judges for tests: an OpenAI-compatible endpoint on this machine that answers as a test says, and a random model in a folder."""
 
 from __future__ import annotations
 
@@ -8,8 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from tests.decoders import FAMILIES
 from tests.file_server import running
 
 
@@ -72,3 +77,16 @@ def judging(server: JudgeServer) -> Iterator[JudgeServer]:
 
     with running(Handler) as server.port:
         yield server
+
+
+def write_random_judge(folder: Path) -> Path:
+    """Write a tiny random LLaMA with a chat template."""
+    FAMILIES["qwen2"].write_tokenizer(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+    tokenizer.save_pretrained(folder)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes)).save_pretrained(folder)
+    return folder

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Result
-from tests.judge_server import JudgeServer, judging
+from tests.judge_server import JudgeServer, judging, write_random_judge
 from video_llama.conversation.engine import Engine
 from video_llama.evaluation import judges
 from video_llama.inference.journal import Journal
@@ -48,6 +48,11 @@ def reply(text: str) -> str:
         return "{'pred': 'no', 'score': 0}"
     right = lines["Reference answer"] == lines["Answer to grade"]
     return json.dumps({"pred": "yes" if right else "no", "score": 5 if right else 1})
+
+
+@pytest.fixture(scope="module")
+def random_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_random_judge(tmp_path_factory.mktemp("judge"))
 
 
 @pytest.fixture
@@ -87,7 +92,7 @@ def test_scores_of_a_judge_have_its_prompts_and_version(evaluate, server, tmp_pa
     assert (judge["judged"], judge["missing"], judge["missing_items"]) == (4, 0, {})
     assert "<reference>" in judge["prompts"]["answer"][1]["content"]
     wrong = next(item for item in found["items"] if item["id"] == "wrong")
-    assert wrong["judge"] == {"answer": {"judge_score": 0.0, "judge_accuracy": 0.0}}
+    assert wrong["judge"] == {"answer": {"score": 0, "yes": False}}
     assert wrong["scores"]["judge_score"] == 0
     assert json.loads(out.splitlines()[0])["scores"]["judge_score"] == 3.75
     assert f"manifest: 4 judged by {server.spec}, 0 missing" in out
@@ -132,6 +137,16 @@ def test_a_judge_that_is_down_leaves_no_score_and_the_answers_as_they_are(evalua
     assert (found["judge"]["judged"], found["judge"]["missing"]) == (0, 4)
     assert "status 500" in found["judge"]["missing_items"]["wrong"]
     assert command("judge", tmp_path / "out/results.json", "--judge", server.spec).code == 1
+
+
+def test_nonsense_of_a_local_judge_is_missing_too(evaluate, tmp_path, random_judge, monkeypatch):
+    monkeypatch.setattr(judges, "MAX_NEW_TOKENS", 8)
+    code, _, err = evaluate(tmp_path / "out", "--judge", f"local:{random_judge}", "--device", "cpu")
+    assert code == 0, err
+    found = results(tmp_path / "out")
+    assert (found["judge"]["judged"], found["judge"]["missing"]) == (0, 4)
+    assert "no object in the reply" in found["judge"]["missing_items"]["wrong"]
+    assert {"config.json", "model.safetensors"} <= {file["file"] for file in found["judge"]["weights"]}
 
 
 def test_a_killed_judging_goes_on_and_a_repeated_one_asks_nobody(evaluate, server, tmp_path, monkeypatch, command):
@@ -182,6 +197,7 @@ def test_video_chatgpt_s_qualities_are_judged_and_the_answers_of_a_pair_together
         "correctness": 5, "detail": 5, "context": 5,
     }  # fmt: skip
     assert len(server.requests) == 9
+    assert found["items"][0]["judge"] == {k: {"score": 5} for k in ("correctness", "detail", "context")}
     server.requests.clear()
     out = tmp_path / "pairs"
     assert (

@@ -38,9 +38,9 @@ def other_differences(first: Results, second: Results) -> list[str]:
         for key in ("prompt", "annotations", "settings"):
             pair = (run["benchmarks"][name].get(key) for run in (first, second))
             names.append((f"benchmarks.{name}.{key}", *pair))
-        judges = [_judge(run["benchmarks"][name]) for run in (first, second)]
-        if all(judges):
-            names.append((f"benchmarks.{name}.judge", *judges))
+        judge, other = (_judge(run["benchmarks"][name]) for run in (first, second))
+        if judge and other:
+            names.append((f"benchmarks.{name}.judge", judge, other))
     return [line for name, a, b in names for line in settings_that_differ(name, a, b)]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from video_llama.common.errors import DataError
-from video_llama.evaluation.judge_prompts import AXES, JUDGED, VERSION, Message
+from video_llama.evaluation.judge_prompts import AXES, JUDGED, VERSION, Axis, Message
 from video_llama.evaluation.judges import Judge, NoReply
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.results import score_record
@@ -33,7 +33,8 @@ class _Case:
     axis: str
     ids: tuple[str, ...]
     messages: list[Message]
-    """Empty: there is no answer to judge."""
+    known: Record | str | None = None
+    """What needs no judge: the values of a question without an answer, or why there is no judgement."""
 
 
 def judged(content: Mapping[str, Any], judge: Judge, folder: Path) -> dict[str, Any]:
@@ -86,18 +87,16 @@ def _judged_benchmark(
     models: set[str] = set()
     found: dict[str, dict[str, Any]] = {id: {} for id in items}
     for case, outcome in _outcomes(name, cases, judge, identity, folder):
-        one: Any
         if isinstance(outcome, str):
-            one = {"error": outcome}
+            judgement: dict[str, Any] = {"error": outcome}
             reasons |= dict.fromkeys(case.ids, outcome)
         else:
-            one = dict(outcome["values"])
-            if model := outcome.get("model"):
-                models.add(model)
-            for metric, value in one.items():
+            judgement = _judgement(outcome["values"], AXES[case.axis])
+            models |= {model} if (model := outcome.get("model")) else set()
+            for metric, value in outcome["values"].items():
                 values.setdefault(metric, {}).update(dict.fromkeys(case.ids, value))
         for id in case.ids:
-            found[id][case.axis] = one
+            found[id][case.axis] = judgement
     questions = [
         QuestionRecord(id=id, clip=i["clip"], names=(), prompt="", types=i["types"]) for id, i in items.items()
     ]
@@ -126,6 +125,12 @@ def _judged_benchmark(
     }
 
 
+def _judgement(values: Mapping[str, float], axis: Axis) -> dict[str, Any]:
+    """Return a score and, of the axes that have one, the verdict."""
+    score, *verdict = (values[metric] for metric in axis.metrics)
+    return {"score": int(score), **({"yes": bool(verdict[0])} if verdict else {})}
+
+
 _PLACES = {place: f"<{place}>" for place in ("question", "question_2", "reference", "answer", "answer_2")}
 
 
@@ -152,8 +157,13 @@ def _cases(axis: str, items: Mapping[str, Item], template: str) -> Iterator[_Cas
         for number, one in enumerate(together, start=1):
             ending = "" if number == 1 else f"_{number}"
             texts |= {f"question{ending}": _question(one["prompt"], template), f"answer{ending}": one.get("answer", "")}
-        complete = len(together) == asked.n_questions and all("answer" in one for one in together)
-        yield _Case(axis, tuple(one["id"] for one in together), asked.messages(texts) if complete else [])
+        ids = tuple(one["id"] for one in together)
+        if len(together) < asked.n_questions:
+            yield _Case(axis, ids, [], "the other question of its pair was not asked")
+        elif any("answer" not in one for one in together):
+            yield _Case(axis, ids, [], {"values": dict.fromkeys(asked.metrics, 0.0)})
+        else:
+            yield _Case(axis, ids, asked.messages(texts))
 
 
 def _question(prompt: str, template: str) -> str:
@@ -174,8 +184,8 @@ def _outcomes(
     found: dict[int, Record | str] = {}
     left = []
     for n, case in enumerate(cases):
-        if not case.messages:
-            found[n] = {"values": dict.fromkeys(AXES[case.axis].metrics, 0.0)}
+        if case.known is not None:
+            found[n] = case.known
         elif isinstance(record := _read(case.axis, known.get(keys[n], {})), str):
             left.append(n)
         else:

@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.decoders import FAMILIES
-from tests.judge_server import JudgeServer, judging
+from tests.judge_server import JudgeServer, judging, write_random_judge
 from tests.unit.conversation.tokenizers import write_byte_fallback_tokenizer
 from video_llama.common.errors import ConfigError, DataError
 from video_llama.evaluation import judges
@@ -107,17 +105,7 @@ def test_what_is_no_judge_is_refused(spec, message):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny random LLaMA with a chat template."""
-    folder = tmp_path_factory.mktemp("judge")
-    FAMILIES["qwen2"].write_tokenizer(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.3, **sizes)
-    LlamaForCausalLM(config).save_pretrained(folder)
-    return folder
+    return write_random_judge(tmp_path_factory.mktemp("judge"))
 
 
 def test_a_local_judge_replies_greedily_whatever_the_batch(folder, monkeypatch):
