@@ -2,8 +2,8 @@
 
     python -m benchmarks.lmms_eval_plugin --environment /somewhere/lmms_eval
 
-The environment is made if it is not there: lmms-eval without its dependencies, most of which no task here needs, and the few that
-it imports. Everything else is shared with the environment that runs this script. Nothing is downloaded after that. The toy model
+The environment is made if it is not there: this package with the extra lmms-eval, and lmms-eval without its own dependencies. All
+packages that are there already are shared with the environment that runs this script. Nothing is downloaded after that. The toy model
 answers questions in MSVD-QA's layout, sounds in AudioCaps', and multiple choice by likelihood, on clips of the toy world.
 """
 
@@ -31,11 +31,6 @@ from video_llama.toy.world import write_world
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = ROOT / "video_llama/evaluation/lmms_tasks"
 LMMS_EVAL = "lmms-eval==0.7.3"
-NEEDED = (
-    "datasets", "evaluate", "loguru", "tenacity", "sacrebleu", "pytablewriter", "tqdm-multiprocess", "python-dotenv", "openai",
-    "jsonlines", "numexpr", "zstandard", "setuptools>=77,<82",
-)  # fmt: skip
-"""What lmms-eval imports at the start, besides what this package needs too; and what installs this package."""
 OPTIONS = {
     "colour": [f"It is {colour}." for colour in COLOURS],
     "shape": [f"It is a {shape}." for shape in SHAPES],
@@ -111,9 +106,9 @@ def environment(folder: Path) -> Path:
         packages = next((folder / "lib").glob("python*/site-packages"))
         (packages / "shared.pth").write_text("\n".join(site.getsitepackages()) + "\n")  # behind its own packages
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *NEEDED], check=True)
+        subprocess.run([*pip, "setuptools>=77,<82"], check=True)  # what builds this package; torch takes no newer one
+        subprocess.run([*pip, "--no-build-isolation", "--editable", f"{ROOT}[lmms-eval]"], check=True)
         subprocess.run([*pip, "--no-deps", LMMS_EVAL], check=True)
-        subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], check=True)
     return python
 
 

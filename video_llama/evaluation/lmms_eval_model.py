@@ -1,4 +1,4 @@
-"""``lmms-eval --model video_llama``: our models under lmms-eval 0.7. Needs the extra ``lmms_eval``."""
+"""``lmms-eval --model video_llama``: our models under lmms-eval 0.7. Needs the extra ``lmms-eval``."""
 
 from __future__ import annotations
 
