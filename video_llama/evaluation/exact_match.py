@@ -48,6 +48,10 @@ class ExactMatch:
         """Return the questions, those on one clip together."""
         return question_items(self.questions, self.config.videos_dir, self.ablation)
 
+    def references(self) -> dict[str | int, tuple[str, ...]]:
+        """Return the right answer to each question, by id."""
+        return {question.id: (question.answer,) for question in self.questions}
+
     def score(self, answers: Mapping[str | int, str]) -> dict[str, float]:
         """Return the accuracy of each kind."""
         return accuracy(self.questions, answers)

@@ -151,6 +151,10 @@ class PublishedBenchmark(ABC):
             for record in self.records
         ]
 
+    def references(self) -> dict[str | int, tuple[str, ...]]:
+        """Return the right answers, by id."""
+        return {record.id: record.references for record in self.records}
+
     def metrics(self, answers: Mapping[str | int, str]) -> dict[str, Metric]:
         """Return the metrics of the questions whose answers were published; none if no answer was."""
         scored = [record for record in self.records if record.references]
