@@ -231,7 +231,7 @@ _PUBLISHED_BENCHMARKS = {
     "multiple_choice": ("nextqa_mc", "mvbench", "egoschema"),
     "sentence_answers": ("avsd", "nextqa_oe", "vcgbench_generic", "vcgbench_temporal", "vcgbench_consistency"),
     "descriptions": ("msrvtt_caption", "msvd_caption", "vatex", "audiocaps", "clotho"),
-    "own_questions": ("manifest",),
+    "own_questions": ("manifest", "questions"),
 }
 BENCHMARKS: Registry[Any] = Registry(
     "benchmark",

@@ -103,5 +103,7 @@ def evaluate(
         log.warning("%d of %d questions have no answer, and count as wrong; the first: %s", n_failed, n_asked, first)
     for name, there in outcomes.under.items():
         if n_more := len(there.errors) - len(outcomes.errors):
-            log.warning("under %s, %d more have none, and are left out; the last: %s", name, n_more, there.errors[-1][1])
+            log.warning(
+                "under %s, %d more have none, and are left out; the last: %s", name, n_more, there.errors[-1][1]
+            )
     return BenchmarkResult(benchmark.score(outcomes.answers), outcomes, partner_of)

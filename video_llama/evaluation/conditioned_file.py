@@ -56,7 +56,9 @@ class _Parts(NamedTuple):
     @classmethod
     def of(cls, file: EncodedFile) -> _Parts:
         content, groups = file.content, iter(file.groups)
-        return cls(*(None if media is None else _Part(media, next(groups)) for media in (content.audio, content.frames)))
+        return cls(
+            *(None if media is None else _Part(media, next(groups)) for media in (content.audio, content.frames))
+        )
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,12 @@ class BlackFrame(File):
         processor = reader.image if self.kind == "image" else reader.video
         side = getattr(getattr(processor, "config", None), "image_size", None)
         if not isinstance(side, int):
-            raise VideoLlamaError(f"condition black: {type(processor).__name__} has no config.image_size to make frames of")
-        return FileMedia(frames=Media("image" if self.kind == "image" else "video", torch.zeros(3, 1, side, side, dtype=torch.uint8)))
+            raise VideoLlamaError(
+                f"condition black: {type(processor).__name__} has no config.image_size to make frames of"
+            )
+        return FileMedia(
+            frames=Media("image" if self.kind == "image" else "video", torch.zeros(3, 1, side, side, dtype=torch.uint8))
+        )
 
 
 _N_SAMPLES = SEGMENT_SECONDS * SAMPLE_RATE

@@ -101,6 +101,19 @@ class PublishedBenchmark(ABC):
         return sorted({record.clip for record in self.all_records if record.id not in self.paths})
 
     @cached_property
+    def without_questions(self) -> list[str]:
+        """Clips beside those that questions are about, of which there is no question; by their paths below the media folder."""
+        folder = Path(self.config.media_dir)
+        asked = {path.resolve() for path in self.paths.values()}
+        beside = sorted({path.parent for record, path in self.paths.items()})
+        return sorted(
+            str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+            for parent in beside
+            for path in parent.iterdir()
+            if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file() and path.resolve() not in asked
+        )
+
+    @cached_property
     def records(self) -> list[QuestionRecord]:
         """The questions to ask, those on one clip together."""
         asked = [record for record in self.all_records if record.id in self.paths][: self.config.limit]
@@ -138,6 +151,11 @@ class PublishedBenchmark(ABC):
             log.warning(
                 "%s: %d of %d questions are left out: %d clips are not in %s, such as %s",
                 name, counts.missing, counts.found, len(self.missing), self.config.media_dir, shown,
+            )  # fmt: skip
+        if idle := self.without_questions:
+            log.warning(
+                "%s: %d clips in %s have no question, such as %s",
+                name, len(idle), self.config.media_dir, ", ".join(idle[:3]),
             )  # fmt: skip
 
     def items(self) -> list[Item]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,11 @@ class Outcomes:
     """Answered questions whose condition changed something; see ``EncodedFile``."""
     under: Mapping[str, Outcomes] = field(default_factory=dict)
     """Of the same questions under each other condition."""
+
+    @cached_property
+    def reasons(self) -> dict[str | int, str]:
+        """Why questions have no answer, by id."""
+        return {id: reason for id, reason in self.errors if id is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
