@@ -237,6 +237,7 @@ BENCHMARKS: Registry[Any] = Registry(
     "benchmark",
     {
         "exact_match": Builtin(_EVALUATION + "exact_match", _EVALUATION + "config:ExactMatchConfig"),
+        "toy": Builtin("video_llama.toy.toy_benchmark", _EVALUATION + "config:ToyConfig"),
         "videomme": Builtin(_EVALUATION + "multiple_choice", _EVALUATION + "config:VideoMMEConfig"),
         **{
             name: Builtin(_EVALUATION + module, _EVALUATION + "config:PublishedConfig")

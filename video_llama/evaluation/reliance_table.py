@@ -54,4 +54,6 @@ def _difference(difference: Mapping[str, Any] | None) -> str:
 
 def _interval(ends: tuple[float | None, float | None], how: str) -> str:
     low, high = ends
-    return "" if low is None or high is None else f" [{100 * low:{how}}, {100 * high:{how}}]"
+    if low is None or high is None:
+        return ""
+    return " [" + ", ".join(f"{round(100 * end, 1) + 0.0:{how}}" for end in (low, high)) + "]"  # no -0.0
