@@ -77,8 +77,7 @@ class OwnQuestions(PublishedBenchmark):
     def _record(self, where: str, row: Row, number: int) -> QuestionRecord:
         if (sort := self.sort_of(where, row)) != self.sort:
             raise DataError(
-                f"{where}: has {sort or 'no reference'}, and the first line {self.sort or 'none'}: put them into files of "
-                "their own"
+                f"{where}: has {_quoted(sort)}, and the first line {_quoted(self.sort)}: put them into files of their own"
             )
         named = [kind for kind in FILES if row.get(kind)]
         if len(named) != 1 or not isinstance(row[named[0]], str):
@@ -98,6 +97,10 @@ class OwnQuestions(PublishedBenchmark):
             types=_types(where, row),
             span=_span(where, row),
         )
+
+
+def _quoted(sort: str) -> str:
+    return repr(sort) if sort else "nothing to compare with"
 
 
 def _object(where: str, line: str) -> Row:

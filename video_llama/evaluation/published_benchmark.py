@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from video_llama.common.errors import ConfigError, DataError
 from video_llama.evaluation.annotation_files import MEDIA_SUFFIXES, AnnotationFolder
-from video_llama.evaluation.config import PublishedConfig
+from video_llama.evaluation.config import PublishedConfig, ToyConfig
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import Metric, Scorer
 
@@ -53,7 +53,7 @@ class PublishedBenchmark(ABC):
         DataError: the annotations cannot be used.
     """
 
-    Config: type[PublishedConfig] = PublishedConfig
+    Config: type[Any] = PublishedConfig
 
     prompt: ClassVar[str]
     """What the model is asked, with ``<question>``, and ``<options>`` for multiple choice."""
@@ -61,7 +61,7 @@ class PublishedBenchmark(ABC):
     counts_published: ClassVar[Mapping[int, str]] = {}
     """Numbers of questions of the published files, with what they are."""
 
-    def __init__(self, config: PublishedConfig) -> None:
+    def __init__(self, config: PublishedConfig | ToyConfig) -> None:
         self.config = config
         self.template = self.prompt if config.prompt is None else config.prompt
         check_template(self.prompt, self.template)

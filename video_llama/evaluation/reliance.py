@@ -59,7 +59,7 @@ class Answered:
     """The answers to questions under a condition."""
 
     answers: Mapping[str | int, str]
-    values: Mapping[str, float] = field(default_factory=dict)
+    values: Mapping[Any, float] = field(default_factory=dict)
     """Of the metric, by id; none for questions without a reference."""
     altered: Collection[str | int] = ()
     """Questions of whose input the condition changed something."""

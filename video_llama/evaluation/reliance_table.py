@@ -35,11 +35,11 @@ def reliance_lines(name: str, reliance: Mapping[str, Any]) -> Iterator[str]:
             unchanged = "" if condition == FULL or row["unchanged"] is None else _percent(row["unchanged"])
             bits = "" if row["entropy"] is None else f"{row['entropy']:.2f} bits"
             table.append([f"  {condition}", str(row["n"]), *scored, unchanged, bits])
-    widths = [max(len(row[column]) for row in table) for column in range(len(heads))]
+    widths = [max(len(cells[column]) for cells in table) for column in range(len(heads))]
     yield f"{name}: answers by condition, with 95 % intervals over clips"
-    for row in table:
-        first, *others = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        yield "  ".join([row[0].ljust(len(first)), *others]).rstrip()
+    for cells in table:
+        others = (cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True))
+        yield "  ".join([cells[0].ljust(widths[0]), *others]).rstrip()
 
 
 def _percent(value: Mapping[str, Any]) -> str:

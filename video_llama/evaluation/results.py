@@ -165,8 +165,9 @@ class _Files:
         return {} if partner is None or condition not in SWAPS else {"partner": self._written(partner.path)}
 
     def _written(self, path: str | Path) -> str:
-        inside = self._folder is not None and Path(path).is_relative_to(self._folder)
-        return str(Path(path).relative_to(self._folder) if inside else path)
+        if self._folder is None or not Path(path).is_relative_to(self._folder):
+            return str(path)
+        return str(Path(path).relative_to(self._folder))
 
 
 def values_of(metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -216,7 +217,7 @@ def _under_conditions(
     }
 
 
-def _answered(id: str | int, outcomes: Outcomes, metrics: Mapping[str, Metric]) -> dict[str, Any]:
+def _answered(id: Any, outcomes: Outcomes, metrics: Mapping[str, Metric]) -> dict[str, Any]:
     """Return the answer to a question, or its error, with its scores."""
     scores = {name: metric.each[id] for name, metric in metrics.items() if id in metric.each}
     return {**_outcome(id, outcomes), "scores": scores}

@@ -12,7 +12,7 @@ from video_llama.conversation.batching import File
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.evaluation.conditions import FULL
 from video_llama.evaluation.exact_match import Question, accuracy, question_items, read_questions
-from video_llama.evaluation.partners import partners, under_conditions
+from video_llama.evaluation.partners import References, partners, under_conditions
 from video_llama.inference.items import Item
 from video_llama.inference.job import InferenceJob
 from video_llama.inference.model import ConfiguredModel
@@ -88,7 +88,7 @@ class Examiner:
         """For each question, a clip with another sound than its own."""
         questions = [*self.vision_questions, *self.sound_questions]
         asked_for = [q for q in self.sound_questions if q.kind == "sound"]
-        right = {q.id: [q.answer] for q in asked_for}
+        right: References = {q.id: [q.answer] for q in asked_for}
         partner_of = partners(question_items(asked_for, self.folder), right)
         by_clip = {q.video: partner_of[q.id] for q in asked_for}
         return {q.id: by_clip[q.video] for q in questions}
