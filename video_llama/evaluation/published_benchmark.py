@@ -83,10 +83,15 @@ class PublishedBenchmark(ABC):
         values = {"<question>": question, "<options>": options}
         return re.sub("<question>|<options>", lambda place: values[place[0]], self.template)
 
+    @property
+    def media_dir(self) -> Path:
+        """Folder of the clips."""
+        return Path(self.config.media_dir or ".")
+
     @cached_property
     def paths(self) -> dict[str, Path]:
         """The file of each question whose clip is there."""
-        folder, found = Path(self.config.media_dir), {}
+        folder, found = self.media_dir, {}
         known: dict[tuple[str, ...], Path | None] = {}
         for record in self.all_records:
             if record.names not in known:
@@ -103,7 +108,7 @@ class PublishedBenchmark(ABC):
     @cached_property
     def without_questions(self) -> list[str]:
         """Clips beside those that questions are about, of which there is no question; by their paths below the media folder."""
-        folder = Path(self.config.media_dir)
+        folder = self.media_dir
         asked = {path.resolve() for path in self.paths.values()}
         beside = sorted({path.parent for record, path in self.paths.items()})
         return sorted(

@@ -151,7 +151,7 @@ class _Files:
     """The files of a benchmark's questions, as they are written in the results."""
 
     def __init__(self, benchmark: Benchmark, result: BenchmarkResult) -> None:
-        self._folder = getattr(getattr(benchmark, "config", None), "media_dir", None)
+        self._folder = benchmark.media_dir if isinstance(benchmark, PublishedBenchmark) else None
         self._files = {item.id: item.asked.file for item in benchmark.items()}
         self._partners = result.partners
 
