@@ -1,9 +1,11 @@
-"""Reliance as a picture: the score under each condition, and the share of answers that stay the same, by type."""
+"""Reliance as a picture: score, difference, unchanged answers and entropy under each condition, by type."""
 
 from __future__ import annotations
 
 import importlib.util
+import textwrap
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:  # matplotlib is an extra
 
 MAX_GROUPS = 40
 """Types that fit into a picture; the table and ``results.json`` have all."""
+
+COLOURS = [f"C{n}" for n in range(10) if n != 7]
+"""Of conditions; ``full`` is grey."""
 
 
 def can_draw() -> bool:
@@ -38,17 +43,29 @@ def draw_reliance(path: Path, name: str, reliance: Mapping[str, Any]) -> None:
 
     shown = list(groups(reliance))[:MAX_GROUPS]
     metric, conditions = reliance["metric"], reliance["conditions"]
-    panels = [(metric, conditions, lambda row: row)] if metric else []
-    panels.append(("unchanged answers", conditions[1:], lambda row: row["unchanged"]))
-    width = max(7.0, 0.17 * len(shown) * (len(conditions) + 1))
-    figure = Figure(figsize=(width, 3.4 * len(panels)), layout="constrained")
-    for axes, (title, names, value) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True):
-        colours = [f"C{conditions.index(name)}" if name != FULL else "0.25" for name in names]
+    panels = [
+        ("unchanged answers", "share of questions", conditions[1:], itemgetter("unchanged")),
+        ("entropy of answers", "bits", conditions, lambda row: {"value": row["entropy"], "interval": (None, None)}),
+    ]
+    if metric:
+        panels = [
+            (metric, "mean", conditions, lambda row: row),
+            (f"{metric}: difference to full", "mean", conditions[1:], itemgetter("difference")),
+            *panels,
+        ]
+    width = max(8.0, len(shown) * max(1.0, 0.14 * (len(conditions) + 1)))
+    figure = Figure(figsize=(width, 3.2 * len(panels)), layout="constrained")
+    labels = [f"{textwrap.fill(heading, 13)}\nn = {rows[FULL]['n']}" for heading, rows in shown]
+    for axes, (title, unit, names, value) in zip(
+        figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True
+    ):
         for place, condition in enumerate(names):
-            _bars(axes, place, len(names), [value(rows[condition]) for _, rows in shown], condition, colours[place])
-        axes.set_xticks(range(len(shown)), [f"{heading}\nn = {rows[FULL]['n']}" for heading, rows in shown], fontsize=8)
-        axes.set(title=f"{name}: {title}", ylabel="share of questions", xlim=(-0.5, len(shown) - 0.5))
-        axes.legend(frameon=False, fontsize=8, ncols=len(names), loc="upper center", bbox_to_anchor=(0.5, -0.18))
+            colour = "0.25" if condition == FULL else COLOURS[conditions.index(condition) - 1]
+            _bars(axes, place, len(names), [value(rows[condition]) for _, rows in shown], condition, colour)
+        axes.set_xticks(range(len(shown)), labels, fontsize=8)
+        axes.set(title=f"{name}: {title}", ylabel=unit, xlim=(-0.5, len(shown) - 0.5))
+    bars, given = figure.axes[-1].get_legend_handles_labels()
+    figure.legend(bars, given, frameon=False, fontsize=9, ncols=len(given), loc="outside lower center")
     try:
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=110)
