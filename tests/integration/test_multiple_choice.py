@@ -117,6 +117,20 @@ def test_two_processes_give_the_same_bytes(evaluate, one_thread, questions, worl
     assert (tmp_path / "two/results.json").read_bytes() == (tmp_path / "whole/results.json").read_bytes()
 
 
+def test_options_are_compared_under_each_condition(evaluate, tmp_path):
+    assert evaluate(tmp_path / "out", "choose=likelihood", "--conditions", "full,black,silent").code == 0
+    found = results(tmp_path / "out")
+    for item in found["items"]:
+        under = item["conditions"]
+        assert under["black"]["log_likelihoods"] != item["log_likelihoods"]
+        assert under["silent"]["answer"] == item["answer"]
+        for there in (item, *under.values()):
+            assert there["answer"] == item["options"][there["log_likelihoods"].index(max(there["log_likelihoods"]))]
+    rows = found["reliance"]["all"]
+    assert rows["full"]["value"] == rows["silent"]["value"] == 1
+    assert rows["black"]["value"] < 0.6
+
+
 def test_answers_chosen_in_another_way_are_not_overwritten(evaluate, tmp_path):
     assert evaluate(tmp_path / "out", "choose=likelihood").code == 0
     code, _, err = evaluate(tmp_path / "out", "choose=likelihood_per_token")

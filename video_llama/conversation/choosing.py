@@ -109,6 +109,5 @@ def choose_option(
             return one
         found.append(one._replace(log_likelihood=round(one.log_likelihood, DIGITS) + 0.0))  # no -0.0
     values = [one.log_likelihood if asked.rank == "likelihood" else one.per_token for one in found]
-    content = file.content
-    best = asked.options[values.index(max(values))]
-    return ChosenOption(best, content.audio_status, content.damage, tuple(found))
+    best, content = asked.options[values.index(max(values))], file.content
+    return ChosenOption(best, content.audio_status, content.damage, file.altered, tuple(found))

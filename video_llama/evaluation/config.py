@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge
@@ -56,3 +57,33 @@ class VideoMMEConfig(ChoiceConfig):
 
     subtitles_dir: Annotated[str, ExistingPath(kind="dir")] | None = None
     """Folder of its subtitles, which precede the question. null: without subtitles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    """Questions on toy clips, which are written when they are first needed."""
+
+    media_dir: str | None = None
+    """Folder that gets the clips. null: one in the cache."""
+
+    clips: Annotated[int, Ge(1)] = 36
+    """Clips of each tier, and as many of the first with the sound of another shape."""
+
+    prompt: str = "<question>"
+    """The question put to the model, with <question>."""
+
+    limit: Annotated[int, Ge(1)] | None = None
+    """Ask only the first questions. null: all."""
+
+    use_audio: bool | None = None
+    """Sound of clips: true requires it, false ignores it, null uses it if the model takes sound."""
+
+    @property
+    def choose(self) -> Literal["letter"]:
+        """As of other questions; these have no options."""
+        return "letter"
+
+    @property
+    def annotations(self) -> str:
+        """The file of questions."""
+        return str(Path(self.media_dir or "") / "test.jsonl")
