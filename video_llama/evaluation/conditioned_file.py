@@ -67,7 +67,7 @@ class Silence(File):
 
     def read(self, reader: MediaReader) -> FileMedia:
         """Return S segments of silence."""
-        return FileMedia(audio=_segments(reader, np.zeros((reader.audio.config.n_segments, _N_SAMPLES))))
+        return _sound(reader, lambda shape: np.zeros(shape))
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,18 @@ class Noise(File):
 
     def read(self, reader: MediaReader) -> FileMedia:
         """Return S segments of noise."""
-        samples = np.random.default_rng(0).normal(0, NOISE_LEVEL, (reader.audio.config.n_segments, _N_SAMPLES))
-        return FileMedia(audio=_segments(reader, samples.clip(-1, 1)))
+        return _sound(reader, lambda shape: np.random.default_rng(0).normal(0, NOISE_LEVEL, shape).clip(-1, 1))
+
+
+def _sound(reader: MediaReader, samples: Callable[[tuple[int, int]], np.ndarray]) -> FileMedia:
+    """Return the audio encoder's input for float[S, L]."""
+    reader.require_audio()
+    if not callable(getattr(reader.audio, "segment", None)):
+        raise VideoLlamaError(
+            f"conditions silent, noise: {type(reader.audio).__name__} reads no segments, so no other sound can be made for it"
+        )
+    waveforms = torch.from_numpy(samples((reader.audio.config.n_segments, SEGMENT_SECONDS * SAMPLE_RATE))).float()
+    return FileMedia(audio=Media("audio", torch.stack([reader.audio.segment(one[None]) for one in waveforms])))
 
 
 @dataclass(frozen=True)
@@ -92,22 +102,7 @@ class BlackFrame(File):
             raise VideoLlamaError(
                 f"condition black: {type(processor).__name__} has no config.image_size to make frames of"
             )
-        return FileMedia(
-            frames=Media("image" if self.kind == "image" else "video", torch.zeros(3, 1, side, side, dtype=torch.uint8))
-        )
-
-
-_N_SAMPLES = SEGMENT_SECONDS * SAMPLE_RATE
-
-
-def _segments(reader: MediaReader, samples: np.ndarray) -> Media:
-    """Return the audio encoder's input for float[S, L]."""
-    if not callable(getattr(reader.audio, "segment", None)):
-        raise VideoLlamaError(
-            f"conditions silent, noise: {type(reader.audio).__name__} reads no segments, so no other sound can be made for it"
-        )
-    waveforms = torch.from_numpy(samples).float()
-    return Media("audio", torch.stack([reader.audio.segment(waveform[None]) for waveform in waveforms]))
+        return FileMedia(frames=Media(self.kind, torch.zeros(3, 1, side, side, dtype=torch.uint8)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +117,9 @@ class ConditionedFile(File):
     @property
     def sources(self) -> tuple[File, ...]:
         """The file, and what is put in the place of a part of it."""
-        made = {"silent": Silence("audio", ""), "noise": Noise("audio", ""), "black": BlackFrame(self.kind, "")}
+        made: dict[str, File] = {"silent": Silence("audio", ""), "noise": Noise("audio", "")}
+        if self.kind != "audio":
+            made["black"] = BlackFrame(self.kind, "")
         other = made.get(self.condition, self.partner)
         return (self.base,) if other is None else (self.base, other)
 

@@ -6,7 +6,6 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 
 from video_llama.common.errors import DataError
 from video_llama.conversation.batching import File
@@ -58,7 +57,7 @@ def partners(items: Sequence[Item], references: References) -> dict[str | int, F
 
 
 def under_conditions(items: Sequence[Item], conditions: Sequence[str], partner_of: Partners) -> list[Item]:
-    """Return questions under each condition. Questions on one file that follow each other stay together, by condition.
+    """Return each question, and then the same under each condition.
 
     Args:
         items: the questions, under ``full``.
@@ -72,13 +71,7 @@ def under_conditions(items: Sequence[Item], conditions: Sequence[str], partner_o
             f"--conditions: {', '.join(swaps)}: the questions are about one file, and another of its kind is needed. "
             "Leave these conditions out."
         )
-    asked = []
-    for _, group in groupby(items, key=lambda item: item.asked.file):
-        on_one_file = list(group)
-        asked += on_one_file
-        for name in conditions:
-            asked += [_under(item, name, partner_of[item.id]) for item in on_one_file]
-    return asked
+    return [one for item in items for one in (item, *(_under(item, name, partner_of[item.id]) for name in conditions))]
 
 
 def _under(item: Item, condition: str, partner: File | None) -> Item:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,10 @@ MAX_GROUPS = 40
 
 COLOURS = [f"C{n}" for n in range(10) if n != 7]
 """Of conditions; ``full`` is grey."""
+
+
+Panel = tuple[str, str, Sequence[str], Callable[[Mapping[str, Any]], Mapping[str, Any] | None]]
+"""Title, unit, conditions, and what is drawn of a row: a value with its interval."""
 
 
 def can_draw() -> bool:
@@ -43,7 +47,7 @@ def draw_reliance(path: Path, name: str, reliance: Mapping[str, Any]) -> None:
 
     shown = list(groups(reliance))[:MAX_GROUPS]
     metric, conditions = reliance["metric"], reliance["conditions"]
-    panels = [
+    panels: list[Panel] = [
         ("unchanged answers", "share of questions", conditions[1:], itemgetter("unchanged")),
         ("entropy of answers", "bits", conditions, lambda row: {"value": row["entropy"], "interval": (None, None)}),
     ]

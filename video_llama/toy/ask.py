@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ class Examiner:
             DataError: a question has no answer.
         """
         outcomes = InferenceJob(
-            items=[*apart, *under_conditions(items, conditions, self.other_sounds)],
+            items=[*apart, *under_conditions(items, conditions, self.other_sounds(items))],
             output=self.answers_dir / f"{name}.jsonl",
             model=model,
             settings=GenerationSettings(max_new_tokens=24),
@@ -83,15 +84,20 @@ class Examiner:
             raise DataError(f"{len(errors)} questions failed, the first: {errors[0][1]}")
         return {COLUMNS[condition]: one.answers for condition, one in found.items()}
 
+    def other_sounds(self, items: Sequence[Item]) -> dict[str | int, File | None]:
+        """Return, for each question, a clip with another sound than its own, read in the same way."""
+        files = {item.id: item.asked.file for item in items}
+        return {id: replace(file, path=self._other_sound[str(file.path)]) for id, file in files.items()}
+
     @cached_property
-    def other_sounds(self) -> dict[str | int, File | None]:
-        """For each question, a clip with another sound than its own."""
-        questions = [*self.vision_questions, *self.sound_questions]
+    def _other_sound(self) -> dict[str, str]:
+        """For each clip, one with another sound, by their paths."""
         asked_for = [q for q in self.sound_questions if q.kind == "sound"]
         right: References = {q.id: [q.answer] for q in asked_for}
-        partner_of = partners(question_items(asked_for, self.folder), right)
-        by_clip = {q.video: partner_of[q.id] for q in asked_for}
-        return {q.id: by_clip[q.video] for q in questions}
+        items = question_items(asked_for, self.folder)
+        partner_of = partners(items, right)
+        found = {str(item.asked.file.path): partner_of[item.id] for item in items}
+        return {path: str(partner.path) for path, partner in found.items() if partner is not None}
 
     def vision(self, stage1: str, stage2: str, both: Mapping[str, float]) -> dict[str, Figures]:
         """Score both stages of the video branch on vision questions; return figures by kind.

@@ -167,10 +167,11 @@ def test_without_sound_black_frames_of_clips_of_one_length_are_alike(engine):
     assert short.groups[0].data.shape[1] == 2
 
 
-def test_a_model_without_an_audio_branch_has_no_sound_to_change(tmp_path):
+def test_a_model_without_an_audio_branch_has_no_sound_to_change(tmp_path, caplog):
     found = outcomes(build(tmp_path), [LONG, *(under(LONG, name) for name in ("silent", "other_sound", "noise"))])
     assert [one.altered for one in found] == [False] * 4
     assert len({one.text for one in found}) == 1
+    assert not caplog.records
 
 
 def test_what_cannot_be_taken_from_another_file_is_the_error_of_its_condition_alone(engine):

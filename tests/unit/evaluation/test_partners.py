@@ -63,17 +63,16 @@ def test_many_files_with_one_answer_do_not_take_long():
     assert found["00250"] == "00299.mp4"
 
 
-def test_questions_on_one_file_stay_together_under_each_condition():
+def test_a_question_is_followed_by_itself_under_each_condition():
     items = [item("1", "a.mp4"), item("2", "a.mp4", "Where?"), item("3", "b.mp4")]
     asked = under_conditions(items, ["silent", "other_video"], partners(items, {}))
     assert [(one.id, one.condition) for one in asked] == [
-        ("1", ""), ("2", ""), ("1", "silent"), ("2", "silent"), ("1", "other_video"), ("2", "other_video"),
-        ("3", ""), ("3", "silent"), ("3", "other_video"),
-    ]  # fmt: skip
-    assert asked[:2] == items[:2]
+        (id, condition) for id in "123" for condition in ("", "silent", "other_video")
+    ]
+    assert asked[::3] == items
     own, other = items[0].asked.file, items[2].asked.file
-    assert asked[2].asked.file == ConditionedFile("video", "a.mp4", condition="silent", base=own)
-    assert asked[4].asked.file == ConditionedFile("video", "a.mp4", condition="other_video", base=own, partner=other)
+    assert asked[1].asked.file == ConditionedFile("video", "a.mp4", condition="silent", base=own)
+    assert asked[2].asked.file == ConditionedFile("video", "a.mp4", condition="other_video", base=own, partner=other)
 
 
 def test_one_file_alone_is_enough_unless_a_condition_needs_another():
