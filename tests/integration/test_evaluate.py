@@ -20,6 +20,7 @@ from video_llama.evaluation.clip_part import ClipPart
 from video_llama.inference.journal import Journal
 
 TOY = "eval_configs/toy.yaml"
+CONDITIONS = ("silent", "other_sound", "black", "shuffled", "no_media")
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,8 @@ def rows_clip(questions: list[dict[str, Any]], n: int) -> str:
 def words(sets: Path, output: Path, *more: str) -> list[object]:
     return [
         "evaluate", "--cfg-path", TOY, "--benchmark", "manifest", "prompt=<question>", "msvd_qa", "prompt=<question>",
-        "--annotations", sets, "--media-dir", sets / "media", "--output", output, "--max-new-tokens", "8", *more,
+        "--annotations", sets, "--media-dir", sets / "media", "--output", output, "--max-new-tokens", "8",
+        "--conditions", ",".join(CONDITIONS), *more,
     ]  # fmt: skip
 
 
@@ -116,7 +118,54 @@ def test_the_results_hold_what_decides_them(results, sets):
     assert own["annotations"] == {"test.jsonl": sha256_of(sets / "manifest/test.jsonl")}
     assert own["prompt"] == "<question>"
     assert own["settings"]["media_dir"] == str(sets / "media")
-    assert own["items"][0].keys() == {"id", "clip", "types", "prompt", "options", "references", "answer", "scores"}
+    assert own["items"][0].keys() == {
+        "id", "clip", "types", "prompt", "options", "references", "file", "media", "answer", "scores", "conditions"
+    }  # fmt: skip
+
+
+def test_answers_under_conditions_are_beside_the_others(results, sets):
+    own = results["benchmarks"]["manifest"]
+    for item in own["items"]:
+        assert (sets / "media" / item["file"]).is_file()
+        assert tuple(item["conditions"]) == CONDITIONS
+        assert {"answer", "scores"} <= item["conditions"]["silent"].keys()
+        partner = item["conditions"]["other_sound"]["partner"]
+        assert partner != item["file"]
+        assert (sets / "media" / partner).is_file()
+        assert not any(there.get("same_input") for there in item["conditions"].values())
+    reliance = own["reliance"]
+    assert (reliance["conditions"], reliance["metric"]) == (["full", *CONDITIONS], "accuracy")
+    for condition in CONDITIONS:
+        right = [item["conditions"][condition]["scores"]["accuracy"] for item in own["items"]]
+        assert (
+            reliance["scores"][condition]["accuracy"] == reliance["all"][condition]["value"] == sum(right) / len(right)
+        )
+    assert reliance["scores"]["full"]["accuracy"] == own["scores"]["accuracy"]["value"]
+    by_type = reliance["by"]["type"]
+    assert by_type["colour"]["silent"]["unchanged"]["value"] == by_type["sound"]["black"]["unchanged"]["value"] == 1
+    assert by_type["colour"]["black"]["difference"]["value"] < -0.5
+    assert by_type["sound"]["other_sound"]["value"] == 0
+    assert by_type["colour"]["black"]["entropy"] == 0 < by_type["colour"]["full"]["entropy"]
+
+
+def test_clips_without_a_question_are_named(results, sets):
+    idle = results["benchmarks"]["msvd_qa"]["clips_without_questions"]
+    assert {"vid0.mp4", "vid1.mp4"}.isdisjoint(idle)
+    assert len(idle) == len(list((sets / "media").iterdir())) - 2
+
+
+def test_conditions_that_are_added_keep_the_answers_that_are_there(whole, sets, evaluate, tmp_path):
+    plain = words(sets, tmp_path / "results")
+    del plain[plain.index("--conditions") :]
+    code, _, err = evaluate(*plain)
+    assert code == 0, err
+    first = json.loads((tmp_path / "results/results.json").read_text())["benchmarks"]["manifest"]
+    assert "reliance" not in first
+    assert "conditions" not in first["items"][0]
+    code, _, err = evaluate(*words(sets, tmp_path / "results"))
+    assert code == 0, err
+    assert "20 of 120 questions are answered already" in err
+    assert (tmp_path / "results/results.json").read_bytes() == (whole / "results.json").read_bytes()
 
 
 def test_other_batches_and_a_restart_give_the_same_bytes(whole, sets, evaluate, tmp_path, monkeypatch):
@@ -134,11 +183,14 @@ def test_other_batches_and_a_restart_give_the_same_bytes(whole, sets, evaluate, 
         assert evaluate(*words(sets, tmp_path / "results", "--batch-size", "3")).code == 130
     code, out, err = evaluate(*words(sets, tmp_path / "results", "--batch-size", "3"))
     assert code == 0, err
-    assert f"{sum(appended)} of 20 questions are answered already" in err
+    assert f"{sum(appended)} of 120 questions are answered already" in err
     assert (tmp_path / "results/results.json").read_bytes() == (whole / "results.json").read_bytes()
-    lines = [json.loads(line) for line in out.splitlines()]
+    summary, tables = out.split("\n\n", 1)
+    lines = [json.loads(line) for line in summary.splitlines()]
     assert [line["benchmark"] for line in lines] == ["manifest", "msvd_qa"]
     assert lines[1].keys() >= {"scores", "answered", "failed", "scored", "missing"}
+    assert "type: colour\n  full " in tables
+    assert (tmp_path / "results/manifest.reliance.png").is_file()
 
 
 @pytest.mark.slow
@@ -169,6 +221,11 @@ def test_a_question_that_cannot_be_answered_counts_as_wrong_and_has_its_reason(s
     assert (published["answered"], published["failed"], published["counts"]["scored"]) == (2, 2, 4)
     assert [item["scores"]["accuracy"] for item in published["items"] if "error" in item] == [0, 0]
     assert "vid1.mp4" in published["items"][2]["error"]
+    assert "vid1.mp4" in published["items"][2]["conditions"]["black"]["error"]
+    # the sound of the broken clip cannot be taken for the other one either
+    assert "vid1.mp4" in published["items"][0]["conditions"]["other_sound"]["error"]
+    assert (published["reliance"]["all"]["black"]["n"], published["reliance"]["all"]["black"]["n_failed"]) == (2, 2)
+    assert published["reliance"]["all"]["other_sound"]["n"] == 0
 
 
 @pytest.mark.parametrize(
@@ -177,6 +234,7 @@ def test_a_question_that_cannot_be_answered_counts_as_wrong_and_has_its_reason(s
         (["--limit", "0"], "limit: must be at least 1"),
         (["--benchmark", "exact_match", "--limit", "3"], "--annotations: no setting of exact_match"),
         (["--benchmark", "vatex"], "no annotations here; expected vatex_public_test_english_v1.1.json"),
+        (["--conditions", "silent,blak"], "--conditions: no condition 'blak'. Did you mean black?"),
         (["--media-dir", "nowhere"], "media_dir: no such directory: nowhere"),
         (["--benchmark", "manifest", "prompt=What?"], "prompt: 'What?': has no <question>"),
     ],
@@ -192,15 +250,17 @@ def test_again_repeats_an_evaluation_and_compares_its_answers(whole, evaluate, t
     again = ["evaluate", "--cfg-path", TOY, "--again", whole / "results.json", "--output", tmp_path / "results"]
     code, out, err = evaluate(*again)
     assert code == 0, err
-    assert "msvd_qa: 4 of 4 answers are the same" in out
+    assert "msvd_qa: 24 of 24 answers are the same" in out
     assert (tmp_path / "results/results.json").read_bytes() == (whole / "results.json").read_bytes()
     recorded = json.loads((whole / "results.json").read_text())
-    recorded["benchmarks"]["msvd_qa"]["items"][0]["answer"] = "Another."
+    item = recorded["benchmarks"]["msvd_qa"]["items"][0]
+    item["answer"] = item["conditions"]["silent"]["answer"] = "Another."
     (tmp_path / "changed.json").write_text(json.dumps(recorded))
     again[4] = tmp_path / "changed.json"
     code, out, _ = evaluate(*again)
     assert code == 1
-    assert "msvd_qa: 3 of 4 answers are the same\nmsvd_qa 0: 'Another.' | " in out
+    assert "msvd_qa: 22 of 24 answers are the same\nmsvd_qa 0: 'Another.' | " in out
+    assert "\nmsvd_qa 0, silent: 'Another.' | " in out
 
 
 def test_again_refuses_the_results_of_another_model(whole, command, tmp_path, monkeypatch):
@@ -210,6 +270,8 @@ def test_again_refuses_the_results_of_another_model(whole, command, tmp_path, mo
     assert (code, "model.config.audio_scale: null | 2.0" in err) == (1, True)
     code, _, err = command(*again, "--num-beams", "3")
     assert (code, "Leave them out" in err) == (1, True)
+    code, _, err = command(*again, "--conditions", "silent")
+    assert (code, "Leave --conditions out" in err) == (1, True)
 
 
 def test_an_output_that_is_a_file_is_refused(evaluate, sets, tmp_path):

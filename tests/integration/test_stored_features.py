@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.integration.conftest import losses
-from video_llama.conversation.batching import FileQuestion, answer_batches
+from video_llama.conversation.batching import File, FileQuestion, answer_batches
 from video_llama.conversation.engine import Engine
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.evaluation.ablation import InputAblation
+from video_llama.evaluation.conditioned_file import ConditionedFile
+from video_llama.evaluation.conditions import CONDITIONS, SWAPS, others
 from video_llama.processors import media
 from video_llama.processors.feature_store import FeatureStore
 
@@ -71,6 +73,11 @@ def test_a_store_for_a_model_whose_encoder_is_trained_changes_nothing(world, tmp
     assert not list((tmp_path / "features").rglob("*.safetensors"))
 
 
+def under(base: File, condition: str, partner: File) -> File:
+    chosen = partner if condition in SWAPS else None
+    return ConditionedFile(base.kind, base.path, condition=condition, base=base, partner=chosen)
+
+
 def test_answers_are_the_same_with_stored_features_whatever_is_removed(world, tmp_path):
     folder = world / "heldout" / "videos"
     clips = sorted(path.name for path in folder.iterdir())[:3]
@@ -82,15 +89,18 @@ def test_answers_are_the_same_with_stored_features_whatever_is_removed(world, tm
         plain.image_processor,
         features=FeatureStore.of(tmp_path / "features", plain.model),
     )
-    ablations = [
-        InputAblation(),
-        InputAblation(sound="own"),
-        InputAblation(frames="black"),
-        InputAblation(frames="none", sound="own"),
-        InputAblation(sound="own", sound_from={clips[0]: clips[1]}),
-        InputAblation(sound="silence"),
+    files = {clip: File("video", str(folder / clip)) for clip in clips}
+    asked = [
+        [
+            FileQuestion(replace(base, use_audio=use_audio), "What shape is it?")
+            for base in files.values()
+            for use_audio in (None, False)
+        ],
+        [FileQuestion(File("audio", base.path), "What shape is it?") for base in files.values()],
     ]
-    asked = [[FileQuestion(one.file(folder, clip), "What shape is it?") for clip in clips] for one in ablations]
+    for condition in others(tuple(CONDITIONS)):
+        pairs = zip(clips, [*clips[1:], clips[0]], strict=True)
+        asked += [[FileQuestion(under(files[a], condition, files[b]), "What shape is it?") for a, b in pairs]]
     settings = GenerationSettings(max_new_tokens=8)
     expected = dict(answer_batches(plain, asked, settings))
     assert dict(answer_batches(stored, asked, settings)) == expected

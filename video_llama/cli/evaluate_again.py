@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
 from video_llama.cli.options import generation_settings
@@ -30,6 +30,20 @@ def recorded_settings(args: argparse.Namespace, before: Results) -> GenerationSe
     if (given := generation_settings(args)) not in (GenerationSettings(), recorded):
         raise ConfigError(
             [f"--again: the results were made with {recorded}, and the flags say {given}. Leave them out."]
+        )
+    return recorded
+
+
+def recorded_conditions(given: tuple[str, ...], before: Results) -> tuple[str, ...]:
+    """Return the conditions of earlier results; empty: none besides ``full``.
+
+    Raises:
+        ConfigError: others are given.
+    """
+    recorded = next((tuple(r["reliance"]["conditions"]) for r in before["benchmarks"].values() if "reliance" in r), ())
+    if given and given != recorded:
+        raise ConfigError(
+            [f"--again: the results have the conditions {', '.join(recorded) or 'full'}. Leave --conditions out."]
         )
     return recorded
 
@@ -81,11 +95,18 @@ def report_changes(before: Results, now: Results) -> int:
     """Print which answers changed; return 1 if any did."""
     changed = 0
     for name, record in before["benchmarks"].items():
-        earlier = {item["id"]: item.get("answer") for item in record["items"]}
-        again = {item["id"]: item.get("answer") for item in now["benchmarks"][name]["items"]}
+        earlier, again = (_answers(items) for items in (record["items"], now["benchmarks"][name]["items"]))
         different = [id for id in earlier.keys() | again.keys() if earlier.get(id) != again.get(id)]
         print(f"{name}: {len(earlier) - len(different)} of {len(earlier)} answers are the same")
         for id in sorted(different, key=str)[:20]:
             print(f"{name} {id}: {earlier.get(id)!r} | {again.get(id)!r}")
         changed += len(different)
     return int(changed > 0)
+
+
+def _answers(items: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
+    """Return answers by question and, if there is one, condition."""
+    found = {str(item["id"]): item.get("answer") for item in items}
+    for item in items:
+        found |= {f"{item['id']}, {name}": there.get("answer") for name, there in item.get("conditions", {}).items()}
+    return found

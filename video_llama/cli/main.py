@@ -43,6 +43,10 @@ COMMANDS = {
     "demo": Command("video_llama.demo.command", "chat in the browser"),
     "infer": Command("video_llama.cli.infer", "answer a file of questions about many files, in batches"),
     "evaluate": Command("video_llama.cli.evaluate", "score a model on benchmarks"),
+    "judge": Command("video_llama.cli.judge", "have a language model grade the answers of an evaluation"),
+    "reliance": Command(
+        "video_llama.cli.reliance", "measure how much of the answers comes from sight and sound, on any questions"
+    ),
     "compare": Command("video_llama.cli.compare", "compare the scores of two evaluations"),
     "probe": Command("video_llama.cli.probe", "show what a model would be given of a clip"),
     "schema": Command("video_llama.cli.schema", "print the JSON Schema of the YAML files, for editors"),

@@ -231,15 +231,19 @@ _PUBLISHED_BENCHMARKS = {
     "multiple_choice": ("nextqa_mc", "mvbench", "egoschema"),
     "sentence_answers": ("avsd", "nextqa_oe", "vcgbench_generic", "vcgbench_temporal", "vcgbench_consistency"),
     "descriptions": ("msrvtt_caption", "msvd_caption", "vatex", "audiocaps", "clotho"),
-    "own_questions": ("manifest",),
+    "own_questions": ("manifest", "questions"),
 }
+_BENCHMARK_CONFIGS = {"multiple_choice": "ChoiceConfig", "own_questions": "ChoiceConfig"}
 BENCHMARKS: Registry[Any] = Registry(
     "benchmark",
     {
         "exact_match": Builtin(_EVALUATION + "exact_match", _EVALUATION + "config:ExactMatchConfig"),
+        "toy": Builtin("video_llama.toy.toy_benchmark", _EVALUATION + "config:ToyConfig"),
         "videomme": Builtin(_EVALUATION + "multiple_choice", _EVALUATION + "config:VideoMMEConfig"),
         **{
-            name: Builtin(_EVALUATION + module, _EVALUATION + "config:PublishedConfig")
+            name: Builtin(
+                _EVALUATION + module, _EVALUATION + f"config:{_BENCHMARK_CONFIGS.get(module, 'PublishedConfig')}"
+            )
             for module, names in _PUBLISHED_BENCHMARKS.items()
             for name in names
         },

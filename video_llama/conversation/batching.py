@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from video_llama.common.errors import DecodeError, OutOfMemory, VideoLlamaError
 from video_llama.conversation.engine import Engine
-from video_llama.conversation.feature_cache import EncodedFile
+from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile
 from video_llama.conversation.file import File
 from video_llama.conversation.generation import check_room
 from video_llama.conversation.oom import within_memory
 from video_llama.conversation.prefill import Prompt
+from video_llama.conversation.recent_answers import RecentAnswers
 from video_llama.conversation.scheduler import Answer
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.processors.media import AudioStatus, FileMedia, MediaReader
@@ -43,6 +44,8 @@ class FileAnswer:
     audio_status: AudioStatus
     damage: str = ""
     """See ``FileMedia``."""
+    altered: bool = False
+    """See ``EncodedFile``."""
 
 
 Outcome: TypeAlias = FileAnswer | VideoLlamaError
@@ -50,7 +53,10 @@ Outcome: TypeAlias = FileAnswer | VideoLlamaError
 
 class _Asked(NamedTuple):
     prompt: Prompt
-    content: FileMedia
+    file: EncodedFile
+
+    def answer(self, text: str) -> FileAnswer:
+        return FileAnswer(text, self.file.content.audio_status, self.file.content.damage, self.file.altered)
 
 
 def answer_batches(
@@ -62,9 +68,10 @@ def answer_batches(
 ) -> Iterator[tuple[int, Outcome]]:
     """Answer questions, as many at once as the largest batch has.
 
-    The files of a batch are read and encoded together, each once for all its questions in this batch and the next. An answer
-    that ends makes room for the next question, if the decoder and the settings allow it (``Engine.schedules``); otherwise the
-    questions of a batch are answered together. What runs out of memory is done in smaller parts.
+    The files of a batch are read and encoded together, each once for all its questions in this batch and those soon after it.
+    An answer that ends makes room for the next question, if the decoder and the settings allow it (``Engine.schedules``), and
+    questions that are alike to the model and follow each other closely are answered once. Otherwise the questions of a batch
+    are answered together. What runs out of memory is done in smaller parts.
 
     Args:
         engine: the model in use.
@@ -86,18 +93,71 @@ def answer_batches(
 def _asked_batches(
     engine: Engine, batches: Sequence[Sequence[FileQuestion]], settings: GenerationSettings, n_threads: int
 ) -> Iterator[tuple[range, list[_Asked | VideoLlamaError]]]:
-    """Read and encode files; yield the numbers and the prompts of each batch."""
-    needed = [list(dict.fromkeys(asked.file for asked in batch)) for batch in batches]
-    new = [[file for file in now if file not in before] for before, now in pairwise([[], *needed])]
-    contents = _read_ahead(engine.reader, chain.from_iterable(new), n_threads)
-    known: dict[File, EncodedFile | VideoLlamaError] = {}
+    """Yield the numbers and the prompts of each batch, whose files are encoded."""
     first = 0
-    for batch, files, fresh in zip(batches, needed, new, strict=True):
-        known |= zip(fresh, _encoded(engine, list(islice(contents, len(fresh)))), strict=True)
-        known = {file: known[file] for file in files}
+    for batch, known in zip(batches, encoded_files(engine, batches, n_threads), strict=True):
         prompts = [_asked(engine, known[asked.file], asked.question, settings) for asked in batch]
         yield range(first, first + len(batch)), prompts
         first += len(batch)
+
+
+def encoded_files(
+    engine: Engine, batches: Sequence[Sequence[FileQuestion]], n_threads: int, at_once: int | None = None
+) -> Iterator[dict[File, EncodedFile | VideoLlamaError]]:
+    """Read and encode the files of each batch. The ``MAX_FILES`` files that were used last are kept.
+
+    Args:
+        engine: the model in use.
+        batches: the questions.
+        n_threads: see ``answer_batches``.
+        at_once: files that are encoded together; None: all new files of a batch.
+    """
+    needed = [list(dict.fromkeys(asked.file for asked in batch)) for batch in batches]
+    steps = list(_steps([list(dict.fromkeys(chain.from_iterable(f.sources for f in files))) for files in needed]))
+    contents = _read_ahead(engine.reader, chain.from_iterable(step.fresh for step in steps), n_threads)
+    known: dict[File, EncodedFile | VideoLlamaError] = {}
+    files: dict[File, EncodedFile | VideoLlamaError] = {}
+    for wanted, step in zip(needed, steps, strict=True):
+        size = at_once or max(1, len(step.fresh))
+        for start in range(0, len(step.fresh), size):
+            part = step.fresh[start : start + size]
+            known |= zip(part, _encoded(engine, list(islice(contents, len(part)))), strict=True)
+        # the same objects for the next batch, which may share what the decoder makes of them
+        files = {file: files[file] if file in files else _assembled(file, known) for file in wanted}
+        yield files
+        for source in step.dropped:
+            del known[source]
+
+
+class _Step(NamedTuple):
+    """What is done for a batch."""
+
+    fresh: list[File]
+    """Read and encoded before it."""
+    dropped: list[File]
+    """Dropped after it."""
+
+
+def _steps(sources: Iterable[Sequence[File]]) -> Iterator[_Step]:
+    """Yield what is done for each batch, given the files that it needs."""
+    kept: dict[File, None] = {}
+    """The least recently used one first."""
+    for needed in sources:
+        fresh = [file for file in needed if file not in kept]
+        for file in needed:
+            kept.pop(file, None)
+        kept |= dict.fromkeys(needed)
+        dropped = list(kept)[: max(0, len(kept) - max(MAX_FILES, len(needed)))]
+        for file in dropped:
+            del kept[file]
+        yield _Step(fresh, dropped)
+
+
+def _assembled(file: File, known: Mapping[File, EncodedFile | VideoLlamaError]) -> EncodedFile | VideoLlamaError:
+    try:
+        return file.assembled([known[source] for source in file.sources])
+    except VideoLlamaError as error:
+        return error.with_traceback(None)
 
 
 def _continuously(
@@ -108,19 +168,28 @@ def _continuously(
 ) -> Iterator[tuple[int, Outcome]]:
     """Answer the questions of all batches, ``n_rows`` at once; a batch is requested when a row is free."""
     scheduler = engine.scheduler(n_rows)
-    open_questions: dict[Answer, tuple[int, FileMedia]] = {}
+    waiting: dict[Answer, list[tuple[int, _Asked]]] = {}
+    recent = RecentAnswers()
 
     def ended() -> Iterator[tuple[int, Outcome]]:
         for event in engine.finished(scheduler):
-            number, content = open_questions.pop(event.answer)
-            yield number, event.error or FileAnswer(event.answer.text.text, content.audio_status, content.damage)
+            if event.error is not None:
+                recent.forget(event.answer)
+            for number, one in waiting.pop(event.answer):
+                yield number, event.error or one.answer(event.answer.text.text)
 
     for numbers, batch in batches:
         for number, one in zip(numbers, batch, strict=True):
             if isinstance(one, VideoLlamaError):
                 yield number, one
+            elif (answer := recent.get(one.prompt)) is None:
+                answer = scheduler.add(engine.request(one.prompt, settings))
+                recent.put(answer)
+                waiting[answer] = [(number, one)]
+            elif answer in waiting:
+                waiting[answer].append((number, one))
             else:
-                open_questions[scheduler.add(engine.request(one.prompt, settings))] = number, one.content
+                yield number, one.answer(answer.text.text)
         while not scheduler.has_room:
             yield from ended()
     while scheduler.busy:
@@ -168,10 +237,7 @@ def _answers(engine: Engine, asked: Sequence[_Asked | VideoLlamaError], settings
 
     def answer(part: Sequence[_Asked]) -> list[FileAnswer]:
         texts = engine.generate([one.prompt for one in part], settings)
-        return [
-            FileAnswer(text, one.content.audio_status, one.content.damage)
-            for text, one in zip(texts, part, strict=True)
-        ]
+        return [one.answer(text) for text, one in zip(texts, part, strict=True)]
 
     return in_parts(answer, asked)
 
@@ -187,7 +253,7 @@ def _asked(
         check_room(len(prompt.input_ids), settings, engine.spec.max_context)
     except VideoLlamaError as error:
         return error.with_traceback(None)
-    return _Asked(prompt, file.content)
+    return _Asked(prompt, file)
 
 
 def in_parts(

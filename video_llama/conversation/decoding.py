@@ -5,11 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import NamedTuple, Protocol, TypeAlias
 
 from video_llama.common.errors import VideoLlamaError
 from video_llama.conversation.scheduler import FinishReason, Request, TokenChance
 from video_llama.processors.media import FileMedia
+
+PATIENCE_S = 0.1
+"""Seconds that a consumer waits before it is asked whether it still wants an answer."""
 
 
 class Started(NamedTuple):
@@ -114,3 +118,36 @@ class Decoding(Protocol):
 
     def close(self) -> None:
         """End all tickets with an error, and stop."""
+
+
+def tokens_from(
+    decoding: Decoding, request: Request, on_tokens: Callable[[Sequence[int]], None], client: str = ""
+) -> None:
+    """Have a prompt answered, and pass on its tokens as they come.
+
+    Args:
+        decoding: answers it.
+        request: the prompt.
+        on_tokens: called with the new tokens, and with none now and then meanwhile. An exception from it ends the answer.
+        client: whose it is.
+    Raises:
+        VideoLlamaError: why there is no answer.
+    """
+    events: SimpleQueue[Progress] = SimpleQueue()
+    ticket = decoding.reserve(events.put, client=client)
+    try:
+        decoding.fill(ticket, [request])
+        while True:
+            try:
+                event = events.get(timeout=PATIENCE_S)
+            except Empty:
+                on_tokens([])
+                continue
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Piece):
+                on_tokens(event.ids)
+                if event.finish_reason is not None:
+                    return
+    finally:
+        ticket.cancel()

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from operator import itemgetter
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
@@ -23,11 +20,13 @@ from video_llama.common.registry import MODELS
 from video_llama.common.types import Media, MediaGroup, slot_id
 from video_llama.config.loader import InferenceConfig, JobConfig
 from video_llama.config.serialize import registered_class
+from video_llama.conversation.alike import grouped, single
 from video_llama.conversation.config_in_use import load_for_inference, with_system
-from video_llama.conversation.decoding import Decoding, Failed, Piece, Progress
+from video_llama.conversation.decoding import PATIENCE_S, Decoding, tokens_from
 from video_llama.conversation.feature_cache import MAX_FILES, EncodedFile, FeatureCache
 from video_llama.conversation.file import File
 from video_llama.conversation.generation import generate, generate_tokens
+from video_llama.conversation.likelihood import AnsweredPrompt, AnswerScorer, Likelihood
 from video_llama.conversation.oom import within_memory
 from video_llama.conversation.prefill import Prompt, in_rows
 from video_llama.conversation.processors import build_processors, inference_config, with_defaults
@@ -38,14 +37,11 @@ from video_llama.conversation.settings import GenerationSettings
 from video_llama.models.decoder.transformers_internals import takes_rows
 from video_llama.processors.feature_store import FeatureStore
 from video_llama.processors.media import MediaReader
-from video_llama.prompts.labels import encode
+from video_llama.prompts.labels import Encoded, encode
 from video_llama.prompts.sample_spec import SampleSpec
 from video_llama.sharing.exported import Exported
 
 log = logging.getLogger(__name__)
-
-PATIENCE_S = 0.1
-"""Seconds that a consumer waits before it is asked whether it still wants an answer."""
 
 
 class Engine:
@@ -183,7 +179,9 @@ class Engine:
             content = file.read(self.reader)
             return EncodedFile(content, self.encode(content.media))
 
-        return self._files.get_or_make(self._key(file), make)
+        if file.sources == (file,):
+            return self._files.get_or_make(self._key(file), make)
+        return file.assembled([self.encoded(source) for source in file.sources])
 
     def known(self, file: File) -> EncodedFile | None:
         """Return a file that is in the cache; None: it is not."""
@@ -200,30 +198,12 @@ class Engine:
         Returns:
             A group for each item, of row 0 and slots -1, -2, ...
         """
-        alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-        for k, item in enumerate(media):
-            alike[item.kind, item.encoded, item.data.shape].append(k)
-        groups = [
-            MediaGroup(
-                media[members[0]].kind,
-                torch.stack([media[k].data for k in members]),
-                torch.zeros(len(members), dtype=torch.int64),
-                torch.tensor([slot_id(k) for k in members]),
-                encoded=media[members[0]].encoded,
-                store_as=tuple(media[k].store_as for k in members),
-            )
-            for members in alike.values()
-        ]
         with self._encoding, self._in_use():
-            device = self.device
-            groups = [group.mapped(lambda t: t.to(device)) for group in groups]
-            encode = self.model.encode_frozen
-            encoded = encode(groups) if self._features is None else self._features.encode(groups, encode)
-        found = {}
-        for group in encoded:
-            for i, slot in enumerate(group.slots.tolist()):
-                found[slot] = group.mapped(itemgetter(slice(i, i + 1)))
-        return tuple(found[slot_id(k)] for k in range(len(media)))
+            device, features = self.device, self._features
+            groups = [group.mapped(lambda t: t.to(device)) for group in grouped(media)]
+            run = self.model.encode_frozen
+            encoded = run(groups) if features is None else features.encode(groups, run)
+        return single(encoded)
 
     def session(self) -> Session:
         """Start a dialogue."""
@@ -247,6 +227,21 @@ class Engine:
             ConfigError: the conversation template has no place for a system message.
             VideoLlamaError: a question is empty.
         """
+        encoded, media = self._encoded(turns, system)
+        return Prompt(encoded.input_ids, media)
+
+    def answered(self, question: str, file: EncodedFile, answer: str) -> AnsweredPrompt:
+        """Return the prompt of one question about one file with an answer.
+
+        Raises:
+            VideoLlamaError: the question is empty.
+        """
+        encoded, media = self._encoded([ShownTurn(question, [file], answer)])
+        return AnsweredPrompt(encoded.input_ids, encoded.labels, media)
+
+    def _encoded(
+        self, turns: Sequence[ShownTurn[EncodedFile]], system: str | None = None
+    ) -> tuple[Encoded, list[MediaGroup]]:
         session = Session(with_system(self.spec, system).template, self.has_audio)
         groups: list[MediaGroup] = []
         for turn in turns:
@@ -257,7 +252,16 @@ class Engine:
             if turn.answer is not None:
                 session.answer(turn.answer)
         media = [replace(group, slots=torch.tensor([slot_id(k)])) for k, group in enumerate(groups)]
-        return Prompt(encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot).input_ids, media)
+        return encode(session.prompt(), self.spec.tokenizer, self.spec.tokens_per_slot), media
+
+    def answer_scorer(self) -> AnswerScorer:
+        """Start scoring given answers; ``likelihoods`` runs it."""
+        return AnswerScorer(self.model)
+
+    def likelihoods(self, scorer: AnswerScorer, answers: Sequence[AnsweredPrompt]) -> list[Likelihood]:
+        """Return the likelihood of each answer to one prompt. Raises: see ``AnswerScorer``."""
+        with self._generating, self._in_use():
+            return scorer(answers)
 
     def schedules(self, settings: GenerationSettings) -> bool:
         """Whether a ``Scheduler`` can answer with these settings: without beams, with a decoder that ``takes_rows``."""
@@ -329,7 +333,7 @@ class Engine:
         """
         request = self.request(Prompt(input_ids, media), settings)
         if self.decoding is not None and settings.num_beams == 1:
-            self._shared(self.decoding, request, on_tokens, client)
+            tokens_from(self.decoding, request, on_tokens, client)
             return
         while not self._generating.acquire(timeout=PATIENCE_S):
             on_tokens([])  # lets a consumer that has gone end the wait
@@ -339,28 +343,6 @@ class Engine:
                 answer(request, on_tokens)
         finally:
             self._generating.release()
-
-    def _shared(
-        self, decoding: Decoding, request: Request, on_tokens: Callable[[Sequence[int]], None], client: str
-    ) -> None:
-        events: SimpleQueue[Progress] = SimpleQueue()
-        ticket = decoding.reserve(events.put, client=client)
-        try:
-            decoding.fill(ticket, [request])
-            while True:
-                try:
-                    event = events.get(timeout=PATIENCE_S)
-                except Empty:
-                    on_tokens([])
-                    continue
-                if isinstance(event, Failed):
-                    raise event.error
-                if isinstance(event, Piece):
-                    on_tokens(event.ids)
-                    if event.finish_reason is not None:
-                        return
-        finally:
-            ticket.cancel()
 
     def _scheduled(self, request: Request, on_tokens: Callable[[Sequence[int]], None]) -> None:
         scheduler = self.scheduler(max_rows=1)

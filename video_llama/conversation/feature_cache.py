@@ -21,6 +21,8 @@ class EncodedFile:
     content: FileMedia
     groups: tuple[MediaGroup, ...]
     """The output of the frozen encoders for each of ``content.media``, of row 0 and slots -1, -2."""
+    altered: bool = False
+    """Whether the model gets something other than what is in the file."""
 
 
 class FeatureCache:

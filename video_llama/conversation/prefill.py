@@ -75,8 +75,16 @@ def prefix_key(prompt: Prompt) -> Hashable | None:
     """Return a key of a prompt up to its last medium; None: there is nothing to share."""
     if not (n := prefix_length(prompt.input_ids)):
         return None
-    media = tuple((group.kind, id(group.data), *group.slots.tolist()) for group in prompt.media)
-    return tuple(prompt.input_ids[:n]), media
+    return tuple(prompt.input_ids[:n]), _media_key(prompt)
+
+
+def prompt_key(prompt: Prompt) -> Hashable:
+    """Return a key of a whole prompt, which holds as long as its tensors are kept."""
+    return tuple(prompt.input_ids), _media_key(prompt)
+
+
+def _media_key(prompt: Prompt) -> Hashable:
+    return tuple((group.kind, id(group.data), *group.slots.tolist()) for group in prompt.media)
 
 
 @torch.no_grad()

@@ -125,7 +125,9 @@ class Scheduler:
         self._waiting: deque[Answer] = deque()
         self._live: list[Answer] = []
         self._cache = RowCache()
-        self._prefixes = MediaPrefixes(max_rows)
+        self._prefixes = MediaPrefixes(
+            2 * max_rows
+        )  # questions in turn about a clip in several versions, and the next one
         self._limit, self._n_calm = max_rows, 0
         self._n_suspects = 0  # requests to start one by one, to find the one that fails
 

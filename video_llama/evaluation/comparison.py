@@ -12,6 +12,8 @@ from video_llama.evaluation.intervals import PairedDifference, paired_difference
 
 Results = Mapping[str, Any]
 _COMPARED = ("model", "generation", "versions")
+_COUNTED = ("judged", "missing", "missing_items")
+"""What is counted of judgements."""
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -36,7 +38,15 @@ def other_differences(first: Results, second: Results) -> list[str]:
         for key in ("prompt", "annotations", "settings"):
             pair = (run["benchmarks"][name].get(key) for run in (first, second))
             names.append((f"benchmarks.{name}.{key}", *pair))
+        judge, other = (_judge(run["benchmarks"][name]) for run in (first, second))
+        if judge and other:
+            names.append((f"benchmarks.{name}.judge", judge, other))
     return [line for name, a, b in names for line in settings_that_differ(name, a, b)]
+
+
+def _judge(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides the scores of a judge; nothing if there was none."""
+    return {key: value for key, value in record.get("judge", {}).items() if key not in _COUNTED}
 
 
 def settings_that_differ(name: str, a: Any, b: Any) -> list[str]:

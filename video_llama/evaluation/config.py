@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from annotated_types import Ge
 
@@ -42,8 +43,47 @@ class PublishedConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VideoMMEConfig(PublishedConfig):
+class ChoiceConfig(PublishedConfig):
+    """A published benchmark with options to choose from."""
+
+    choose: Literal["letter", "likelihood", "likelihood_per_token"] = "letter"
+    """What counts as the model's choice: the letter in its answer, the option that it most likely gives as its answer, or the one
+    with the highest mean log-likelihood of a token. By likelihood, the prompt is the question alone, unless set."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoMMEConfig(ChoiceConfig):
     """Video-MME."""
 
     subtitles_dir: Annotated[str, ExistingPath(kind="dir")] | None = None
     """Folder of its subtitles, which precede the question. null: without subtitles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToyConfig:
+    """Questions on toy clips, which are written when they are first needed."""
+
+    media_dir: str | None = None
+    """Folder that gets the clips. null: one in the cache."""
+
+    clips: Annotated[int, Ge(1)] = 36
+    """Clips of each tier, and as many of the first with the sound of another shape."""
+
+    prompt: str = "<question>"
+    """The question put to the model, with <question>."""
+
+    limit: Annotated[int, Ge(1)] | None = None
+    """Ask only the first questions. null: all."""
+
+    use_audio: bool | None = None
+    """Sound of clips: true requires it, false ignores it, null uses it if the model takes sound."""
+
+    @property
+    def choose(self) -> Literal["letter"]:
+        """As of other questions; these have no options."""
+        return "letter"
+
+    @property
+    def annotations(self) -> str:
+        """The file of questions."""
+        return str(Path(self.media_dir or "") / "test.jsonl")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from video_llama.common.errors import DataError
+from video_llama.common.modalities import FileKind
 from video_llama.common.registry import BENCHMARKS
 from video_llama.conversation.batching import File, FileQuestion
-from video_llama.evaluation.ablation import InputAblation
 from video_llama.evaluation.config import ExactMatchConfig
 from video_llama.inference.items import Item
 
@@ -35,18 +35,21 @@ class ExactMatch:
 
     Args:
         config: the annotation file and the folder of the clips.
-        ablation: inputs to remove or replace; None: clips are read as ``infer`` reads them.
     """
 
     Config = ExactMatchConfig
 
-    def __init__(self, config: ExactMatchConfig, ablation: InputAblation | None = None) -> None:
-        self.config, self.ablation = config, ablation
+    def __init__(self, config: ExactMatchConfig) -> None:
+        self.config = config
         self.questions = read_questions(config.questions)
 
     def items(self) -> list[Item]:
         """Return the questions, those on one clip together."""
-        return question_items(self.questions, self.config.videos_dir, self.ablation)
+        return question_items(self.questions, self.config.videos_dir)
+
+    def references(self) -> dict[str | int, tuple[str, ...]]:
+        """Return the right answer to each question, by id."""
+        return {question.id: (question.answer,) for question in self.questions}
 
     def score(self, answers: Mapping[str | int, str]) -> dict[str, float]:
         """Return the accuracy of each kind."""
@@ -68,14 +71,20 @@ def read_questions(path: str | Path) -> list[Question]:
 
 
 def question_items(
-    questions: Sequence[Question], folder: str | Path, ablation: InputAblation | None = None
+    questions: Sequence[Question], folder: str | Path, kind: FileKind = "video", use_audio: bool | None = None
 ) -> list[Item]:
-    """Return questions as items of a job, sorted by clip, so that each clip is encoded once."""
+    """Return questions as items of a job, sorted by clip, so that each clip is encoded once.
 
-    def file(clip: str) -> File:
-        return File("video", str(Path(folder) / clip)) if ablation is None else ablation.file(folder, clip)
-
-    return [Item(q.id, FileQuestion(file(q.video), q.question)) for q in sorted(questions, key=lambda q: q.video)]
+    Args:
+        questions: are asked.
+        folder: of the clips.
+        kind: how clips are read; ``audio``: for their sound alone.
+        use_audio: see ``MediaReader.read``.
+    """
+    return [
+        Item(q.id, FileQuestion(File(kind, str(Path(folder) / q.video), use_audio), q.question))
+        for q in sorted(questions, key=lambda q: q.video)
+    ]
 
 
 def is_right(answer: str, expected: str) -> bool:

@@ -17,7 +17,8 @@ from video_llama.common.distributed import World
 from video_llama.common.errors import VideoLlamaError
 from video_llama.common.files import replacing
 from video_llama.common.types import Media
-from video_llama.conversation.batching import FileAnswer, answer_batches
+from video_llama.conversation.batching import FileAnswer
+from video_llama.conversation.choosing import answers_and_choices
 from video_llama.conversation.engine import Engine
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.evaluation.benchmark import Benchmark
@@ -48,7 +49,7 @@ class Asker:
         mine = [range(start, min(start + self.batch_size, len(items))) for start in starts]
         batches = [[items[number].asked for number in batch] for batch in mine]
         numbers = list(chain.from_iterable(mine))
-        answers = answer_batches(self.engine(), batches, self.settings)
+        answers = answers_and_choices(self.engine(), batches, self.settings)
         found = all_results(world, stop, ((numbers[k], outcome) for k, outcome in answers))
         return None if found is None else list(zip(items, found, strict=True))
 

@@ -6,8 +6,9 @@ and give intervals that are too narrow.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,10 @@ N_RESAMPLES = 2000
 N_SIGN_FLIPS = 10_000
 _AT_ONCE = 20_000_000
 """Random numbers that are drawn at once."""
+_KEPT_AT_MOST = 10_000_000
+"""Random numbers that are kept for the next figure."""
+
+Draws = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,7 @@ def mean_interval(
     mean = float(sums.sum() / counts.sum())
     if n == 1:
         return Interval(mean, None, None, len(values), n)
-    generator = np.random.default_rng(seed)
-    means = []
-    for size in _portions(N_RESAMPLES, n):
-        weights = generator.multinomial(n, np.full(n, 1 / n), size=size)
-        means.append((weights @ sums) / (weights @ counts))
+    means = [(weights @ sums) / (weights @ counts) for weights in _same(_draws_of_clusters, n, seed)]
     # Resampling n clusters shows (n - 1) / n of their variance.
     spread = mean + (np.concatenate(means) - mean) * np.sqrt(n / (n - 1))
     low, high = np.quantile(spread, [(1 - level) / 2, (1 + level) / 2])
@@ -90,10 +91,8 @@ def paired_difference(
         raise DataError(f"{len(first)} values and {len(second)}: the runs answered different questions")
     differences = np.asarray(second, dtype=float) - np.asarray(first, dtype=float)
     sums, _ = _per_cluster(differences.tolist(), clusters)
-    generator = np.random.default_rng(seed)
     observed, n_as_large = abs(sums.sum()), 0
-    for size in _portions(N_SIGN_FLIPS, len(sums)):
-        signs = generator.integers(0, 2, size=(size, len(sums)), dtype=np.int8) * 2 - 1
+    for signs in _same(_signs, len(sums), seed):
         n_as_large += int((np.abs(signs @ sums) >= observed - 1e-9).sum())
     return PairedDifference(
         mean_interval(differences.tolist(), clusters, seed=seed),
@@ -113,6 +112,30 @@ def _per_cluster(
     where = [numbers.setdefault(cluster, len(numbers)) for cluster in (clusters or range(len(values)))]
     sums = np.bincount(where, weights=np.asarray(values, dtype=np.float64)).astype(np.float64)
     return sums, np.bincount(where).astype(np.float64)
+
+
+def _draws_of_clusters(n: int, seed: int) -> Iterator[Draws]:
+    """Yield how often each of n clusters is drawn, float[R, n], of ``N_RESAMPLES`` in all."""
+    generator = np.random.default_rng(seed)
+    for size in _portions(N_RESAMPLES, n):
+        yield generator.multinomial(n, np.full(n, 1 / n), size=size).astype(np.float64)
+
+
+def _signs(n: int, seed: int) -> Iterator[Draws]:
+    """Yield the sign of each of n clusters, float[R, n], of ``N_SIGN_FLIPS`` in all."""
+    generator = np.random.default_rng(seed)
+    for size in _portions(N_SIGN_FLIPS, n):
+        yield (generator.integers(0, 2, size=(size, n), dtype=np.int8) * 2 - 1).astype(np.float64)
+
+
+def _same(draw: Callable[[int, int], Iterator[Draws]], n: int, seed: int) -> Iterable[Draws]:
+    """Return draws that are kept for the next figure on as many clusters, unless they are large."""
+    return _kept(draw, n, seed) if n * N_SIGN_FLIPS <= _KEPT_AT_MOST else draw(n, seed)
+
+
+@lru_cache(maxsize=2)
+def _kept(draw: Callable[[int, int], Iterator[Draws]], n: int, seed: int) -> list[Draws]:
+    return list(draw(n, seed))
 
 
 def _portions(n: int, width: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Multiple-choice benchmarks, answered by letter: NExT-QA, MVBench, Video-MME, EgoSchema."""
+"""Multiple-choice benchmarks: NExT-QA, MVBench, Video-MME, EgoSchema."""
 
 from __future__ import annotations
 
@@ -18,26 +18,22 @@ from video_llama.evaluation.annotation_files import (
     text,
     whole_number,
 )
+from video_llama.evaluation.choice_benchmark import ChoiceBenchmark
 from video_llama.evaluation.config import VideoMMEConfig
-from video_llama.evaluation.option_letters import letters_of, listed, mvbench_letter, named_letter, video_mme_letter
-from video_llama.evaluation.published_benchmark import LETTER, PublishedBenchmark, in_folders
+from video_llama.evaluation.option_letters import letters_of, listed, mvbench_letter, video_mme_letter
+from video_llama.evaluation.published_benchmark import LETTER, in_folders
 from video_llama.evaluation.question_record import QuestionRecord
-from video_llama.evaluation.scorers import Answers, ChoiceScorer, Metric, Scorer
+from video_llama.evaluation.scorers import Answers, Metric, Scorer
 
 NEXT_QA_GROUPS = {"C": "causal", "T": "temporal", "D": "descriptive"}
 
 
 @BENCHMARKS.register("nextqa_mc")
-class NextQAChoice(PublishedBenchmark):
+class NextQAChoice(ChoiceBenchmark):
     """NExT-QA, multiple choice (Xiao et al., 2021). Type TP is counted as TN, as in its report."""
 
     prompt = LETTER
     counts_published: ClassVar = {8_564: "test", 4_996: "val", 34_132: "train"}
-
-    @property
-    def scorer(self) -> Scorer:
-        """By letter."""
-        return ChoiceScorer(named_letter)
 
     def read(self) -> list[QuestionRecord]:
         """Read ``test.csv``."""
@@ -101,7 +97,7 @@ _FRAMES_PER_SECOND = {"episodic_reasoning": 3.0}
 
 
 @BENCHMARKS.register("mvbench")
-class MVBench(PublishedBenchmark):
+class MVBench(ChoiceBenchmark):
     """MVBench (Li et al., 2024): twenty tasks; the score is the mean of their accuracies.
 
     The authors put the first sentence into the system message, and begin the answer with ``Best option:(``.
@@ -114,10 +110,14 @@ class MVBench(PublishedBenchmark):
     )
     counts_published: ClassVar = {4_000: "all tasks"}
 
+    def letter(self, answer: str, options: Sequence[str]) -> str:
+        """Return the letter by MVBench's rule."""
+        return mvbench_letter(answer, options)
+
     @property
     def scorer(self) -> Scorer:
-        """By letter, averaged over tasks."""
-        return _MeanOverTasks(ChoiceScorer(mvbench_letter))
+        """Averaged over tasks."""
+        return _MeanOverTasks(super().scorer)
 
     def read(self) -> list[QuestionRecord]:
         """Read the files ``<task>.json`` that are there."""
@@ -181,7 +181,7 @@ class _MeanOverTasks:
 
 
 @BENCHMARKS.register("videomme")
-class VideoMME(PublishedBenchmark):
+class VideoMME(ChoiceBenchmark):
     """Video-MME (Fu et al., 2024), with or without subtitles."""
 
     Config = VideoMMEConfig
@@ -192,10 +192,9 @@ class VideoMME(PublishedBenchmark):
     )
     counts_published: ClassVar = {2_700: "test"}
 
-    @property
-    def scorer(self) -> Scorer:
-        """By letter."""
-        return ChoiceScorer(video_mme_letter)
+    def letter(self, answer: str, options: Sequence[str]) -> str:
+        """Return the letter by Video-MME's rule."""
+        return video_mme_letter(answer, options)
 
     def read(self) -> list[QuestionRecord]:
         """Read ``test-00000-of-00001.parquet``, or its rows as JSON."""
@@ -262,7 +261,7 @@ def _without_letters(path: Path, row: Row, options: Any) -> tuple[str, ...]:
 
 
 @BENCHMARKS.register("egoschema")
-class EgoSchema(PublishedBenchmark):
+class EgoSchema(ChoiceBenchmark):
     """EgoSchema (Mangalam et al., 2023). Only the answers to 500 questions are published; scores stand on those."""
 
     prompt = (
@@ -270,11 +269,6 @@ class EgoSchema(PublishedBenchmark):
         "Answer with the option's letter from the given choices directly and only give the best option."
     )
     counts_published: ClassVar = {5_031: "all", 500: "subset"}
-
-    @property
-    def scorer(self) -> Scorer:
-        """By letter."""
-        return ChoiceScorer(named_letter)
 
     def read(self) -> list[QuestionRecord]:
         """Read ``questions.json``, and ``subset_answers.json`` if it is there."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from video_llama.common.errors import DataError
+from video_llama.common.errors import ConfigError, DataError
 from video_llama.common.modalities import FileKind
 from video_llama.common.registry import BENCHMARKS, did_you_mean
 from video_llama.evaluation.annotation_files import Row
 from video_llama.evaluation.answer_matching import equal, equal_normalized
+from video_llama.evaluation.choice_benchmark import ChoiceBenchmark
 from video_llama.evaluation.option_letters import letters_of, listed, named_letter
-from video_llama.evaluation.published_benchmark import PublishedBenchmark, check_template
+from video_llama.evaluation.published_benchmark import check_template
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import CaptionScorer, ChoiceScorer, MatchScorer, Scorer, VqaScorer
 
@@ -26,12 +27,13 @@ _SCORERS: dict[str, tuple[str, Scorer]] = {
     "answers": ("<question>\nAnswer the question using a single word or phrase.", VqaScorer()),
     "options": ("<question>\n<options>\nAnswer with the option's letter from the given choices directly.", ChoiceScorer(named_letter)),
     "captions": ("<question>", CaptionScorer()),
+    "": ("<question>", MatchScorer({})),
 }  # fmt: skip
-"""For what a file of questions has: the prompt, and what is measured."""
+"""For what a file of questions has: the prompt, and what is measured. Of questions alone, nothing."""
 
 
 @BENCHMARKS.register("manifest")
-class OwnQuestions(PublishedBenchmark):
+class OwnQuestions(ChoiceBenchmark):
     """Questions of one's own. All lines of a file have the same sort of reference, which decides what is measured."""
 
     prompt = ""
@@ -39,7 +41,7 @@ class OwnQuestions(PublishedBenchmark):
     @property
     def scorer(self) -> Scorer:
         """As the references ask for."""
-        return _SCORERS[self.sort][1]
+        return super().scorer if self.sort == "options" else _SCORERS[self.sort][1]
 
     def read(self) -> list[QuestionRecord]:
         """Read the lines.
@@ -52,16 +54,33 @@ class OwnQuestions(PublishedBenchmark):
         rows = [(f"{path}:{n}", _object(f"{path}:{n}", line)) for n, line in enumerate(lines, start=1) if line.strip()]
         if not rows:
             raise DataError(f"{path}: no lines. Expected {EXPECTED}")
-        self.sort = _sort(*rows[0])
+        self.sort = self.sort_of(*rows[0])
+        if self.config.choose != "letter" and self.sort != "options":
+            raise ConfigError([f"choose: {self.config.choose}: the questions of {path} have no options to choose from"])
+        own = self.prompt_for(self.sort)
         if self.config.prompt is None:
-            self.template = _SCORERS[self.sort][0]
-        check_template(_SCORERS[self.sort][0], self.template)
+            self.template = self.default_prompt or own
+        check_template(own, self.template)
         return [self._record(where, row, number) for number, (where, row) in enumerate(rows, start=1)]
 
+    def prompt_for(self, sort: str) -> str:
+        """Return the prompt of questions with a sort of reference, unless the config has another."""
+        return _SCORERS[sort][0]
+
+    def sort_of(self, where: str, row: Row) -> str:
+        """Return the key that a line's references are under.
+
+        Raises:
+            DataError: there is none, or several.
+        """
+        if not (sort := _sort(where, row)):
+            raise DataError(f"{where}: nothing to compare with. Expected {EXPECTED}")
+        return sort
+
     def _record(self, where: str, row: Row, number: int) -> QuestionRecord:
-        if (sort := _sort(where, row)) != self.sort:
+        if (sort := self.sort_of(where, row)) != self.sort:
             raise DataError(
-                f"{where}: has {sort!r}, and the first line {self.sort!r}: put them into files of their own"
+                f"{where}: has {_quoted(sort)}, and the first line {_quoted(self.sort)}: put them into files of their own"
             )
         named = [kind for kind in FILES if row.get(kind)]
         if len(named) != 1 or not isinstance(row[named[0]], str):
@@ -76,11 +95,15 @@ class OwnQuestions(PublishedBenchmark):
             names=(row[named[0]],),
             kind=named[0],
             prompt=self.ask(question, listed(options)),
-            references=_references(where, row, options),
+            references=_references(where, row, sort, options),
             options=options,
             types=_types(where, row),
             span=_span(where, row),
         )
+
+
+def _quoted(sort: str) -> str:
+    return repr(sort) if sort else "nothing to compare with"
 
 
 def _object(where: str, line: str) -> Row:
@@ -96,18 +119,33 @@ def _object(where: str, line: str) -> Row:
     return {key: value for key, value in row.items() if value is not None}
 
 
+@BENCHMARKS.register("questions")
+class QuestionList(OwnQuestions):
+    """A list of questions for ``video-llama infer``, asked as they are. References are optional: all lines have one, or none."""
+
+    def prompt_for(self, sort: str) -> str:
+        """Return the question alone, with its options."""
+        return "<question>\n<options>" if sort == "options" else "<question>"
+
+    def sort_of(self, where: str, row: Row) -> str:
+        """Return the key that a line's references are under; empty: it has none."""
+        return _sort(where, row)
+
+
 def _sort(where: str, row: Row) -> str:
     if "options" in row:
         return "options"
     found = [key for key in ("answer", "answers", "captions") if key in row]
-    if len(found) != 1:
-        raise DataError(f"{where}: {' and '.join(found) or 'nothing to compare with'}. Expected {EXPECTED}")
-    return found[0]
+    if len(found) > 1:
+        raise DataError(f"{where}: {' and '.join(found)}. Expected {EXPECTED}")
+    return found[0] if found else ""
 
 
-def _references(where: str, row: Row, options: tuple[str, ...]) -> tuple[str, ...]:
+def _references(where: str, row: Row, sort: str, options: tuple[str, ...]) -> tuple[str, ...]:
+    if not sort:
+        return ()
     if not options:
-        return tuple(_texts(where, row, _sort(where, row)))
+        return tuple(_texts(where, row, sort))
     answer, letters = row.get("answer"), letters_of(options)
     if answer in options and options.count(answer) == 1:
         return (letters[options.index(answer)],)

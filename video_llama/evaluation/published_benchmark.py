@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from video_llama.common.errors import ConfigError, DataError
 from video_llama.evaluation.annotation_files import MEDIA_SUFFIXES, AnnotationFolder
-from video_llama.evaluation.config import PublishedConfig
+from video_llama.evaluation.config import PublishedConfig, ToyConfig
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.evaluation.scorers import Metric, Scorer
 
 if TYPE_CHECKING:
+    from video_llama.conversation.batching import File, FileQuestion
     from video_llama.inference.items import Item
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class PublishedBenchmark(ABC):
         DataError: the annotations cannot be used.
     """
 
-    Config: type[PublishedConfig] = PublishedConfig
+    Config: type[Any] = PublishedConfig
 
     prompt: ClassVar[str]
     """What the model is asked, with ``<question>``, and ``<options>`` for multiple choice."""
@@ -61,9 +62,9 @@ class PublishedBenchmark(ABC):
     counts_published: ClassVar[Mapping[int, str]] = {}
     """Numbers of questions of the published files, with what they are."""
 
-    def __init__(self, config: PublishedConfig) -> None:
+    def __init__(self, config: PublishedConfig | ToyConfig) -> None:
         self.config = config
-        self.template = self.prompt if config.prompt is None else config.prompt
+        self.template = self.default_prompt if config.prompt is None else config.prompt
         check_template(self.prompt, self.template)
         self.files = AnnotationFolder(Path(config.annotations))
         self.all_records = self.read()
@@ -78,15 +79,25 @@ class PublishedBenchmark(ABC):
     def scorer(self) -> Scorer:
         """Scores the answers."""
 
+    @property
+    def default_prompt(self) -> str:
+        """The prompt, unless the config has another."""
+        return self.prompt
+
     def ask(self, question: str, options: str = "") -> str:
         """Return the prompt of a question."""
         values = {"<question>": question, "<options>": options}
         return re.sub("<question>|<options>", lambda place: values[place[0]], self.template)
 
+    @property
+    def media_dir(self) -> Path:
+        """Folder of the clips."""
+        return Path(self.config.media_dir or ".")
+
     @cached_property
     def paths(self) -> dict[str, Path]:
         """The file of each question whose clip is there."""
-        folder, found = Path(self.config.media_dir), {}
+        folder, found = self.media_dir, {}
         known: dict[tuple[str, ...], Path | None] = {}
         for record in self.all_records:
             if record.names not in known:
@@ -99,6 +110,19 @@ class PublishedBenchmark(ABC):
     def missing(self) -> list[str]:
         """Clips that are not in the media folder."""
         return sorted({record.clip for record in self.all_records if record.id not in self.paths})
+
+    @cached_property
+    def without_questions(self) -> list[str]:
+        """Clips beside those that questions are about, of which there is no question; by their paths below the media folder."""
+        folder = self.media_dir
+        asked = {path.resolve() for path in self.paths.values()}
+        beside = sorted({path.parent for record, path in self.paths.items()})
+        return sorted(
+            str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+            for parent in beside
+            for path in parent.iterdir()
+            if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file() and path.resolve() not in asked
+        )
 
     @cached_property
     def records(self) -> list[QuestionRecord]:
@@ -139,17 +163,31 @@ class PublishedBenchmark(ABC):
                 "%s: %d of %d questions are left out: %d clips are not in %s, such as %s",
                 name, counts.missing, counts.found, len(self.missing), self.config.media_dir, shown,
             )  # fmt: skip
+        if idle := self.without_questions:
+            log.warning(
+                "%s: %d clips in %s have no question, such as %s",
+                name, len(idle), self.config.media_dir, ", ".join(idle[:3]),
+            )  # fmt: skip
 
     def items(self) -> list[Item]:
         """Return the questions whose clips are there."""
-        from video_llama.conversation.batching import FileQuestion  # slow to import
-        from video_llama.evaluation.clip_part import file_of
+        from video_llama.evaluation.clip_part import file_of  # slow to import
         from video_llama.inference.items import Item
 
         return [
-            Item(record.id, FileQuestion(file_of(record, self.paths[record.id], self.config.use_audio), record.prompt))
+            Item(record.id, self.question(file_of(record, self.paths[record.id], self.config.use_audio), record))
             for record in self.records
         ]
+
+    def question(self, file: File, record: QuestionRecord) -> FileQuestion:
+        """Return what is asked about a file."""
+        from video_llama.conversation.batching import FileQuestion  # slow to import
+
+        return FileQuestion(file, record.prompt)
+
+    def references(self) -> dict[str | int, tuple[str, ...]]:
+        """Return the right answers, by id."""
+        return {record.id: record.references for record in self.records}
 
     def metrics(self, answers: Mapping[str | int, str]) -> dict[str, Metric]:
         """Return the metrics of the questions whose answers were published; none if no answer was."""

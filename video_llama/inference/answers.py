@@ -17,17 +17,20 @@ FINE = {str(status) for status in (AUDIO_USED, NO_AUDIO_TRACK, AUDIO_OFF)}
 
 
 def answer_lines(items: Sequence[Item | BadLine], keys: Mapping[Item, str], done: Mapping[str, Record]) -> list[str]:
-    """Return the lines of the finished items; with ``sound`` and ``damage`` where there is something to report."""
+    """Return the lines of the finished items; with ``condition``, ``sound`` and ``damage`` where there is something to report."""
     lines = []
     for item in items:
         record: Record = {"error": item.problem} if isinstance(item, BadLine) else done.get(keys[item], {})
-        content = {name: record[name] for name in ("answer", "error") if name in record}
+        content = {name: record[name] for name in ("answer", "error", "log_likelihoods", "n_tokens") if name in record}
+        head = {"id": item.id}
+        if isinstance(item, Item) and item.condition:
+            head["condition"] = item.condition
         if record.get("sound", str(AUDIO_OFF)) not in FINE:
             content["sound"] = record["sound"]
         if "damage" in record:
             content["damage"] = record["damage"]
         if content:
-            lines.append(json.dumps({"id": item.id, **content}, ensure_ascii=False))
+            lines.append(json.dumps({**head, **content}, ensure_ascii=False))
     return lines
 
 
@@ -78,4 +81,4 @@ def _is_error(line: str) -> bool:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return False
-    return isinstance(record, dict) and record.keys() == {"id", "error"}
+    return isinstance(record, dict) and record.keys() - {"condition"} == {"id", "error"}

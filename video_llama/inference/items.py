@@ -24,6 +24,8 @@ class Item:
 
     id: str | int
     asked: FileQuestion
+    condition: str = ""
+    """What is changed of the file, if a question is asked several times. Empty: nothing."""
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from video_llama.common.distributed import World
 from video_llama.common.errors import OutputError, VideoLlamaError
-from video_llama.conversation.batching import FileAnswer, answer_batches
+from video_llama.conversation.batching import FileAnswer
+from video_llama.conversation.choosing import ChosenOption, answers_and_choices
+from video_llama.conversation.likelihood import Likelihood
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.inference.answers import answer_lines, existing_answers, prepared_output, write_answers
 from video_llama.inference.items import BadLine, Item
@@ -40,6 +44,17 @@ class Outcomes:
     """Id of each question without an answer (None: its line has no usable id), and the reason."""
     n_without_track: int = 0
     """Questions answered without sound because the clip has no track."""
+    likelihoods: Mapping[str | int, Sequence[Likelihood]] = field(default_factory=dict)
+    """Of the options of each ``ChoiceQuestion`` that is answered."""
+    altered: frozenset[str | int] = frozenset()
+    """Answered questions whose condition changed something; see ``EncodedFile``."""
+    under: Mapping[str, Outcomes] = field(default_factory=dict)
+    """Of the same questions under each other condition."""
+
+    @cached_property
+    def reasons(self) -> dict[str | int, str]:
+        """Why questions have no answer, by id."""
+        return {id: reason for id, reason in self.errors if id is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +77,8 @@ class InferenceJob:
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise VideoLlamaError(f"batch_size: {self.batch_size}; expected at least 1")
-        ids = Counter(item.id for item in self.items if isinstance(item, Item))
-        if repeated := [id for id, n in ids.items() if n > 1]:
+        ids = Counter((item.id, item.condition) for item in self.items if isinstance(item, Item))
+        if repeated := [id for (id, _), n in ids.items() if n > 1]:
             raise VideoLlamaError(f"{len(repeated)} ids are those of several questions, such as {repeated[0]!r}")
 
     def run(self, world: World = ALONE) -> Outcomes:
@@ -145,7 +160,7 @@ class InferenceJob:
             mininterval=0.2 if sys.stderr.isatty() else 10,  # a log file needs a line now and then
         ) as bar:
             items = list(chain.from_iterable(batches))
-            for number, outcome in answer_batches(engine, asked, self.settings, n_threads=n_threads):
+            for number, outcome in answers_and_choices(engine, asked, self.settings, n_threads=n_threads):
                 record = _record(keys[items[number]], outcome)
                 journal.append([record])
                 n_failed += "error" in record
@@ -162,27 +177,48 @@ class InferenceJob:
                 "All processes must see one folder, and journals must stay until the end. The same command asks for the rest."
             )
         write_answers(file, lines)
+        conditions = dict.fromkeys(item.condition for item in self.items if isinstance(item, Item) and item.condition)
+        under = {name: self._outcomes(name, keys, done) for name in conditions}
+        return replace(self._outcomes("", keys, done), under=under)
+
+    def _outcomes(self, condition: str, keys: Mapping[Item, str], done: Mapping[str, Record]) -> Outcomes:
+        """Return the outcomes under a condition; those of bad lines are under none."""
         answers: dict[str | int, str] = {}
         errors: list[tuple[str | int | None, str]] = []
+        likelihoods: dict[str | int, Sequence[Likelihood]] = {}
+        altered: set[str | int] = set()
         n_without_track = 0
         for item in self.items:
             if isinstance(item, BadLine):
-                errors.append((item.id, item.problem))
+                if not condition:
+                    errors.append((item.id, item.problem))
+                continue
+            if item.condition != condition:
                 continue
             record = done[keys[item]]
             if "answer" in record:
                 answers[item.id] = record["answer"]
                 n_without_track += record.get("sound") == str(NO_AUDIO_TRACK)
+                if record.get("altered"):
+                    altered.add(item.id)
+                if "log_likelihoods" in record:
+                    pairs = zip(record["log_likelihoods"], record["n_tokens"], strict=True)
+                    likelihoods[item.id] = [Likelihood(*pair) for pair in pairs]
             else:
                 errors.append((item.id, record["error"]))
-        return Outcomes(answers, errors, n_without_track)
+        return Outcomes(answers, errors, n_without_track, likelihoods, frozenset(altered))
 
 
 def _record(key: str, outcome: FileAnswer | VideoLlamaError) -> Record:
     """Return the journal's record of an outcome."""
     if isinstance(outcome, VideoLlamaError):
         return {"key": key, "error": str(outcome)}
-    record = {"key": key, "answer": outcome.text, "sound": str(outcome.audio_status)}
+    record: dict[str, Any] = {"key": key, "answer": outcome.text, "sound": str(outcome.audio_status)}
+    if isinstance(outcome, ChosenOption):
+        record["log_likelihoods"] = [one.log_likelihood for one in outcome.likelihoods]
+        record["n_tokens"] = [one.n_tokens for one in outcome.likelihoods]
+    if outcome.altered:
+        record["altered"] = True
     return record | ({"damage": outcome.damage} if outcome.damage else {})
 
 

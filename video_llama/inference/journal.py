@@ -15,7 +15,8 @@ from typing import Any
 from video_llama.common.errors import OutputError, VideoLlamaError
 
 Record = Mapping[str, Any]
-"""``key``, which identifies question and model; ``time`` of writing; ``answer`` with ``sound``, or ``error``."""
+"""``key``, which identifies question and model; ``time`` of writing; ``answer`` with ``sound``, or ``error``.
+A chosen option has the ``log_likelihoods`` of all options, and their ``n_tokens``."""
 
 
 def read_journals(output: Path) -> dict[str, Record]:

@@ -1,15 +1,20 @@
-"""Ask the toy models every held-out question, with all inputs and with some removed."""
+"""Ask the toy models every held-out question, with all inputs and under conditions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from video_llama.common.errors import DataError
+from video_llama.conversation.batching import File
 from video_llama.conversation.settings import GenerationSettings
-from video_llama.evaluation.ablation import FRAMES_ONLY, InputAblation
+from video_llama.evaluation.conditions import FULL
 from video_llama.evaluation.exact_match import Question, accuracy, question_items, read_questions
+from video_llama.evaluation.partners import References, partners, under_conditions
+from video_llama.inference.items import Item
 from video_llama.inference.job import InferenceJob
 from video_llama.inference.model import ConfiguredModel
 from video_llama.toy.language import CHANCE, SOUND_CHANCE
@@ -21,8 +26,12 @@ VISION_ONLY = ("model.equip_audio_branch=false", "model.audio_encoder=null", "mo
 BATCH = 72
 """Questions per batch."""
 
+COLUMNS = {FULL: "full", "silent": "silence", "other_sound": "other_sound", "black": "blank_video"}
+"""The column of each condition."""
+
+Answers = Mapping[str | int, str]
 Figures = dict[str, Any]
-"""Accuracies by ablation, with the accuracy of guessing and the number of questions."""
+"""Accuracies by column, with the accuracy of guessing and the number of questions."""
 
 
 class Examiner:
@@ -30,7 +39,7 @@ class Examiner:
 
     Args:
         world: folder that ``write_world`` wrote.
-        answers_dir: folder that gets a JSONL file of answers for each model and ablation.
+        answers_dir: folder that gets a JSONL file of answers for each model.
         features: folder of the ``FeatureStore`` that all models share.
     """
 
@@ -44,42 +53,51 @@ class Examiner:
         """Return the toy model with options."""
         return ConfiguredModel(EVAL_CONFIG, options, feature_store=self.features)
 
-    def answers(
-        self, name: str, model: ConfiguredModel, questions: Sequence[Question], ablation: InputAblation
-    ) -> dict[str | int, str]:
-        """Return the answers by question id.
+    def columns(
+        self,
+        name: str,
+        model: ConfiguredModel,
+        items: Sequence[Item],
+        conditions: Sequence[str] = (),
+        apart: Sequence[Item] = (),
+    ) -> dict[str, Answers]:
+        """Return the answers by question id, with all inputs and under conditions; by the name of their column.
 
         Args:
             name: of the file that gets them.
             model: is asked.
-            questions: are asked.
-            ablation: of their clips.
+            items: the questions.
+            conditions: under which they are asked too.
+            apart: questions that are asked under none.
         Raises:
             DataError: a question has no answer.
         """
         outcomes = InferenceJob(
-            items=question_items(questions, self.folder, ablation),
+            items=[*apart, *under_conditions(items, conditions, self.other_sounds(items))],
             output=self.answers_dir / f"{name}.jsonl",
             model=model,
             settings=GenerationSettings(max_new_tokens=24),
             batch_size=BATCH,
         ).run()
-        if outcomes.errors:
-            raise DataError(f"{len(outcomes.errors)} questions failed, the first: {outcomes.errors[0][1]}")
-        return dict(outcomes.answers)
+        found = {FULL: outcomes, **outcomes.under}
+        if errors := [error for one in found.values() for error in one.errors]:
+            raise DataError(f"{len(errors)} questions failed, the first: {errors[0][1]}")
+        return {COLUMNS[condition]: one.answers for condition, one in found.items()}
 
-    def score(
-        self,
-        name: str,
-        model: ConfiguredModel,
-        questions: Sequence[Question],
-        ablations: Mapping[str, InputAblation],
-    ) -> dict[str, dict[str, float]]:
-        """Return, for each ablation, the share of right answers by kind."""
-        return {
-            column: accuracy(questions, self.answers(f"{name}-{column}", model, questions, ablation))
-            for column, ablation in ablations.items()
-        }
+    def other_sounds(self, items: Sequence[Item]) -> dict[str | int, File | None]:
+        """Return, for each question, a clip with another sound than its own, read in the same way."""
+        files = {item.id: item.asked.file for item in items}
+        return {id: replace(file, path=self._other_sound[str(file.path)]) for id, file in files.items()}
+
+    @cached_property
+    def _other_sound(self) -> dict[str, str]:
+        """For each clip, one with another sound, by their paths."""
+        asked_for = [q for q in self.sound_questions if q.kind == "sound"]
+        right: References = {q.id: [q.answer] for q in asked_for}
+        items = question_items(asked_for, self.folder)
+        partner_of = partners(items, right)
+        found = {str(item.asked.file.path): partner_of[item.id] for item in items}
+        return {path: str(partner.path) for path, partner in found.items() if partner is not None}
 
     def vision(self, stage1: str, stage2: str, both: Mapping[str, float]) -> dict[str, Figures]:
         """Score both stages of the video branch on vision questions; return figures by kind.
@@ -89,14 +107,11 @@ class Examiner:
             both: accuracies of the model with both branches, for comparison.
         """
         questions = self.vision_questions
-        columns = self.score(
-            "stage2",
-            self.model(f"model.ckpt={stage2}", *VISION_ONLY),
-            questions,
-            {"full": FRAMES_ONLY, "blank_video": InputAblation(frames="black")},
-        )
-        first = self.model(f"model.ckpt={stage1}", *VISION_ONLY)
-        columns |= self.score("stage1", first, questions, {"after_stage1": FRAMES_ONLY})
+        items = question_items(questions, self.folder, use_audio=False)
+        second, first = (self.model(f"model.ckpt={stage}", *VISION_ONLY) for stage in (stage2, stage1))
+        answers = self.columns("stage2", second, items, ["black"])
+        answers["after_stage1"] = self.columns("stage1", first, items)["full"]
+        columns = {name: accuracy(questions, given) for name, given in answers.items()}
         columns["with_sound"] = {q.kind: both[q.kind] for q in questions}
         return _by_kind(columns, questions)
 
@@ -104,6 +119,7 @@ class Examiner:
         """Score audio branches on sound alone; return figures by how the branch was trained."""
         clips = {q.video for q in self.vision_questions}
         questions = [q for q in self.sound_questions if q.kind == "sound" and q.video in clips]
+        items = question_items(questions, self.folder, kind="audio")
         segments = "model.audio_segments=4"  # as many as the frames it was trained on
         trained = {
             "on sound": [f"model.ckpt_2={on_sound}"],
@@ -114,7 +130,8 @@ class Examiner:
         for name, branch in trained.items():
             model = self.model(f"model.ckpt={video_branch}", *branch)
             file = "audio_" + name.replace(", ", "_").replace(" ", "_")
-            columns = self.score(file, model, questions, self._sounds(frames="none"))
+            answers = self.columns(file, model, items, ["silent", "other_sound"])
+            columns = {column: accuracy(questions, given) for column, given in answers.items()}
             (figures[name],) = _by_kind(columns, questions).values()
         return figures
 
@@ -125,37 +142,20 @@ class Examiner:
             Figures of the sound questions, by kind; the share of right answers to vision questions, by kind; and all
             questions and answers on a few clips.
         """
-        model = self.model(f"model.ckpt={checkpoint}")
-        questions, ablations = [*self.vision_questions, *self.sound_questions], self._sounds("own")
-        answers = self.answers("both_branches-full", model, questions, ablations.pop("full"))
-        ablations["blank_video"] = InputAblation(frames="black", sound="own")
-        columns = {"full": accuracy(self.sound_questions, answers)}
-        columns |= self.score("both_branches", model, self.sound_questions, ablations)
-        return (
-            _by_kind(columns, self.sound_questions),
-            accuracy(self.vision_questions, answers),
-            examples(questions, answers),
+        vision, sound = self.vision_questions, self.sound_questions
+        answers = self.columns(
+            "both_branches",
+            self.model(f"model.ckpt={checkpoint}"),
+            question_items(sound, self.folder, use_audio=True),
+            ["silent", "other_sound", "black"],
+            apart=question_items(vision, self.folder, use_audio=True),
         )
-
-    def _sounds(self, frames: Any) -> dict[str, InputAblation]:
-        """Return the ablations of sound, by column."""
-        others = other_sounds(self.sound_questions)
-        return {
-            "full": InputAblation(frames=frames, sound="own"),
-            "silence": InputAblation(frames=frames, sound="silence"),
-            "other_sound": InputAblation(frames=frames, sound="own", sound_from=others),
-        }
-
-
-def other_sounds(questions: Sequence[Question]) -> dict[str, str]:
-    """Return, for each clip, another one with a different sound."""
-    sounds = {q.video: q.answer for q in questions if q.kind == "sound"}
-    clips = sorted(sounds)
-    others = {}
-    for i, clip in enumerate(clips):
-        rest = clips[i + 1 :] + clips[:i]
-        others[clip] = next(other for other in rest if sounds[other] != sounds[clip])
-    return others
+        columns = {column: accuracy(sound, given) for column, given in answers.items()}
+        return (
+            _by_kind(columns, sound),
+            accuracy(vision, answers["full"]),
+            examples([*vision, *sound], answers["full"]),
+        )
 
 
 def examples(questions: Sequence[Question], answers: Mapping[str | int, str], n_clips: int = 4) -> list[dict[str, Any]]:

@@ -34,16 +34,26 @@ YUV_FROM_RGB = (
 
 def write_clip(target: Path | BinaryIO, scene: Scene) -> None:
     """Write the frames and the audio of a scene to an mp4 file."""
+    write_mp4(target, render(scene), synthesise(scene))
+
+
+def write_mp4(target: Path | BinaryIO, frames: np.ndarray, sound: np.ndarray) -> None:
+    """Write an mp4 file.
+
+    Args:
+        target: the file.
+        frames: uint8[T, H, W, 3].
+        sound: float32[samples], between -1 and 1.
+    """
     file = str(target) if isinstance(target, Path) else target
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
         video = container.add_stream("libx264", rate=FPS, options=X264)
         video.width, video.height, video.pix_fmt = SIDE, SIDE, "yuv420p"
         audio = container.add_stream("aac", rate=SAMPLE_RATE, layout="mono", options=AAC)
         audio.bit_rate = AAC_BITS_PER_SECOND
-        for image in render(scene):
+        for image in frames:
             container.mux(video.encode(av.VideoFrame.from_ndarray(_to_yuv420(image), format="yuv420p")))
         container.mux(video.encode(None))
-        sound = synthesise(scene)
         for start in range(0, len(sound), AAC_BLOCK):
             block = av.AudioFrame.from_ndarray(sound[None, start : start + AAC_BLOCK], format="fltp", layout="mono")
             block.sample_rate, block.pts = SAMPLE_RATE, start

@@ -125,19 +125,37 @@ def path(scene: Scene) -> np.ndarray:
 def render(scene: Scene) -> np.ndarray:
     """Draw a clip: uint8[T, H, W, 3]."""
     rng = scene.rng(1)
-    background = _background(rng)
+    background = background_of(rng)
     colour = np.array(RGB[scene.colour], np.float32) + rng.uniform(-12, 12, 3)
-    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5
     radius = RADIUS[scene.size] * rng.uniform(0.95, 1.05)
     frames = np.empty((N_FRAMES, SIDE, SIDE, 3), np.uint8)
-    for frame, (cx, cy) in zip(frames, path(scene), strict=True):
-        distance = _DISTANCE[scene.shape]((x - cx) / radius, (y - cy) / radius) * radius
-        cover = np.clip(0.5 - distance, 0.0, 1.0)[..., None]
-        frame[:] = np.clip(background * (1 - cover) + colour * cover, 0, 255)
+    for frame, centre in zip(frames, path(scene), strict=True):
+        frame[:] = np.clip(drawn_over(background, scene.shape, colour, centre, radius), 0, 255)
     return frames
 
 
-def _background(rng: np.random.Generator) -> np.ndarray:
+def drawn_over(
+    picture: np.ndarray, shape: str, colour: np.ndarray, centre: tuple[float, float] | np.ndarray, radius: float
+) -> np.ndarray:
+    """Draw a shape over a picture.
+
+    Args:
+        picture: float[H, W, 3].
+        shape: one of ``SHAPES``.
+        colour: float[3].
+        centre: x and y, in pixels.
+        radius: in pixels.
+    Returns:
+        float[H, W, 3].
+    """
+    cx, cy = centre
+    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32) + 0.5
+    distance = _DISTANCE[shape]((x - cx) / radius, (y - cy) / radius) * radius
+    cover = np.clip(0.5 - distance, 0.0, 1.0)[..., None]
+    return picture * (1 - cover) + colour * cover
+
+
+def background_of(rng: np.random.Generator) -> np.ndarray:
     """Return a plain dark or medium background with a slight tint and gradient: float[H, W, 3]."""
     y, x = np.mgrid[-1 : 1 : SIDE * 1j, -1 : 1 : SIDE * 1j]
     slope = rng.uniform(-14, 14) * x + rng.uniform(-14, 14) * y

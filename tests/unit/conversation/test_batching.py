@@ -12,6 +12,7 @@ import torch
 from video_llama.common.errors import DecodeError, OutOfMemory, PromptTooLong, VideoLlamaError
 from video_llama.conversation.batching import File, FileAnswer, FileQuestion, Outcome, answer_batches, in_parts
 from video_llama.conversation.chat import Chat
+from video_llama.conversation.scheduler import Scheduler
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.processors.media import AUDIO_OFF
 
@@ -80,7 +81,8 @@ def test_reading_ahead_in_threads_changes_no_answer(chat):
     assert flat(answer_batches(chat.engine, batches, SHORT, n_threads=2)) == expected
 
 
-def test_a_file_is_read_and_encoded_once_for_two_batches(chat, monkeypatch):
+def test_a_file_is_read_and_encoded_once_while_it_is_among_the_last(chat, monkeypatch):
+    monkeypatch.setattr("video_llama.conversation.batching.MAX_FILES", 2)
     read, encoded = [], []
     frozen, processor = chat.engine.model.encode_frozen, chat.engine.video_processor
 
@@ -93,12 +95,40 @@ def test_a_file_is_read_and_encoded_once_for_two_batches(chat, monkeypatch):
     batches = [
         [asked("a"), asked("a", "Why?"), asked("b")],
         [asked("b"), asked("c")],
+        [asked("b", "Why?")],
         [asked("a")],
-        [asked("a", "Why?")],
+        [asked("a", "How?"), asked("b"), asked("d")],
     ]
-    assert len(flat(answer_batches(chat.engine, batches, SHORT))) == 7
-    assert read == ["a", "b", "c", "a"]
-    assert encoded == [2, 1, 1]
+    assert len(flat(answer_batches(chat.engine, batches, SHORT))) == 10
+    assert read == ["a", "b", "c", "a", "d"]
+    assert encoded == [2, 1, 1, 1]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_same_question_on_the_same_file_is_answered_once(chat, monkeypatch, size):
+    answered: list[Any] = []
+    add = Scheduler.add
+    monkeypatch.setattr(Scheduler, "add", lambda self, request: (answered.append(request), add(self, request))[1])
+    questions = [asked("a"), asked("a"), asked("b"), asked("a", "Why?"), asked("a"), asked("a", kind="image")]
+    batches = [questions[i : i + size] for i in range(0, len(questions), size)]
+    outcomes = flat(answer_batches(chat.engine, batches, SHORT))
+    assert len(answered) == 4
+    assert outcomes == [alone(chat, question) for question in questions]
+
+
+def test_an_error_is_not_taken_for_the_answer_to_the_same_question(chat, monkeypatch):
+    failures = iter([True, False])
+
+    def once(self: Scheduler, prompts: Any) -> Any:
+        if next(failures, False):
+            raise VideoLlamaError("a passing problem")
+        return prefill(self, prompts)
+
+    prefill = Scheduler._prefill
+    monkeypatch.setattr(Scheduler, "_prefill", once)
+    first, second = flat(answer_batches(chat.engine, [[asked("a")], [asked("a")]], SHORT))
+    assert first == (VideoLlamaError, "a passing problem")
+    assert second == alone(chat, asked("a"))
 
 
 def test_a_batch_is_not_computed_before_it_is_requested(chat, monkeypatch):

@@ -260,7 +260,7 @@ def test_only_questions_on_the_same_tensors_share(model, tokenizer, forwards):
 
 def test_a_prefix_is_dropped_when_others_are_used_more_recently(model, tokenizer, forwards):
     clips = clips_of(model, 3)
-    scheduler = Scheduler(model, tokenizer, max_rows=2)
+    scheduler = Scheduler(model, tokenizer, max_rows=1)  # and two prefixes
     for media in (clips[0], clips[1], clips[0], clips[2], clips[0], clips[1]):
         scheduler.add(Request(Prompt([*CLIP, 30], media), GenerationSettings(max_new_tokens=1), ["never"]))
         finish(scheduler)

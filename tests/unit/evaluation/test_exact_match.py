@@ -9,7 +9,6 @@ import pytest
 
 from video_llama.common.errors import DataError
 from video_llama.conversation.batching import File
-from video_llama.evaluation.ablation import FRAMES_ONLY
 from video_llama.evaluation.config import ExactMatchConfig
 from video_llama.evaluation.exact_match import ExactMatch, Question, accuracy, is_right, question_items, read_questions
 
@@ -41,7 +40,7 @@ def test_questions_on_one_clip_are_consecutive():
         f"{clip}-{n}" for clip in ("long.mp4", "other.mp4", "short.mp4") for n in (0, 1)
     ]
     assert items[0].asked.file == File("video", "clips/long.mp4")
-    assert question_items(QUESTIONS, "clips", FRAMES_ONLY)[0].asked.file == FRAMES_ONLY.file("clips", "long.mp4")
+    assert question_items(QUESTIONS, "clips", "video", False)[0].asked.file == File("video", "clips/long.mp4", False)
 
 
 def test_the_benchmark_reads_its_questions_from_a_file(tmp_path):

@@ -33,6 +33,17 @@ def test_intervals_over_clips_hold_the_truth_95_times_in_100_and_those_over_ques
     assert over_questions < 0.92
 
 
+def test_intervals_of_paired_differences_hold_the_truth_95_times_in_100(trials, monkeypatch):
+    monkeypatch.setattr("video_llama.evaluation.intervals.N_SIGN_FLIPS", 1)
+    random = np.random.default_rng(1)
+    kept = random.random((N_TRIALS, N_CLIPS * N_PER_CLIP)) < 0.6  # the other answers become wrong: 0.5 is 0.3 then
+    intervals = [
+        paired_difference(full, (np.array(full) * keep).tolist(), CLIPS, seed=k).difference
+        for k, (full, keep) in enumerate(zip(trials, kept, strict=True))
+    ]
+    assert 0.93 <= np.mean([interval.low <= -0.2 <= interval.high for interval in intervals]) <= 0.97
+
+
 def test_an_interval_is_the_same_each_time_and_says_what_it_stands_on(trials):
     interval = mean_interval(trials[0], CLIPS)
     assert interval == mean_interval(trials[0], CLIPS)

@@ -149,7 +149,7 @@ LAYOUTS = {
 
 
 def test_every_benchmark_has_a_sample_of_its_layout():
-    assert {*LAYOUTS, "manifest"} == set(NAMES)
+    assert {*LAYOUTS, "manifest", "questions", "toy"} == set(NAMES)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

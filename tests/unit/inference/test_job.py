@@ -16,6 +16,7 @@ from video_llama.conversation.batching import File, FileQuestion, answer_batches
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.engine import Engine
 from video_llama.conversation.settings import GenerationSettings
+from video_llama.evaluation.conditioned_file import ConditionedFile
 from video_llama.inference.items import BadLine, Item
 from video_llama.inference.job import InferenceJob
 from video_llama.prompts.tokenizer import UNDECODED
@@ -99,6 +100,31 @@ def test_a_job_that_requires_sound_is_refused_before_any_question_by_a_model_wit
     with pytest.raises(VideoLlamaError, match="the model has no audio branch"):
         job(tmp_path, items, model=model).run()
     assert not (tmp_path / "out/a.jsonl").exists()
+
+
+def under(one: Item, condition: str) -> Item:
+    base = one.asked.file
+    file = ConditionedFile(base.kind, base.path, condition=condition, base=base)
+    return Item(one.id, FileQuestion(file, one.asked.question), condition)
+
+
+def test_a_question_is_asked_under_conditions_too_and_resumed(model, tmp_path):
+    first, broken = item(1), Item(2, FileQuestion(File("audio", "no_audio_branch.wav"), "What?"))
+    items = [first, under(first, "black"), under(first, "silent"), broken, under(broken, "black"), BadLine(3, "line 3")]
+    outcomes = job(tmp_path, items, model=model).run()
+    lines = [json.loads(line) for line in (tmp_path / "out/a.jsonl").read_text().splitlines()]
+    assert [(line["id"], line.get("condition")) for line in lines] == [
+        (1, None), (1, "black"), (1, "silent"), (2, None), (2, "black"), (3, None)
+    ]  # fmt: skip
+    assert outcomes.answers == {1: lines[0]["answer"]}
+    black, silent = outcomes.under["black"], outcomes.under["silent"]
+    assert black.answers == {1: lines[1]["answer"]} != outcomes.answers
+    assert silent.answers == outcomes.answers  # there is no sound
+    assert (outcomes.altered, black.altered, silent.altered) == (frozenset(), {1}, frozenset())
+    assert [id for id, _ in outcomes.errors] == [2, 3]
+    assert [id for id, _ in black.errors] == [2]
+    assert black.reasons[2] == outcomes.reasons[2]
+    assert job(tmp_path, items, model=model).run() == outcomes
 
 
 def test_two_questions_with_one_id_are_refused(tmp_path):
