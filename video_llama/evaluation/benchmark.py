@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from video_llama.common.distributed import World, join_apart
-from video_llama.conversation.batching import File
+from video_llama.conversation.file import File
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.evaluation.conditions import others
 from video_llama.evaluation.partners import partners, under_conditions

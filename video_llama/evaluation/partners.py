@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from video_llama.common.errors import DataError
-from video_llama.conversation.batching import File
+from video_llama.conversation.file import File
 from video_llama.evaluation.conditioned_file import ConditionedFile
 from video_llama.evaluation.conditions import SWAPS
 from video_llama.inference.items import Item

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from video_llama.common.errors import DataError
-from video_llama.conversation.batching import File
+from video_llama.conversation.file import File
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.evaluation.conditions import FULL
 from video_llama.evaluation.exact_match import Question, accuracy, question_items, read_questions
