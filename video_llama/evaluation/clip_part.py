@@ -11,7 +11,7 @@ import numpy as np
 from video_llama.common.errors import DecodeError
 from video_llama.common.protocols import ClipProcessor, OpenClip
 from video_llama.common.types import Media
-from video_llama.conversation.batching import File
+from video_llama.conversation.file import File
 from video_llama.evaluation.question_record import QuestionRecord
 from video_llama.processors.decode.frame_folder import FrameClock, FrameFolder
 from video_llama.processors.media import FileMedia, MediaReader

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from video_llama.common.errors import DataError
-from video_llama.conversation.batching import File
+from video_llama.conversation.file import File
 from video_llama.evaluation.config import ExactMatchConfig
 from video_llama.evaluation.exact_match import ExactMatch, Question, accuracy, is_right, question_items, read_questions
 
