@@ -77,6 +77,7 @@ def build_application(completions: Completions, is_draining: Callable[[], bool])
         version=__version__,
         description="Questions about videos, images and sound, in the protocol of OpenAI's API.",
         redoc_url=None,
+        redirect_slashes=False,  # the address would be that of the Host header
         responses=COMMON,
     )
     add_error_handlers(app)
