@@ -25,7 +25,7 @@ from video_llama.serving.progress import Answerer, ProgressStream
 from video_llama.serving.served_file import Sampling
 from video_llama.serving.served_model import RequestLimits, ServedModel
 from video_llama.serving.server_metrics import RequestTimes, ServerMetrics
-from video_llama.serving.turns import AskedDialogue, asked_dialogue
+from video_llama.serving.turns import AskedDialogue, asked_dialogue, is_unicode
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ def settings_of(request: ChatRequest) -> GenerationSettings:
 def stops_of(request: ChatRequest) -> list[str]:
     """Return the strings that end an answer."""
     stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    if len(stops) > MAX_STOPS or not all(0 < len(stop) <= 1000 for stop in stops):
+    if len(stops) > MAX_STOPS or not all(0 < len(stop) <= 1000 and is_unicode(stop) for stop in stops):
         raise ApiError(400, f"expected up to {MAX_STOPS} texts of 1 to 1000 characters", param="stop")
     return stops
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Annotated
 from annotated_types import Ge
 
 from video_llama.common.errors import VideoLlamaError
-from video_llama.common.hosts import LOOPBACK_HOSTS, bound_socket
+from video_llama.common.hosts import LOOPBACK_HOSTS, bound_socket, host_name
 from video_llama.config.flags import add_field_flag, add_model_flags, model_options
 from video_llama.processors.config import UploadLimits
 
@@ -118,10 +119,8 @@ def checked_host(text: str) -> str:
     Raises:
         VideoLlamaError: it is more or less than a host.
     """
-    from video_llama.common.hosts import host_name
-
     host = text.strip().lower()
-    if host_name(f"http://{host}") != host.strip("[]") or "@" in host:
+    if host_name(f"http://{host}") != host.strip("[]") or not re.fullmatch(r"[^\s@]+", host):
         raise VideoLlamaError(f"--allow-fetch {text}: expected a host alone, such as media.example.org")
     return host.strip("[]")
 

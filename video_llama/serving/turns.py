@@ -130,7 +130,9 @@ def _check(system: str | None, turns: Sequence[AskedTurn], model: ServedModel, l
     n_files = sum(len(turn.media) for turn in turns)
     if n_files > limits.files:
         raise ApiError(400, f"{n_files} files; the limit is {limits.files}", param="messages")
-    texts = chain([system or ""], *((turn.question, turn.answer or "") for turn in turns))
+    texts = [system or "", *chain(*((turn.question, turn.answer or "") for turn in turns))]
+    if not all(map(is_unicode, texts)):
+        raise ApiError(400, "a text has half of a surrogate pair, which is no character", param="messages")
     if (n_characters := sum(map(len, texts))) > model.max_text:
         raise ApiError(
             400,
@@ -138,3 +140,8 @@ def _check(system: str | None, turns: Sequence[AskedTurn], model: ServedModel, l
             param="messages",
             code="context_length_exceeded",
         )
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be encoded: JSON may hold lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
