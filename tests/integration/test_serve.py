@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.api_server import ApiServer, api_server, data_url, part, user
+from tests.api_server import ROOT, ApiServer, api_server, data_url, part, user
 from tests.demo_server import wait_until
 
 openai = pytest.importorskip("openai", reason="this needs the official client: pip install -e '.[dev]'")
@@ -410,6 +410,15 @@ def test_a_client_that_hangs_up_frees_the_model(server, client):
             wait_until(lambda: httpx2.get(server.url.replace("/v1", "/ready")).json()["running"] == 1)
         wait_until(lambda: httpx2.get(server.url.replace("/v1", "/ready")).json()["running"] == 0)
     assert 'video_llama_requests_total{finished_reason="cancelled",model_name="toy"} 2.0' in httpx2.get(metrics).text
+
+
+def test_the_example_of_the_guide_answers(server, media, monkeypatch, capsys):
+    guide = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
+    code = guide.split("```python\n")[1].split("```")[0]
+    (media / "clip.mp4").write_bytes((media / "clip0.mp4").read_bytes())
+    monkeypatch.chdir(media)
+    exec(code.replace("http://127.0.0.1:8000/v1", server.url), {})
+    assert "['used']" in capsys.readouterr().out
 
 
 VLMEVALKIT_IMAGE = io.BytesIO()

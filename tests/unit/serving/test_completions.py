@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -304,3 +305,15 @@ def test_base64_may_be_broken_into_lines():
 
 def test_long_urls_are_cut_in_messages():
     assert len(shown("x" * 1000)) == 81
+
+
+def test_the_guide_names_every_field_metric_and_route(server):
+    guide = (Path(__file__).parents[3] / "docs/serving.md").read_text(encoding="utf-8")
+    for field in ChatRequest.model_fields:
+        assert f"`{field}`" in guide or field in ("model", "messages"), field
+    client = server.client()
+    for line in client.get("/metrics").text.splitlines():
+        if line.startswith("# TYPE") and not line.split()[2].endswith("_created"):
+            assert f"`{line.split()[2]}" in guide, line
+    for path in client.get("/openapi.json").json()["paths"]:
+        assert path.replace("{name}", "NAME") in guide, path
