@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import NamedTuple, Protocol, TypeAlias
 from video_llama.common.errors import VideoLlamaError
 from video_llama.conversation.scheduler import FinishReason, Request, TokenChance
 from video_llama.processors.media import FileMedia
+
+log = logging.getLogger(__name__)
 
 
 class Started(NamedTuple):
@@ -70,6 +73,13 @@ class Ticket:
         self.since = time.monotonic()
         self.deadline = None if deadline_s is None else self.since + deadline_s
         self.requests: Sequence[Request] = ()
+
+    def tell(self, event: Progress) -> None:
+        """Pass on an event. A fault of the client's is only logged: it must not reach others."""
+        try:
+            self.on_event(event)
+        except Exception:
+            log.exception("an answer could not be passed on")
 
     def cancel(self) -> None:
         """End the answers. There are no more events, but for one that is on its way. They may have ended already."""

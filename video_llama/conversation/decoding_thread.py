@@ -89,7 +89,7 @@ class DecodingThread:
     def fail(self, ticket: Ticket, error: VideoLlamaError) -> None:
         """See ``Decoding``."""
         if self._end(ticket):
-            _tell(ticket, Failed(error.with_traceback(None)))
+            ticket.tell(Failed(error.with_traceback(None)))
 
     def cancel(self, ticket: Ticket) -> None:
         """See ``Decoding``."""
@@ -195,7 +195,7 @@ class DecodingThread:
         finish_reason = event.answer.finish_reason if event.done else None
         piece = Piece(index, event.piece, chances, len(event.tokens), finish_reason, event.tokens)
         if ticket in self._tickets:
-            _tell(ticket, piece)
+            ticket.tell(piece)
         if event.done and not any(owner is ticket for owner, _ in self._owner.values()):
             self._end(ticket)
 
@@ -205,10 +205,3 @@ class DecodingThread:
         self._owner.clear()
         for ticket in [*self._started]:
             self.fail(ticket, error)
-
-
-def _tell(ticket: Ticket, event: Progress) -> None:
-    try:
-        ticket.on_event(event)
-    except Exception:  # one client's fault must not reach the others
-        log.exception("an answer could not be passed on")

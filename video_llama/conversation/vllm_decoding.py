@@ -1,0 +1,235 @@
+"""Answers from a vLLM: prompts are embedded here and sent whole, and token ids stream back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+
+import httpx2
+
+from video_llama.common.errors import DeadlineExceeded, DecoderUnavailable, Draining, QueueFull, VideoLlamaError
+from video_llama.conversation.decoding import Failed, Piece, Progress, Ticket
+from video_llama.conversation.decoding_thread import TYPICAL_S
+from video_llama.conversation.engine import Engine
+from video_llama.conversation.fair_queue import FairQueue
+from video_llama.conversation.prefill import embedded
+from video_llama.conversation.scheduler import Answer, Request, TokenChance, token_chance
+from video_llama.conversation.vllm_server import VllmServer
+from video_llama.conversation.vllm_wire import completion, packed, read_step
+
+log = logging.getLogger(__name__)
+
+CONNECT_S = 10.0
+SILENCE_S = 300.0
+"""Longest wait for the next token; vLLM may keep a request waiting for others."""
+
+
+class VllmDecoding:
+    """A ``Decoding`` by a vLLM, which batches the answers continuously.
+
+    vLLM only generates tokens. Where an answer ends and what its text is are decided here, as with the model's own decoder;
+    closing the stream ends the answer there too.
+
+    Args:
+        engine: embeds prompts; its decoder may be an ``EmbeddingAlone``.
+        server: the vLLM.
+        max_rows: most answers generated at once.
+        max_waiting: most prompts that wait.
+    """
+
+    def __init__(self, engine: Engine, server: VllmServer, *, max_rows: int = 64, max_waiting: int = 256) -> None:
+        self._engine, self._server = engine, server
+        self._max_rows, self._max_waiting = max_rows, max_waiting
+        self._changed = threading.Condition()
+        self._tickets: set[Ticket] = set()  # those that have not ended
+        self._queue: FairQueue[Ticket] = FairQueue()  # those that are filled and not started
+        self._started: dict[Ticket, int] = {}  # and the number of their answers
+        self._draining = False
+        self._seconds = TYPICAL_S  # that tickets take, a running mean
+        self._tasks: dict[Ticket, asyncio.Task[None]] = {}  # of the thread alone
+        self._embedder = ThreadPoolExecutor(1, "video_llama embedding")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="video_llama vllm", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> VllmDecoding:
+        return self
+
+    def __exit__(self, *args: object) -> None:
+        self.close()
+
+    @property
+    def n_running(self) -> int:
+        """See ``Decoding``."""
+        return len(self._started)
+
+    @property
+    def n_waiting(self) -> int:
+        """See ``Decoding``."""
+        return len(self._tickets) - len(self._started)
+
+    def reserve(
+        self, on_event: Callable[[Progress], None], *, client: str = "", deadline_s: float | None = None
+    ) -> Ticket:
+        """See ``Decoding``."""
+        with self._changed:
+            if self._draining:
+                raise Draining("no more questions are accepted: the model is about to stop")
+            if self.n_waiting >= self._max_waiting:
+                raise QueueFull(self.n_waiting, self._seconds * (1 + self.n_waiting / self._max_rows))
+            ticket = Ticket(self, on_event, client, deadline_s)
+            self._tickets.add(ticket)
+        if deadline_s is not None:
+            self._in_loop(self._loop.call_later, deadline_s, self._late, ticket)
+        return ticket
+
+    def fill(self, ticket: Ticket, requests: Sequence[Request]) -> None:
+        """See ``Decoding``."""
+        with self._changed:
+            if ticket not in self._tickets:
+                return
+            ticket.requests = requests
+            self._queue.push(ticket.client, ticket)
+        self._in_loop(self._start)
+
+    def fail(self, ticket: Ticket, error: VideoLlamaError) -> None:
+        """See ``Decoding``."""
+        if self._end(ticket):
+            ticket.tell(Failed(error.with_traceback(None)))
+
+    def cancel(self, ticket: Ticket) -> None:
+        """See ``Decoding``."""
+        self._end(ticket)
+
+    def has_ended(self, ticket: Ticket) -> bool:
+        """See ``Decoding``."""
+        return ticket not in self._tickets
+
+    def drain(self, timeout_s: float | None = None) -> bool:
+        """See ``Decoding``."""
+        with self._changed:
+            self._draining = True
+            return self._changed.wait_for(lambda: not self._tickets, timeout_s)
+
+    def close(self) -> None:
+        """See ``Decoding``."""
+        with self._changed:
+            self._draining = True
+            left = [*self._tickets]
+        for ticket in left:
+            self.fail(ticket, Draining("the model has stopped"))
+        if self._thread.is_alive():
+            self._in_loop(self._loop.stop)
+            self._thread.join()
+        self._embedder.shutdown()
+
+    def _end(self, ticket: Ticket) -> bool:
+        """Forget a ticket, and stop its answers; return whether it was one."""
+        with self._changed:
+            if ticket not in self._tickets:
+                return False
+            self._tickets.remove(ticket)
+            self._queue.remove(ticket.client, ticket)
+            self._started.pop(ticket, None)
+            self._seconds += 0.1 * (time.monotonic() - ticket.since - self._seconds)
+            self._changed.notify_all()
+        self._in_loop(self._stop, ticket)
+        return True
+
+    def _in_loop(self, call: Callable[..., object], *args: object) -> None:
+        """Call something in the thread, unless it has ended."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call, *args)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._client = httpx2.AsyncClient(
+            headers=self._server.headers,
+            timeout=httpx2.Timeout(SILENCE_S, connect=CONNECT_S),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=self._max_rows),
+            trust_env=False,  # prompts go to vLLM alone
+        )
+        try:
+            self._loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(self._loop)
+            for task in tasks:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*tasks, self._client.aclose(), return_exceptions=True))
+            self._loop.close()
+
+    def _start(self) -> None:
+        """Send waiting prompts while there is room."""
+        while True:
+            with self._changed:
+                if not self._queue or sum(self._started.values()) >= self._max_rows:
+                    return
+                ticket = self._queue.pop()
+                self._started[ticket] = len(ticket.requests)
+            self._tasks[ticket] = self._loop.create_task(self._answer(ticket))
+
+    def _stop(self, ticket: Ticket) -> None:
+        """Close the streams of a ticket, and let others start."""
+        if (task := self._tasks.pop(ticket, None)) is not None:
+            task.cancel()
+        self._start()
+
+    def _late(self, ticket: Ticket) -> None:
+        self.fail(ticket, DeadlineExceeded(f"no answer within {time.monotonic() - ticket.since:.1f} seconds"))
+
+    async def _answer(self, ticket: Ticket) -> None:
+        """Answer a ticket's requests, and end it."""
+        streams = [self._loop.create_task(self._stream(ticket, *numbered)) for numbered in enumerate(ticket.requests)]
+        try:
+            await asyncio.gather(*streams)
+        except VideoLlamaError as error:
+            self.fail(ticket, error)
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
+            self.fail(ticket, self._server.unreachable(error))
+        except Exception as error:  # a fault of one answer must not keep its client waiting
+            log.exception("an answer of vLLM could not be read")
+            self.fail(ticket, VideoLlamaError(f"answering failed: {error!r}"))
+        else:
+            self._end(ticket)
+        finally:
+            for stream in streams:
+                stream.cancel()
+
+    async def _stream(self, ticket: Ticket, index: int, request: Request) -> None:
+        """Pass on one answer."""
+        tokenizer = self._engine.spec.tokenizer
+        answer = Answer(request, tokenizer)
+        body = await self._loop.run_in_executor(self._embedder, self._body, request)
+        address = f"{self._server.url}/v1/completions"
+        headers = {"Content-Type": "application/json"}
+        async with self._client.stream("POST", address, content=body, headers=headers) as response:
+            if response.status_code != 200:
+                raise self._server.refusal(response.status_code, (await response.aread()).decode(errors="replace"))
+            reason: str | None = None
+            async with aclosing(aiter(httpx2.EventSource(response))) as events:
+                async for event in events:
+                    if event.data == "[DONE]":
+                        break
+                    step = read_step(event.data, request.n_likeliest)
+                    for token, log_probs in zip(step.ids, step.log_probs, strict=True):
+                        chances: Sequence[TokenChance] = ()
+                        if log_probs is not None:
+                            chances = [token_chance(tokenizer, answer.tokens, token, *log_probs)]
+                        text = answer.take(token)
+                        if not self.has_ended(ticket):
+                            ticket.tell(Piece(index, text, chances, 1, answer.finish_reason, [token]))
+                        if answer.finish_reason is not None:
+                            return
+                    reason = step.finish_reason or reason
+        raise DecoderUnavailable(
+            f"{self._server.url}: vLLM ended an answer before its end ({reason or 'no reason given'})"
+        )
+
+    def _body(self, request: Request) -> bytes:
+        embeds = embedded(self._engine.model, request.prompt)
+        return completion(self._server.model, packed(embeds), request, self._engine.spec.tokenizer.eos_id)
