@@ -119,7 +119,9 @@ class StandIn:
             if isinstance(ids, str):
                 ids = self.tokenizer(ids)["input_ids"]
             embeds = self.lm.get_input_embeddings()(torch.tensor(ids)).detach()
-        if len(ids) >= self.max_model_len:
+        if len(ids) == self.max_model_len:
+            raise _invalid("max_tokens", "max_tokens must be at least 1, got 0.", 0)
+        if len(ids) > self.max_model_len:
             raise _invalid(
                 "input_tokens",
                 f"This model's maximum context length is {self.max_model_len} tokens. However, your prompt contains {len(ids)} "
@@ -178,6 +180,7 @@ class StandIn:
         generator.seed() if body.get("seed") is None else generator.manual_seed(body["seed"])
         cache, inputs = DynamicCache(config=self.lm.config), {"inputs_embeds": embeds[None]}
         ids: list[int] = []
+        before = [] if body.get("prompt_embeds") else prompt_ids
         n_tokens = min(body.get("max_tokens") or 16, self.max_model_len - len(prompt_ids))
         while len(ids) < n_tokens:
             with self.lock, torch.no_grad():
@@ -188,12 +191,16 @@ class StandIn:
             inputs = {"input_ids": torch.tensor([[token]])}
             ends = token in (body.get("stop_token_ids") or ()) or (token == self.eos and not body.get("ignore_eos"))
             reason = "stop" if ends else "length" if len(ids) == n_tokens else None
-            known, text = (self.tokenizer.decode(part, skip_special_tokens=True) for part in (ids[:-1], ids))
+            known, text = (
+                self.tokenizer.decode([*before, *part], skip_special_tokens=True) for part in (ids[:-1], ids)
+            )
             choice = {"index": 0, "text": text[len(known) :], "logprobs": self.log_probs(body, logits, token)}
             choice |= {"finish_reason": reason, "stop_reason": token if ends and body.get("ignore_eos") else None}
             choice["prompt_token_ids"] = choice["token_ids"] = None
             if body.get("return_token_ids") and self.returns_ids:
                 choice |= {"prompt_token_ids": prompt_ids if len(ids) == 1 else None, "token_ids": [token]}
+            if ends:
+                choice["text"] = ""
             yield choice
             if ends:
                 return

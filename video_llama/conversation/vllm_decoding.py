@@ -6,9 +6,10 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from typing import cast
 
 import httpx2
 
@@ -211,7 +212,8 @@ class VllmDecoding:
             if response.status_code != 200:
                 raise self._server.refusal(response.status_code, (await response.aread()).decode(errors="replace"))
             reason: str | None = None
-            async with aclosing(aiter(httpx2.EventSource(response))) as events:
+            source = cast("AsyncGenerator[httpx2.ServerSentEvent, None]", aiter(httpx2.EventSource(response)))
+            async with aclosing(source) as events:
                 async for event in events:
                     if event.data == "[DONE]":
                         break

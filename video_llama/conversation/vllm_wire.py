@@ -29,10 +29,11 @@ def packed(embeds: Tensor) -> str:
     Args:
         embeds: float[L, H].
     Raises:
-        VideoLlamaError: they hold NaN or infinity. vLLM would keep that in its cache, where it spoils other answers.
+        VideoLlamaError: they hold NaN or infinity, or would in fp16. vLLM would keep that in its cache, where it spoils all
+            answers that come after it.
     """
-    if not bool(embeds.isfinite().all()):
-        raise VideoLlamaError("the prompt's embeddings hold NaN or infinity, so nothing was sent to vLLM")
+    if not bool((embeds.abs() <= torch.finfo(torch.float16).max).all()):
+        raise VideoLlamaError("the prompt's embeddings hold NaN, or values beyond fp16: nothing was sent to vLLM")
     buffer = io.BytesIO()
     torch.save(embeds.detach().cpu().clone(memory_format=torch.contiguous_format), buffer)  # a view is saved whole
     return base64.b64encode(buffer.getvalue()).decode()
