@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 
+from video_llama.common.distributed import choose_device
 from video_llama.common.errors import ConfigError, VideoLlamaError
 from video_llama.common.registry import MODELS
 from video_llama.config.loader import JobConfig
 from video_llama.config.serialize import registered_class
-from video_llama.conversation.config_in_use import with_system
+from video_llama.conversation.config_in_use import load_for_inference, with_system
 from video_llama.conversation.engine import Engine
 from video_llama.conversation.prefill import Prompt, embedded
 from video_llama.conversation.processors import build_processors, inference_config
@@ -39,24 +41,31 @@ def vllm_address(engine: str) -> VllmServer | None:
 
 
 def bridge(
-    job: JobConfig, device: torch.device, server: VllmServer, *, max_rows: int = 64, max_waiting: int = 256
+    server: VllmServer,
+    cfg_path: str | Path,
+    options: Iterable[str] = (),
+    device: str = "auto",
+    *,
+    max_rows: int = 64,
+    max_waiting: int = 256,
 ) -> tuple[Engine, VllmDecoding]:
     """Build the part of a model that stays here, and connect it to the vLLM with its decoder.
 
-    >>> engine, decoding = bridge(load_for_inference("toy"), device, VllmServer("http://127.0.0.1:8001"))
+    >>> engine, decoding = bridge(VllmServer("http://127.0.0.1:8001"), "eval_configs/toy.yaml")
     >>> worker = Worker(engine, decoding)
 
     Args:
-        job: from ``load_for_inference``.
-        device: where this part goes.
         server: the vLLM.
+        cfg_path, options, device: see ``Engine.from_config``.
         max_rows, max_waiting: see ``VllmDecoding``.
     Raises:
-        ConfigError: the model cannot be divided so.
+        ConfigError: the config is wrong, or the model cannot be divided so.
         DecoderUnavailable: the vLLM cannot be reached, takes no embeddings, or serves another decoder.
     """
+    chosen = choose_device(device)
     server.check_version()
-    engine = prompt_engine(job, device, server.max_context)
+    job = load_for_inference(cfg_path, options)
+    engine = prompt_engine(job, chosen, server.max_context)
     decoder = PurePosixPath(str(job.model.decoder_folder.path)).name
     if PurePosixPath(server.folder).name != decoder:
         log.warning("warning: vLLM serves %s, and model.llama_model is %s: are they the same?", server.folder, decoder)
