@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from video_llama.common.errors import VideoLlamaError
 from video_llama.conversation.scheduler import FinishReason, Request, TokenChance
+from video_llama.conversation.settings import GenerationSettings
 from video_llama.processors.media import FileMedia
 
 log = logging.getLogger(__name__)
@@ -88,6 +89,14 @@ class Ticket:
 
 class Decoding(Protocol):
     """Answers prompts of many clients."""
+
+    def check(self, settings: GenerationSettings, n_likeliest: int | None) -> None:
+        """Raise VideoLlamaError for settings that cannot be honoured.
+
+        Args:
+            settings: of one beam.
+            n_likeliest: see ``Request``.
+        """
 
     def reserve(
         self, on_event: Callable[[Progress], None], *, client: str = "", deadline_s: float | None = None

@@ -12,6 +12,8 @@ from video_llama.common.errors import DeadlineExceeded, Draining, QueueFull, Vid
 from video_llama.conversation.decoding import Failed, Piece, Progress, Ticket
 from video_llama.conversation.fair_queue import FairQueue
 from video_llama.conversation.scheduler import Answer, Event, Request
+from video_llama.conversation.serial_scheduler import SerialScheduler
+from video_llama.conversation.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from video_llama.conversation.engine import Engine
@@ -63,6 +65,13 @@ class DecodingThread:
     def n_waiting(self) -> int:
         """See ``Decoding``."""
         return len(self._tickets) - len(self._started)
+
+    def check(self, settings: GenerationSettings, n_likeliest: int | None) -> None:
+        """See ``Decoding``."""
+        if n_likeliest is not None and isinstance(self._scheduler, SerialScheduler):
+            raise VideoLlamaError(
+                "log-probabilities: this decoder answers with transformers' own loop, which keeps none"
+            )
 
     def reserve(
         self, on_event: Callable[[Progress], None], *, client: str = "", deadline_s: float | None = None

@@ -20,8 +20,9 @@ from video_llama.conversation.engine import Engine
 from video_llama.conversation.fair_queue import FairQueue
 from video_llama.conversation.prefill import embedded
 from video_llama.conversation.scheduler import Answer, Request, TokenChance, token_chance
+from video_llama.conversation.settings import GenerationSettings
 from video_llama.conversation.vllm_server import VllmServer
-from video_llama.conversation.vllm_wire import completion, packed, read_step
+from video_llama.conversation.vllm_wire import check_settings, completion, packed, read_step
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,10 @@ class VllmDecoding:
     def n_waiting(self) -> int:
         """See ``Decoding``."""
         return len(self._tickets) - len(self._started)
+
+    def check(self, settings: GenerationSettings, n_likeliest: int | None) -> None:
+        """See ``Decoding``."""
+        check_settings(settings, n_likeliest)
 
     def reserve(
         self, on_event: Callable[[Progress], None], *, client: str = "", deadline_s: float | None = None
@@ -188,10 +193,12 @@ class VllmDecoding:
         streams = [self._loop.create_task(self._stream(ticket, *numbered)) for numbered in enumerate(ticket.requests)]
         try:
             await asyncio.gather(*streams)
+        except DecoderUnavailable as error:
+            self._fail_for(ticket, error)
         except VideoLlamaError as error:
             self.fail(ticket, error)
         except (httpx2.HTTPError, httpx2.StreamError) as error:
-            self.fail(ticket, self._server.unreachable(error))
+            self._fail_for(ticket, self._server.unreachable(error))
         except Exception as error:  # a fault of one answer must not keep its client waiting
             log.exception("an answer of vLLM could not be read")
             self.fail(ticket, VideoLlamaError(f"answering failed: {error!r}"))
@@ -200,6 +207,11 @@ class VllmDecoding:
         finally:
             for stream in streams:
                 stream.cancel()
+
+    def _fail_for(self, ticket: Ticket, error: DecoderUnavailable) -> None:
+        """End a ticket because of vLLM, which concerns whoever runs the server."""
+        log.error("%s", error)
+        self.fail(ticket, error)
 
     async def _stream(self, ticket: Ticket, index: int, request: Request) -> None:
         """Pass on one answer."""

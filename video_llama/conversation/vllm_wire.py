@@ -39,8 +39,10 @@ def packed(embeds: Tensor) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def check_settings(settings: GenerationSettings) -> None:
+def check_settings(settings: GenerationSettings, n_likeliest: int | None) -> None:
     """Raise VideoLlamaError for what vLLM cannot do with embeddings."""
+    if n_likeliest is not None and n_likeliest > MAX_LOGPROBS:
+        raise VideoLlamaError(f"top_logprobs: {n_likeliest}; vLLM reports up to {MAX_LOGPROBS}")
     if settings.repetition_penalty != 1:
         raise VideoLlamaError(
             f"repetition_penalty: {settings.repetition_penalty}; vLLM would apply it to the prompt too, whose tokens it does "
@@ -65,7 +67,7 @@ def completion(model: str, embeds: str, request: Request, eos_id: int) -> bytes:
         VideoLlamaError: vLLM cannot do that.
     """
     settings = request.settings
-    check_settings(settings)
+    check_settings(settings, request.n_likeliest)
     body: dict[str, Any] = {
         "model": model,
         "prompt_embeds": embeds,
@@ -84,8 +86,6 @@ def completion(model: str, embeds: str, request: Request, eos_id: int) -> bytes:
         "stream": True,
     }
     if request.n_likeliest is not None:
-        if request.n_likeliest > MAX_LOGPROBS:
-            raise VideoLlamaError(f"top_logprobs: {request.n_likeliest}; vLLM reports up to {MAX_LOGPROBS}")
         body |= {"logprobs": request.n_likeliest, "return_tokens_as_token_ids": True}
     return json.dumps(body).encode()
 

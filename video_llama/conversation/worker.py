@@ -107,6 +107,7 @@ class Worker:
             VideoLlamaError: a setting makes no sense.
         """
         _check(ask)
+        self._decoding.check(ask.settings, ask.top_logprobs)
         ticket = self._decoding.reserve(on_event, client=ask.client, deadline_s=ask.deadline_s)
         known = [self._engine.known(file) for turn in ask.turns for file in turn.files]
         files = [file for file in known if file is not None]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from video_llama.common.errors import (
     DeadlineExceeded,
     DecodeError,
+    DecoderUnavailable,
     Draining,
     NoSoundTrack,
     OutOfMemory,
@@ -29,6 +30,7 @@ STATUSES: dict[type[VideoLlamaError], tuple[int, str]] = {
     QueueFull: (429, "queue_full"),
     Draining: (503, "shutting_down"),
     OutOfMemory: (503, "out_of_memory"),
+    DecoderUnavailable: (503, "decoder_unavailable"),
     DeadlineExceeded: (504, "deadline_exceeded"),
     PromptTooLong: (400, "context_length_exceeded"),
     DecodeError: (400, "undecodable_media"),
@@ -80,6 +82,8 @@ class ApiError(Exception):
         found = (STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
         status, code = next(found, (400, None))
         message = str(error)
+        if isinstance(error, DecoderUnavailable):  # it names addresses and folders
+            message = "the decoder cannot be reached, or has failed; the server's log says why"
         for path, label in (labels or {}).items():
             message = message.replace(path, label)
         retry_after_s = getattr(error, "retry_after_s", RETRY_AFTER_S) if status in (429, 503) else None

@@ -46,6 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="keys of clients, one per line, which /v1 then needs as `Authorization: Bearer KEY`",
     )
+    add(
+        "--engine",
+        default="local",
+        metavar="ENGINE",
+        help="what generates the answers: local, or vllm=http://HOST:PORT, a vLLM that serves the decoder "
+        "(default: %(default)s)",
+    )
     add("--served-model-name", metavar="NAME", help="name of the model in requests (default: that of the YAML)")
     add(
         "--media-root",
@@ -87,6 +94,7 @@ def _serve(args: argparse.Namespace, stack: ExitStack) -> int:
     listener = stack.enter_context(bound_socket(args.host, args.port))
 
     from video_llama.conversation.engine import Engine  # slow to import
+    from video_llama.conversation.vllm_bridge import bridge, vllm_address
     from video_llama.conversation.worker import Worker
     from video_llama.serving.application import build_application
     from video_llama.serving.completions import Completions
@@ -99,11 +107,16 @@ def _serve(args: argparse.Namespace, stack: ExitStack) -> int:
 
     upload = UploadLimits(megabytes=args.max_megabytes, minutes=args.max_minutes)
     limits = RequestLimits(upload=upload, deadline_s=args.deadline_seconds)
-    engine = Engine.from_config(args.cfg_path, model_options(args), args.device)
+    rows = {"max_rows": args.max_rows, "max_waiting": args.max_waiting}
+    config = (args.cfg_path, model_options(args), args.device)
+    if (vllm := vllm_address(args.engine)) is None:
+        engine, decoding = Engine.from_config(*config), None
+    else:
+        engine, decoding = bridge(vllm, *config, **rows)
     model = ServedModel.of(engine, args.served_model_name or Path(args.cfg_path).stem)
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="video_llama_serve_", ignore_cleanup_errors=True))
     files = HeldFiles(Path(folder), limits.all_bytes)
-    worker = stack.enter_context(Worker(engine, max_rows=args.max_rows, max_waiting=args.max_waiting))
+    worker = stack.enter_context(Worker(engine, decoding, **rows))
     metrics = ServerMetrics(model.name, lambda: worker.n_running, lambda: worker.n_waiting, lambda: files.n_bytes)
     completions = Completions(worker, model, MediaSource(files, limits, root, hosts), metrics)
     app = build_application(completions, lambda: server.is_draining)
