@@ -108,6 +108,17 @@ def test_the_context_is_that_of_the_vllm(stand_in, dialogues, monkeypatch):
         answer(worker, dialogues["dialogue"])
 
 
+def test_an_export_brings_the_decoder_for_vllm(tmp_path, command, own, dialogues):
+    code, _, err = command("export", "--cfg-path", CONFIG, "--output", tmp_path / "toy", "--layout", "full")
+    assert code == 0, err
+    decoder = tmp_path / "toy/decoder"
+    assert {file.stat().st_mode for file in decoder.iterdir()} == {(tmp_path / "toy/config.yaml").stat().st_mode}
+    with serving(StandIn(decoder)) as served:
+        with Worker(*bridge(VllmServer(served.url), tmp_path / "toy", device="cpu")) as worker:
+            assert answer(worker, dialogues["image"]) == own["image"]
+        assert served.requests
+
+
 def test_another_decoder_is_refused_before_anything_is_asked(tmp_path, root):
     from tests import tiny
 

@@ -163,11 +163,17 @@ class VllmDecoding:
         try:
             self._loop.run_forever()
         finally:
-            tasks = asyncio.all_tasks(self._loop)
+            self._loop.run_until_complete(self._finish())
+            self._loop.close()
+
+    async def _finish(self) -> None:
+        """Close all streams, and wait until they are."""
+        while tasks := asyncio.all_tasks(self._loop) - {asyncio.current_task(self._loop)}:
             for task in tasks:
                 task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*tasks, self._client.aclose(), return_exceptions=True))
-            self._loop.close()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.aclose()
+        await self._loop.shutdown_asyncgens()
 
     def _start(self) -> None:
         """Send waiting prompts while there is room."""
