@@ -55,6 +55,16 @@ def services() -> Any:
     return yaml.safe_load(COMPOSE.read_text())["services"]
 
 
+def test_the_commands_in_the_guide_parse():
+    text = (ROOT / "docs/serving.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    commands = re.findall(r"^ {4,}(?:video-llama|docker run .* video-llama) +([a-z-]+ .*)$", text, re.MULTILINE)
+    assert {words.split()[0] for words in commands} >= {"serve", "merge-lora", "export-decoder"}
+    for words in commands:
+        args = parsed(shlex.split(words))
+        if hasattr(args, "engine"):
+            vllm_address(args.engine)
+
+
 def test_the_image_runs_the_server_as_a_user_without_rights():
     named = dict(instructions())
     assert re.fullmatch(r"[1-9]\d+:[1-9]\d+", named["USER"])

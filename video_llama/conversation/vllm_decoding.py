@@ -53,7 +53,8 @@ class VllmDecoding:
         self._started: dict[Ticket, int] = {}  # and the number of their answers
         self._draining = False
         self._seconds = TYPICAL_S  # that tickets take, a running mean
-        self._tasks: dict[Ticket, asyncio.Task[None]] = {}  # of the thread alone
+        self._tasks: dict[Ticket, asyncio.Task[None]] = {}  # of the thread alone, like the following
+        self._timers: dict[Ticket, asyncio.TimerHandle] = {}
         self._embedder = ThreadPoolExecutor(1, "video_llama embedding")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="video_llama vllm", daemon=True)
@@ -90,8 +91,8 @@ class VllmDecoding:
                 raise QueueFull(self.n_waiting, self._seconds * (1 + self.n_waiting / self._max_rows))
             ticket = Ticket(self, on_event, client, deadline_s)
             self._tickets.add(ticket)
-        if deadline_s is not None:
-            self._in_loop(self._loop.call_later, deadline_s, self._late, ticket)
+        if ticket.deadline is not None:
+            self._in_loop(self._watch, ticket, ticket.deadline)
         return ticket
 
     def fill(self, ticket: Ticket, requests: Sequence[Request]) -> None:
@@ -187,9 +188,14 @@ class VllmDecoding:
 
     def _stop(self, ticket: Ticket) -> None:
         """Close the streams of a ticket, and let others start."""
+        if (timer := self._timers.pop(ticket, None)) is not None:
+            timer.cancel()
         if (task := self._tasks.pop(ticket, None)) is not None:
             task.cancel()
         self._start()
+
+    def _watch(self, ticket: Ticket, deadline: float) -> None:
+        self._timers[ticket] = self._loop.call_at(deadline, self._late, ticket)
 
     def _late(self, ticket: Ticket) -> None:
         self.fail(ticket, DeadlineExceeded(f"no answer within {time.monotonic() - ticket.since:.1f} seconds"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -207,6 +209,19 @@ def test_an_answer_that_takes_too_long_ends_at_its_deadline(bridged, vllm):
     with pytest.raises(DeadlineExceeded):
         answers.all()
     assert answers.is_over()
+
+
+def test_nothing_is_kept_of_a_ticket_that_has_ended(bridged, vllm):
+    worker = bridged()
+    answers = Answers(worker, DIALOGUES["clip"], deadline_s=600).all()
+    assert worker.drain(30)
+    ticket = weakref.ref(answers.ticket)
+    del answers
+    deadline = time.monotonic() + 30
+    while ticket() is not None and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert ticket() is None
 
 
 def test_too_many_that_wait_are_turned_away(bridged, vllm):
