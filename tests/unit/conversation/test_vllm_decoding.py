@@ -213,7 +213,7 @@ def test_an_answer_that_takes_too_long_ends_at_its_deadline(bridged, vllm):
 
 def test_nothing_is_kept_of_a_ticket_that_has_ended(bridged, vllm):
     worker = bridged()
-    answers = Answers(worker, DIALOGUES["clip"], deadline_s=600).all()
+    answers = Answers(worker, DIALOGUES["text"], deadline_s=600).all()
     assert worker.drain(30)
     ticket = weakref.ref(answers.ticket)
     del answers
