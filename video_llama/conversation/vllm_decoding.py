@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -13,12 +12,11 @@ from typing import cast
 
 import httpx2
 
-from video_llama.common.errors import DeadlineExceeded, DecoderUnavailable, Draining, QueueFull, VideoLlamaError
-from video_llama.conversation.decoding import Failed, Piece, Progress, Ticket
-from video_llama.conversation.decoding_thread import TYPICAL_S
+from video_llama.common.errors import DecoderUnavailable, VideoLlamaError
+from video_llama.conversation.decoding import Piece, Progress, Ticket
 from video_llama.conversation.engine import Engine
-from video_llama.conversation.fair_queue import FairQueue
 from video_llama.conversation.prefill import embedded
+from video_llama.conversation.queued_decoding import QueuedDecoding
 from video_llama.conversation.scheduler import Answer, Request, TokenChance, token_chance
 from video_llama.conversation.settings import GenerationSettings
 from video_llama.conversation.vllm_server import VllmServer
@@ -31,7 +29,7 @@ SILENCE_S = 300.0
 """Longest wait for the next token; vLLM may keep a request waiting for others."""
 
 
-class VllmDecoding:
+class VllmDecoding(QueuedDecoding):
     """A ``Decoding`` by a vLLM, which batches the answers continuously.
 
     vLLM only generates tokens. Where an answer ends and what its text is are decided here, as with the model's own decoder;
@@ -45,14 +43,8 @@ class VllmDecoding:
     """
 
     def __init__(self, engine: Engine, server: VllmServer, *, max_rows: int = 64, max_waiting: int = 256) -> None:
+        super().__init__(max_rows, max_waiting)
         self._engine, self._server = engine, server
-        self._max_rows, self._max_waiting = max_rows, max_waiting
-        self._changed = threading.Condition()
-        self._tickets: set[Ticket] = set()  # those that have not ended
-        self._queue: FairQueue[Ticket] = FairQueue()  # those that are filled and not started
-        self._started: dict[Ticket, int] = {}  # and the number of their answers
-        self._draining = False
-        self._seconds = TYPICAL_S  # that tickets take, a running mean
         self._tasks: dict[Ticket, asyncio.Task[None]] = {}  # of the thread alone, like the following
         self._timers: dict[Ticket, asyncio.TimerHandle] = {}
         self._embedder = ThreadPoolExecutor(1, "video_llama embedding")
@@ -60,93 +52,34 @@ class VllmDecoding:
         self._thread = threading.Thread(target=self._run, name="video_llama vllm", daemon=True)
         self._thread.start()
 
-    def __enter__(self) -> VllmDecoding:
-        return self
-
-    def __exit__(self, *args: object) -> None:
-        self.close()
-
-    @property
-    def n_running(self) -> int:
-        """See ``Decoding``."""
-        return len(self._started)
-
-    @property
-    def n_waiting(self) -> int:
-        """See ``Decoding``."""
-        return len(self._tickets) - len(self._started)
-
     def check(self, settings: GenerationSettings, n_likeliest: int | None) -> None:
         """See ``Decoding``."""
         check_settings(settings, n_likeliest)
+
+    def close(self) -> None:
+        """See ``Decoding``."""
+        self._end_all()
+        if self._thread.is_alive():
+            self._in_loop(self._loop.stop)
+            self._thread.join()
+        self._embedder.shutdown()
 
     def reserve(
         self, on_event: Callable[[Progress], None], *, client: str = "", deadline_s: float | None = None
     ) -> Ticket:
         """See ``Decoding``."""
-        with self._changed:
-            if self._draining:
-                raise Draining("no more questions are accepted: the model is about to stop")
-            if self.n_waiting >= self._max_waiting:
-                raise QueueFull(self.n_waiting, self._seconds * (1 + self.n_waiting / self._max_rows))
-            ticket = Ticket(self, on_event, client, deadline_s)
-            self._tickets.add(ticket)
+        ticket = super().reserve(on_event, client=client, deadline_s=deadline_s)
         if ticket.deadline is not None:
             self._in_loop(self._watch, ticket, ticket.deadline)
         return ticket
 
     def fill(self, ticket: Ticket, requests: Sequence[Request]) -> None:
         """See ``Decoding``."""
-        with self._changed:
-            if ticket not in self._tickets:
-                return
-            ticket.requests = requests
-            self._queue.push(ticket.client, ticket)
+        super().fill(ticket, requests)
         self._in_loop(self._start)
 
-    def fail(self, ticket: Ticket, error: VideoLlamaError) -> None:
-        """See ``Decoding``."""
-        if self._end(ticket):
-            ticket.tell(Failed(error.with_traceback(None)))
-
-    def cancel(self, ticket: Ticket) -> None:
-        """See ``Decoding``."""
-        self._end(ticket)
-
-    def has_ended(self, ticket: Ticket) -> bool:
-        """See ``Decoding``."""
-        return ticket not in self._tickets
-
-    def drain(self, timeout_s: float | None = None) -> bool:
-        """See ``Decoding``."""
-        with self._changed:
-            self._draining = True
-            return self._changed.wait_for(lambda: not self._tickets, timeout_s)
-
-    def close(self) -> None:
-        """See ``Decoding``."""
-        with self._changed:
-            self._draining = True
-            left = [*self._tickets]
-        for ticket in left:
-            self.fail(ticket, Draining("the model has stopped"))
-        if self._thread.is_alive():
-            self._in_loop(self._loop.stop)
-            self._thread.join()
-        self._embedder.shutdown()
-
-    def _end(self, ticket: Ticket) -> bool:
-        """Forget a ticket, and stop its answers; return whether it was one."""
-        with self._changed:
-            if ticket not in self._tickets:
-                return False
-            self._tickets.remove(ticket)
-            self._queue.remove(ticket.client, ticket)
-            self._started.pop(ticket, None)
-            self._seconds += 0.1 * (time.monotonic() - ticket.since - self._seconds)
-            self._changed.notify_all()
+    def _on_end(self, ticket: Ticket, started: bool) -> None:
         self._in_loop(self._stop, ticket)
-        return True
 
     def _in_loop(self, call: Callable[..., object], *args: object) -> None:
         """Call something in the thread, unless it has ended."""
@@ -178,12 +111,9 @@ class VllmDecoding:
 
     def _start(self) -> None:
         """Send waiting prompts while there is room."""
-        while True:
-            with self._changed:
-                if not self._queue or sum(self._started.values()) >= self._max_rows:
-                    return
-                ticket = self._queue.pop()
-                self._started[ticket] = len(ticket.requests)
+        while sum(len(ticket.requests) for ticket in self._tasks) < self._max_rows:
+            if (ticket := self._take()) is None:
+                return
             self._tasks[ticket] = self._loop.create_task(self._answer(ticket))
 
     def _stop(self, ticket: Ticket) -> None:
@@ -195,10 +125,7 @@ class VllmDecoding:
         self._start()
 
     def _watch(self, ticket: Ticket, deadline: float) -> None:
-        self._timers[ticket] = self._loop.call_at(deadline, self._late, ticket)
-
-    def _late(self, ticket: Ticket) -> None:
-        self.fail(ticket, DeadlineExceeded(f"no answer within {time.monotonic() - ticket.since:.1f} seconds"))
+        self._timers[ticket] = self._loop.call_at(deadline, self._end_late, ticket)
 
     async def _answer(self, ticket: Ticket) -> None:
         """Answer a ticket's requests, and end it."""
