@@ -9,7 +9,15 @@ import torch
 
 from tests.decoders import write_decoder
 from tests.integration.test_decoders import SHORT, STAGE_1, logits
+from tests.integration.test_vllm_bridge import answer
+from tests.vllm_stand_in import StandIn, serving
+from video_llama.common.errors import ConfigError
 from video_llama.conversation.chat import Chat
+from video_llama.conversation.file import File
+from video_llama.conversation.session import ShownTurn
+from video_llama.conversation.vllm_bridge import bridge
+from video_llama.conversation.vllm_server import VllmServer
+from video_llama.conversation.worker import Worker
 
 
 @pytest.fixture
@@ -32,6 +40,16 @@ def test_the_merged_decoder_gives_the_answers_of_the_one_with_adapters(run, worl
     media = merged.upload(video=sorted((world / "heldout/videos").glob("*.mp4"))[0]).frames
     expected, found = (logits(chat.engine.model, merged, media) for chat in (with_adapters, merged))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert len({file.stat().st_mode for file in (tmp_path / "merged").iterdir()}) == 1, "vLLM may be another user"
+    question = [ShownTurn("What is it?", [File("video", sorted((world / "heldout/videos").glob("*.mp4"))[0])])]
+    with Worker(with_adapters.engine) as own:
+        answered = answer(own, question)
+    with serving(StandIn(tmp_path / "merged")) as vllm:
+        options = out.splitlines()[1].split()
+        with Worker(*bridge(VllmServer(vllm.url), run / "config.yaml", options, "cpu")) as worker:
+            assert answer(worker, question) == answered
+        with pytest.raises(ConfigError, match=r"model.lora: .*video-llama merge-lora"):
+            bridge(VllmServer(vllm.url), run / "config.yaml", [ckpt], "cpu")
     unadapted = Chat.from_config(run / "config.yaml", [f"model.ckpt={tmp_path / 'merged/branch.pth'}"], "cpu")
     assert not torch.allclose(logits(unadapted.engine.model, merged, media), expected, atol=1e-3)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from video_llama.cli.options import add_generation_flags, add_model_flags, generation_settings, model_options
+from video_llama.cli.options import add_generation_flags, generation_settings
 from video_llama.common.errors import VideoLlamaError
+from video_llama.config.flags import add_model_flags, model_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,13 +15,12 @@ from video_llama.cli.judge import JUDGE_HELP, judge_results
 from video_llama.cli.options import (
     add_batch_size_flag,
     add_generation_flags,
-    add_model_flags,
     generation_settings,
     job_world,
-    model_options,
 )
 from video_llama.common.errors import ConfigError, OutputError
 from video_llama.common.registry import BENCHMARKS, import_problem
+from video_llama.config.flags import add_model_flags, model_options
 from video_llama.evaluation.conditions import CONDITIONS, chosen_conditions, others
 
 if TYPE_CHECKING:

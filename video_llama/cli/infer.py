@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from video_llama.cli.options import (
     add_batch_size_flag,
     add_generation_flags,
-    add_model_flags,
     generation_settings,
     job_world,
-    model_options,
 )
+from video_llama.config.flags import add_model_flags, model_options
 
 if TYPE_CHECKING:
     from video_llama.common.distributed import World

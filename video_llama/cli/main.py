@@ -41,6 +41,7 @@ COMMANDS = {
     "runs": Command("video_llama.cli.runs", "list training runs, with their state, and compare their curves"),
     "chat": Command("video_llama.cli.chat", "chat with a model about videos, images and sound"),
     "demo": Command("video_llama.demo.command", "chat in the browser"),
+    "serve": Command("video_llama.serving.serve", "answer questions over HTTP, in the protocol of OpenAI's API"),
     "infer": Command("video_llama.cli.infer", "answer a file of questions about many files, in batches"),
     "evaluate": Command("video_llama.cli.evaluate", "score a model on benchmarks"),
     "judge": Command("video_llama.cli.judge", "have a language model grade the answers of an evaluation"),

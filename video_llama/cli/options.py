@@ -1,4 +1,4 @@
-"""What the commands that generate answers share: flags for the model and for generation, and the processes of a job."""
+"""What the commands that generate answers share: flags for generation, and the processes of a job."""
 
 from __future__ import annotations
 
@@ -9,31 +9,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from video_llama.common.errors import OutputError, VideoLlamaError
-from video_llama.config.overrides import system_option
 from video_llama.conversation.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from video_llama.common.distributed import World
-
-
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that choose a model and its device."""
-    parser.add_argument(
-        "--cfg-path",
-        required=True,
-        metavar="YAML",
-        help="the model: a file, a shipped name such as toy, or an exported folder",
-    )
-    parser.add_argument("--options", nargs="*", default=[], metavar="KEY=VALUE", help="override settings of the YAML")
-    parser.add_argument(
-        "--system", metavar="TEXT", help="system message, in place of the conversation template's; '' for none"
-    )
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto: a GPU if there is one (default)")
-
-
-def model_options(args: argparse.Namespace) -> list[str]:
-    """Return the overrides that the flags of ``add_model_flags`` give."""
-    return [*args.options, *system_option(args.system)]
 
 
 def add_batch_size_flag(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from video_llama.cli.evaluate import asked_model, benchmark_config, score
-from video_llama.cli.options import add_batch_size_flag, add_generation_flags, add_model_flags, generation_settings
+from video_llama.cli.options import add_batch_size_flag, add_generation_flags, generation_settings
 from video_llama.common.registry import BENCHMARKS
+from video_llama.config.flags import add_model_flags
 from video_llama.evaluation.conditions import CONDITIONS, chosen_conditions
 
 DEFAULT = "silent,black,shuffled,no_media"

@@ -116,6 +116,10 @@ class DeadlineExceeded(VideoLlamaError):
     """An answer took longer than its client allows."""
 
 
+class DecoderUnavailable(VideoLlamaError):
+    """The server with the decoder cannot be reached, does not fit the model, or failed."""
+
+
 class OutputError(VideoLlamaError):
     """An output file that cannot be written, or that belongs to something else."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,10 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from video_llama.common.errors import VideoLlamaError
 from video_llama.conversation.scheduler import FinishReason, Request, TokenChance
+from video_llama.conversation.settings import GenerationSettings
 from video_llama.processors.media import FileMedia
+
+log = logging.getLogger(__name__)
 
 PATIENCE_S = 0.1
 """Seconds that a consumer waits before it is asked whether it still wants an answer."""
@@ -75,6 +79,13 @@ class Ticket:
         self.deadline = None if deadline_s is None else self.since + deadline_s
         self.requests: Sequence[Request] = ()
 
+    def tell(self, event: Progress) -> None:
+        """Pass on an event. A fault of the client's is only logged: it must not reach others."""
+        try:
+            self.on_event(event)
+        except Exception:
+            log.exception("an answer could not be passed on")
+
     def cancel(self) -> None:
         """End the answers. There are no more events, but for one that is on its way. They may have ended already."""
         self._decoding.cancel(self)
@@ -82,6 +93,14 @@ class Ticket:
 
 class Decoding(Protocol):
     """Answers prompts of many clients."""
+
+    def check(self, settings: GenerationSettings, n_likeliest: int | None) -> None:
+        """Raise VideoLlamaError for settings that cannot be honoured.
+
+        Args:
+            settings: of one beam.
+            n_likeliest: see ``Request``.
+        """
 
     def reserve(
         self, on_event: Callable[[Progress], None], *, client: str = "", deadline_s: float | None = None

@@ -228,6 +228,18 @@ def check_room(n_tokens: int, settings: GenerationSettings, max_context: int) ->
         )
 
 
+def within_room(n_tokens: int, settings: GenerationSettings, max_context: int) -> GenerationSettings:
+    """Return settings with a length limit that fits into the decoder's context after a prompt of so many tokens.
+
+    Raises:
+        PromptTooLong: there is no room for an answer.
+    """
+    length = min(settings.max_new_tokens, max(1, max_context - n_tokens))
+    settings = replace(settings, max_new_tokens=length)
+    check_room(n_tokens, settings, max_context)
+    return settings
+
+
 def _padded(prompts: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Return ids and mask, int64[B, L], left-padded, so that all answers start in the same column."""
     longest = max(len(p) for p in prompts)

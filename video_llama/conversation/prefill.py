@@ -1,6 +1,6 @@
 """Prompts through the decoder, in groups; what questions on the same media begin with is computed once.
 
-Shapes: B prompts, S tokens to compute, P tokens known, H decoder width, W vocabulary.
+Shapes: B prompts, L tokens, S tokens to compute, P tokens known, H decoder width, W vocabulary.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from video_llama.common.types import MediaGroup
+from video_llama.conversation.oom import within_memory
 from video_llama.conversation.row_cache import KeysValues, prompt_cache, rows_of
 
 
@@ -126,6 +127,17 @@ def prefill(
     )
     logits = out.logits[torch.arange(len(prompts)), torch.searchsorted(last, after.squeeze(1) - 1)]
     return rows_of(cache, [(n_known - k, n_known + n) for k, n in zip(known, lengths, strict=True)]), logits
+
+
+@within_memory
+@torch.no_grad()
+def embedded(model: Any, prompt: Prompt) -> Tensor:
+    """Return float[L, H]: a prompt of L tokens as the decoder takes it, in the decoder's number format."""
+    lm = model.decoder.lm
+    input_ids = torch.tensor([prompt.input_ids], device=lm.device)
+    media = [group.mapped(lambda t: t.to(lm.device)) for group in prompt.media]
+    embeds: Tensor = model.embed_prompt(input_ids, media)
+    return embeds[0].to(lm.dtype)
 
 
 def in_rows(rows: Sequence[Sequence[MediaGroup]]) -> list[MediaGroup]:

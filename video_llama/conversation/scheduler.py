@@ -88,6 +88,27 @@ class TokenChance(NamedTuple):
     """The likeliest tokens there, in descending order."""
 
 
+def token_chance(
+    tokenizer: Tokenizer, before: Sequence[int], token: int, log_prob: float, likeliest: Sequence[tuple[int, float]]
+) -> TokenChance:
+    """Return log-probabilities with the texts of their tokens.
+
+    Args:
+        tokenizer: turns ids into text.
+        before: the answer so far.
+        token: the next token.
+        log_prob: its log-probability.
+        likeliest: the likeliest tokens, with theirs.
+    """
+    before = list(before[-CONTEXT:])
+    n_known = len(tokenizer.decode(before))
+
+    def text(token: int) -> str:
+        return tokenizer.decode([*before, token])[n_known:]
+
+    return TokenChance(text(token), log_prob, [(text(other), value) for other, value in likeliest])
+
+
 class Event(NamedTuple):
     """Progress of an answer: a token, or an error, which ends it."""
 
@@ -249,15 +270,9 @@ class Scheduler:
     def _chance(self, answer: Answer, token: int, logits: Tensor) -> TokenChance:
         """Return the texts and the log-probabilities of the next token, from float[W]."""
         log_probs = logits.float().log_softmax(-1)
-        before = answer.tokens[-CONTEXT:]
-        n_known = len(self._tokenizer.decode(before))
-
-        def text(token: int) -> str:
-            return self._tokenizer.decode([*before, token])[n_known:]
-
         values, tokens = log_probs.topk(min(answer.request.n_likeliest or 0, len(log_probs)))
-        likeliest = [(text(other), value) for other, value in zip(tokens.tolist(), values.tolist(), strict=True)]
-        return TokenChance(text(token), float(log_probs[token]), likeliest)
+        likeliest = list(zip(tokens.tolist(), values.tolist(), strict=True))
+        return token_chance(self._tokenizer, answer.tokens, token, float(log_probs[token]), likeliest)
 
     def _leave(self, row: int) -> None:
         """Free a row; the last one takes its place."""

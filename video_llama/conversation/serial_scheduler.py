@@ -39,15 +39,7 @@ class SerialScheduler:
         return not self.busy
 
     def add(self, request: Request) -> Answer:
-        """Take a request.
-
-        Raises:
-            VideoLlamaError: log-probabilities are wanted.
-        """
-        if request.n_likeliest is not None:
-            raise VideoLlamaError(
-                "log-probabilities: this decoder answers with transformers' own loop, which keeps none"
-            )
+        """Take a request. Its answer comes without log-probabilities."""
         answer = Answer(request, self._tokenizer)
         self._waiting.append(answer)
         return answer

@@ -14,7 +14,7 @@ from video_llama.conversation.engine import Engine
 from video_llama.conversation.fair_queue import FairQueue
 from video_llama.conversation.feature_cache import EncodedFile
 from video_llama.conversation.file import File
-from video_llama.conversation.generation import check_room, check_stops
+from video_llama.conversation.generation import check_stops, within_room
 from video_llama.conversation.scheduler import Request
 from video_llama.conversation.session import ShownTurn
 from video_llama.conversation.settings import MAX_SEED, GenerationSettings
@@ -31,7 +31,7 @@ class Ask:
     turns: Sequence[ShownTurn[File]]
     """The last one is to be answered."""
     settings: GenerationSettings
-    """Of one beam."""
+    """Of one beam. The length limit may exceed the room in the decoder's context, which ends an answer all the same."""
     stops: Sequence[str] = ()
     """Strings that end an answer, besides the conversation template's."""
     system: str | None = None
@@ -107,6 +107,7 @@ class Worker:
             VideoLlamaError: a setting makes no sense.
         """
         _check(ask)
+        self._decoding.check(ask.settings, ask.top_logprobs)
         ticket = self._decoding.reserve(on_event, client=ask.client, deadline_s=ask.deadline_s)
         known = [self._engine.known(file) for turn in ask.turns for file in turn.files]
         files = [file for file in known if file is not None]
@@ -160,7 +161,7 @@ class Worker:
         try:
             turns = [ShownTurn(turn.question, [next(left) for _ in turn.files], turn.answer) for turn in ask.turns]
             prompt = self._engine.dialogue(turns, ask.system)
-            check_room(len(prompt.input_ids), ask.settings, spec.max_context)
+            settings = within_room(len(prompt.input_ids), ask.settings, spec.max_context)
         except VideoLlamaError as error:
             self._decoding.fail(ticket, error)
             return
@@ -168,7 +169,7 @@ class Worker:
         ticket.on_event(Started(len(prompt.input_ids), n_media, [file.content for file in files]))
         stops = [spec.template.end_sym, *ask.stops]
         self._decoding.fill(
-            ticket, [Request(prompt, settings, stops, ask.top_logprobs) for settings in _settings_of_each(ask)]
+            ticket, [Request(prompt, one, stops, ask.top_logprobs) for one in _settings_of_each(settings, ask.n)]
         )
 
 
@@ -184,9 +185,8 @@ def _check(ask: Ask) -> None:
         check_stops(ask.stops)
 
 
-def _settings_of_each(ask: Ask) -> list[GenerationSettings]:
+def _settings_of_each(settings: GenerationSettings, n: int) -> list[GenerationSettings]:
     """Return the settings of each answer."""
-    seed = ask.settings.seed
-    if seed is None:
-        return [ask.settings] * ask.n
-    return [replace(ask.settings, seed=(seed + k) % (MAX_SEED + 1)) for k in range(ask.n)]
+    if settings.seed is None:
+        return [settings] * n
+    return [replace(settings, seed=(settings.seed + k) % (MAX_SEED + 1)) for k in range(n)]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
-from typing import Any, get_type_hints
+from collections.abc import Sequence
 
 from video_llama.common.errors import VideoLlamaError
+from video_llama.config.flags import add_field_flag, checked
 from video_llama.config.overrides import system_option
 from video_llama.demo.limits import PageLimits
 from video_llama.demo.proxy import Origin, RootPath
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     add(
         "--allow-origin",
-        type=_checked(Origin),
+        type=checked(Origin),
         action="append",
         default=[],
         metavar="URL",
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--root-path",
-        type=_checked(RootPath),
+        type=checked(RootPath),
         default="",
         metavar="PATH",
         help="path of the page behind a reverse proxy, such as /video (default: the root)",
@@ -57,29 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--max-minutes", UploadLimits, "minutes", "longest video or sound, in minutes"),
         ("--max-waiting", ServerConfig, "max_queue", "most questions that may wait for the model"),
     ):
-        add(
-            flag,
-            type=_checked(get_type_hints(config, include_extras=True)[field]),
-            default=getattr(config, field),
-            metavar="N",
-            help=f"{text} (default: %(default)s)",
-        )
-
-
-def _checked(hint: Any) -> Callable[[str], Any]:
-    """Return an argparse type that parses a value and checks what the type hint demands."""
-
-    def parse(text: str) -> Any:
-        from pydantic import TypeAdapter, ValidationError  # slow to import
-
-        try:
-            return TypeAdapter(hint).validate_python(text)
-        except ValidationError as error:
-            raise argparse.ArgumentTypeError(
-                f"{text}: {error.errors()[0]['msg'].removeprefix('Value error, ')}"
-            ) from error
-
-    return parse
+        add_field_flag(parser, flag, config, field, text)
 
 
 def _template_options(model_type: str | None, options: Sequence[str]) -> list[str]:

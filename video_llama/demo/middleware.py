@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 from urllib.parse import quote, unquote
 
-from video_llama.demo.proxy import is_root_path, split
+from video_llama.common.hosts import LOOPBACK_HOSTS, host_name, split
+from video_llama.demo.proxy import is_root_path
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,6 @@ GET_ROUTES = re.compile(
 
 POST_ROUTES = re.compile(rf"{API}/(queue/join|run/\w+|upload|cancel|reset/?|call/\w+)")
 """Paths that may be posted to."""
-
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 
 MAX_REQUEST = 64 * 1024
 """Largest request other than an upload, in bytes: a question and a few settings."""
@@ -82,7 +81,7 @@ class RequestFilter:
         self, app: App, host: str, max_upload: int, origins: Collection[str] = (), root_path: str = ""
     ) -> None:
         self.app, self._max_upload, self._origins, self._root_path = app, max_upload, frozenset(origins), root_path
-        self._public_hosts = {_hostname(origin) for origin in origins} - LOOPBACK_HOSTS
+        self._public_hosts = {host_name(origin) for origin in origins} - LOOPBACK_HOSTS
         self._hosts = LOOPBACK_HOSTS | self._public_hosts if host in LOOPBACK_HOSTS else None
         self._headers = [(name.encode(), value.encode()) for name, value in security_headers(origins).items()]
         self._logged: set[str] = set()
@@ -138,7 +137,7 @@ class RequestFilter:
             scheme: http or https.
         """
         host = headers.get(b"host", b"").decode("latin-1")
-        name = _hostname(f"//{host}")
+        name = host_name(f"//{host}")
         if self._hosts is not None and name not in self._hosts:
             if not name:
                 return 421, "The request names no valid host."
@@ -147,7 +146,7 @@ class RequestFilter:
         # The Host of a proxy may lack the port: at a public host, only the stated origins count as the page's own.
         is_own = origin in self._origins or (name not in self._public_hosts and _is_at(origin, host))
         if origin and not is_own:
-            if not _hostname(origin):
+            if not host_name(origin):
                 return 403, f"Requests from the origin {origin} are not allowed: open the page in a tab of its own."
             return 403, f"Requests from {origin} are not allowed. {_how_to_allow(origin)}"
         if method in ("GET", "HEAD"):
@@ -210,8 +209,3 @@ def _forwarded_prefix(headers: dict[bytes, bytes]) -> str:
 def _is_at(origin: str, host: str) -> bool:
     parts = split(origin)
     return parts is not None and parts.netloc == host
-
-
-def _hostname(url: str) -> str | None:
-    parts = split(url)
-    return parts.hostname if parts else None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from pydantic import AfterValidator
+
+from video_llama.common.hosts import split
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -53,16 +55,6 @@ def parse_root_path(text: str) -> str:
 def is_root_path(path: str) -> bool:
     """Return whether a percent-decoded path could be the one in front of the page's own."""
     return bool(re.fullmatch(r"(/[^/\x00-\x20\x7f\\?#\"<>]+)+", path)) and not {".", ".."} & set(path.split("/"))
-
-
-def split(url: str) -> SplitResult | None:
-    """Return the parts of a URL, whose host and port can then be read; None if they cannot."""
-    try:
-        parts = urlsplit(url)
-        _ = parts.hostname, parts.port  # raise if they are malformed
-        return parts
-    except ValueError:
-        return None
 
 
 def _ascii_name(parts: SplitResult | None) -> str | None:

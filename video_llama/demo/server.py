@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,8 +17,9 @@ from typing import Annotated, Any
 from annotated_types import Ge
 
 from video_llama.common.errors import VideoLlamaError
+from video_llama.common.hosts import LOOPBACK_HOSTS, bound_socket
 from video_llama.demo.limits import PageLimits
-from video_llama.demo.middleware import LOOPBACK_HOSTS, RequestFilter
+from video_llama.demo.middleware import RequestFilter
 
 SWEEP_INTERVAL_S = 60.0
 
@@ -72,7 +72,7 @@ def running_server(config: ServerConfig) -> Iterator[str]:
     """
     if importlib.util.find_spec("gradio") is None:
         raise VideoLlamaError("the page needs gradio: pip install -e '.[demo]' -c constraints.txt")
-    _check_port(config.host, config.port or 0)
+    bound_socket(config.host, config.port or 0).close()  # before the slow loading of the model
     from video_llama.conversation.chat import Chat  # slow to import
     from video_llama.conversation.decoding_thread import DecodingThread
     from video_llama.conversation.engine import Engine
@@ -91,20 +91,6 @@ def running_server(config: ServerConfig) -> Iterator[str]:
             closed.set()
             page.close(verbose=False)
             engine.decoding.close()
-
-
-def _check_port(host: str, port: int) -> None:
-    """Raise VideoLlamaError if the address cannot be listened on, before the slow loading of the model."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((address[0], port))
-    except (OSError, OverflowError) as error:
-        raise VideoLlamaError(
-            f"cannot listen on {host}, port {port}: {getattr(error, 'strerror', None) or error}. "
-            "Choose others with --host and --port."
-        ) from error
 
 
 def _launch(config: ServerConfig, engine: Any, sessions: Any) -> Any:

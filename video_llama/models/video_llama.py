@@ -31,6 +31,7 @@ from video_llama.models.audio_branch import AudioBranch
 from video_llama.models.compilation import compile_blocks
 from video_llama.models.config import VideoLLaMAConfig
 from video_llama.models.decoder.config import Recomputation
+from video_llama.models.decoder.embedding_alone import for_prompts
 from video_llama.models.decoder.language_model import LanguageModel
 from video_llama.models.decoder.lora import adapters_alone
 from video_llama.models.decoder.lora_merge import merge_lora
@@ -71,6 +72,7 @@ class VideoLLaMA(nn.Module):
     Config = VideoLLaMAConfig
     fit_file = staticmethod(fit)
     fit_decoder = staticmethod(decoder_fit)
+    for_prompts = classmethod(for_prompts)
     merge_lora = classmethod(merge_lora)
     export_decoder = staticmethod(export_decoder)
 

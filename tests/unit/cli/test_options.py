@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from video_llama.cli.main import main
-from video_llama.cli.options import model_options
 from video_llama.common.errors import ConfigError
+from video_llama.config.flags import model_options
 from video_llama.config.loader import load_config
 
 NEEDED = {

@@ -50,6 +50,9 @@ def save_decoder(lm: Any, original: Path, into: Path) -> None:
         lm.save_pretrained(into, max_shard_size=MAX_SHARD)
     except (SafetensorError, RuntimeError) as error:  # such as a full disk
         raise WeightsError(f"{into}: cannot be written ({error})") from error
+    mode = (into / "config.json").stat().st_mode  # safetensors makes its files private
+    for file in into.glob("*.safetensors"):
+        file.chmod(mode)
     copy_beside_weights(original, into)
 
 
