@@ -1,9 +1,9 @@
 """``video-llama serve`` under load: wrong answers, memory, throughput, time to the first token, and a stop in the middle.
 
-    python -m benchmarks.serve_load [--minutes 10] [--clients 64] [--cancelled 0.1]
+    python -m benchmarks.serve_load [--minutes 10] [--clients 64] [--clips 24] [--cancelled 0.1]
 
 The server runs with the toy model in a process of its own, on a free port of this machine. Each client asks one question after
-the other, of 24 clips, pictures, sounds and plain text, in streams and whole, and hangs up on some. Every answer is compared with
+the other, of clips, pictures, sounds and plain text, in streams and whole, and hangs up on some. Every answer is compared with
 the one that the question gets alone.
 """
 
@@ -56,6 +56,10 @@ class Found:
     n_tokens: int = 0
 
 
+class Cut(Exception):
+    """An answer that had begun and did not come to its end."""
+
+
 @dataclass
 class Reply:
     """An answer as it arrived."""
@@ -66,11 +70,11 @@ class Reply:
     is_whole: bool = False
 
 
-def bodies(world: Path) -> list[dict[str, Any]]:
+def bodies(world: Path, n_clips: int) -> list[dict[str, Any]]:
     """Return the requests that clients choose from."""
-    clips = sorted((world / "webvid").rglob("*.mp4"))[:24]
+    clips = sorted((world / "webvid").rglob("*.mp4"))[:n_clips]
     pictures = sorted(world.rglob("*.jpg"))[:4]
-    assert len(clips) == 24, world
+    assert len(clips) == n_clips, world
     assert pictures, world
     rng, found = random.Random(0), []
     for clip in clips:
@@ -104,22 +108,25 @@ async def ask(client: httpx2.AsyncClient, body: dict[str, Any], hang_up_after: i
         if response.status_code != 200:
             await response.aread()
             raise httpx2.HTTPStatusError(response.text, request=response.request, response=response)
-        async for line in response.aiter_lines():
-            if hang_up_after is not None and n_events >= hang_up_after:
-                return reply
-            if line == "data: [DONE]":
-                reply.is_whole = True
-            elif line.startswith("data: "):
-                n_events += 1
-                chunk = json.loads(line[6:])
-                if "error" in chunk:
-                    raise RuntimeError(chunk["error"]["message"])
-                if chunk.get("usage"):
-                    reply.n_tokens = chunk["usage"]["completion_tokens"]
-                text = "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
-                if text and not reply.text:
-                    reply.first_s = time.perf_counter() - start
-                reply.text += text
+        try:
+            async for line in response.aiter_lines():
+                if hang_up_after is not None and n_events >= hang_up_after:
+                    return reply
+                if line == "data: [DONE]":
+                    reply.is_whole = True
+                elif line.startswith("data: "):
+                    n_events += 1
+                    chunk = json.loads(line[6:])
+                    if "error" in chunk:
+                        raise Cut(chunk["error"]["message"])
+                    if chunk.get("usage"):
+                        reply.n_tokens = chunk["usage"]["completion_tokens"]
+                    text = "".join(choice["delta"].get("content") or "" for choice in chunk["choices"])
+                    if text and not reply.text:
+                        reply.first_s = time.perf_counter() - start
+                    reply.text += text
+        except httpx2.HTTPError as error:
+            raise Cut(str(error)) from error
     return reply
 
 
@@ -142,8 +149,12 @@ async def visit(
             if error.response.status_code == 429:
                 await asyncio.sleep(rng.random() * float(error.response.headers["retry-after"]))
             continue
-        except (httpx2.HTTPError, RuntimeError) as error:
-            found.outcomes["refused" if isinstance(error, httpx2.ConnectError) else "cut"] += 1
+        except httpx2.HTTPError:  # no connection, or it was closed before the question arrived
+            found.outcomes["refused"] += 1
+            continue
+        except Cut as error:
+            found.outcomes["cut"] += 1
+            found.wrong.append(str(error))
             continue
         if hang_up is not None:
             found.outcomes["hung up"] += 1
@@ -159,7 +170,7 @@ async def load(base: str, process: subprocess.Popen[bytes], args: argparse.Names
     """Put the server under load; print what is found, and return whether all is as it should be."""
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=args.clients)
     async with httpx2.AsyncClient(base_url=base, timeout=600, limits=limits) as client:
-        asked = bodies(world)
+        asked = bodies(world, args.clips)
         alone = [await ask(client, body) for body in asked]  # also fills caches
         questions = [(body, reply.text) for body, reply in zip(asked, alone, strict=True)]
         start = time.perf_counter()
@@ -234,10 +245,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--clips", type=int, default=24, help="the server keeps 16 encoded files")
     parser.add_argument("--cancelled", type=float, default=0.1, help="share of questions whose client hangs up")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
-        world = write_world(Path(folder) / "world", n_clips=24, n_heldout=4, n_images=4)
+        world = write_world(Path(folder) / "world", n_clips=args.clips, n_heldout=4, n_images=4)
         command = [
             sys.executable,
             "-m",
