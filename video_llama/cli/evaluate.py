@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="folder that gets results.json, and answers as NAME.jsonl",
+        help="folder that gets results.json, its page as report.html, and answers as NAME.jsonl",
     )
     add_batch_size_flag(parser)
     add_generation_flags(parser)
@@ -69,6 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Answer the questions that have no answer yet, write the results, and print the scores; return 1 if none has an answer."""
     from video_llama.cli.evaluate_again import check_same, recorded_configs, recorded_settings, report_changes
+    from video_llama.cli.evaluation_page import evaluation_html
+    from video_llama.cli.page import write_page
     from video_llama.config.serialize import named_paths
     from video_llama.evaluation.benchmark import evaluate  # slow to import
     from video_llama.evaluation.comparison import read_results
@@ -106,6 +108,7 @@ def run(args: argparse.Namespace) -> int:
         write_results(args.output, content)
     for line in summary_lines(content):
         print(line)
+    write_page(args.output / "report.html", evaluation_html(content))
     if before is not None:
         return report_changes(before, content)
     return int(not any(result.outcomes.answers for _, result in scored.values()))

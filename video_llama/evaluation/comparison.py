@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from video_llama.common.errors import DataError
 from video_llama.evaluation.intervals import PairedDifference, paired_difference
 
 Results = Mapping[str, Any]
+Item = Mapping[str, Any]
+"""A question of a benchmark in results."""
 _COMPARED = ("model", "generation", "versions")
+
+
+class OtherDifference(NamedTuple):
+    """A setting that differs between two results."""
+
+    name: str
+    first: Any
+    second: Any
+
+    def __str__(self) -> str:
+        values = (json.dumps(value, ensure_ascii=False) for value in (self.first, self.second))
+        return f"{self.name}: " + " | ".join(f"{value:.120}" for value in values)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -29,27 +43,25 @@ def read_results(path: Path) -> dict[str, Any]:
     return content
 
 
-def other_differences(first: Results, second: Results) -> list[str]:
-    """Return a line for each setting, besides answers, that differs between two results."""
+def other_differences(first: Results, second: Results) -> list[OtherDifference]:
+    """Return each setting, besides answers, that differs between two results."""
     names = [(name, first.get(name), second.get(name)) for name in _COMPARED]
     for name in shared_benchmarks(first, second):
         for key in ("prompt", "annotations", "settings"):
             pair = (run["benchmarks"][name].get(key) for run in (first, second))
             names.append((f"benchmarks.{name}.{key}", *pair))
-    return [line for name, a, b in names for line in settings_that_differ(name, a, b)]
+    return [found for name, a, b in names for found in settings_that_differ(name, a, b)]
 
 
-def settings_that_differ(name: str, a: Any, b: Any) -> list[str]:
-    """Return a line for each value that differs between two settings of one name, which may be nested."""
+def settings_that_differ(name: str, a: Any, b: Any) -> list[OtherDifference]:
+    """Return each value that differs between two settings of one name, which may be nested."""
     if isinstance(a, dict) and isinstance(b, dict):
         return [
-            line
+            found
             for key in sorted(a.keys() | b.keys())
-            for line in settings_that_differ(f"{name}.{key}", a.get(key), b.get(key))
+            for found in settings_that_differ(f"{name}.{key}", a.get(key), b.get(key))
         ]
-    if a == b:
-        return []
-    return [f"{name}: {json.dumps(a, ensure_ascii=False):.120} | {json.dumps(b, ensure_ascii=False):.120}"]
+    return [] if a == b else [OtherDifference(name, a, b)]
 
 
 def shared_benchmarks(first: Results, second: Results) -> list[str]:
@@ -57,7 +69,7 @@ def shared_benchmarks(first: Results, second: Results) -> list[str]:
     return [name for name in first["benchmarks"] if name in second["benchmarks"]]
 
 
-def pairs(first: Results, second: Results, name: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def pairs(first: Results, second: Results, name: str) -> list[tuple[Item, Item]]:
     """Return the questions of a benchmark that both runs were scored on.
 
     Raises:
@@ -88,24 +100,51 @@ def differences(first: Results, second: Results, name: str) -> dict[str, PairedD
     metrics = [
         metric for metric in shared[0][0]["scores"] if all(metric in item["scores"] for pair in shared for item in pair)
     ]
-    clips = [a["clip"] for a, _ in shared]
+    # BLEU is no mean over questions
+    return {metric: _difference(shared, metric) for metric in metrics if "BLEU" not in metric}
+
+
+def differences_by_type(
+    first: Results, second: Results, name: str, metric: str
+) -> dict[str, dict[str, PairedDifference]]:
+    """Return how a score of a benchmark differs, by kind of type and type, on the questions that both were scored on.
+
+    Raises:
+        DataError: see ``pairs``.
+    """
+    groups: dict[str, dict[str, list[tuple[Item, Item]]]] = {}
+    for pair in pairs(first, second, name):
+        for kind, value in pair[0]["types"].items():
+            groups.setdefault(kind, {}).setdefault(value, []).append(pair)
     return {
-        metric: paired_difference(
-            [a["scores"][metric] for a, _ in shared], [b["scores"][metric] for _, b in shared], clips
-        )
-        for metric in metrics
-        if "BLEU" not in metric  # which is no mean over questions
+        kind: {value: _difference(values[value], metric) for value in sorted(values)}
+        for kind, values in sorted(groups.items())
     }
+
+
+def _difference(shared: Sequence[tuple[Item, Item]], metric: str) -> PairedDifference:
+    scores = ([item["scores"][metric] for item in items] for items in zip(*shared, strict=True))
+    return paired_difference(*scores, [a["clip"] for a, _ in shared])
+
+
+def flipped_pairs(first: Results, second: Results, name: str) -> list[tuple[Item, Item]]:
+    """Return the questions whose first score differs, as both results have them.
+
+    Raises:
+        DataError: see ``pairs``.
+    """
+    shared = pairs(first, second, name)
+    metric = next(iter(shared[0][0]["scores"]))
+    return [(a, b) for a, b in shared if a["scores"].get(metric) != b["scores"].get(metric)]
 
 
 def flipped(first: Results, second: Results, name: str) -> list[dict[str, Any]]:
     """Return the questions whose first score differs, with both answers."""
     found = []
-    for a, b in pairs(first, second, name):
+    for a, b in flipped_pairs(first, second, name):
         metric = next(iter(a["scores"]))
-        if a["scores"][metric] != b["scores"].get(metric):
-            shown = {key: a[key] for key in ("id", "clip", "prompt", "references")}
-            answers = {key: run.get("answer", f"({run.get('error')})") for key, run in (("first", a), ("second", b))}
-            scores = {"first": a["scores"][metric], "second": b["scores"].get(metric)}
-            found.append({"benchmark": name, **shown, "answers": answers, metric: scores})
+        shown = {key: a[key] for key in ("id", "clip", "prompt", "references")}
+        answers = {key: run.get("answer", f"({run.get('error')})") for key, run in (("first", a), ("second", b))}
+        scores = {"first": a["scores"][metric], "second": b["scores"].get(metric)}
+        found.append({"benchmark": name, **shown, "answers": answers, metric: scores})
     return found

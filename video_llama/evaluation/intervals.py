@@ -37,6 +37,9 @@ class Interval:
 class PairedDifference:
     """How much better the second of two runs is, on the same questions."""
 
+    first: float
+    second: float
+    """Mean of each run, on these questions."""
     difference: Interval
     p: float
     """Two-sided, of the hypothesis that the runs are equally good."""
@@ -96,6 +99,8 @@ def paired_difference(
         signs = generator.integers(0, 2, size=(size, len(sums)), dtype=np.int8) * 2 - 1
         n_as_large += int((np.abs(signs @ sums) >= observed - 1e-9).sum())
     return PairedDifference(
+        float(np.mean(first)),
+        float(np.mean(second)),
         mean_interval(differences.tolist(), clusters, seed=seed),
         (n_as_large + 1) / (N_SIGN_FLIPS + 1),
         int((differences > 0).sum()),

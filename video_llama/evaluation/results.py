@@ -102,7 +102,7 @@ def benchmark_record(benchmark: Benchmark, result: BenchmarkResult) -> dict[str,
             "scores": {name: score_record(metric, benchmark.records) for name, metric in metrics.items()},
             "items": [
                 {
-                    **_question(question),
+                    **_question(question, benchmark.paths[question.id], Path(benchmark.config.media_dir)),
                     **_outcome(question.id, result.outcomes.answers, errors),
                     "scores": {name: m.each[question.id] for name, m in metrics.items() if question.id in m.each},
                 }
@@ -114,6 +114,7 @@ def benchmark_record(benchmark: Benchmark, result: BenchmarkResult) -> dict[str,
             "id": item.id,
             "prompt": item.asked.question,
             "file": str(item.asked.file.path),
+            "media": item.asked.file.kind,
             **_outcome(item.id, result.outcomes.answers, errors),
         }
         for item in benchmark.items()
@@ -121,10 +122,14 @@ def benchmark_record(benchmark: Benchmark, result: BenchmarkResult) -> dict[str,
     return {**record, "scores": {name: {"value": value} for name, value in result.scores.items()}, "items": items}
 
 
-def _question(question: QuestionRecord) -> dict[str, Any]:
+def _question(question: QuestionRecord, path: Path, folder: Path) -> dict[str, Any]:
+    part = {"span": list(question.span) if question.span else None, "fps": question.fps}
     return {
         "id": question.id,
         "clip": question.clip,
+        "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path),
+        "media": question.kind,
+        **{key: value for key, value in part.items() if value is not None},
         "types": dict(question.types),
         "prompt": question.prompt,
         "options": list(question.options),
