@@ -116,7 +116,9 @@ def test_the_results_hold_what_decides_them(results, sets):
     assert own["annotations"] == {"test.jsonl": sha256_of(sets / "manifest/test.jsonl")}
     assert own["prompt"] == "<question>"
     assert own["settings"]["media_dir"] == str(sets / "media")
-    assert own["items"][0].keys() == {"id", "clip", "types", "prompt", "options", "references", "answer", "scores"}
+    keys = {"id", "clip", "file", "media", "types", "prompt", "options", "references", "answer", "scores"}
+    assert own["items"][0].keys() == keys
+    assert results["benchmarks"]["msvd_qa"]["items"][2]["file"] == "vid1.mp4"
 
 
 def test_other_batches_and_a_restart_give_the_same_bytes(whole, sets, evaluate, tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from video_llama.cli.evaluation_page import SEED, item_scale
+from video_llama.cli.evaluation_page import INTERVAL, SEED, item_scale
 from video_llama.cli.interval_plots import Scale, difference_scale, dot, scale_of
 from video_llama.cli.page import Html, page, table
 from video_llama.cli.question_card import cut, given, question_card
@@ -109,7 +109,7 @@ def _table(labels: list[str], rows: Sequence[tuple[list[str], str, PairedDiffere
                 f"{one.difference.n_clusters:,}",
             ]
         )
-    header = ["A#", "B#", "|", "B − A", "p#", "Better#", "Worse#", "Questions#", "Clips#"]
+    header = ["A#", "B#", INTERVAL, "B − A", "p#", "Better#", "Worse#", "Questions#", "Clips#"]
     return table([*labels, *header], cells, empty="No score is the mean of scores of single questions.")
 
 

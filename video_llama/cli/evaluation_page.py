@@ -21,6 +21,8 @@ Record = Mapping[str, Any]
 
 SEED = 0
 """Of the sample, and of the order of equal scores."""
+INTERVAL = "95 % interval|"
+"""Name of the column of plots."""
 MOST_SHOWN = 48
 """Questions with pictures on a page."""
 MOST_NAMED = 50
@@ -96,7 +98,7 @@ def _overview(benchmarks: Mapping[str, Record]) -> str:
         scale = scale_of(metric or "", [score["value"]])
         link = Html(f'<a href="#benchmark-{number}">{escape(name)}</a>')
         rows.append([link, metric or "–", _drawn(score, scale), *_stands_on(score, scale)])
-    return f"<h2>Benchmarks</h2>{table(['Benchmark', 'Score', '|', 'Value', 'Questions#', 'Clips#'], rows)}"
+    return f"<h2>Benchmarks</h2>{table(['Benchmark', 'Score', INTERVAL, 'Value', 'Questions#', 'Clips#'], rows)}"
 
 
 def _benchmark(name: str, number: int, record: Record, shown: Shown, pictures: RecordedPictures) -> str:
@@ -137,7 +139,9 @@ def _scores(record: Record) -> str:
         mark = chance if metric.startswith("accuracy") else None
         rows.append([metric, _drawn(score, scale, mark), *_stands_on(score, scale)])
     guessed = f'<p class="lead">The line marks guessing: {100 * chance:.1f} %.</p>' if chance is not None else ""
-    shown = table(["Score", "|", "Value", "Questions#", "Clips#"], rows, empty="No answer to these questions is known.")
+    shown = table(
+        ["Score", INTERVAL, "Value", "Questions#", "Clips#"], rows, empty="No answer to these questions is known."
+    )
     return f"<h3>Scores</h3>{shown}{guessed}"
 
 
@@ -156,7 +160,7 @@ def _by_type(record: Record) -> str:
     scale = scale_of(metric, [score["value"] for scores in by.values() for score in scores.values()])
     for kind, scores in by.items():
         rows += [[kind, value, _drawn(score, scale), *_stands_on(score, scale)] for value, score in scores.items()]
-    header = ["Kind", "Type*", "|", "Value", "Questions#", "Clips#"]
+    header = ["Kind", "Type*", INTERVAL, "Value", "Questions#", "Clips#"]
     if len(by) == 1:
         header, rows = header[1:], [row[1:] for row in rows]
     return f"<h3>{escape(metric)} by type</h3>{table(header, rows)}"

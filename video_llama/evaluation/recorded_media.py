@@ -29,7 +29,7 @@ def recorded_reader(model: Mapping[str, Any]) -> MediaReader:
         ConfigError: its settings cannot be used here, such as those of a processor that is not registered.
     """
     problems = Problems("results.json")
-    context = Context(has_files=False, trains=False)
+    context = Context(has_files=False, may_lack=True, trains=False)
     inference = validate(InferenceConfig, model["inference"], ("model", "inference"), problems, context)
     hint = Annotated[Any, Registered(MODELS, key="arch")]
     config = validate(hint, model["config"], ("model", "config"), problems, context)
