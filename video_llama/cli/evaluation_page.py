@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from video_llama.cli.interval_plots import Scale, bar, scale_of
 from video_llama.cli.page import Html, figures, page, table
 from video_llama.cli.question_card import FILTER, Given, cut, given, question_card, verdict
+from video_llama.cli.question_details import judged_html, likelihoods_html
 from video_llama.cli.recorded_pictures import RecordedPictures
 from video_llama.cli.reliance_plots import reliance_html
 
@@ -109,7 +110,10 @@ def _benchmark(name: str, number: int, record: Record, shown: Shown, pictures: R
         _by_type(record),
         reliance_html(record["reliance"]) if record.get("reliance") else "",
         _missing(record),
-        _failures(record["items"]),
+        _failures(
+            "Questions without an answer", {item["id"]: item["error"] for item in record["items"] if "error" in item}
+        ),
+        _failures("Answers without a verdict of the judge", (record.get("judge") or {}).get("missing_items") or {}),
         _questions(record, shown, pictures),
     ]
     return f'<section class="benchmark">{"".join(parts)}</section>'
@@ -126,6 +130,9 @@ def _counts(record: Record) -> str:
             ("!Clip not here" if missing else "Clip not here", f"{missing:,}", share),
         ]
     found.append(("Without sound track", f"{record['without_sound_track']:,}", ""))
+    if judge := record.get("judge"):
+        share = f"of {judge['judged'] + judge['missing']:,}"
+        found.append(("!Judged" if judge["missing"] else "Judged", f"{judge['judged']:,}", share))
     if record.get("published_file"):
         found.append(("Annotations", "published", record["published_file"]))
     return figures(found)
@@ -195,14 +202,14 @@ def _missing(record: Record) -> str:
     return "".join(parts)
 
 
-def _failures(items: Sequence[Record]) -> str:
-    failed = [item for item in items if "error" in item]
-    if not failed:
+def _failures(title: str, reasons: Mapping[Any, Any]) -> str:
+    """Return a table of reasons, given by the ids of questions; nothing if there are none."""
+    if not reasons:
         return ""
-    first = {str(item["error"]): item for item in reversed(failed)}
-    reasons = Counter(str(item["error"]) for item in failed).most_common(20)
-    rows = [[f"{n:,}", cut(reason, 400), cut(str(first[reason]["id"]), 200)] for reason, n in reasons]
-    return f"<h3>Questions without an answer</h3>{table(['Questions#', 'Reason*', 'For example*'], rows)}"
+    first = {str(reason): str(id) for id, reason in reversed(list(reasons.items()))}
+    counts = Counter(map(str, reasons.values())).most_common(20)
+    rows = [[f"{n:,}", cut(reason, 400), cut(first[reason], 200)] for reason, n in counts]
+    return f"<h3>{title}</h3>{table(['Questions#', 'Reason*', 'For example*'], rows)}"
 
 
 def _questions(record: Record, shown: Shown, pictures: RecordedPictures) -> str:
@@ -216,7 +223,13 @@ def _questions(record: Record, shown: Shown, pictures: RecordedPictures) -> str:
     parts = [
         f"<h3>{escape(title)}</h3>"
         + "".join(
-            question_card(item, answers_of(item, metric), scale, pictures.html(item, record["settings"] or {}))
+            question_card(
+                item,
+                answers_of(item, metric),
+                scale,
+                pictures.html(item, record["settings"] or {}),
+                likelihoods_html(item) + judged_html(item),
+            )
             for item in items
         )
         for title, items in groups
@@ -250,6 +263,7 @@ def _decides(content: Record) -> str:
         settings += [
             (f"{name}: prompt", str(record.get("prompt") or "each question as it is")),
             *((f"{name}: {key}", value) for key, value in flat("", record.get("settings")) if key != "prompt"),
+            *((f"{name}: {key}", value) for key, value in flat("judge", _judge(record))),
             *((f"{name}: SHA-256 of {file}", digest) for file, digest in (record.get("annotations") or {}).items()),
         ]
     weights = [[str(file["file"]), str(file["sha256"])] for file in model.get("weights") or []]
@@ -262,6 +276,12 @@ def _decides(content: Record) -> str:
     ]
     shown = table(["Setting", "Value*"], [[key, cut(value, 1000)] for key, value in settings])
     return shown + "".join(f"<details><summary>{title}</summary>{inside}</details>" for title, inside in folded)
+
+
+def _judge(record: Record) -> dict[str, Any]:
+    """Return what decides the verdicts of a judge."""
+    judge = record.get("judge") or {}
+    return {key: judge[key] for key in ("judge", "prompt_version", "prompts") if key in judge}
 
 
 def flat(name: str, value: Any) -> list[tuple[str, str]]:

@@ -12,6 +12,9 @@ Ends = Sequence[float | None]
 CAPTION_METRICS = ("BLEU", "CIDEr", "ROUGE")
 """What the names of metrics begin with that are no shares, although they may lie between 0 and 1."""
 
+FIVE_POINTS = ("judge_score", "correctness", "detail", "context", "temporal", "consistency")
+"""Metrics of judges, from 0 to 5."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -49,6 +52,8 @@ class Scale:
 
 def scale_of(metric: str, values: Iterable[float | None]) -> Scale:
     """Return the scale of a metric: from 0 to 1, or beyond the largest of its values."""
+    if metric in FIVE_POINTS:
+        return Scale(0.0, 5.0, False)
     most = max((value for value in values if value is not None), default=0.0)
     is_share = most <= 1 and not metric.startswith(CAPTION_METRICS)
     return Scale(0.0, 1.0 if most <= 1 else float(math.ceil(most)), is_share)

@@ -77,8 +77,11 @@ def verdict(score: float | None) -> str:
 
 
 def cut(text: str, most: int = MOST_CHARACTERS) -> str:
-    """Return a text, without what it has too much."""
-    return text if len(text) <= most else f"{text[:most]} … ({len(text) - most:,} more characters)"
+    """Return a text; of a longer one, its beginning and its end, where questions and options stand after subtitles."""
+    if len(text) <= most:
+        return text
+    head = most // 3
+    return f"{text[:head]} … ({len(text) - most:,} characters) … {text[head - most :]}"
 
 
 def _references(item: Mapping[str, Any]) -> str:
@@ -90,7 +93,7 @@ def _references(item: Mapping[str, Any]) -> str:
     listed = "".join(f"<li>{escape(cut(text, 400))}</li>" for text in shown[:MOST_REFERENCES])
     if len(shown) > MOST_REFERENCES:
         listed += f"<li>and {len(shown) - MOST_REFERENCES} more</li>"
-    return f'<dt>Right</dt><dd dir="auto"><ul>{listed}</ul></dd>'
+    return f'<dt>Reference{"s" if len(shown) > 1 else ""}</dt><dd dir="auto"><ul>{listed}</ul></dd>'
 
 
 def _answers(answers: Sequence[Given], scale: Scale) -> str:

@@ -91,29 +91,29 @@ def pairs(first: Results, second: Results, name: str) -> list[tuple[Item, Item]]
 
 
 def differences(first: Results, second: Results, name: str) -> dict[str, PairedDifference]:
-    """Return how the scores of a benchmark differ, on the questions that both runs were scored on.
+    """Return how the scores of a benchmark differ, each on the questions that have it in both runs.
 
     Raises:
         DataError: see ``pairs``.
     """
     shared = pairs(first, second, name)
-    metrics = [
-        metric for metric in shared[0][0]["scores"] if all(metric in item["scores"] for pair in shared for item in pair)
-    ]
-    # BLEU is no mean over questions
-    return {metric: _difference(shared, metric) for metric in metrics if "BLEU" not in metric}
+    metrics = dict.fromkeys(metric for pair in shared for item in pair for metric in item["scores"])
+    scored = {
+        metric: _with_score(shared, metric) for metric in metrics if "BLEU" not in metric
+    }  # no mean over questions
+    return {metric: _difference(found, metric) for metric, found in scored.items() if found}
 
 
 def differences_by_type(
     first: Results, second: Results, name: str, metric: str
 ) -> dict[str, dict[str, PairedDifference]]:
-    """Return how a score of a benchmark differs, by kind of type and type, on the questions that both were scored on.
+    """Return how a score of a benchmark differs, by kind of type and type, on the questions that have it in both runs.
 
     Raises:
         DataError: see ``pairs``.
     """
     groups: dict[str, dict[str, list[tuple[Item, Item]]]] = {}
-    for pair in pairs(first, second, name):
+    for pair in _with_score(pairs(first, second, name), metric):
         for kind, value in pair[0]["types"].items():
             groups.setdefault(kind, {}).setdefault(value, []).append(pair)
     return {
@@ -122,9 +122,16 @@ def differences_by_type(
     }
 
 
+def _with_score(shared: Sequence[tuple[Item, Item]], metric: str) -> list[tuple[Item, Item]]:
+    return [pair for pair in shared if all(metric in item["scores"] for item in pair)]
+
+
 def _difference(shared: Sequence[tuple[Item, Item]], metric: str) -> PairedDifference:
-    scores = ([item["scores"][metric] for item in items] for items in zip(*shared, strict=True))
-    return paired_difference(*scores, [a["clip"] for a, _ in shared])
+    return paired_difference(
+        [a["scores"][metric] for a, _ in shared],
+        [b["scores"][metric] for _, b in shared],
+        [a["clip"] for a, _ in shared],
+    )
 
 
 def flipped_pairs(first: Results, second: Results, name: str) -> list[tuple[Item, Item]]:
@@ -135,7 +142,7 @@ def flipped_pairs(first: Results, second: Results, name: str) -> list[tuple[Item
     """
     shared = pairs(first, second, name)
     metric = next(iter(shared[0][0]["scores"]))
-    return [(a, b) for a, b in shared if a["scores"].get(metric) != b["scores"].get(metric)]
+    return [(a, b) for a, b in _with_score(shared, metric) if a["scores"][metric] != b["scores"][metric]]
 
 
 def flipped(first: Results, second: Results, name: str) -> list[dict[str, Any]]:
@@ -145,6 +152,6 @@ def flipped(first: Results, second: Results, name: str) -> list[dict[str, Any]]:
         metric = next(iter(a["scores"]))
         shown = {key: a[key] for key in ("id", "clip", "prompt", "references")}
         answers = {key: run.get("answer", f"({run.get('error')})") for key, run in (("first", a), ("second", b))}
-        scores = {"first": a["scores"][metric], "second": b["scores"].get(metric)}
+        scores = {"first": a["scores"][metric], "second": b["scores"][metric]}
         found.append({"benchmark": name, **shown, "answers": answers, metric: scores})
     return found

@@ -102,7 +102,8 @@ def benchmark_record(benchmark: Benchmark, result: BenchmarkResult) -> dict[str,
             "scores": {name: score_record(metric, benchmark.records) for name, metric in metrics.items()},
             "items": [
                 {
-                    **_question(question, benchmark.paths[question.id], Path(benchmark.config.media_dir)),
+                    **_question(question),
+                    **_file(question, benchmark),
                     **_outcome(question.id, result.outcomes.answers, errors),
                     "scores": {name: m.each[question.id] for name, m in metrics.items() if question.id in m.each},
                 }
@@ -122,19 +123,22 @@ def benchmark_record(benchmark: Benchmark, result: BenchmarkResult) -> dict[str,
     return {**record, "scores": {name: {"value": value} for name, value in result.scores.items()}, "items": items}
 
 
-def _question(question: QuestionRecord, path: Path, folder: Path) -> dict[str, Any]:
+def _question(question: QuestionRecord) -> dict[str, Any]:
     part = {"span": list(question.span) if question.span else None, "fps": question.fps}
     return {
         "id": question.id,
         "clip": question.clip,
-        "file": path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path),
-        "media": question.kind,
-        **{key: value for key, value in part.items() if value is not None},
         "types": dict(question.types),
         "prompt": question.prompt,
         "options": list(question.options),
         "references": list(question.references),
+        **{key: value for key, value in part.items() if value is not None},
     }
+
+
+def _file(question: QuestionRecord, benchmark: PublishedBenchmark) -> dict[str, str]:
+    file = benchmark.paths[question.id].relative_to(benchmark.config.media_dir)
+    return {"file": file.as_posix(), "media": question.kind}
 
 
 def _outcome(id: str | int, answers: Mapping[str | int, str], errors: Mapping[str | int, str]) -> dict[str, str]:

@@ -186,6 +186,23 @@ def test_reliance_is_drawn_for_each_type_with_differences_beyond_chance_marked()
     assert "50.0 % [40.0, 60.0] 1.50 3" in text_of(html)
 
 
+def test_likelihoods_of_options_and_verdicts_of_a_judge_are_shown():
+    choice = item(0, 1) | {
+        "options": ["ring", "<b>"], "references": ["A"], "log_likelihoods": [-0.1, -2.4], "n_tokens": [1, 3],
+        "judge": {"judge_score": {"score": 4, "yes": True}, "detail": {"error": "no <number>"}},
+    }  # fmt: skip
+    judge = {"judge": "local:mine", "prompt_version": "1", "prompts": {"detail": "How detailed?"}, "judged": 1, "missing": 1, "missing_items": {"0": "no <number>"}}  # fmt: skip
+    scores = {"accuracy": score(1.0), "judge_score": score(0.8)}
+    html = evaluation_html(results(1, items=[choice], judge=judge, scores=scores))
+    text = text_of(html)
+    assert "ring 90.9 % −0.100 1" in text
+    assert "&lt;b&gt; 9.1 % −2.400 3" in text
+    assert "Judge: judge_score: 4 of 5, yes · detail: no &lt;number&gt;" in text
+    assert "judge_score 0.800 [" in text
+    assert "Judged 1 of 2" in text
+    assert "manifest: judge.prompts.detail How detailed?" in text
+
+
 # --- Comparisons
 
 
@@ -195,7 +212,7 @@ def test_a_comparison_shows_differences_and_both_answers_of_what_flipped():
     text = text_of(comparison_html(("a.json", first), ("b.json", second)))
     assert "accuracy 50.0 % 50.0 % 0.0 [" in text
     assert "Better in B 1 question " in text
-    assert "Right ring A star wrong B ring right" in text
+    assert "Reference ring A star wrong B ring right" in text
     assert "Worse in B 1 question " in text
     assert "generation.max_new_tokens 8 16" in text
 
@@ -256,4 +273,4 @@ def test_a_difference_is_coloured_only_if_its_interval_leaves_out_zero():
 
 
 def test_long_texts_are_cut_and_say_so():
-    assert cut("a" * 20, 15) == "a" * 15 + " … (5 more characters)"
+    assert cut("a" * 9 + "b" * 11, 15) == "aaaaa … (5 characters) … bbbbbbbbbb"
