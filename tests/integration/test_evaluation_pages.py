@@ -115,6 +115,10 @@ def test_printed_pages_are_light_and_lose_nothing(evaluated: Path, browser: Any)
         assert contrast(page, "h1") > 10
         assert page.locator(".filter:visible").count() == 0
         assert page.locator(".sample:visible").count() == page.locator(".sample").count()
+        folded = page.locator("details:not([open]) tbody td").first
+        assert folded.evaluate("cell => cell.checkVisibility({contentVisibilityAuto: true})")
+        page.emulate_media(media="screen")
+        assert not folded.evaluate("cell => cell.checkVisibility({contentVisibilityAuto: true})")
 
 
 def test_clips_that_have_gone_leave_a_comparison_with_its_texts(
