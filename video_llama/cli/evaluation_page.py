@@ -147,7 +147,9 @@ def _scores(record: Record) -> str:
         rows.append([metric, _drawn(score, scale, mark), *_stands_on(score, scale)])
     guessed = f'<p class="lead">The line marks guessing: {100 * chance:.1f} %.</p>' if chance is not None else ""
     shown = table(
-        ["Score", INTERVAL, "Value", "Questions#", "Clips#"], rows, empty="No answer to these questions is known."
+        ["Score", INTERVAL, "Value", "Questions#", "Clips#"],
+        rows,
+        empty="These questions have no references, so nothing is scored.",
     )
     return f"<h3>Scores</h3>{shown}{guessed}"
 

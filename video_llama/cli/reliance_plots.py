@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from html import escape
 from typing import Any
 
@@ -13,6 +13,13 @@ Row = Mapping[str, Any]
 """What ``results.json`` has of some questions under a condition."""
 
 
+LABELS = ("Questions", "Condition", "n#")
+ANSWERS = ("Same answer", "Entropy, bits#", "Answers#")
+"""Names of the columns of tables."""
+SHARES = Scale(0.0, 1.0, True)
+UNSCORED = """<p class="lead">Bars show the share of answers that are the same, word for word, as those to the full input.</p>"""
+
+
 def reliance_html(reliance: Mapping[str, Any]) -> str:
     """Return the plots and the tables of a benchmark.
 
@@ -21,18 +28,24 @@ def reliance_html(reliance: Mapping[str, Any]) -> str:
     """
     metric = reliance.get("metric")
     groups = list(_groups(reliance))
-    scale = scale_of(metric or "", [row["value"] for _, rows in groups for row in rows.values()])
-    panels = "".join(_panel(name, rows, scale) for name, rows in groups) if metric else ""
-    legend = (
-        f"""<p class="lead">Bars show {escape(metric)} under each condition, the numbers beside them the difference to the full
-input. A bar is coloured if that difference is beyond chance; the dashed line marks the full input.</p>"""
-        if metric
-        else ""
-    )
-    return f"""<h3>What the answers depend on</h3>{legend}
+    if metric is None:
+        panels = "".join(_panel(name, rows, _unscored_lines(rows)) for name, rows in groups)
+        cells = [
+            [name, condition, f"{row['n']:,}", *_answers(row)]
+            for name, rows in groups
+            for condition, row in rows.items()
+        ]
+        shown = f'{UNSCORED}<div class="panels">{panels}</div>{table([*LABELS, *ANSWERS], cells)}'
+    else:
+        scale = scale_of(metric, [row["value"] for _, rows in groups for row in rows.values()])
+        panels = "".join(_panel(name, rows, _lines(rows, scale)) for name, rows in groups)
+        cells = [_cells(name, condition, row, scale) for name, rows in groups for condition, row in rows.items()]
+        shown = f"""<p class="lead">Bars show {escape(metric)} under each condition, the numbers beside them the difference to the full
+input. A bar is coloured if that difference is beyond chance; the dashed line marks the full input.</p>
 <div class="panels">{panels}</div>
-<details{"" if metric else " open"}><summary>Differences, answers that stayed the same, and their entropy</summary>
-{_table(groups, scale)}</details>"""
+<details><summary>Differences, answers that stayed the same, and their entropy</summary>
+{table([*LABELS, "Value#", "Difference", "p#", *ANSWERS], cells)}</details>"""
+    return f"<h3>What the answers depend on</h3>{shown}"
 
 
 def _groups(reliance: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Row]]]:
@@ -43,39 +56,39 @@ def _groups(reliance: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Row
             yield (value if len(reliance["by"]) == 1 else f"{kind}: {value}"), rows
 
 
-def _panel(name: str, rows: Mapping[str, Row], scale: Scale) -> str:
-    full = rows.get("full", {}).get("value")
-    lines = "".join(_line(condition, row, full, scale) for condition, row in rows.items())
+def _panel(name: str, rows: Mapping[str, Row], lines: Iterable[str]) -> str:
     n = max((row["n"] for row in rows.values()), default=0)
     return (
         f'<div class="card panel"><h3>{escape(name)} <small>{n:,} question{"s" * (n != 1)}</small></h3>'
-        f"<table><tbody>{lines}</tbody></table></div>"
+        f"<table><tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def _line(condition: str, row: Row, full: float | None, scale: Scale) -> str:
-    difference = row.get("difference") or {}
-    tone = ""
-    if excludes_zero(difference.get("interval")):
-        tone = "higher" if difference["value"] > 0 else "lower"
-    drawn = bar(row["value"], row.get("interval"), scale, mark=None if condition == "full" else full, tone=tone)
-    change = scale.signed(difference.get("value")) if difference else ""
-    return (
-        f'<tr><th scope="row">{escape(condition)}</th><td class="plot">{drawn}</td>'
-        f'<td class="n"><b>{scale.text(row["value"])}</b></td><td class="n {tone}">{change}</td></tr>'
-    )
+def _lines(rows: Mapping[str, Row], scale: Scale) -> Iterator[str]:
+    full = rows.get("full", {}).get("value")
+    for condition, row in rows.items():
+        difference = row.get("difference") or {}
+        tone = ""
+        if excludes_zero(difference.get("interval")):
+            tone = "higher" if difference["value"] > 0 else "lower"
+        drawn = bar(row["value"], row.get("interval"), scale, mark=None if condition == "full" else full, tone=tone)
+        change = scale.signed(difference.get("value")) if difference else ""
+        yield _line(condition, drawn, scale.text(row["value"])) + f'<td class="n {tone}">{change}</td></tr>'
 
 
-def _table(groups: list[tuple[str, Mapping[str, Row]]], scale: Scale) -> str:
-    header = ["Questions", "Condition", "n#", "Value#", "Difference", "p#", "Same answer", "Entropy, bits#", "Answers#"]
-    return table(
-        header, [_cells(name, condition, row, scale) for name, rows in groups for condition, row in rows.items()]
-    )
+def _unscored_lines(rows: Mapping[str, Row]) -> Iterator[str]:
+    for condition, row in rows.items():
+        if unchanged := row.get("unchanged"):
+            drawn = bar(unchanged["value"], unchanged.get("interval"), SHARES)
+            yield _line(condition, drawn, SHARES.text(unchanged["value"])) + "</tr>"
+
+
+def _line(condition: str, drawn: str, value: str) -> str:
+    return f'<tr><th scope="row">{escape(condition)}</th><td class="plot">{drawn}</td><td class="n"><b>{value}</b></td>'
 
 
 def _cells(name: str, condition: str, row: Row, scale: Scale) -> list[str]:
-    difference, unchanged = row.get("difference") or {}, row.get("unchanged") or {}
-    share = Scale(0.0, 1.0, True)
+    difference = row.get("difference") or {}
     return [
         name,
         condition,
@@ -83,7 +96,14 @@ def _cells(name: str, condition: str, row: Row, scale: Scale) -> list[str]:
         scale.text(row["value"]),
         _with(scale.signed(difference.get("value")), scale.signed_interval(difference.get("interval"))),
         f"{difference['p']:.4f}" if "p" in difference else "–",
-        _with(share.text(unchanged.get("value")), share.interval(unchanged.get("interval"))),
+        *_answers(row),
+    ]
+
+
+def _answers(row: Row) -> list[str]:
+    unchanged = row.get("unchanged") or {}
+    return [
+        _with(SHARES.text(unchanged.get("value")), SHARES.interval(unchanged.get("interval"))),
         f"{row['entropy']:.2f}" if row.get("entropy") is not None else "–",
         f"{row['n_answers']:,}" if row.get("n_answers") is not None else "–",
     ]

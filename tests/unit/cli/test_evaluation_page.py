@@ -150,7 +150,7 @@ def test_a_benchmark_of_ones_own_without_scores_of_single_questions_has_a_page()
 
 def test_questions_without_references_have_a_page():
     content = results(1, scores={}, items=[item(0, 1) | {"references": [], "scores": {}}])
-    assert "No answer to these questions is known." in evaluation_html(content)
+    assert "These questions have no references, so nothing is scored." in evaluation_html(content)
 
 
 def test_the_accuracy_of_guessing_is_marked_where_questions_have_options():
@@ -183,7 +183,10 @@ def test_reliance_is_drawn_for_each_type_with_differences_beyond_chance_marked()
     assert "black 9 25.0 % −75.0 [−90.0, −60.0] 0.0010 50.0 % [40.0, 60.0] 1.50 3" in text_of(html)
     unscored = {key: row | {"value": None, "difference": None} for key, row in rows.items()}
     html = evaluation_html(results(1, reliance={"metric": None, "all": unscored, "by": {}}))
-    assert "50.0 % [40.0, 60.0] 1.50 3" in text_of(html)
+    assert "black 9 50.0 % [40.0, 60.0] 1.50 3" in text_of(html)
+    assert (
+        html.split('class="card panel"')[1].split("</table>")[0].count('class="fill') == 1
+    )  # full and silent have no share
 
 
 def test_likelihoods_of_options_and_verdicts_of_a_judge_are_shown():
