@@ -15,7 +15,11 @@ from tests.conftest import FIXTURES
 from tests.unit.evaluation.benchmarks import add, build
 from video_llama.common.errors import ConfigError, DataError
 from video_llama.common.registry import BENCHMARKS
+from video_llama.evaluation.benchmark import BenchmarkResult
 from video_llama.evaluation.published_benchmark import PublishedBenchmark
+from video_llama.evaluation.recorded_media import recorded_file
+from video_llama.evaluation.results import benchmark_record
+from video_llama.inference.job import Outcomes
 
 SAMPLES = FIXTURES / "benchmarks"
 NAMES = [
@@ -157,6 +161,16 @@ def test_a_layout_gives_its_questions_references_types_and_files(name, tmp_path)
     assert {item.asked.file.kind for item in items} == {kind}
     assert benchmark.score({}).keys() >= (benchmark.metrics({}).keys())
     assert benchmark.version is None  # a part of the published file
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_files_of_the_questions_follow_from_the_results(name, tmp_path):
+    files = LAYOUTS[name][0]
+    add(tmp_path, *files, *(["tvqa/frames_fps3_hq/madeup_s01e01_seg02_clip_00/00001.jpg"] if name == "mvbench" else []))
+    benchmark = sample(name, tmp_path, use_audio=False)
+    record = json.loads(json.dumps(benchmark_record(benchmark, BenchmarkResult({}, Outcomes({}, [])))))
+    found = [recorded_file(item, record["settings"]) for item in record["items"]]
+    assert found == [item.asked.file for item in benchmark.items()]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
