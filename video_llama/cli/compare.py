@@ -17,6 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flipped", type=Path, metavar="JSONL", help="file that gets the questions whose score changed"
     )
+    parser.add_argument(
+        "--page",
+        type=Path,
+        metavar="HTML",
+        help="file that gets a page of what differs, with the clips of such questions",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -51,4 +57,9 @@ def run(args: argparse.Namespace) -> int:
                 temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         except OSError as error:
             raise OutputError(f"--flipped: {args.flipped}: cannot be written: {error.strerror}") from error
+    if args.page is not None:
+        from video_llama.cli.comparison_page import comparison_html
+        from video_llama.cli.page import write_page
+
+        write_page(args.page, comparison_html((str(args.first), first), (str(args.second), second)))
     return 0

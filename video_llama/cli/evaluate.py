@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="folder that gets results.json, and answers as NAME.jsonl",
+        help="folder that gets results.json, its page as report.html, and answers as NAME.jsonl",
     )
     parser.add_argument("--judge", metavar="JUDGE", help=f"after the answers, {JUDGE_HELP}")
     add_batch_size_flag(parser)
@@ -153,6 +153,8 @@ def score(
     Raises:
         VideoLlamaError: an output cannot be written, or see ``InferenceJob.run``.
     """
+    from video_llama.cli.evaluation_page import evaluation_html
+    from video_llama.cli.page import write_page
     from video_llama.evaluation.benchmark import evaluate
     from video_llama.evaluation.published_benchmark import PublishedBenchmark
     from video_llama.evaluation.results import results, summary_lines, write_results
@@ -181,6 +183,7 @@ def score(
         for line in summary_lines(content):
             print(line)
     show_reliance(args.output, content)
+    write_page(args.output / "report.html", evaluation_html(content))
     return content
 
 

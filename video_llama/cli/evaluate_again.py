@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -77,17 +76,17 @@ def check_same(before: Results, now: Results, benchmarks: Mapping[str, Any], pat
     """
     keys = ("config", "inference", "weights")
     problems = [
-        line
+        found
         for key in keys
-        for line in settings_that_differ(f"model.{key}", before["model"][key], now["model"][key])
-        if not any(line.endswith(f" | {json.dumps(path, ensure_ascii=False):.120}") for path in paths)
+        for found in settings_that_differ(f"model.{key}", before["model"][key], now["model"][key])
+        if found.second not in paths
     ]
     for name, benchmark in benchmarks.items():
         if isinstance(benchmark, PublishedBenchmark):
             recorded = before["benchmarks"][name].get("annotations")
             problems += settings_that_differ(f"{name}.annotations", recorded, benchmark.files.digests())
     if problems:
-        shown = "\n".join(problems[:10])
+        shown = "\n".join(map(str, problems[:10]))
         raise DataError(f"--again: the results are of another model, or of other annotations:\n{shown}")
 
 

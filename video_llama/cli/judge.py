@@ -24,12 +24,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge the answers, rewrite the results, and print the scores; return 1 if nothing could be judged."""
-    from video_llama.evaluation.comparison import read_results  # slow to import
+    """Judge the answers, rewrite the results and their page, and print the scores; return 1 if nothing could be judged."""
+    from video_llama.cli.evaluation_page import evaluation_html  # slow to import
+    from video_llama.cli.page import write_page
+    from video_llama.evaluation.comparison import read_results
     from video_llama.evaluation.judges import judge_of
 
     judge = judge_of(args.judge, args.device)
     content = judge_results(read_results(args.results), judge, args.results)
+    write_page(args.results.with_name("report.html"), evaluation_html(content))
     return int(not any(record["judge"]["judged"] for record in content["benchmarks"].values() if "judge" in record))
 
 

@@ -67,24 +67,33 @@ def figures(pairs: Iterable[tuple[str, str, str]]) -> str:
     return f'<dl class="figures">{"".join(cells)}</dl>'
 
 
+class Html(str):
+    """A cell of a table that is HTML, not text."""
+
+
+COLUMNS = {"#": "n", "*": "wide", "|": "plot"}
+"""Classes of columns, by the last character of their names."""
+
+
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], *, empty: str = "None.") -> str:
     """Return a table in a card.
 
     Args:
-        header: names of the columns. Those of numbers end with ``#``, those of long texts with ``*``; neither is shown.
-        rows: their cells, as text.
+        header: names of the columns. Those of numbers end with ``#``, those of long texts with ``*``, those of plots with
+            ``|``; none of these is shown.
+        rows: their cells, as text or as ``Html``.
         empty: shown if there are no rows.
     """
-    kinds = ["n" if name.endswith("#") else "wide" if name.endswith("*") else "" for name in header]
+    kinds = [COLUMNS.get(name[-1:], "") for name in header]
 
     def row(tag: str, cells: Sequence[str]) -> str:
         return "".join(
-            f"<{tag}{f' class={kind}' if kind else ''}>{escape(cell)}</{tag}>"
+            f"<{tag}{f' class={kind}' if kind else ''}>{cell if isinstance(cell, Html) else escape(cell)}</{tag}>"
             for kind, cell in zip(kinds, cells, strict=True)
         )
 
     body = "".join(f"<tr>{row('td', cells)}</tr>" for cells in rows)
     if not body:
         return f'<div class="card empty">{escape(empty)}</div>'
-    head = row("th", [name.rstrip("#*") for name in header])
-    return f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    head = row("th", [name.rstrip("".join(COLUMNS)) for name in header])
+    return f'<div class="card scroll" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'

@@ -92,4 +92,4 @@ def preview_html(job: JobConfig, name: str, samples: list[Sample], tokenizer: An
 {figures(summary(samples))}
 {LEGEND}
 {cards}"""
-    return page(title, body, "preview.css")
+    return page(title, body, "cards.css", "preview.css")

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from itertools import groupby
 
-from video_llama.common.modalities import MediaKind, SoundUse
-from video_llama.common.types import IGNORE_LABEL, Media, Sample
-from video_llama.processors.media_pictures import Picture, frame_pictures, segment_pictures
+from video_llama.cli.media_strip import NAMES, media_strip
+from video_llama.common.types import IGNORE_LABEL, Sample
+from video_llama.processors.media_pictures import Encoding
 from video_llama.prompts.token_texts import token_texts
 from video_llama.prompts.tokenizer import Tokenizer
 
-NAMES: dict[MediaKind, str] = {
-    "image": "Image",
-    "video": "Clip",
-    "audio": "Sound",
-    "audio_frames": "Frames for the audio branch",
-}
-
-SOUNDS: dict[SoundUse | None, str] = {
-    "cut": "parts of the sound are lost",
-    "absent": "no sound track",
-    "ignored": "sound not read",
-}
-"""What is said of a clip whose sound is not used whole."""
+PICTURES = Encoding("WEBP")
 
 LEGEND = """<div class="legend">
 <span><span class="t loss">with loss</span></span>
@@ -59,7 +47,7 @@ def sample_html(number: int, sample: Sample, tokenizer: Tokenizer, longest: int)
 <header><span class="no">{number}</span><span class="set">{escape(name)}</span><span class="id mono">{escape(record)}</span>
 <span class="count"><b>{n}</b> tokens · <b>{media}</b> media · <b>{trained}</b> with loss</span></header>
 <div class="measure">{bar}</div>{said}
-<div class="items">{"".join(_item(k, item) for k, item in enumerate(sample.media))}</div>
+<div class="items">{"".join(media_strip(f"{NAMES[item.kind]} {k}", item, PICTURES) for k, item in enumerate(sample.media, 1))}</div>
 <div class="text">{"".join(_text(sample, tokenizer))}</div>
 </article>"""
 
@@ -67,32 +55,6 @@ def sample_html(number: int, sample: Sample, tokenizer: Tokenizer, longest: int)
 def counts(sample: Sample) -> tuple[int, int, int]:
     """Return the tokens of a sample: all, those that its media take, and those with loss."""
     return len(sample.input_ids), sample.n_media_tokens, sample.n_target_tokens
-
-
-def _item(k: int, media: Media) -> str:
-    if media.kind == "audio":
-        pictures = list(segment_pictures(media))
-        n, segments = len(media.data), len(pictures)
-        what = f"{n} segments" + (f", {segments} of them different" if segments < n else "") if n > 1 else "1 segment"
-        return _strip(k, media, f"{what} of 2 s", pictures, "segments")
-    n = media.data.shape[1]
-    height, width = media.data.shape[2:]
-    what = f"{n} frame{'s' * (n != 1)}, {width} × {height}" if media.kind != "image" else f"{width} × {height}"
-    if media.sound in SOUNDS:
-        what += f" · {SOUNDS[media.sound]}"
-    return _strip(k, media, what, frame_pictures(media, "JPEG"), "frames")
-
-
-def _strip(k: int, media: Media, what: str, pictures: Iterable[Picture], css_class: str) -> str:
-    shown = "".join(
-        f'<figure><img src="{p.url}" alt="{escape(p.alt)}"><figcaption>{escape(p.caption)}</figcaption></figure>'
-        for p in pictures
-    )
-    title, size = f"{NAMES[media.kind]} {k + 1}", " many" if shown.count("<figure>") > 2 else ""
-    return (
-        f'<section class="item {media.kind}{size}"><h3>{title} <small>{what}</small></h3>'
-        f'<div class="strip {css_class}">{shown}</div></section>'
-    )
 
 
 def _text(sample: Sample, tokenizer: Tokenizer) -> Iterator[str]:

@@ -16,7 +16,7 @@ from einops import rearrange
 from video_llama.common.types import Media
 from video_llama.demo.dialogue import ShownFile
 from video_llama.processors.decode import picture_format, read_image
-from video_llama.processors.media_pictures import Picture, data_url, frame_pictures, segment_pictures
+from video_llama.processors.media_pictures import Encoding, Picture, data_url, frame_pictures, segment_pictures
 
 ANIMATED_SUFFIXES = (".gif", ".png", ".apng", ".webp", ".avif")
 """Suffixes of animations, which browsers show as images."""
@@ -24,7 +24,7 @@ ANIMATED_SUFFIXES = (".gif", ".png", ".apng", ".webp", ".avif")
 BROWSER_FORMATS = frozenset({"JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP", "AVIF"})
 """Formats of pictures that all browsers show, by Pillow's names."""
 
-PREVIEW = 1024
+PREVIEW = Encoding(max_side=1024)
 """Longest side of a picture that is converted for the browser, in pixels."""
 
 NO_INPUT = """<div class="model-input empty"><p>The frames and sound given to the model will appear here.</p></div>"""

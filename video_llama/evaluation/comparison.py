@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from video_llama.common.errors import DataError
 from video_llama.evaluation.intervals import PairedDifference, paired_difference
 
 Results = Mapping[str, Any]
+Item = Mapping[str, Any]
+"""A question of a benchmark in results."""
 _COMPARED = ("model", "generation", "versions")
 _COUNTED = ("judged", "missing", "missing_items")
 """What is counted of judgements."""
+
+
+class OtherDifference(NamedTuple):
+    """A setting that differs between two results."""
+
+    name: str
+    first: Any
+    second: Any
+
+    def __str__(self) -> str:
+        values = (json.dumps(value, ensure_ascii=False) for value in (self.first, self.second))
+        return f"{self.name}: " + " | ".join(f"{value:.120}" for value in values)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -31,8 +45,8 @@ def read_results(path: Path) -> dict[str, Any]:
     return content
 
 
-def other_differences(first: Results, second: Results) -> list[str]:
-    """Return a line for each setting, besides answers, that differs between two results."""
+def other_differences(first: Results, second: Results) -> list[OtherDifference]:
+    """Return each setting, besides answers, that differs between two results."""
     names = [(name, first.get(name), second.get(name)) for name in _COMPARED]
     for name in shared_benchmarks(first, second):
         for key in ("prompt", "annotations", "settings"):
@@ -41,7 +55,7 @@ def other_differences(first: Results, second: Results) -> list[str]:
         judge, other = (_judge(run["benchmarks"][name]) for run in (first, second))
         if judge and other:
             names.append((f"benchmarks.{name}.judge", judge, other))
-    return [line for name, a, b in names for line in settings_that_differ(name, a, b)]
+    return [found for name, a, b in names for found in settings_that_differ(name, a, b)]
 
 
 def _judge(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,17 +63,15 @@ def _judge(record: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in record.get("judge", {}).items() if key not in _COUNTED}
 
 
-def settings_that_differ(name: str, a: Any, b: Any) -> list[str]:
-    """Return a line for each value that differs between two settings of one name, which may be nested."""
+def settings_that_differ(name: str, a: Any, b: Any) -> list[OtherDifference]:
+    """Return each value that differs between two settings of one name, which may be nested."""
     if isinstance(a, dict) and isinstance(b, dict):
         return [
-            line
+            found
             for key in sorted(a.keys() | b.keys())
-            for line in settings_that_differ(f"{name}.{key}", a.get(key), b.get(key))
+            for found in settings_that_differ(f"{name}.{key}", a.get(key), b.get(key))
         ]
-    if a == b:
-        return []
-    return [f"{name}: {json.dumps(a, ensure_ascii=False):.120} | {json.dumps(b, ensure_ascii=False):.120}"]
+    return [] if a == b else [OtherDifference(name, a, b)]
 
 
 def shared_benchmarks(first: Results, second: Results) -> list[str]:
@@ -67,7 +79,7 @@ def shared_benchmarks(first: Results, second: Results) -> list[str]:
     return [name for name in first["benchmarks"] if name in second["benchmarks"]]
 
 
-def pairs(first: Results, second: Results, name: str) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def pairs(first: Results, second: Results, name: str) -> list[tuple[Item, Item]]:
     """Return the questions of a benchmark that both runs were scored on.
 
     Raises:
@@ -89,33 +101,67 @@ def pairs(first: Results, second: Results, name: str) -> list[tuple[Mapping[str,
 
 
 def differences(first: Results, second: Results, name: str) -> dict[str, PairedDifference]:
-    """Return how the scores of a benchmark differ, on the questions that both runs were scored on.
+    """Return how the scores of a benchmark differ, each on the questions that have it in both runs.
 
     Raises:
         DataError: see ``pairs``.
     """
     shared = pairs(first, second, name)
-    metrics = [
-        metric for metric in shared[0][0]["scores"] if all(metric in item["scores"] for pair in shared for item in pair)
-    ]
-    clips = [a["clip"] for a, _ in shared]
+    metrics = dict.fromkeys(metric for pair in shared for item in pair for metric in item["scores"])
+    scored = {
+        metric: _with_score(shared, metric) for metric in metrics if "BLEU" not in metric
+    }  # no mean over questions
+    return {metric: _difference(found, metric) for metric, found in scored.items() if found}
+
+
+def differences_by_type(
+    first: Results, second: Results, name: str, metric: str
+) -> dict[str, dict[str, PairedDifference]]:
+    """Return how a score of a benchmark differs, by kind of type and type, on the questions that have it in both runs.
+
+    Raises:
+        DataError: see ``pairs``.
+    """
+    groups: dict[str, dict[str, list[tuple[Item, Item]]]] = {}
+    for pair in _with_score(pairs(first, second, name), metric):
+        for kind, value in pair[0]["types"].items():
+            groups.setdefault(kind, {}).setdefault(value, []).append(pair)
     return {
-        metric: paired_difference(
-            [a["scores"][metric] for a, _ in shared], [b["scores"][metric] for _, b in shared], clips
-        )
-        for metric in metrics
-        if "BLEU" not in metric  # which is no mean over questions
+        kind: {value: _difference(values[value], metric) for value in sorted(values)}
+        for kind, values in sorted(groups.items())
     }
+
+
+def _with_score(shared: Sequence[tuple[Item, Item]], metric: str) -> list[tuple[Item, Item]]:
+    return [pair for pair in shared if all(metric in item["scores"] for item in pair)]
+
+
+def _difference(shared: Sequence[tuple[Item, Item]], metric: str) -> PairedDifference:
+    return paired_difference(
+        [a["scores"][metric] for a, _ in shared],
+        [b["scores"][metric] for _, b in shared],
+        [a["clip"] for a, _ in shared],
+    )
+
+
+def flipped_pairs(first: Results, second: Results, name: str) -> list[tuple[Item, Item]]:
+    """Return the questions whose first score differs, as both results have them.
+
+    Raises:
+        DataError: see ``pairs``.
+    """
+    shared = pairs(first, second, name)
+    metric = next(iter(shared[0][0]["scores"]))
+    return [(a, b) for a, b in _with_score(shared, metric) if a["scores"][metric] != b["scores"][metric]]
 
 
 def flipped(first: Results, second: Results, name: str) -> list[dict[str, Any]]:
     """Return the questions whose first score differs, with both answers."""
     found = []
-    for a, b in pairs(first, second, name):
+    for a, b in flipped_pairs(first, second, name):
         metric = next(iter(a["scores"]))
-        if a["scores"][metric] != b["scores"].get(metric):
-            shown = {key: a[key] for key in ("id", "clip", "prompt", "references")}
-            answers = {key: run.get("answer", f"({run.get('error')})") for key, run in (("first", a), ("second", b))}
-            scores = {"first": a["scores"][metric], "second": b["scores"].get(metric)}
-            found.append({"benchmark": name, **shown, "answers": answers, metric: scores})
+        shown = {key: a[key] for key in ("id", "clip", "prompt", "references")}
+        answers = {key: run.get("answer", f"({run.get('error')})") for key, run in (("first", a), ("second", b))}
+        scores = {"first": a["scores"][metric], "second": b["scores"][metric]}
+        found.append({"benchmark": name, **shown, "answers": answers, metric: scores})
     return found

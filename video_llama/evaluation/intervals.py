@@ -42,6 +42,9 @@ class Interval:
 class PairedDifference:
     """How much better the second of two runs is, on the same questions."""
 
+    first: float
+    second: float
+    """Mean of each run, on these questions."""
     difference: Interval
     p: float
     """Two-sided, of the hypothesis that the runs are equally good."""
@@ -95,6 +98,8 @@ def paired_difference(
     for signs in _same(_signs, len(sums), seed):
         n_as_large += int((np.abs(signs @ sums) >= observed - 1e-9).sum())
     return PairedDifference(
+        float(np.mean(first)),
+        float(np.mean(second)),
         mean_interval(differences.tolist(), clusters, seed=seed),
         (n_as_large + 1) / (N_SIGN_FLIPS + 1),
         int((differences > 0).sum()),

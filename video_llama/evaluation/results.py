@@ -224,6 +224,7 @@ def _answered(id: Any, outcomes: Outcomes, metrics: Mapping[str, Metric]) -> dic
 
 
 def _question(question: QuestionRecord) -> dict[str, Any]:
+    part = {"span": list(question.span) if question.span else None, "fps": question.fps}
     return {
         "id": question.id,
         "clip": question.clip,
@@ -231,6 +232,7 @@ def _question(question: QuestionRecord) -> dict[str, Any]:
         "prompt": question.prompt,
         "options": list(question.options),
         "references": list(question.references),
+        **{key: value for key, value in part.items() if value is not None},
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Literal, NamedTuple
 
@@ -45,30 +46,54 @@ class Picture(NamedTuple):
     caption: str
 
 
-def data_url(pixels: NDArray[np.uint8], max_side: int = THUMBNAIL, image_format: Literal["PNG", "JPEG"] = "PNG") -> str:
-    """Return an image, uint8[H, W, 3], as a data URL, scaled down if a side exceeds ``max_side`` pixels."""
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures are kept in a page."""
+
+    image_format: Literal["PNG", "WEBP"] = "PNG"
+    quality: int = 90
+    """Of WebP, 0 to 100."""
+    max_side: int = THUMBNAIL
+    """Longest side, in pixels; larger pictures are scaled down. Spectrograms keep their size."""
+    most: int | None = None
+    """Frames, and segments of sound, that are shown of a file, at equal distances. None: all."""
+
+
+LOSSLESS = Encoding()
+
+
+def data_url(pixels: NDArray[np.uint8], encoding: Encoding = LOSSLESS) -> str:
+    """Return an image, uint8[H, W, 3], as a data URL."""
     image = Image.fromarray(pixels)
-    image.thumbnail((max_side, max_side))
+    image.thumbnail((encoding.max_side, encoding.max_side))
     file = BytesIO()
-    image.save(file, format=image_format, quality=90)
-    return f"data:image/{image_format.lower()};base64," + base64.b64encode(file.getvalue()).decode()
+    image.save(file, format=encoding.image_format, quality=encoding.quality)
+    return f"data:image/{encoding.image_format.lower()};base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def frame_pictures(media: Media, image_format: Literal["PNG", "JPEG"] = "PNG") -> Iterator[Picture]:
-    """Yield each frame of an image or a clip, with its time."""
-    for i, frame in enumerate(rearrange(media.data, "c t h w -> t h w c").numpy()):
+def frame_pictures(media: Media, encoding: Encoding = LOSSLESS) -> Iterator[Picture]:
+    """Yield the frames of an image or a clip, with their times."""
+    frames = rearrange(media.data, "c t h w -> t h w c").numpy()
+    for i in _spread(len(frames), encoding.most):
         time = f"{media.times[i]:.1f} s" if media.times else ""
-        url = data_url(frame, image_format=image_format)
-        yield Picture(url, f"frame {i + 1}" + (f", at {time}" if time else ""), time)
+        yield Picture(data_url(frames[i], encoding), f"frame {i + 1}" + (f", at {time}" if time else ""), time)
 
 
-def segment_pictures(media: Media) -> Iterator[Picture]:
+def segment_pictures(media: Media, encoding: Encoding = LOSSLESS) -> Iterator[Picture]:
     """Yield the distinct segments of a sound: a model gets a short track as the same segment several times."""
     segments = {start: _log_energy(segment) for segment, start in zip(media.data, media.times, strict=True)}
     peak = max(float(segment.max()) for segment in segments.values())
-    for start, segment in segments.items():
+    whole, starts = replace(encoding, max_side=MEL_FRAMES), list(segments)
+    for start in (starts[i] for i in _spread(len(starts), encoding.most)):
         time = f"{start:.1f}–{start + SEGMENT_SECONDS:.1f} s"
-        yield Picture(data_url(spectrogram_image(segment, peak), MEL_FRAMES), f"spectrogram, {time}", time)
+        yield Picture(data_url(spectrogram_image(segments[start], peak), whole), f"spectrogram, {time}", time)
+
+
+def _spread(n: int, most: int | None) -> list[int]:
+    """Return up to ``most`` of the numbers below n, at equal distances, with the first and the last."""
+    if most is None or n <= most:
+        return list(range(n))
+    return [round(i) for i in np.linspace(0, n - 1, most)]
 
 
 def spectrogram_image(log_energy: Tensor, peak: float) -> NDArray[np.uint8]:

@@ -10,12 +10,12 @@ import pytest
 
 from video_llama.cli.main import main
 from video_llama.common.errors import DataError
-from video_llama.evaluation.comparison import differences, flipped, other_differences
+from video_llama.evaluation.comparison import differences, differences_by_type, flipped, other_differences
 
 
 def item(n: int, right: float) -> dict[str, Any]:
     return {
-        "id": str(n), "clip": f"clip{n // 2}", "prompt": "What?", "references": ["ring"],
+        "id": str(n), "clip": f"clip{n // 2}", "types": {"type": "colour" if n % 3 else "shape"}, "prompt": "What?", "references": ["ring"],
         "answer": "ring" if right else "star", "scores": {"accuracy": right, "BLEU-4": right},
     }  # fmt: skip
 
@@ -37,8 +37,15 @@ def test_the_difference_is_of_the_questions_that_both_answered():
     found = differences(results(0, 0, 1, 1, 1, 0), results(1, 0, 1, 1), "msvd_qa")
     assert found.keys() == {"accuracy"}
     assert found["accuracy"].difference.mean == 0.25
+    assert (found["accuracy"].first, found["accuracy"].second) == (0.5, 0.75)
     assert (found["accuracy"].n_better, found["accuracy"].n_worse) == (1, 0)
     assert found["accuracy"].difference.n_clusters == 2
+
+
+def test_differences_by_type_are_of_the_questions_of_that_type():
+    found = differences_by_type(results(0, 0, 1, 1), results(1, 0, 1, 1), "msvd_qa", "accuracy")
+    assert {value: one.difference.mean for value, one in found["type"].items()} == {"colour": 0.0, "shape": 0.5}
+    assert found["type"]["shape"].difference.n == 2
 
 
 def test_questions_that_flipped_have_both_answers():
@@ -54,7 +61,7 @@ def test_what_else_differs_is_named():
     second = deepcopy(results(1))
     second["model"]["inference"]["video"]["n_frms"] = 16
     second["benchmarks"]["msvd_qa"]["prompt"] = "<question>?"
-    assert other_differences(results(1), second) == [
+    assert [str(found) for found in other_differences(results(1), second)] == [
         "model.inference.video.n_frms: 8 | 16",
         'benchmarks.msvd_qa.prompt: "<question>" | "<question>?"',
     ]

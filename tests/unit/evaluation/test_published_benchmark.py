@@ -12,9 +12,14 @@ import pytest
 from pyarrow import parquet
 
 from tests.conftest import FIXTURES
+from tests.unit.evaluation.benchmarks import add, build
 from video_llama.common.errors import ConfigError, DataError
 from video_llama.common.registry import BENCHMARKS
+from video_llama.evaluation.benchmark import BenchmarkResult
 from video_llama.evaluation.published_benchmark import PublishedBenchmark
+from video_llama.evaluation.recorded_media import recorded_file
+from video_llama.evaluation.results import benchmark_record
+from video_llama.inference.job import Outcomes
 
 SAMPLES = FIXTURES / "benchmarks"
 NAMES = [
@@ -25,21 +30,9 @@ NAMES = [
 FOLDERS = {name: "vcgbench" for name in NAMES if name.startswith("vcgbench")} | {"manifest": ""}
 
 
-def build(name: str, annotations: Path, media: Path, **settings: Any) -> PublishedBenchmark:
-    config = BENCHMARKS.config(name)
-    assert config is not None
-    return BENCHMARKS.get(name)(config(annotations=str(annotations), media_dir=str(media), **settings))
-
-
 def sample(name: str, tmp_path: Path, **settings: Any) -> PublishedBenchmark:
     """The benchmark of a published layout's sample, with an empty media folder."""
     return build(name, SAMPLES / FOLDERS.get(name, name), tmp_path, **settings)
-
-
-def add(folder: Path, *files: str) -> None:
-    for file in files:
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / file).touch()
 
 
 # For each layout: clips as published, ids with their references, and the types of the last question.
@@ -168,6 +161,16 @@ def test_a_layout_gives_its_questions_references_types_and_files(name, tmp_path)
     assert {item.asked.file.kind for item in items} == {kind}
     assert benchmark.score({}).keys() >= (benchmark.metrics({}).keys())
     assert benchmark.version is None  # a part of the published file
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_files_of_the_questions_follow_from_the_results(name, tmp_path):
+    files = LAYOUTS[name][0]
+    add(tmp_path, *files, *(["tvqa/frames_fps3_hq/madeup_s01e01_seg02_clip_00/00001.jpg"] if name == "mvbench" else []))
+    benchmark = sample(name, tmp_path, use_audio=False)
+    record = json.loads(json.dumps(benchmark_record(benchmark, BenchmarkResult({}, Outcomes({}, [])))))
+    found = [recorded_file(item, record["settings"]) for item in record["items"]]
+    assert found == [item.asked.file for item in benchmark.items()]
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -349,56 +352,3 @@ def test_answers_without_questions_and_questions_without_answers_are_refused(tmp
         with pytest.raises(DataError, match=r"no answer to 'v_MadeUpId_00_3'|3 answers, and test_q.json has 2"):
             build("activitynet_qa", tmp_path, tmp_path)
         (tmp_path / file).write_text(json.dumps(rows))
-
-
-@pytest.mark.parametrize(
-    ("line", "metrics"),
-    [
-        ('{"video": "a.mp4", "question": "What?", "answer": "A ring."}', {"accuracy": 1, "exact_match": 0}),
-        (
-            '{"video": "a.mp4", "question": "What?", "answers": ["ring", "a ring", "ring!", "hoop"]}',
-            {"vqa_accuracy": 0.75},
-        ),
-        (
-            '{"video": "a.mp4", "question": "What?", "options": ["ring", "star"], "answer": "ring"}',
-            {"accuracy": 1, "named": 1},
-        ),
-        (
-            '{"video": "a.mp4", "question": "What?", "options": ["star", "ring"], "answer": "B"}',
-            {"accuracy": 1, "named": 1},
-        ),
-        ('{"video": "a.mp4", "captions": ["ring", "a ring"]}', {"ROUGE-L": 1}),
-    ],
-)
-def test_questions_of_ones_own_are_scored_by_the_sort_of_their_references(line, metrics, tmp_path):
-    (tmp_path / "test.jsonl").write_text(f"{line}\n\n")
-    add(tmp_path, "a.mp4")
-    found = build("manifest", tmp_path / "test.jsonl", tmp_path).metrics({"1": "ring"})
-    assert {name: found[name].value for name in metrics} == pytest.approx(metrics)
-
-
-@pytest.mark.parametrize(
-    ("lines", "problem"),
-    [
-        ([], "no lines"),
-        (["x"], ":1: not JSON"),
-        (["[]"], ":1: expected"),
-        (['{"video": "a", "question": "q"}'], ":1: nothing to compare with"),
-        (['{"video": "a", "question": "q", "answr": "b"}'], "unknown key 'answr'. Did you mean answer?"),
-        (['{"video": "a", "image": "b", "question": "q", "answer": "b"}'], "expected one path"),
-        (['{"video": "a", "answer": "b"}'], "expected a text under 'question'"),
-        (['{"video": "a", "question": "q", "answer": " "}'], "'answer' is ' '; expected texts"),
-        (['{"video": "a", "question": "q", "captions": []}'], "'captions' is \\[\\]; expected texts"),
-        (
-            ['{"video": "a", "question": "q", "options": ["x", "y"], "answer": "z"}'],
-            "the answer is 'z'; expected one of",
-        ),
-        (['{"video": "a", "question": "q", "answer": "b", "start": 3, "end": 2}'], "start 3 and end 2"),
-        (['{"video": "a", "question": "q", "answer": "b"}', '{"video": "a", "captions": ["b"]}'], ":2: has 'captions'"),
-        (['{"id": 1, "video": "a", "question": "q", "answer": "b"}'] * 2, "1 ids are those of several questions"),
-    ],
-)
-def test_questions_of_ones_own_that_cannot_be_used_are_refused_with_their_line(lines, problem, tmp_path):
-    (tmp_path / "test.jsonl").write_text("\n".join(lines))
-    with pytest.raises(DataError, match=problem):
-        build("manifest", tmp_path, tmp_path)
