@@ -183,6 +183,10 @@ class Engine:
             return self._files.get_or_make(self._key(file), make)
         return file.assembled([self.encoded(source) for source in file.sources])
 
+    def keep_files(self, n_files: int) -> None:
+        """Keep up to so many encoded files from now on."""
+        self._files = FeatureCache(n_files)
+
     def known(self, file: File) -> EncodedFile | None:
         """Return a file that is in the cache; None: it is not."""
         return self._files.get(self._key(file))

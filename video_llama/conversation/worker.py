@@ -139,21 +139,24 @@ class Worker:
                 self._changed.wait_for(lambda: self._closing or self._unread)
                 if self._closing:
                     return
-                ticket, ask = self._unread.pop()
-            try:
-                files = []
-                for turn in ask.turns:
-                    for file in turn.files:
-                        if self._decoding.has_ended(ticket):
-                            break
-                        files.append(self._engine.encoded(file))
-                if not self._decoding.has_ended(ticket):
-                    self._continue(ticket, ask, files)
-            except VideoLlamaError as error:
-                self._decoding.fail(ticket, error)
-            except Exception as error:  # one bad file must not end the service
-                log.exception("a file could not be read")
-                self._decoding.fail(ticket, VideoLlamaError(f"a file could not be read: {error!r}"))
+                next_one = self._unread.pop()
+            self._read(*next_one)
+            del next_one  # while there is nothing to read, nothing of the last dialogue is kept
+
+    def _read(self, ticket: Ticket, ask: Ask) -> None:
+        """Read and encode the files of a dialogue, and have it answered."""
+        files = []
+        try:
+            for file in (file for turn in ask.turns for file in turn.files):
+                if self._decoding.has_ended(ticket):
+                    return
+                files.append(self._engine.encoded(file))
+            self._continue(ticket, ask, files)
+        except VideoLlamaError as error:
+            self._decoding.fail(ticket, error)
+        except Exception as error:  # one bad file must not end the service
+            log.exception("a file could not be read")
+            self._decoding.fail(ticket, VideoLlamaError(f"a file could not be read: {error!r}"))
 
     def _continue(self, ticket: Ticket, ask: Ask, files: Sequence[EncodedFile]) -> None:
         """Make the prompt, and have it answered."""

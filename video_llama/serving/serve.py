@@ -30,6 +30,8 @@ class Capacity:
     """Answers generated at once."""
     waiting: Annotated[int, Ge(0)] = 64
     """Most dialogues that wait."""
+    kept_files: Annotated[int, Ge(0)] = 64
+    """Encoded files that are kept in memory."""
     deadline_s: Annotated[int, Ge(1)] = 600
     """Longest time from question to answer, in seconds."""
 
@@ -70,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_field_flag(parser, "--max-rows", Capacity, "rows", "answers generated at once")
     add_field_flag(parser, "--max-waiting", Capacity, "waiting", "most questions that may wait; more get status 429")
+    add_field_flag(
+        parser, "--kept-files", Capacity, "kept_files", "encoded files kept for further questions, a few MB each"
+    )
     add_field_flag(parser, "--deadline-seconds", Capacity, "deadline_s", "longest time from question to answer")
     add_field_flag(parser, "--max-megabytes", UploadLimits, "megabytes", "largest file, in MB")
     add_field_flag(parser, "--max-minutes", UploadLimits, "minutes", "longest video or sound, in minutes")
@@ -113,6 +118,7 @@ def _serve(args: argparse.Namespace, stack: ExitStack) -> int:
         engine, decoding = Engine.from_config(*config), None
     else:
         engine, decoding = bridge(vllm, *config, **rows)
+    engine.keep_files(args.kept_files)
     model = ServedModel.of(engine, args.served_model_name or Path(args.cfg_path).stem)
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="video_llama_serve_", ignore_cleanup_errors=True))
     files = HeldFiles(Path(folder), limits.all_bytes)
