@@ -118,6 +118,10 @@ class RequestFilter:
                 if not path.startswith(FILE):
                     raise
                 # The tab was closed, and its file deleted, while it was being sent. The headers are out, so just hang up.
+            except RuntimeError as error:
+                if not path.startswith(FILE) or "does not exist" not in str(error):
+                    raise
+                await _respond(send_with_headers, 404, "Not found.", (b"connection", b"close"))  # deleted before that
         else:
             status, reason = refusal
             if status in (403, 421):

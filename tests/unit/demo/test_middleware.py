@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 
 import pytest
+from starlette.responses import FileResponse
 
 from video_llama.demo.middleware import RequestFilter
 
@@ -129,6 +130,20 @@ def test_a_file_deleted_while_it_is_sent_is_not_an_error(path, raised):
     with pytest.raises(FileNotFoundError) if raised else contextlib.nullcontext():
         asyncio.run(request)
     assert sent == ["http.response.start"]
+
+
+@pytest.mark.parametrize(("path", "raised"), [("/gradio_api/file=/tmp/x/clip.mp4", False), ("/config", True)])
+def test_a_file_deleted_before_it_is_sent_is_not_found(path, raised, tmp_path):
+    async def send(message):
+        sent.append(message.get("status"))
+
+    sent: list[int | None] = []
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"localhost")]}
+    app = FileResponse(tmp_path / "clip.mp4")
+    request = RequestFilter(app, "127.0.0.1", max_upload=1000)(scope, None, send)
+    with pytest.raises(RuntimeError) if raised else contextlib.nullcontext():
+        asyncio.run(request)
+    assert sent[:1] == ([] if raised else [404])
 
 
 @pytest.mark.parametrize(("length", "n_read"), [(b"900", 3), (b"90000", 0), (b"-1", 0), (b"", 0)])
