@@ -1,6 +1,6 @@
 """``video-llama serve`` under load: wrong answers, memory, throughput, time to the first token, and a stop in the middle.
 
-    python -m benchmarks.serve_load [--minutes 10] [--clients 64] [--clips 24] [--cancelled 0.1]
+    python -m benchmarks.serve_load [--minutes 10] [--clients 64] [--clips 24] [--rows 16] [--cancelled 0.1]
 
 The server runs with the toy model in a process of its own, on a free port of this machine. Each client asks one question after
 the other, of clips, pictures, sounds and plain text, in streams and whole, and hangs up on some. Every answer is compared with
@@ -245,7 +245,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--clips", type=int, default=24, help="the server keeps 16 encoded files")
+    parser.add_argument("--clips", type=int, default=24, help="files of each kind; the server keeps 64 encoded ones")
+    parser.add_argument("--rows", type=int, default=16, help="answers generated at once")
     parser.add_argument("--cancelled", type=float, default=0.1, help="share of questions whose client hangs up")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("wb") as log:
@@ -261,6 +262,8 @@ def main() -> int:
             "cpu",
             "--port",
             "0",
+            "--max-rows",
+            str(args.rows),
         ]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "TMPDIR": folder}
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)

@@ -26,7 +26,7 @@ NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 class Capacity:
     """How much is done at once."""
 
-    rows: Annotated[int, Ge(1)] = 8
+    rows: Annotated[int, Ge(1)] = 16
     """Answers generated at once."""
     waiting: Annotated[int, Ge(0)] = 64
     """Most dialogues that wait."""
