@@ -8,6 +8,7 @@ from typing import Any
 
 from video_llama.cli.interval_plots import Scale, bar, excludes_zero, scale_of
 from video_llama.cli.page import Html, table
+from video_llama.evaluation.conditions import CONDITIONS
 
 Row = Mapping[str, Any]
 """What ``results.json`` has of some questions under a condition."""
@@ -45,7 +46,12 @@ input. A bar is coloured if that difference is beyond chance; the dashed line ma
 <div class="panels">{panels}</div>
 <details><summary>Differences, answers that stayed the same, and their entropy</summary>
 {table([*LABELS, "Value#", "Difference", "p#", *ANSWERS], cells)}</details>"""
-    return f"<h3>What the answers depend on</h3>{shown}"
+    return f"<h3>What the answers depend on</h3>{shown}{_explained(reliance['conditions'])}"
+
+
+def _explained(conditions: Iterable[str]) -> str:
+    known = [[name, CONDITIONS[name]] for name in conditions if name in CONDITIONS]
+    return f"<details><summary>What the model gets under each condition</summary>{table(['Condition', 'Input*'], known)}</details>"
 
 
 def _groups(reliance: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Row]]]:

@@ -180,9 +180,10 @@ def test_reliance_is_drawn_for_each_type_with_differences_beyond_chance_marked()
     html = evaluation_html(results(1, reliance=reliance))
     assert html.count('class="card panel"') == 2
     assert html.count("fill lower") == 2
+    assert "silent silence instead of the sound" in text_of(html)
     assert "black 9 25.0 % −75.0 [−90.0, −60.0] 0.0010 50.0 % [40.0, 60.0] 1.50 3" in text_of(html)
     unscored = {key: row | {"value": None, "difference": None} for key, row in rows.items()}
-    html = evaluation_html(results(1, reliance={"metric": None, "all": unscored, "by": {}}))
+    html = evaluation_html(results(1, reliance={**reliance, "metric": None, "all": unscored, "by": {}}))
     assert "black 9 50.0 % [40.0, 60.0] 1.50 3" in text_of(html)
     assert (
         html.split('class="card panel"')[1].split("</table>")[0].count('class="fill') == 1
