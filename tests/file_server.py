@@ -8,6 +8,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Protocol, TypeVar
+
+
+class Answers(Protocol):
+    """Answers requests."""
+
+    port: int
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None: ...
+
+
+S = TypeVar("S", bound=Answers)
 
 
 @dataclass
@@ -79,8 +91,8 @@ class FileServer:
 
 
 @contextmanager
-def serving(server: FileServer) -> Iterator[FileServer]:
-    """Serve until the block ends."""
+def serving(server: S) -> Iterator[S]:
+    """Answer GET and POST until the block ends."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -90,6 +102,8 @@ def serving(server: FileServer) -> Iterator[FileServer]:
                 server.answer(self)
             except OSError:  # the client has gone
                 self.close_connection = True
+
+        do_POST = do_GET
 
         def log_message(self, *args: object) -> None:
             pass

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -15,7 +14,6 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from tests.decoders import FAMILIES
-from tests.file_server import running
 
 
 @dataclass
@@ -32,6 +30,7 @@ class JudgeServer:
     """Of errors."""
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
     port: int = 0
 
     @property
@@ -40,7 +39,7 @@ class JudgeServer:
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         content = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-        with threading.Lock():
+        with self.lock:
             self.requests.append({"path": handler.path, **content})
             self.keys.append(handler.headers.get("Authorization"))
             status = self.statuses.pop(0) if self.statuses else 200
@@ -57,26 +56,6 @@ class JudgeServer:
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(body)
-
-
-@contextmanager
-def judging(server: JudgeServer) -> Iterator[JudgeServer]:
-    """Serve until the block ends."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            try:
-                server.answer(self)
-            except OSError:  # the client has gone
-                self.close_connection = True
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with running(Handler) as server.port:
-        yield server
 
 
 def write_random_judge(folder: Path) -> Path:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.file_server import serving
 from tests.integration.conftest import Result
-from tests.judge_server import JudgeServer, judging, write_random_judge
+from tests.judge_server import JudgeServer, write_random_judge
 from video_llama.conversation.engine import Engine
 from video_llama.evaluation import judges
 from video_llama.inference.journal import Journal
@@ -58,7 +59,7 @@ def random_judge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
     monkeypatch.setattr(judges, "PAUSE_S", 0.0)
-    with judging(JudgeServer(reply)) as running:
+    with serving(JudgeServer(reply)) as running:
         yield running
 
 

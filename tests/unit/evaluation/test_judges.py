@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.judge_server import JudgeServer, judging, write_random_judge
+from tests.file_server import serving
+from tests.judge_server import JudgeServer, write_random_judge
 from tests.unit.conversation.tokenizers import write_byte_fallback_tokenizer
 from video_llama.common.errors import ConfigError, DataError
 from video_llama.evaluation import judges
@@ -24,7 +25,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeServer]:
     """An endpoint that repeats what it is asked, and retries without pauses."""
     monkeypatch.setattr(judges, "PAUSE_S", 0.0)
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
-    with judging(JudgeServer(lambda text: f"re {text}")) as running:
+    with serving(JudgeServer(lambda text: f"re {text}")) as running:
         yield running
 
 
