@@ -96,6 +96,16 @@ def test_what_is_wrong_is_said_before_a_model_is_built(command, world, tmp_path,
     assert message in err
 
 
+def test_a_file_or_a_folder_that_is_not_there_is_named(command, questions, tmp_path):
+    rest = ["--cfg-path", TOY, "--output", tmp_path / "out"]
+    for words, message in (
+        (["nothing.jsonl"], "error: nothing.jsonl: no such file"),
+        ([questions, "--media-dir", "nowhere"], "error: --media-dir nowhere: no such folder"),
+    ):
+        code, _, err = command("reliance", *words, *rest)
+        assert (code, message in err) == (1, True)
+
+
 # The truth
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from video_llama.cli.evaluate import asked_model, benchmark_config, score
 from video_llama.cli.options import add_batch_size_flag, add_generation_flags, generation_settings
+from video_llama.common.errors import DataError
 from video_llama.common.registry import BENCHMARKS
 from video_llama.config.flags import add_model_flags
 from video_llama.evaluation.conditions import CONDITIONS, chosen_conditions
@@ -49,6 +50,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask the questions under each condition, and compare the answers; return 1 if none has an answer."""
     conditions, settings = chosen_conditions(args.conditions), generation_settings(args)
+    if not args.questions.is_file():
+        raise DataError(f"{args.questions}: no such file")
+    if not Path(args.media_dir).is_dir():
+        raise DataError(f"--media-dir {args.media_dir}: no such folder")
     model = asked_model(args)
     given = {"limit": args.limit, "prompt": args.prompt, "use_audio": args.audio}
     config = benchmark_config(
