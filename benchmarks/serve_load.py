@@ -235,6 +235,7 @@ async def _memory(pid: int, is_over: Callable[[], bool]) -> tuple[float, float]:
         await asyncio.sleep(1)
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         points.append((time.perf_counter() - start, pages * os.sysconf("SC_PAGE_SIZE") / 1e6))
+    print("memory, MB, minute by minute:", *(f"{mb:.0f}" for _, mb in points[::60]))
     late = [point for point in points if point[0] > SETTLE_S] or points
     slope = statistics.linear_regression(*zip(*late, strict=True)).slope if len(late) > 2 else 0.0
     return 60 * slope, late[-1][1]

@@ -527,7 +527,7 @@ def test_keys_are_needed_under_v1_alone(media, tmp_path):
 
 def _stop_while_it_answers(server: ApiServer, client: Any) -> None:
     """Send SIGTERM in the middle of answers: they are finished, new ones get 503, and the process ends with 0."""
-    wanted = {"model": "org/toy", "messages": [user("Hello?")], "max_tokens": 350, "temperature": 5.0}
+    wanted = {"model": "org/toy", "messages": [user("Hello?")], "max_tokens": 350, "temperature": 5.0, "n": 4}
     wanted["extra_body"] = {"repetition_penalty": 2.0}
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(client.chat.completions.create, **wanted, seed=k) for k in range(4)]
