@@ -400,6 +400,8 @@ def test_a_client_that_hangs_up_frees_the_model(server, client):
         "max_tokens": 400,
         "repetition_penalty": 2.0,
         "temperature": 5.0,
+        "seed": 0,
+        "n": 16,  # so that it lasts
     }
     metrics = server.url.replace("/v1", "/metrics")
     for stream in (False, True):
