@@ -44,7 +44,9 @@ def test_the_python_examples_run(folder, capsys):
     assert lines[:2] == ["It is red.", "It is a ring."]
     assert lines[3].startswith("AnswerStats(prompt_tokens=")
     assert lines[4] == "It moves left."
-    answer = "FileAnswer(text='It is a ring.', audio_status=AudioStatus(state='used', reason=''), damage='', altered=False)"
+    answer = (
+        "FileAnswer(text='It is a ring.', audio_status=AudioStatus(state='used', reason=''), damage='', altered=False)"
+    )
     assert printed(batch, capsys) == ["What is it? lost.jpg: no such file", f"What shape is it? {answer}"]
 
 

@@ -120,6 +120,10 @@ class DecoderUnavailable(VideoLlamaError):
     """The server with the decoder cannot be reached, does not fit the model, or failed."""
 
 
+class InternalFault(VideoLlamaError):
+    """A fault of the program, which no change of the request avoids."""
+
+
 class OutputError(VideoLlamaError):
     """An output file that cannot be written, or that belongs to something else."""
 

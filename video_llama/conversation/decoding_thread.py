@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from video_llama.common.errors import VideoLlamaError
+from video_llama.common.errors import InternalFault, VideoLlamaError
 from video_llama.conversation.decoding import Piece, Ticket
 from video_llama.conversation.queued_decoding import QueuedDecoding
 from video_llama.conversation.scheduler import Answer, Event
@@ -72,7 +72,7 @@ class DecodingThread(QueuedDecoding):
                 events = self._engine.step(self._scheduler)
             except Exception as error:  # a fault of one step must not end the service
                 log.exception("a decoding step failed")
-                self._fail_all(VideoLlamaError(f"answering failed: {error!r}"))
+                self._fail_all(InternalFault(f"answering failed: {error!r}"))
                 continue
             for event in events:
                 self._pass_on(event)

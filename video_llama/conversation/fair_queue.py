@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -39,6 +40,15 @@ class FairQueue(Generic[T]):
         else:
             del self._of_clients[client]
         return item
+
+    def drop(self, is_over: Callable[[T], bool]) -> None:
+        """Remove the items that nobody waits for any more."""
+        for client, items in [*self._of_clients.items()]:
+            left = deque(item for item in items if not is_over(item))
+            if left:
+                self._of_clients[client] = left
+            else:
+                del self._of_clients[client]
 
     def remove(self, client: str, item: T) -> None:
         """Remove an item, if it is in the queue."""

@@ -12,7 +12,7 @@ from typing import cast
 
 import httpx2
 
-from video_llama.common.errors import DecoderUnavailable, VideoLlamaError
+from video_llama.common.errors import DecoderUnavailable, InternalFault, VideoLlamaError
 from video_llama.conversation.decoding import Piece, Progress, Ticket
 from video_llama.conversation.engine import Engine
 from video_llama.conversation.prefill import embedded
@@ -140,7 +140,7 @@ class VllmDecoding(QueuedDecoding):
             self._fail_for(ticket, self._server.unreachable(error))
         except Exception as error:  # a fault of one answer must not keep its client waiting
             log.exception("an answer of vLLM could not be read")
-            self.fail(ticket, VideoLlamaError(f"answering failed: {error!r}"))
+            self.fail(ticket, InternalFault(f"answering failed: {error!r}"))
         else:
             self._end(ticket)
         finally:

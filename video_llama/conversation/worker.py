@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from video_llama.common.errors import VideoLlamaError
+from video_llama.common.errors import InternalFault, VideoLlamaError
 from video_llama.conversation.decoding import Decoding, Failed, Piece, Progress, Started, Ticket, TokenChance
 from video_llama.conversation.decoding_thread import DecodingThread
 from video_llama.conversation.engine import Engine
@@ -112,9 +112,14 @@ class Worker:
         known = [self._engine.known(file) for turn in ask.turns for file in turn.files]
         files = [file for file in known if file is not None]
         if len(files) == len(known):
-            self._continue(ticket, ask, files)
+            try:
+                self._continue(ticket, ask, files)
+            except BaseException:
+                ticket.cancel()
+                raise
         else:
             with self._changed:
+                self._unread.drop(lambda waiting: self._decoding.has_ended(waiting[0]))
                 self._unread.push(ask.client, (ticket, ask))
                 self._changed.notify()
         return ticket
@@ -156,7 +161,7 @@ class Worker:
             self._decoding.fail(ticket, error)
         except Exception as error:  # one bad file must not end the service
             log.exception("a file could not be read")
-            self._decoding.fail(ticket, VideoLlamaError(f"a file could not be read: {error!r}"))
+            self._decoding.fail(ticket, InternalFault(f"a file could not be read: {error!r}"))
 
     def _continue(self, ticket: Ticket, ask: Ask, files: Sequence[EncodedFile]) -> None:
         """Make the prompt, and have it answered."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -14,6 +15,7 @@ from video_llama.common.errors import (
     DecodeError,
     DecoderUnavailable,
     Draining,
+    InternalFault,
     NoSoundTrack,
     OutOfMemory,
     PromptTooLong,
@@ -23,6 +25,8 @@ from video_llama.common.errors import (
     VideoLlamaError,
 )
 
+log = logging.getLogger(__name__)
+
 RETRY_AFTER_S = 5
 """Seconds after which a client may try again, where nothing better is known."""
 
@@ -31,6 +35,7 @@ STATUSES: dict[type[VideoLlamaError], tuple[int, str]] = {
     Draining: (503, "shutting_down"),
     OutOfMemory: (503, "out_of_memory"),
     DecoderUnavailable: (503, "decoder_unavailable"),
+    InternalFault: (500, "internal_error"),
     DeadlineExceeded: (504, "deadline_exceeded"),
     PromptTooLong: (400, "context_length_exceeded"),
     DecodeError: (400, "undecodable_media"),
@@ -84,6 +89,9 @@ class ApiError(Exception):
         message = str(error)
         if isinstance(error, DecoderUnavailable):  # it names addresses and folders
             message = "the decoder cannot be reached, or has failed; the server's log says why"
+        elif isinstance(error, InternalFault):
+            log.error("a request failed: %s", error)
+            message = "the answer failed; the server's log says why"
         for path, label in (labels or {}).items():
             message = message.replace(path, label)
         retry_after_s = getattr(error, "retry_after_s", RETRY_AFTER_S) if status in (429, 503) else None

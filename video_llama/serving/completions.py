@@ -110,7 +110,7 @@ class _Answering:
                 self._count(piece.index, piece.n_tokens)
                 self.writer.add(piece)
         except VideoLlamaError as error:
-            raise failed(error, self.labels) from error
+            raise ApiError.of(error, self.labels) from error
         self._finish()
         return self.writer.reply()
 
@@ -128,7 +128,7 @@ class _Answering:
                     yield event({**chunk, "usage": self.writer.usage.model_dump()} if with_usage else chunk)
         except VideoLlamaError as error:
             self.times.reason = "error"
-            yield event(failed(error, self.labels).body)
+            yield event(ApiError.of(error, self.labels).body)
         else:
             self._finish()
             if options and options.include_usage:
@@ -160,14 +160,6 @@ class EventStream(StreamingResponse):
 def event(content: Mapping[str, Any]) -> bytes:
     """Return a server-sent event."""
     return b"data: " + json.dumps(content, ensure_ascii=False).encode("utf-8", "replace") + b"\n\n"
-
-
-def failed(error: VideoLlamaError, labels: Mapping[str, str]) -> ApiError:
-    """Return the error of an answer that had begun. What has no class of its own is the server's fault, not the request's."""
-    if type(error) is VideoLlamaError:
-        log.error("an answer failed: %s", error)
-        return ApiError(500, "the answer failed; the server's log says why", code="internal_error")
-    return ApiError.of(error, labels)
 
 
 def settings_of(request: ChatRequest) -> GenerationSettings:

@@ -63,9 +63,13 @@ class HeldFiles:
         with self._lock:
             if self._holders[folder] == 0:
                 folder.mkdir()
-                for k, frame in enumerate(frames):
-                    os.link(frame, folder / f"{k:06}.jpg")
-                os.utime(folder, (0, 0))
+                try:
+                    for k, frame in enumerate(frames):
+                        os.link(frame, folder / f"{k:06}.jpg")
+                    os.utime(folder, (0, 0))
+                except BaseException:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    raise
             self._holders[folder] += 1
         return folder
 

@@ -14,6 +14,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEAD_S = 10.0
 """Time that the head of a request may take, in seconds."""
+GRACE_S = 30
+"""Time that clients have to read the rest of their answers once all are finished, in seconds."""
 MAX_CONNECTIONS = 512
 MAX_HEAD_BYTES = 32 * 1024
 
@@ -79,6 +81,7 @@ class DrainingServer(uvicorn.Server):
                 proxy_headers=False,  # anyone could pretend to be another client
                 server_header=False,
                 limit_concurrency=MAX_CONNECTIONS,
+                timeout_graceful_shutdown=GRACE_S,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             )
         )

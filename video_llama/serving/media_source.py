@@ -79,7 +79,7 @@ class MediaSource:
                 path = files[0]
                 if is_frames(reference):
                     await self._vet(files, "image", opened.labels, reference)
-                    path = self.files.hold_frames(files)
+                    path = await to_thread.run_sync(self.files.hold_frames, files)
                     stack.callback(self.files.release, path)
                     opened.labels[str(path)] = reference.where
                     opened.append(SentFrames("video", path, read_as.use_audio, read_as.sampling))
@@ -133,7 +133,7 @@ class MediaSource:
         try:
             with opened_below(self.root, path_of(url)) as file:
                 path = self.files.hold(self._within_limit(iter(partial(file.read, BLOCK), b"")))
-        except (OutsideRoot, OSError) as error:
+        except OutsideRoot as error:
             raise ApiError(
                 400, f"{shown(url)}: no file below the server's --media-root", code="file_not_allowed"
             ) from error

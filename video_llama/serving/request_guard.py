@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -14,6 +15,8 @@ from video_llama.serving.api_error import RETRY_AFTER_S, ApiError
 from video_llama.serving.api_keys import ApiKeys
 from video_llama.serving.served_model import RequestLimits
 from video_llama.serving.server_metrics import ServerMetrics
+
+log = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -27,6 +30,10 @@ PROTECTED = "/v1/"
 DISCARD_S = 5.0
 """Time for which the body of a refused request is read: a client that cannot send it may not read the response."""
 HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
+
+
+class ClientStalled(Exception):
+    """A client has stopped reading. What is kept for its request must not wait for it."""
 
 
 class RequestGuard:
@@ -63,7 +70,10 @@ class RequestGuard:
                 self._metrics.response(message["status"])
                 headers = [*message.get("headers", ()), *HEADERS, (b"x-request-id", request_id)]
                 message = {**message, "headers": headers}
-            await send(message)
+            try:
+                await asyncio.wait_for(send(message), self._limits.send_s)
+            except asyncio.TimeoutError as error:
+                raise ClientStalled from error
 
         request_id = uuid.uuid4().hex.encode()
         try:
@@ -77,6 +87,8 @@ class RequestGuard:
                 return
             if not body.is_gone:
                 await self._app({**scope, CLIENT: client}, body.receive, send_counted)
+        except ClientStalled:
+            log.warning("a client does not read its reply: its connection is closed")
         finally:
             body.free()
 

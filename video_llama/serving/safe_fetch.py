@@ -140,7 +140,10 @@ async def fetch(
             raise ApiError(422, "the URL could not be fetched: no answer from its host", code="unreachable") from error
         try:
             if response.status_code in REDIRECTS and "location" in response.headers:
-                url = urljoin(url, response.headers["location"])
+                try:
+                    url = urljoin(url, response.headers["location"])
+                except ValueError as error:
+                    raise ApiError(422, "the URL redirects to no valid URL", code="unreachable") from error
                 continue
             async for chunk in _content(response, max_bytes):
                 yield chunk

@@ -31,6 +31,9 @@ class RequestLimits:
     body_rate: Annotated[int, Ge(1)] = 50_000
     """Slowest client, in bytes per second; each has ``body_idle_s`` besides."""
 
+    send_s: Annotated[float, Gt(0)] = 60.0
+    """Longest time that a client may leave a part of its reply unread, in seconds."""
+
     @property
     def body_bytes(self) -> int:
         """Longest request: a file of the largest size in base64, and text."""

@@ -43,6 +43,14 @@ def test_an_item_may_be_removed():
     assert popped(queue) == ["a1", "a2"]
 
 
+def test_items_that_nobody_waits_for_are_dropped():
+    queue: FairQueue[str] = FairQueue()
+    for item in ("a1", "b1", "a2", "b2", "c1"):
+        queue.push(item[0], item)
+    queue.drop(lambda item: item in ("a1", "c1", "b2"))
+    assert popped(queue) == ["a2", "b1"]
+
+
 @given(st.lists(st.sampled_from("abcd"), max_size=40))
 def test_nothing_is_lost_and_no_client_waits_for_two_of_another(clients):
     queue: FairQueue[tuple[str, int]] = FairQueue()

@@ -14,7 +14,15 @@ import pytest
 import torch
 
 from tests.unit.conversation.conftest import Concurrency
-from video_llama.common.errors import DeadlineExceeded, DecodeError, Draining, PromptTooLong, QueueFull, VideoLlamaError
+from video_llama.common.errors import (
+    DeadlineExceeded,
+    DecodeError,
+    Draining,
+    InternalFault,
+    PromptTooLong,
+    QueueFull,
+    VideoLlamaError,
+)
 from video_llama.conversation.chat import Chat
 from video_llama.conversation.decoding_thread import DecodingThread
 from video_llama.conversation.engine import Engine
@@ -272,6 +280,19 @@ def test_a_deadline_ends_a_dialogue_that_is_answered(engine, clips, worker, monk
     settings = GenerationSettings(max_new_tokens=150)
     assert isinstance(Client(worker, ask_about(clips[0], settings=settings, deadline_s=0.3)).error(), DeadlineExceeded)
     assert worker.drain(PATIENCE_S)
+
+
+def test_cancelled_dialogues_whose_files_are_not_read_are_forgotten(clips, worker, go):
+    for _ in range(100):
+        Client(worker, ask_about(clips[0], clips[1])).ticket.cancel()
+    assert len(worker._unread) <= 1
+    go.set()
+    assert worker.drain(PATIENCE_S)
+
+
+def test_a_fault_in_the_reading_of_a_file_is_none_of_the_request(engine, clips, worker, monkeypatch):
+    monkeypatch.setattr(engine, "encode", lambda media: 1 / 0)
+    assert isinstance(Client(worker, ask_about(clips[0])).error(), InternalFault)
 
 
 def test_draining_ends_what_has_begun_and_refuses_the_rest(engine, clips, worker):

@@ -16,6 +16,7 @@ from video_llama.common.errors import (
     DeadlineExceeded,
     DecodeError,
     Draining,
+    InternalFault,
     OutOfMemory,
     PromptTooLong,
     QueueFull,
@@ -152,7 +153,7 @@ def test_an_error_in_a_stream_is_an_event(server):
 
 
 def test_an_unexpected_error_of_the_model_keeps_its_details_to_itself(server):
-    server.worker.events = failure(VideoLlamaError("answering failed: KeyError('/etc/secret')"), Started(1, 0, []))
+    server.worker.events = failure(InternalFault("answering failed: KeyError('/etc/secret')"), Started(1, 0, []))
     response = server.ask()
     assert response.status_code == 500
     assert "secret" not in response.text

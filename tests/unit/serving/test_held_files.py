@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def test_frames_are_a_folder_in_their_order(tmp_path):
     assert folder.exists()
     files.release(folder)
     assert not folder.exists()
+
+
+def test_frames_that_could_not_be_kept_can_be_kept_later(tmp_path, monkeypatch):
+    files = HeldFiles(tmp_path, 100)
+    frames = [files.hold([content]) for content in (b"a", b"b")]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", lambda *paths: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            files.hold_frames(frames)
+    assert len(list(files.hold_frames(frames).iterdir())) == 2
 
 
 def test_threads_do_not_lose_each_others_files(tmp_path: Path):

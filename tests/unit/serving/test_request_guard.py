@@ -28,6 +28,8 @@ class Exchange:
         self.bodies: list[bytes] = []
         self.clients: list[str] = []
         self.sent: list[Any] = []
+        self.unread_s = 0.0
+        """Time that the client takes to read a part of the reply."""
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
         self.clients.append(scope[CLIENT])
@@ -51,6 +53,7 @@ class Exchange:
             return {"type": "http.request", "body": chunk, "more_body": bool(left)}
 
         async def send(message: Any) -> None:
+            await asyncio.sleep(self.unread_s)
             self.sent.append(message)
 
         found = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
@@ -85,6 +88,14 @@ def test_a_client_that_hangs_up_is_forgotten():
     exchange = Exchange()
     assert exchange.run(b"x", None) is None
     assert exchange.bodies == []
+
+
+def test_a_client_that_does_not_read_its_reply_is_given_up(caplog):
+    exchange = Exchange(replace(LIMITS, send_s=0.05))
+    exchange.unread_s = 60.0
+    assert exchange.run(b"{}") is None
+    assert exchange.guard._n_bytes == 0
+    assert "does not read its reply" in caplog.text
 
 
 def test_bodies_share_memory():

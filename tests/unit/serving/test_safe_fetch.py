@@ -156,6 +156,7 @@ class TestFetching:
             ("http://127.0.0.1:{port}/x.png", "not fetched"),
             ("file:///etc/passwd", "no valid"),
             ("//evil.example.org/x", "not fetched"),
+            ("http://[x", "no valid URL"),
             ("/x.png", "redirects"),
         ],
     )
