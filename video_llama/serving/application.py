@@ -120,7 +120,7 @@ def build_application(completions: Completions, is_draining: Callable[[], bool])
 
     @app.get("/health")
     async def health() -> dict[str, str]:
-        """Tell that the server runs."""
+        """Report that the server is running."""
         return {"status": "ok"}
 
     @app.get("/ready", responses={503: {"model": State}})
@@ -192,7 +192,7 @@ def place(location: tuple[int | str, ...], body: Any) -> str:
 
 
 async def unless_gone(request: Request, work: Awaitable[Response]) -> Response:
-    """Do work for a request; if its client hangs up, cancel it."""
+    """Do work for a request; if its client disconnects, cancel it."""
     working = asyncio.ensure_future(work)
     watching = asyncio.ensure_future(_gone(request))
     try:

@@ -1,4 +1,4 @@
-"""What /metrics tells, in Prometheus' format. The meaning of each metric is that of vLLM's of a similar name."""
+"""What /metrics reports, in Prometheus' format. The meaning of each metric is that of vLLM's of a similar name."""
 
 from __future__ import annotations
 
