@@ -59,7 +59,11 @@ def recorded_configs(before: Results, shared: Mapping[str, Any]) -> dict[str, An
     problems, configs = Problems("--again"), {}
     for name, record in before["benchmarks"].items():
         recorded = {key: value for key, value in (record["settings"] or {}).items() if value is not None}
-        data = {**recorded, **{key: value for key, value in shared.items() if key in record["settings"]}, "name": name}
+        data = {
+            **recorded,
+            **{key: value for key, value in shared.items() if key in (record["settings"] or {})},
+            "name": name,
+        }
         configs[name] = validate(Annotated[Any, Registered(BENCHMARKS, key="name")], data, (name,), problems, Context())
     problems.raise_if_any()
     return configs

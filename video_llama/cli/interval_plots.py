@@ -54,7 +54,7 @@ def scale_of(metric: str, values: Iterable[float | None]) -> Scale:
     """Return the scale of a metric: from 0 to 1, or beyond the largest of its values."""
     if metric in FIVE_POINTS:
         return Scale(0.0, 5.0, False)
-    most = max((value for value in values if value is not None), default=0.0)
+    most = max((value for value in values if value is not None and math.isfinite(value)), default=0.0)
     is_share = most <= 1 and not metric.startswith(CAPTION_METRICS)
     return Scale(0.0, 1.0 if most <= 1 else float(math.ceil(most)), is_share)
 

@@ -102,7 +102,7 @@ def evaluate(
         n_failed, n_asked, first = len(outcomes.errors), len(items), outcomes.errors[0][1]
         log.warning("%d of %d questions have no answer, and count as wrong; the first: %s", n_failed, n_asked, first)
     for name, there in outcomes.under.items():
-        if n_more := len(there.errors) - len(outcomes.errors):
+        if (n_more := len(there.errors) - len(outcomes.errors)) > 0:
             log.warning(
                 "under %s, %d more have none, and are left out; the last: %s", name, n_more, there.errors[-1][1]
             )

@@ -35,6 +35,16 @@ class ChoiceBenchmark(PublishedBenchmark):
         """By letter, or by the option itself."""
         return ChoiceScorer(self.letter if self.config.choose == "letter" else same_option)
 
+    def references(self) -> dict[str | int, tuple[str, ...]]:
+        """Return the right answers as texts: the letters of two questions may stand for different options."""
+        texts = {
+            record.id: dict(zip(letters_of(record.options), record.options, strict=True)) for record in self.records
+        }
+        return {
+            record.id: tuple(texts[record.id].get(letter, letter) for letter in record.references)
+            for record in self.records
+        }
+
     def question(self, file: File, record: QuestionRecord) -> FileQuestion:
         """Return a question, with its options unless the model is to name a letter."""
         from video_llama.conversation.choosing import ChoiceQuestion  # slow to import

@@ -36,7 +36,7 @@ def partners(items: Sequence[Item], references: References) -> dict[str | int, F
     files: dict[str, dict[str, File]] = defaultdict(dict)
     right: dict[tuple[str, str, str], set[str]] = defaultdict(set)
     real = {file: os.path.realpath(file.path) for file in dict.fromkeys(item.asked.file for item in items)}
-    for item in sorted(items, key=lambda item: str(item.asked.file.path)):
+    for item in sorted(items, key=lambda item: (str(item.asked.file.path), repr(item.asked.file))):
         file = item.asked.file
         files[file.kind].setdefault(real[file], file)
         right[file.kind, real[file], item.asked.question] |= set(references.get(item.id, ()))

@@ -59,7 +59,7 @@ def draw_reliance(path: Path, name: str, reliance: Mapping[str, Any]) -> None:
         ]
     width = max(8.0, len(shown) * max(1.0, 0.14 * (len(conditions) + 1)))
     figure = Figure(figsize=(width, 3.2 * len(panels)), layout="constrained")
-    labels = [f"{textwrap.fill(heading, 13)}\nn = {rows[FULL]['n']}" for heading, rows in shown]
+    labels = [f"{textwrap.fill(heading, 13)}\nn = {rows[FULL]['n']}".replace("$", r"\$") for heading, rows in shown]
     for axes, (title, unit, names, value) in zip(
         figure.subplots(len(panels), squeeze=False)[:, 0], panels, strict=True
     ):

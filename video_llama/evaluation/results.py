@@ -281,7 +281,9 @@ def write_results(folder: Path, content: Mapping[str, Any], name: str = "results
     try:
         with replacing(path) as temporary:
             temporary.write_text(
-                json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8"
+                json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n",
+                encoding="utf-8",
+                errors="backslashreplace",
             )
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -84,7 +84,7 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
         """Write records with the time, in one go."""
         lines = [json.dumps({**record, "time": time.time()}, ensure_ascii=False) + "\n" for record in records]
         try:
-            self._file.write("".join(lines).encode())
+            self._file.write("".join(lines).encode(errors="backslashreplace"))
             self._file.flush()
             if time.monotonic() - self._synced >= SYNC_S:
                 self._sync()
