@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_partners_do_not_depend_on_the_order_of_the_questions():
     found = partners(items, right)
     assert partners(draw.sample(items, len(items)), right) == found
     assert all(found[one.id].path != one.asked.file.path for one in items)
+
+
+def test_partners_that_are_parts_of_a_clip_do_not_depend_on_the_order_of_the_questions():
+    @dataclass(frozen=True)
+    class Part(File):
+        start: float = 0.0
+
+    parts = [Item(f"b{start}", FileQuestion(Part("video", "b.mp4", None, start), "What?")) for start in (0.0, 5.0)]
+    own = item("a", "a.mp4")
+    assert partners([own, *parts], {})["a"] == partners([own, *reversed(parts)], {})["a"]
 
 
 def test_a_partner_is_of_the_same_kind_and_never_the_same_file(tmp_path):
