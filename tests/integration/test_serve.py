@@ -317,7 +317,7 @@ def test_what_is_refused_is_named(client, fields, error, param, words):
         client.chat.completions.create(**request)
     assert raised.value.param == param
     assert words in raised.value.message
-    with pytest.raises(getattr(openai, error)):  # a stream has not begun yet
+    with pytest.raises(getattr(openai, error)):  # before the stream starts
         client.chat.completions.create(**request, stream=True)
 
 

@@ -60,7 +60,7 @@ class Answer:
         self.text = AnswerText(tokenizer, request.stops)
         self.chooser = TokenChooser(request.settings)
         self.finish_reason: FinishReason | None = None
-        """Why the answer ended: a stop string or the end token, or the length limit. None: it has not."""
+        """Why the answer ended: a stop string or the end token, or the length limit. None while it goes on."""
 
     @property
     def prompt(self) -> Prompt:
@@ -146,9 +146,8 @@ class Scheduler:
         self._waiting: deque[Answer] = deque()
         self._live: list[Answer] = []
         self._cache = RowCache()
-        self._prefixes = MediaPrefixes(
-            2 * max_rows
-        )  # questions in turn about a clip in several versions, and the next one
+        # Room for questions about several versions of a clip in turn, and for the next clip.
+        self._prefixes = MediaPrefixes(2 * max_rows)
         self._limit, self._n_calm = max_rows, 0
         self._n_suspects = 0  # requests to start one by one, to find the one that fails
 

@@ -116,7 +116,7 @@ class ConditionedFile(File):
 
     @property
     def sources(self) -> tuple[File, ...]:
-        """The file, and what is put in the place of a part of it."""
+        """The file, and what replaces a part of it."""
         made: dict[str, File] = {"silent": Silence("audio", ""), "noise": Noise("audio", "")}
         if self.kind != "audio":
             made["black"] = BlackFrame(self.kind, "")

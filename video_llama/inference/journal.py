@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from video_llama.common.errors import OutputError, VideoLlamaError
+from video_llama.common.files import encoded_line
 
 Record = Mapping[str, Any]
 """``key``, which identifies question and model; ``time`` of writing; ``answer`` with ``sound``, or ``error``.
@@ -82,9 +83,9 @@ class Journal(contextlib.AbstractContextManager["Journal"]):
 
     def append(self, records: Iterable[Record]) -> None:
         """Write records with the time, in one go."""
-        lines = [json.dumps({**record, "time": time.time()}, ensure_ascii=False) + "\n" for record in records]
+        lines = [encoded_line({**record, "time": time.time()}) for record in records]
         try:
-            self._file.write("".join(lines).encode(errors="backslashreplace"))
+            self._file.write(b"".join(lines))
             self._file.flush()
             if time.monotonic() - self._synced >= SYNC_S:
                 self._sync()
