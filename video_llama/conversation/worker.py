@@ -174,7 +174,7 @@ class Worker:
             self._decoding.fail(ticket, error)
             return
         n_media = sum(token < 0 for token in prompt.input_ids)
-        ticket.on_event(Started(len(prompt.input_ids), n_media, [file.content for file in files]))
+        ticket.tell(Started(len(prompt.input_ids), n_media, [file.content for file in files]))
         stops = [spec.template.end_sym, *ask.stops]
         self._decoding.fill(
             ticket, [Request(prompt, one, stops, ask.top_logprobs) for one in _settings_of_each(settings, ask.n)]
